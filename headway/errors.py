@@ -1,0 +1,132 @@
+"""What can go wrong, each with where, what, and what to do.
+
+    HeadwayError                       exit 1
+    ├── UsageError                     exit 2   asked for something that cannot be: nothing was started
+    │   ├── SettingsError                       headway.yaml (all faults at once)
+    │   ├── SourceError                         repository, ref, work tree
+    │   ├── NotFound                            app, environment, revision, release or block
+    │   └── ServiceUnavailable                  no Prefect server, a port that is taken
+    ├── ReleaseFailed                  exit 1   a stage of a release did not succeed
+    │   ├── CheckFailed
+    │   ├── BuildFailed
+    │   ├── RolloutFailed                       not ready, a bad verdict, a deadline
+    │   └── SmokeFailed
+    ├── TargetError                    exit 1   the platform refused or did not answer
+    ├── CommandFailed                  exit 1   a command of the app's ended badly or ran out of time
+    ├── EnvironmentLocked              exit 1   somebody else is changing this environment
+    ├── LockLost                       exit 1   our lease ran out and another writer took over
+    └── Superseded                     exit 1   a newer release took this one's place
+    NeedsPerson                        exit 3   not an error: somebody has to decide
+
+`NeedsPerson` is a `HeadwayError` too, so that one `except` at the edge prints them all.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "BuildFailed",
+    "CheckFailed",
+    "CommandFailed",
+    "EnvironmentLocked",
+    "HeadwayError",
+    "LockLost",
+    "NeedsPerson",
+    "NotFound",
+    "ReleaseFailed",
+    "RolloutFailed",
+    "ServiceUnavailable",
+    "SettingsError",
+    "SmokeFailed",
+    "SourceError",
+    "Superseded",
+    "TargetError",
+    "UsageError",
+]
+
+
+class HeadwayError(Exception):
+    """Something a person should read: `what` went wrong and a `hint` on what to do about it.
+
+    Both are plain sentences without secrets; `what` begins with where (a path into headway.yaml, an
+    environment, a file), the way compilers say it.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.what}\n  hint: {self.hint}" if self.hint else self.what
+
+    def __reduce__(self) -> tuple[type[HeadwayError], tuple[str, str]]:
+        # Prefect pickles the exception of a failed run; without this the hint would be lost.
+        return type(self), (self.what, self.hint)
+
+
+class UsageError(HeadwayError):
+    exit_code = 2
+
+
+class SettingsError(UsageError):
+    pass
+
+
+class SourceError(UsageError):
+    pass
+
+
+class NotFound(UsageError):
+    pass
+
+
+class ServiceUnavailable(UsageError):
+    pass
+
+
+class ReleaseFailed(HeadwayError):
+    pass
+
+
+class CheckFailed(ReleaseFailed):
+    pass
+
+
+class BuildFailed(ReleaseFailed):
+    pass
+
+
+class RolloutFailed(ReleaseFailed):
+    pass
+
+
+class SmokeFailed(ReleaseFailed):
+    pass
+
+
+class TargetError(HeadwayError):
+    pass
+
+
+class CommandFailed(HeadwayError):
+    pass
+
+
+class EnvironmentLocked(HeadwayError):
+    pass
+
+
+class LockLost(HeadwayError):
+    pass
+
+
+class Superseded(HeadwayError):
+    pass
+
+
+class NeedsPerson(HeadwayError):
+    exit_code = 3

@@ -1,0 +1,394 @@
+"""The nouns: what a release is made of. Frozen, comparable, serialisable, free of I/O.
+
+    PushEvent -> ReleaseRequest -> Source -> CheckReport -> Artifact -> Rollout -> SmokeReport -> Approval -> Release
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
+
+__all__ = [
+    "Analyze",
+    "Artifact",
+    "AwaitReady",
+    "Capability",
+    "CheckReport",
+    "Condition",
+    "Counts",
+    "Coverage",
+    "Drain",
+    "Failure",
+    "Health",
+    "Instance",
+    "Launch",
+    "LaunchSpec",
+    "Measurements",
+    "Observation",
+    "Pause",
+    "Plan",
+    "Promote",
+    "Readiness",
+    "Retire",
+    "Revision",
+    "Route",
+    "SecretRef",
+    "SmokeReport",
+    "Source",
+    "Step",
+    "Traffic",
+    "Verdict",
+]
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# --- what is released ------------------------------------------------------------------------------------------
+
+
+class Source(Frozen):
+    """One commit of one repository, laid out in a workspace of its own."""
+
+    repo: str = Field(description="path or URL it was fetched from")
+    ref: str = Field(description="branch, tag or sha as it was asked for")
+    sha: str = Field(pattern="^[0-9a-f]{40}$", description="the commit; nothing downstream looks at the ref again")
+    tree: str = Field(pattern="^[0-9a-f]{40}$", description="git tree of the commit")
+    author: str = Field(description='commit author, "Name <mail>"')
+    subject: str = Field(description="first line of the commit message")
+    committed_at: datetime = Field(description="commit time, with time zone")
+    workspace: str = Field(description="absolute path of the checked-out tree")
+
+
+class Artifact(Frozen):
+    """What was built once and is promoted everywhere, named by its content."""
+
+    kind: Literal["bundle", "image"] = "bundle"
+    digest: str = Field(pattern="^sha256:[0-9a-f]{64}$")
+    location: str = Field(description="bundle: absolute path of the unpacked, read-only tree; image: repository@digest")
+    size: int = Field(ge=0, description="bytes")
+
+
+class SecretRef(Frozen):
+    """The name of a secret, as `!secret shop-prod/database-url` in headway.yaml. Its value is never part of the model."""
+
+    secret: str
+
+
+class Health(Frozen):
+    """How an instance is asked whether it can serve. Times in seconds."""
+
+    path: str = "/health"
+    timeout: float = 2.0
+    startup: float = Field(default=60.0, description="an instance that is not ready after this many seconds failed")
+
+
+class LaunchSpec(Frozen):
+    """All a target needs to run one revision; stored with the revision, so that it can be run again years later."""
+
+    environment: str
+    artifact: Artifact
+    run: str = Field(description="shell command; gets PORT and, as HEADWAY_*, who it is")
+    instances: int = Field(default=1, ge=1)
+    env: dict[str, str | SecretRef] = Field(default_factory=dict)
+    health: Health = Health()
+    port: int | None = Field(default=None, description="public port of the proxy; None: the target keeps one per app")
+    stop_grace: float = Field(default=10.0, description="seconds between SIGTERM and SIGKILL")
+    drain: float = Field(default=30.0, description="seconds that requests in flight may take to finish")
+
+    def configuration_hash(self) -> str:
+        """First 12 hex digits of the sha256 of what the app sees: command, environment, health. Not the instance count."""
+        seen = self.model_dump_json(include={"environment", "run", "env", "health"})
+        return hashlib.sha256(seen.encode()).hexdigest()[:12]
+
+
+class Revision(Frozen):
+    """One app version on one target: the unit that is launched, routed to and retired."""
+
+    app: str
+    sha: str = Field(pattern="^[0-9a-f]{40}$")
+    digest: str = Field(pattern="^sha256:[0-9a-f]{64}$")
+    configuration: str = Field(description="configuration hash, see LaunchSpec.configuration_hash")
+
+    @property
+    def id(self) -> str:
+        """Short and unique within an app, such as `3f2a9c1-5be01f`: commit, then artifact and configuration."""
+        mixed = hashlib.sha256(f"{self.digest}{self.configuration}".encode()).hexdigest()
+        return f"{self.sha[:7]}-{mixed[:6]}"
+
+    def __str__(self) -> str:
+        return self.id
+
+
+# --- checks and smoke ------------------------------------------------------------------------------------------
+
+
+class Failure(Frozen):
+    """One failed test or probe, by name and with its message."""
+
+    name: str
+    message: str
+
+
+class Coverage(Frozen):
+    """Lines covered of lines that count."""
+
+    covered: int = Field(ge=0)
+    lines: int = Field(ge=0)
+
+    @property
+    def percent(self) -> float:
+        return 100.0 * self.covered / self.lines if self.lines else 100.0
+
+
+class CheckReport(Frozen):
+    """How one check went."""
+
+    name: str
+    passed: bool
+    seconds: float
+    tests: int | None = Field(default=None, description="tests run, when the check reports them")
+    failures: tuple[Failure, ...] = ()
+    coverage: Coverage | None = None
+    message: str = Field(default="", description="why it did not pass, one line")
+    cached_from: str | None = Field(default=None, description="the release it passed in, when it was not run again")
+
+
+class SmokeReport(Frozen):
+    """What the deployed environment answered, through its own proxy."""
+
+    environment: str
+    url: str
+    probes: int
+    attempts: int
+    seconds: float
+
+
+# --- what runs where -------------------------------------------------------------------------------------------
+
+
+class Capability(StrEnum):
+    """What a target can do. A strategy that needs more than its target has is refused at plan time."""
+
+    WEIGHTED_ROUTING = "weighted routing"
+    HEADER_ROUTING = "header routing"
+    ATOMIC_SWITCH = "atomic switch"
+    INSTANCES = "instances"
+    LOGS = "logs"
+    METRICS = "metrics"
+
+
+class Traffic(Frozen):
+    """Who answers: revision id -> weight in percent. Sums to 100, or is empty when nothing is live."""
+
+    weights: dict[str, int] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _sums_to_100(self) -> Traffic:
+        if any(weight < 0 for weight in self.weights.values()):
+            raise ValueError(f"a weight is negative: {self.weights}")
+        if self.weights and sum(self.weights.values()) != 100:
+            raise ValueError(f"weights sum to {sum(self.weights.values())}, not 100: {self.weights}")
+        return self
+
+    @classmethod
+    def all_to(cls, revision: Revision | str) -> Traffic:
+        return cls(weights={str(revision): 100})
+
+    def __str__(self) -> str:
+        return ", ".join(f"{revision} {weight} %" for revision, weight in self.weights.items() if weight) or "nothing"
+
+
+class Instance(Frozen):
+    """One running copy of a revision."""
+
+    name: str
+    address: str = Field(description="host:port")
+    ready: bool
+    detail: str = Field(default="", description="why it is not ready, one line")
+
+
+class Observation(Frozen):
+    """What is live now, as read from the platform."""
+
+    app: str
+    url: str | None = Field(description="where the app answers; None before the first launch")
+    traffic: Traffic
+    instances: dict[str, tuple[Instance, ...]] = Field(description="revision id -> its instances; retired ones are gone")
+
+    def ready(self, revision: Revision | str) -> int:
+        return sum(instance.ready for instance in self.instances.get(str(revision), ()))
+
+    @property
+    def live(self) -> str | None:
+        """The revision that gets all traffic, if there is one."""
+        return next((revision for revision, weight in self.traffic.weights.items() if weight == 100), None)
+
+
+class Readiness(Frozen):
+    """How far a revision's instances are."""
+
+    wanted: int
+    ready: int
+    failed: bool = Field(default=False, description="it will not get there: waiting longer is pointless")
+    detail: str = ""
+
+
+class Counts(Frozen):
+    """Requests of one revision, as its users saw them. Monotonic; latency in seconds."""
+
+    requests: int = 0
+    errors: int = Field(default=0, description="answers 5xx and requests without an answer, before any retry hid them")
+    p50: float | None = None
+    p99: float | None = None
+
+
+class Measurements(Frozen):
+    """Counters of every revision at one moment; two of them make a window."""
+
+    at: datetime
+    counts: dict[str, Counts]
+
+    def since(self, earlier: Measurements, revision: Revision | str) -> Counts:
+        """Requests and errors between two readings. A counter that went backwards was reset and starts from 0."""
+        now = self.counts.get(str(revision), Counts())
+        then = earlier.counts.get(str(revision), Counts())
+        if now.requests < then.requests:
+            then = Counts()
+        return Counts(
+            requests=now.requests - then.requests, errors=max(0, now.errors - then.errors), p50=now.p50, p99=now.p99
+        )
+
+
+# --- how it gets there -----------------------------------------------------------------------------------------
+
+
+class Condition(Frozen):
+    """An absolute guard-rail such as `success_rate >= 99` (percent) or `p99 <= 0.5` (seconds)."""
+
+    metric: Literal["success_rate", "p50", "p99"]
+    op: Literal[">=", "<="]
+    limit: float
+
+    def __str__(self) -> str:
+        if self.metric == "success_rate":
+            return f"success_rate {self.op} {self.limit:g} %"
+        return f"{self.metric} {self.op} {self.limit * 1000:g} ms"
+
+
+class Launch(Frozen):
+    """Have at least `instances` instances of the revision running."""
+
+    kind: Literal["launch"] = "launch"
+    revision: str
+    instances: int
+
+    def __str__(self) -> str:
+        return f"launch {self.instances} of {self.revision}"
+
+
+class AwaitReady(Frozen):
+    """Wait until `instances` instances of the revision are ready, at most `deadline` seconds."""
+
+    kind: Literal["await_ready"] = "await_ready"
+    revision: str
+    instances: int
+    deadline: float
+
+    def __str__(self) -> str:
+        return f"await {self.instances} ready of {self.revision}, at most {self.deadline:g} s"
+
+
+class Route(Frozen):
+    """Put this traffic in force, atomically."""
+
+    kind: Literal["route"] = "route"
+    traffic: Traffic
+
+    def __str__(self) -> str:
+        return f"route {self.traffic}"
+
+
+class Pause(Frozen):
+    """Wait `seconds` before the next step."""
+
+    kind: Literal["pause"] = "pause"
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"pause {self.seconds:g} s"
+
+
+class Analyze(Frozen):
+    """Watch the revision for `window` seconds and judge it; a Fail is known as soon as the counts show it."""
+
+    kind: Literal["analyze"] = "analyze"
+    revision: str
+    window: float
+    conditions: tuple[Condition, ...]
+    min_requests: int = Field(description="with fewer requests than this the verdict is inconclusive")
+
+    def __str__(self) -> str:
+        wanted = ", ".join(map(str, self.conditions))
+        return f"analyze {self.revision} for {self.window:g} s: {wanted}"
+
+
+class Promote(Frozen):
+    """From here on the revision is the stable one; a failure before this rolls back."""
+
+    kind: Literal["promote"] = "promote"
+    revision: str
+
+    def __str__(self) -> str:
+        return f"promote {self.revision}"
+
+
+class Drain(Frozen):
+    """Let the revision's requests in flight finish, at most `deadline` seconds."""
+
+    kind: Literal["drain"] = "drain"
+    revision: str
+    deadline: float
+
+    def __str__(self) -> str:
+        return f"drain {self.revision}, at most {self.deadline:g} s"
+
+
+class Retire(Frozen):
+    """Stop instances of the revision, each after its requests have finished, until `keep` are left."""
+
+    kind: Literal["retire"] = "retire"
+    revision: str
+    keep: int = 0
+
+    def __str__(self) -> str:
+        return f"retire {self.revision}" + (f" down to {self.keep}" if self.keep else "")
+
+
+Step = Annotated[
+    Launch | AwaitReady | Route | Pause | Analyze | Promote | Drain | Retire,
+    Field(discriminator="kind"),
+]
+
+
+class Plan(Frozen):
+    """What a rollout is going to do, step by step. Data: print it, store it, walk it."""
+
+    strategy: str
+    new: str = Field(description="revision id that is live afterwards")
+    old: str | None = Field(description="revision id that was live before")
+    steps: tuple[Step, ...]
+
+
+class Verdict(StrEnum):
+    """What an analysis found. Fail aborts; Inconclusive and Error ask a person; no data is never a pass."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+    ERROR = "error"

@@ -1,0 +1,73 @@
+"""The outside world as Headway sees it. Each port has one contract suite in tests/contracts/ that every adapter passes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import ClassVar
+
+from headway.model import Capability, LaunchSpec, Measurements, Observation, Readiness, Revision, Traffic
+
+__all__ = ["Target"]
+
+
+class Target(ABC):
+    """Where revisions run.
+
+    Verbs are idempotent: doing one twice is doing it once, and one that died half-way is mended by doing it again. They
+    block for a bounded time and raise `TargetError` when the platform refuses or does not answer within it.
+    """
+
+    capabilities: ClassVar[frozenset[Capability]]
+
+    @abstractmethod
+    def claim(self, app: str, token: int) -> None:
+        """Become the writer of this app with a fencing token; from now on writers with a lower token are refused.
+
+        Raises LockLost when a higher token has been seen. A target object that never claimed may write only while
+        nobody has.
+        """
+
+    @abstractmethod
+    def observe(self, app: str) -> Observation:
+        """What is live now, read from the platform. An app never launched here is empty, not an error."""
+
+    @abstractmethod
+    def launch(self, revision: Revision, spec: LaunchSpec) -> None:
+        """Have at least `spec.instances` instances of the revision running; returns before they are ready.
+
+        Every value of `spec.env` is resolved by now: a `SecretRef` here is a `TargetError`.
+        """
+
+    @abstractmethod
+    def ready(self, revision: Revision) -> Readiness:
+        """How many instances answer their health path with 200 and the right version. Quick: the caller does the waiting.
+
+        `failed` is set when an instance will not get there by itself: its program cannot be started or keeps dying.
+        """
+
+    @abstractmethod
+    def route(self, app: str, traffic: Traffic) -> None:
+        """Put this traffic in force, atomically; returns when it is. Empty traffic answers 503.
+
+        Raises TargetError when a revision with a positive weight has no ready instance.
+        """
+
+    @abstractmethod
+    def measure(self, app: str) -> Measurements:
+        """Counters of every revision the proxy knows, now."""
+
+    @abstractmethod
+    def drain(self, revision: Revision, deadline: float) -> bool:
+        """Wait until the revision has no request in flight, at most `deadline` seconds; False when it still had some."""
+
+    @abstractmethod
+    def retire(self, revision: Revision, keep: int = 0) -> None:
+        """Stop instances of the revision until `keep` are left; each takes no new request first and finishes those it has.
+
+        Raises TargetError when it would stop all instances of a revision that has a positive weight.
+        """
+
+    @abstractmethod
+    def logs(self, app: str, revision: str | None = None, *, lines: int = 100, follow: bool = False) -> Iterator[str]:
+        """The last log lines of the app's instances, each prefixed with its instance; with `follow`, then new ones as they come."""
