@@ -92,6 +92,7 @@ class LaunchSpec(Frozen):
     """All a target needs to run one revision; stored with the revision, so that it can be run again years later."""
 
     environment: str
+    target: str = Field(default="", description="the target block it runs on, as type/name")
     artifact: Artifact
     run: str = Field(description="shell command; gets PORT and, as HEADWAY_*, who it is")
     instances: int = Field(default=1, ge=1)
