@@ -408,7 +408,7 @@ class Canary(Section):
     ] = Field(
         default=(CanaryStep(weight=5), CanaryStep(weight=50), CanaryStep(weight=100)),
         min_length=1,
-        description="rising weights, the last one 100%",
+        description="rising weights, the last one 100%; left out: `[5%, 50%, 100%]`",
     )
     analysis: CanaryAnalysis | None = Field(default=None, description="judge the new version at every step")
 
@@ -461,11 +461,11 @@ def _write_strategy(strategy: object, handler: SerializerFunctionWrapHandler) ->
 
 
 def _long_approval(value: object) -> object:
-    if value is not None and not isinstance(value, bool | dict | Approval):
-        raise ValueError("expected true, false or a mapping")
+    if value is None or isinstance(value, dict | Approval):
+        return value
     if isinstance(value, bool):
         return Approval() if value else None
-    return value
+    raise ValueError("expected true, false or a mapping")
 
 
 class Environment(Section):
@@ -476,7 +476,7 @@ class Environment(Section):
         Strategy,
         BeforeValidator(_long_strategy, json_schema_input_type=_StrategyName | StrategyForm),
         WrapSerializer(_write_strategy),
-    ] = Field(default=Rolling(), description="how a new version takes over")
+    ] = Field(default=Rolling(), description="how a new version takes over; left out: `rolling`")
     instances: StrictInt = Field(default=1, ge=1, le=1000, description="copies of the app that run")
     port: StrictInt | None = Field(
         default=None, ge=1, le=65535, description="public port; left out, the target keeps one per app"
@@ -496,9 +496,11 @@ class Environment(Section):
 
 
 def _long_check(value: object) -> object:
-    if not isinstance(value, str | dict | Check):
-        raise ValueError("expected a command or a mapping")
-    return {"run": value} if isinstance(value, str) else value
+    if isinstance(value, dict | Check):
+        return value
+    if isinstance(value, str):
+        return {"run": value}
+    raise ValueError("expected a command or a mapping")
 
 
 class Settings(Section):
@@ -675,8 +677,9 @@ class _EditorSchema(GenerateJsonSchema):
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
         json_schema = super().default_schema(schema)
-        if json_schema.get("default", ...) is None:
-            del json_schema["default"]
+        # A section that is left out has the defaults of its own keys.
+        if isinstance(json_schema.get("default"), dict | None):
+            json_schema.pop("default", None)
         return json_schema
 
 
