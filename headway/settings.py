@@ -329,12 +329,6 @@ class CanaryAnalysis(Analysis):
         description="how often, at most, a version as good as the stable one may be rolled back by mistake",
     )
 
-    @model_validator(mode="after")
-    def _judges_something(self) -> CanaryAnalysis:
-        if not self.conditions and self.false_rollback is None:
-            raise ValueError("needs at least one of success_rate, p50, p99, false_rollback")
-        return self
-
 
 class Recreate(Section):
     """Stop the old version, then start the new one. For targets that can do no better."""
