@@ -10,7 +10,9 @@
     │   ├── CheckFailed
     │   ├── BuildFailed
     │   ├── RolloutFailed                       not ready, a bad verdict, a deadline
-    │   └── SmokeFailed
+    │   ├── SmokeFailed
+    │   ├── Rejected                            a person said no: the environments before it stay as they are
+    │   └── Expired                             nobody said anything in time: likewise
     ├── TargetError                    exit 1   the platform refused or did not answer
     ├── CommandFailed                  exit 1   a command of the app's ended badly or ran out of time
     ├── EnvironmentLocked              exit 1   somebody else is changing this environment
@@ -30,10 +32,12 @@ __all__ = [
     "CheckFailed",
     "CommandFailed",
     "EnvironmentLocked",
+    "Expired",
     "HeadwayError",
     "LockLost",
     "NeedsPerson",
     "NotFound",
+    "Rejected",
     "ReleaseFailed",
     "RolloutFailed",
     "ServiceUnavailable",
@@ -105,6 +109,14 @@ class RolloutFailed(ReleaseFailed):
 
 
 class SmokeFailed(ReleaseFailed):
+    pass
+
+
+class Rejected(ReleaseFailed):
+    pass
+
+
+class Expired(ReleaseFailed):
     pass
 
 

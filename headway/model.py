@@ -107,6 +107,10 @@ class LaunchSpec(Frozen):
         seen = self.model_dump_json(include={"environment", "run", "env", "health"})
         return hashlib.sha256(seen.encode()).hexdigest()[:12]
 
+    def revision(self, app: str, sha: str) -> Revision:
+        """The revision of `app` that this is when it was built from commit `sha`."""
+        return Revision(app=app, sha=sha, digest=self.artifact.digest, configuration=self.configuration_hash())
+
 
 class Revision(Frozen):
     """One app version on one target: the unit that is launched, routed to and retired."""

@@ -1,0 +1,83 @@
+"""Finds the flows, tasks and blocks, in a checkout or inside the installed package, and makes them known to Prefect.
+
+They are top-level packages of the project root; when Headway is installed that root is `headway/project/`, because names as
+generic as `flows` have no business in anybody's site-packages.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headway.errors import NotFound
+from headway.ports import Target
+
+if TYPE_CHECKING:
+    from prefect.blocks.core import Block
+
+__all__ = ["load_target", "register_blocks", "root", "targets"]
+
+DEFAULT_TARGETS = ("preview", "staging", "production")
+
+
+def root() -> Path:
+    """The directory that holds prefect.yaml, flows/, tasks/ and blocks/; puts it on the import path."""
+    package = Path(__file__).resolve().parent
+    found = next((place for place in (package / "project", package.parent) if (place / "prefect.yaml").is_file()), None)
+    if found is None:
+        raise NotFound(f"{package}: the installation has no prefect.yaml beside it", "install Headway again")
+    if str(found) not in sys.path:
+        sys.path.insert(0, str(found))
+    return found
+
+
+def targets() -> dict[str, type[Block]]:
+    """Every platform: block type slug -> class. One module of blocks/targets/ each."""
+    root()
+    package = importlib.import_module("blocks.targets")
+    found: dict[str, type[Block]] = {}
+    for module in pkgutil.iter_modules(package.__path__, "blocks.targets."):
+        for member in vars(importlib.import_module(module.name)).values():
+            if isinstance(member, type) and issubclass(member, Target) and member.__module__ == module.name:
+                block: type[Block] = member  # type: ignore[assignment]  # a target is a block by rule
+                found[block.get_block_type_slug()] = block
+    return found
+
+
+async def load_target(slug: str) -> Target:
+    """The configured target `type/name`. Raises NotFound, with the choices, when there is none."""
+    kind, _, name = slug.partition("/")
+    known = targets()
+    if kind not in known or not name:
+        raise NotFound(f"target {slug}: no platform is called {kind!r}", f"targets are TYPE/NAME, TYPE one of: {', '.join(known)}")
+    try:
+        block = await known[kind].aload(name)
+    except ValueError as error:
+        raise NotFound(
+            f"target {slug}: no {kind} block has the name {name!r}",
+            f"make one in the UI under Blocks; there are: {', '.join(await _names(kind)) or 'none'}",
+        ) from error
+    assert isinstance(block, Target)
+    return block
+
+
+async def _names(kind: str) -> list[str]:
+    from prefect.client.orchestration import get_client
+
+    async with get_client() as client:
+        documents = await client.read_block_documents_by_type(kind)
+    return sorted(f"{kind}/{document.name}" for document in documents)
+
+
+async def register_blocks() -> None:
+    """Make the block types known to the server, and the embedded default's three documents where they are missing."""
+    known = targets()
+    for block in known.values():
+        await block.aregister_type_and_schema()
+    existing = await _names("process")
+    for name in DEFAULT_TARGETS:
+        if f"process/{name}" not in existing:
+            await known["process"]().asave(name)
