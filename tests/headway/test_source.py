@@ -179,7 +179,7 @@ def test_an_unknown_ref_names_the_nearest(history: tuple[Repository, str, str], 
         source.resolve(repo, "feature/y")
     assert refusal.value.what == f"{repo}: no branch, tag or commit 'feature/y'"
     assert refusal.value.hint == "did you mean feature/x?"
-    with pytest.raises(SourceError, match="hint: it has .*feature/x, main"):
+    with pytest.raises(SourceError, match=r"hint: it has .*feature/x, main"):
         source.resolve(repo, "zzzzz")
 
 
