@@ -90,7 +90,9 @@ class Control:
         flow, name = deployment.split("/")
         found = self._ask("GET", f"/deployments/name/{flow}/{name}")
         if found.status_code == httpx.codes.NOT_FOUND:
-            raise NotFound(f"{self.url} knows no deployment {deployment}", "register them: headway up, or prefect deploy --all")
+            raise NotFound(
+                f"{self.url} knows no deployment {deployment}", "register them: headway up, or prefect deploy --all"
+            )
         asked = {"parameters": parameters, "idempotency_key": idempotency_key, "state": {"type": "SCHEDULED"}}
         return str(self._json("POST", f"/deployments/{self._checked(found)['id']}/create_flow_run", asked)["id"])
 
@@ -139,7 +141,9 @@ class Control:
 
     def _checked(self, answer: httpx.Response) -> dict[str, Any]:
         if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-            raise ServiceUnavailable(f"{self.url} refuses our credentials", "set PREFECT_API_KEY or PREFECT_API_AUTH_STRING")
+            raise ServiceUnavailable(
+                f"{self.url} refuses our credentials", "set PREFECT_API_KEY or PREFECT_API_AUTH_STRING"
+            )
         if answer.is_error:
             raise HeadwayError(f"{self.url} answered {answer.status_code}: {answer.text[:300]}", "see the server's log")
         return dict(answer.json())

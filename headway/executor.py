@@ -159,7 +159,9 @@ async def _analyze(rollout: Rollout, index: int, step: Analyze) -> Outcome:
         judgement = judge(step.conditions, now.since(start, step.revision), step.min_requests)
         elapsed = time.monotonic() - begun
         if judgement.verdict is Verdict.FAIL:
-            raise RolloutFailed(f"{step.revision}: {judgement.evidence}", "the figures of every moment are in the ledger")
+            raise RolloutFailed(
+                f"{step.revision}: {judgement.evidence}", "the figures of every moment are in the ledger"
+            )
         if judgement.verdict is Verdict.PASS and elapsed >= step.window:
             return Outcome(detail=judgement.evidence, verdict=judgement.verdict)
         if elapsed >= max(step.window, rollout.progress_deadline):

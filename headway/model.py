@@ -1,6 +1,6 @@
 """The nouns: what a release is made of. Frozen, comparable, serialisable, free of I/O.
 
-    PushEvent -> ReleaseRequest -> Source -> CheckReport -> Artifact -> Rollout -> SmokeReport -> Approval -> Release
+PushEvent -> ReleaseRequest -> Source -> CheckReport -> Artifact -> Rollout -> SmokeReport -> Approval -> Release
 """
 
 from __future__ import annotations
@@ -224,7 +224,9 @@ class Observation(Frozen):
     app: str
     url: str | None = Field(description="where the app answers; None before the first launch")
     traffic: Traffic
-    instances: dict[str, tuple[Instance, ...]] = Field(description="revision id -> its instances; retired ones are gone")
+    instances: dict[str, tuple[Instance, ...]] = Field(
+        description="revision id -> its instances; retired ones are gone"
+    )
 
     def ready(self, revision: Revision | str) -> int:
         return sum(instance.ready for instance in self.instances.get(str(revision), ()))

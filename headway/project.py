@@ -52,7 +52,9 @@ async def load_target(slug: str) -> Target:
     kind, _, name = slug.partition("/")
     known = targets()
     if kind not in known or not name:
-        raise NotFound(f"target {slug}: no platform is called {kind!r}", f"targets are TYPE/NAME, TYPE one of: {', '.join(known)}")
+        raise NotFound(
+            f"target {slug}: no platform is called {kind!r}", f"targets are TYPE/NAME, TYPE one of: {', '.join(known)}"
+        )
     try:
         block = await known[kind].aload(name)
     except ValueError as error:

@@ -30,11 +30,15 @@ def judge(conditions: Iterable[Condition], counts: Counts, min_requests: int) ->
         figures["success_rate"] = 100.0 * (counts.requests - counts.errors) / counts.requests
     told = f"{counts.requests} requests, {counts.errors} errors"
     if counts.requests < max(1, min_requests):
-        return Judgement(verdict=Verdict.INCONCLUSIVE, evidence=f"{told}: fewer than the {min_requests} it takes to judge")
+        return Judgement(
+            verdict=Verdict.INCONCLUSIVE, evidence=f"{told}: fewer than the {min_requests} it takes to judge"
+        )
     missing = [c.metric for c in conditions if figures[c.metric] is None]
     if missing:
         return Judgement(verdict=Verdict.INCONCLUSIVE, evidence=f"{told}: no measurement of {', '.join(missing)}")
-    broken = [f"{c} does not hold: {_show(c, figures[c.metric])}" for c in conditions if not _holds(c, figures[c.metric])]
+    broken = [
+        f"{c} does not hold: {_show(c, figures[c.metric])}" for c in conditions if not _holds(c, figures[c.metric])
+    ]
     if broken:
         return Judgement(verdict=Verdict.FAIL, evidence=f"{'; '.join(broken)} ({told})")
     held = ", ".join(f"{c.metric} {_show(c, figures[c.metric])}" for c in conditions)

@@ -1,0 +1,47 @@
+"""Takes one commit through every environment to production, and backs off by itself when it must."""
+
+from __future__ import annotations
+
+from prefect import State, flow
+from prefect.exceptions import Pause
+
+from flows.rollout import deliver
+from flows.verify import verify
+from headway.ledger import ReleaseRecord
+from tasks.gates import approval
+from tasks.images import build
+from tasks.records import close_release, open_release
+from tasks.source import checkout, read_settings
+
+__all__ = ["release"]
+
+
+@flow(name="release", flow_run_name="{repo} {ref}")
+async def release(
+    repo: str, ref: str = "main", to: str | None = None, yes: bool = False, by: str = ""
+) -> ReleaseRecord | State[ReleaseRecord]:
+    """Release a commit: check it, build it once, and take it through the environments.
+
+    Args:
+        repo: path or URL of the git repository
+        ref: branch, tag or commit; what it names now is what is released
+        to: the last environment to go to; all of them when left out
+        yes: do not wait for approval; the record says so
+        by: who asks for it
+    """
+    source = await checkout(repo, ref)
+    settings = await read_settings(source)
+    record = await open_release(source, settings, by)
+    try:
+        await verify(record, source, settings)
+        artifact = await build(record, source, settings)
+        for environment in settings.release_path(to):
+            spec = settings.launch_spec(environment, artifact)
+            rules = settings.environment(environment)
+            await approval(record, source, rules.approval, spec, skip=yes)
+            await deliver(record, rules, spec)
+    except Pause:
+        raise
+    except BaseException as error:
+        return await close_release(record, error)
+    return await close_release(record)

@@ -1,0 +1,28 @@
+"""Brings an environment back: a rollout of an older revision, through the same steps, on the fast path."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from tasks.gates import hold
+from tasks.steps import finish_rollback, plan_rollback, take_step
+
+__all__ = ["rollback"]
+
+
+@flow(name="rollback", flow_run_name="{app} {environment}")
+async def rollback(app: str, environment: str, to: str | None = None, reason: str = "", by: str = "") -> None:
+    """Roll back one environment of an app.
+
+    Args:
+        app: name of the app, as in its headway.yaml
+        environment: staging, production, ...
+        to: revision or commit to go back to; the one before the present one when left out
+        reason: kept in the record
+        by: who asks for it
+    """
+    async with hold(app, environment, holder=f"rollback by {by or 'headway'}", revision=to or "the one before"):
+        prepared = await plan_rollback(app, environment, to, reason)
+        for index, title in prepared.steps:
+            await take_step(prepared, index, title)
+        await finish_rollback(prepared)

@@ -1,0 +1,42 @@
+"""Brings a revision into an environment; whatever goes wrong after the first change brings the old one back."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from flows.rollback import rollback
+from headway.ledger import ReleaseRecord
+from headway.model import LaunchSpec, Revision
+from headway.settings import Environment
+from tasks.gates import hold
+from tasks.probes import smoke_test
+from tasks.records import accept, stage, undelivered
+from tasks.steps import has_changed_something, plan_rollout, take_step
+
+__all__ = ["deliver", "rollout"]
+
+
+async def deliver(record: ReleaseRecord, environment: Environment, spec: LaunchSpec) -> None:
+    """One environment: roll out, smoke-test, accept; or roll back. Nothing to do when this release is there already."""
+    revision = undelivered(record, spec)
+    if revision is None:
+        return
+    async with hold(record.app, spec.environment, holder=record.name, revision=revision.id, release=record):
+        try:
+            await rollout(record, environment, revision, spec)
+            await smoke_test(record, revision, spec, environment.smoke)
+            await accept(record, spec.environment)
+        except BaseException as error:
+            if has_changed_something(record.app, spec.environment):
+                await rollback(record.app, spec.environment, reason=f"{type(error).__name__}: {error}")
+            raise
+
+
+@flow(name="rollout", flow_run_name="{spec.environment} {revision}", validate_parameters=False)
+async def rollout(record: ReleaseRecord, environment: Environment, revision: Revision, spec: LaunchSpec) -> None:
+    """Walk the plan that the environment's strategy makes of what is live now."""
+    with stage(record, spec.environment) as going_on:
+        prepared = await plan_rollout(record, environment, revision, spec)
+        for index, title in prepared.steps:
+            await take_step(prepared, index, title)
+        going_on.detail = str(revision)

@@ -1,0 +1,21 @@
+"""Where this machine's Headway keeps its things."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from platformdirs import user_state_path
+
+__all__ = ["home", "ledger_url"]
+
+
+def home() -> Path:
+    """HEADWAY_HOME, or the user's state directory (~/.local/state/headway)."""
+    named = os.environ.get("HEADWAY_HOME")
+    return Path(named).absolute() if named else user_state_path("headway")
+
+
+def ledger_url() -> str:
+    """HEADWAY_LEDGER_URL, or a SQLite file in `home()`."""
+    return os.environ.get("HEADWAY_LEDGER_URL") or f"sqlite:///{home() / 'ledger.db'}"

@@ -1,0 +1,33 @@
+"""The ledger: what happened, who holds what, who said yes."""
+
+from headway.ledger.ledger import Ledger
+from headway.ledger.records import (
+    ApprovalRecord,
+    KnownCheck,
+    Lock,
+    LockRecord,
+    ReleaseRecord,
+    ReleaseState,
+    RolloutKind,
+    RolloutRecord,
+    RolloutState,
+    StageRecord,
+    StageState,
+    StepRecord,
+)
+
+__all__ = [
+    "ApprovalRecord",
+    "KnownCheck",
+    "Ledger",
+    "Lock",
+    "LockRecord",
+    "ReleaseRecord",
+    "ReleaseState",
+    "RolloutKind",
+    "RolloutRecord",
+    "RolloutState",
+    "StageRecord",
+    "StageState",
+    "StepRecord",
+]

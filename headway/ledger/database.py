@@ -1,0 +1,115 @@
+"""Opens the ledger's database: SQLite or PostgreSQL, migrated, with errors a person can act on."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from headway.errors import HeadwayError, ServiceUnavailable
+from headway.ledger.schema import REVISION
+
+__all__ = ["connect", "writing"]
+
+BUSY = 30_000  # milliseconds; how long a writer waits for another
+ADVISORY = 0x48656164  # "Head": the key of our lock while a PostgreSQL database is migrated
+MIGRATIONS = Path(__file__).with_name("migrations")
+
+
+def connect(url: str) -> sa.Engine:
+    """An engine on a database that has the newest schema. Raises ServiceUnavailable when it cannot be opened."""
+    try:
+        parsed = sa.make_url(url)
+        if parsed.get_backend_name() == "sqlite" and parsed.database:
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = sa.create_engine(parsed, pool_pre_ping=parsed.get_backend_name() != "sqlite")
+        if engine.dialect.name == "sqlite":
+            _tame_sqlite(engine)
+        _migrate(engine)
+    except (sa.exc.SQLAlchemyError, OSError, ModuleNotFoundError) as error:
+        raise ServiceUnavailable(
+            f"the ledger {sa.make_url(url).render_as_string() if '://' in url else url} cannot be opened: {_reason(error)}",
+            "is HEADWAY_LEDGER_URL right, is the server up, is the disk writable and not full?",
+        ) from error
+    return engine
+
+
+@contextmanager
+def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """One transaction, alone among the writers (SQLite takes its write lock at once). Raises HeadwayError when refused."""
+    try:
+        with engine.connect().execution_options(writing=True) as connection, connection.begin():
+            yield connection
+    except sa.exc.OperationalError as error:
+        raise HeadwayError(
+            f"the ledger cannot be written: {_reason(error)}",
+            "make room on its disk, or see that its server is up; what was begun is found again by the next run",
+        ) from error
+
+
+def _tame_sqlite(engine: sa.Engine) -> None:
+    """WAL, patience, and transactions that take the write lock when they begin: two deferred ones can deadlock."""
+
+    @sa.event.listens_for(engine, "connect")
+    def pragmas(connection: Any, _record: object) -> None:
+        connection.isolation_level = None
+        for pragma in (f"busy_timeout = {BUSY}", "journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        writes = connection.get_execution_options().get("writing")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _migrate(engine: sa.Engine) -> None:
+    if _current(engine) == REVISION:
+        return
+    with _alone(engine):
+        if _current(engine) == REVISION:
+            return
+        # A slow import that only a new database needs.
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
+        with engine.connect() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+            connection.commit()
+
+
+def _current(engine: sa.Engine) -> str | None:
+    with engine.connect() as connection:
+        if not sa.inspect(connection).has_table("alembic_version"):
+            return None
+        return connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+
+
+@contextmanager
+def _alone(engine: sa.Engine) -> Iterator[None]:
+    """Two processes that open a new ledger at once migrate it once."""
+    if engine.dialect.name == "sqlite":
+        if not engine.url.database or engine.url.database == ":memory:":
+            yield
+            return
+        with Path(f"{engine.url.database}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        return
+    with engine.connect() as connection:
+        connection.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY})
+        try:
+            yield
+        finally:
+            connection.execute(sa.text("SELECT pg_advisory_unlock(:key)"), {"key": ADVISORY})
+
+
+def _reason(error: BaseException) -> str:
+    inner = getattr(error, "orig", None) or error
+    return str(inner).strip().splitlines()[0] if str(inner).strip() else type(inner).__name__

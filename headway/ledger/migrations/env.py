@@ -1,0 +1,10 @@
+"""Alembic runs on the connection that the ledger hands it: there is no alembic.ini and no second URL."""
+
+from alembic import context
+
+from headway.ledger.schema import metadata
+
+connection = context.config.attributes["connection"]
+context.configure(connection=connection, target_metadata=metadata, render_as_batch=True)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,156 @@
+"""What the ledger gives back: frozen, typed, times in UTC."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from headway.model import CheckReport, Frozen, Plan
+
+__all__ = [
+    "ApprovalRecord",
+    "KnownCheck",
+    "Lock",
+    "LockRecord",
+    "ReleaseRecord",
+    "ReleaseState",
+    "RolloutKind",
+    "RolloutRecord",
+    "RolloutState",
+    "StageRecord",
+    "StageState",
+    "StepRecord",
+]
+
+ReleaseState = Literal[
+    "running", "waiting", "succeeded", "failed", "rolled_back", "rejected", "expired", "superseded", "cancelled"
+]
+StageState = Literal["running", "waiting", "passed", "cached", "failed", "skipped", "cancelled"]
+RolloutKind = Literal["release", "rollback"]
+RolloutState = Literal["running", "done", "rolled_back", "halted"]
+ApprovalState = Literal["waiting", "approved", "rejected", "expired"]
+OPEN: tuple[ReleaseState, ...] = ("running", "waiting")
+
+
+class ReleaseRecord(Frozen):
+    """One way of a commit towards production."""
+
+    id: str
+    app: str
+    number: int
+    repo: str
+    ref: str
+    flow_run_id: str | None
+    requested_by: str
+    state: ReleaseState
+    reason: str = ""
+    started_at: datetime
+    finished_at: datetime | None = None
+    sha: str | None = None
+    tree: str | None = None
+    author: str | None = None
+    subject: str | None = None
+    committed_at: datetime | None = None
+    digest: str | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.app}#{self.number}"
+
+    @property
+    def open(self) -> bool:
+        return self.state in OPEN
+
+
+class StageRecord(Frozen):
+    """One stage of a release, as `headway release` shows it."""
+
+    release_id: str
+    position: int
+    name: str
+    state: StageState
+    detail: str
+    started_at: datetime
+    finished_at: datetime | None
+
+    @property
+    def seconds(self) -> float:
+        """How long it took, or has been going on."""
+        return ((self.finished_at or datetime.now(UTC)) - self.started_at).total_seconds()
+
+
+class RolloutRecord(Frozen):
+    """One change of one environment, forwards or back."""
+
+    id: str
+    release_id: str | None
+    app: str
+    environment: str
+    kind: RolloutKind
+    state: RolloutState
+    reason: str
+    token: int
+    plan: Plan
+    started_at: datetime
+    finished_at: datetime | None
+
+
+class StepRecord(Frozen):
+    """One line of a rollout's journal."""
+
+    rollout_id: str
+    position: int
+    title: str
+    outcome: str | None
+    detail: str
+    started_at: datetime
+    finished_at: datetime | None
+
+
+class ApprovalRecord(Frozen):
+    """A person's word on one revision for one environment, or the wait for it."""
+
+    id: str
+    release_id: str
+    environment: str
+    revision: str
+    state: ApprovalState
+    evidence: dict[str, Any]
+    by: list[str]
+    not_author: bool
+    requested_at: datetime
+    expires_at: datetime
+    decided_at: datetime | None
+    decided_by: str | None
+    reason: str | None
+    via: str | None
+
+
+class Lock(Frozen):
+    """The right to change an environment. `token` rises with every acquisition and is never given twice."""
+
+    app: str
+    environment: str
+    holder: str
+    token: int
+    lease: float
+
+
+class LockRecord(Frozen):
+    """Who holds an environment, for messages."""
+
+    app: str
+    environment: str
+    holder: str
+    revision: str
+    token: int
+    acquired_at: datetime
+    expires_at: datetime
+    expired: bool
+
+
+class KnownCheck(Frozen):
+    """A check that passed with the same inputs before."""
+
+    release: str
+    report: CheckReport

@@ -1,0 +1,179 @@
+"""The tables. Migrations are in migrations/; a test holds the two together."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Dialect
+
+__all__ = ["REVISION", "metadata"]
+
+REVISION = "0001"
+"""The newest migration; a database that is there already needs no Alembic to find that out."""
+
+
+class Utc(sa.TypeDecorator[datetime]):
+    """Times in UTC. SQLite forgets the zone, so it is put back."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.astimezone(UTC) if value else None
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
+
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+releases = sa.Table(
+    "releases",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("app", sa.String(63), nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("repo", sa.Text, nullable=False),
+    sa.Column("ref", sa.Text, nullable=False),
+    sa.Column("flow_run_id", sa.String(36), unique=True),
+    sa.Column("requested_by", sa.Text, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False, index=True),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("started_at", Utc, nullable=False),
+    sa.Column("finished_at", Utc),
+    sa.Column("sha", sa.String(40), index=True),
+    sa.Column("tree", sa.String(40)),
+    sa.Column("author", sa.Text),
+    sa.Column("subject", sa.Text),
+    sa.Column("committed_at", Utc),
+    sa.Column("digest", sa.String(71)),
+    sa.UniqueConstraint("app", "number"),
+)
+
+stages = sa.Table(
+    "stages",
+    metadata,
+    sa.Column("release_id", sa.ForeignKey(releases.c.id), primary_key=True),
+    sa.Column("name", sa.String(80), primary_key=True),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("started_at", Utc, nullable=False),
+    sa.Column("finished_at", Utc),
+)
+
+revisions = sa.Table(
+    "revisions",
+    metadata,
+    sa.Column("app", sa.String(63), primary_key=True),
+    sa.Column("environment", sa.String(63), primary_key=True),
+    sa.Column("id", sa.String(20), primary_key=True),
+    sa.Column("sha", sa.String(40), nullable=False),
+    sa.Column("revision", sa.JSON, nullable=False),
+    sa.Column("spec", sa.JSON, nullable=False),
+    sa.Column("saved_at", Utc, nullable=False),
+)
+
+rollouts = sa.Table(
+    "rollouts",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("sequence", sa.Integer, nullable=False),
+    sa.Column("release_id", sa.ForeignKey(releases.c.id), index=True),
+    sa.Column("app", sa.String(63), nullable=False),
+    sa.Column("environment", sa.String(63), nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False, index=True),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("token", sa.Integer, nullable=False),
+    sa.Column("plan", sa.JSON, nullable=False),
+    sa.Column("started_at", Utc, nullable=False),
+    sa.Column("finished_at", Utc),
+    sa.UniqueConstraint("app", "environment", "sequence"),
+)
+
+steps = sa.Table(
+    "steps",
+    metadata,
+    sa.Column("rollout_id", sa.ForeignKey(rollouts.c.id), primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True),
+    sa.Column("title", sa.Text, nullable=False),
+    sa.Column("outcome", sa.String(16)),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("started_at", Utc, nullable=False),
+    sa.Column("finished_at", Utc),
+)
+
+measurements = sa.Table(
+    "measurements",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("rollout_id", sa.ForeignKey(rollouts.c.id), nullable=False, index=True),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("reading", sa.JSON, nullable=False),
+)
+
+approvals = sa.Table(
+    "approvals",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("release_id", sa.ForeignKey(releases.c.id), nullable=False),
+    sa.Column("environment", sa.String(63), nullable=False),
+    sa.Column("revision", sa.String(20), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False, index=True),
+    sa.Column("evidence", sa.JSON, nullable=False),
+    sa.Column("by", sa.JSON, nullable=False),
+    sa.Column("not_author", sa.Boolean, nullable=False),
+    sa.Column("requested_at", Utc, nullable=False),
+    sa.Column("expires_at", Utc, nullable=False),
+    sa.Column("decided_at", Utc),
+    sa.Column("decided_by", sa.Text),
+    sa.Column("reason", sa.Text),
+    sa.Column("via", sa.String(16)),
+    sa.UniqueConstraint("release_id", "environment", "revision"),
+)
+
+locks = sa.Table(
+    "locks",
+    metadata,
+    sa.Column("app", sa.String(63), primary_key=True),
+    sa.Column("environment", sa.String(63), primary_key=True),
+    sa.Column("holder", sa.Text),
+    sa.Column("revision", sa.Text),
+    sa.Column("token", sa.Integer, nullable=False),
+    sa.Column("acquired_at", Utc),
+    sa.Column("expires_at", Utc),
+)
+
+queue = sa.Table(
+    "queue",
+    metadata,
+    sa.Column("release_id", sa.ForeignKey(releases.c.id), primary_key=True),
+    sa.Column("app", sa.String(63), primary_key=True),
+    sa.Column("environment", sa.String(63), primary_key=True),
+)
+
+checks = sa.Table(
+    "checks",
+    metadata,
+    sa.Column("key", sa.String(64), primary_key=True),
+    sa.Column("release_id", sa.ForeignKey(releases.c.id), nullable=False),
+    sa.Column("report", sa.JSON, nullable=False),
+)
+
+coverages = sa.Table(
+    "coverages",
+    metadata,
+    sa.Column("release_id", sa.ForeignKey(releases.c.id), primary_key=True),
+    sa.Column("check", sa.String(80), primary_key=True),
+    sa.Column("coverage", sa.JSON, nullable=False),
+)

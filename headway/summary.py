@@ -1,0 +1,56 @@
+"""What a person reads in the Prefect UI: the evidence above an approval, the summary of a release. Markdown, pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from headway.ledger import ApprovalRecord, ReleaseRecord, StageRecord
+
+__all__ = ["evidence_markdown", "release_markdown"]
+
+
+def evidence_markdown(asked: ApprovalRecord, refusal: str = "") -> str:
+    """What is to be approved, and what speaks for it; `refusal` is why the last answer did not count."""
+    evidence = asked.evidence
+    lines = [f"**{refusal}**", ""] if refusal else []
+    lines += [
+        f"### {evidence['release']} to {asked.environment}?",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| artifact | `{evidence['digest']}` |",
+        f"| configuration | `{evidence['configuration']}` |",
+        f"| commit | `{evidence['sha']}` by {_cell(evidence['author'])} |",
+        f"| live now | `{evidence['live'] or 'nothing'}` |",
+        f"| expires | {asked.expires_at:%Y-%m-%d %H:%M} UTC |",
+        "",
+        "**Commits since the last release**",
+        "",
+        *[f"- {_cell(commit)}" for commit in evidence["commits"]],
+        "",
+        "**What has passed**",
+        "",
+        *[f"- {_cell(stage)}" for stage in evidence["stages"]],
+    ]
+    return "\n".join(lines)
+
+
+def release_markdown(release: ReleaseRecord, stages: Iterable[StageRecord]) -> str:
+    """The whole release in one table."""
+    rows = [f"| {stage.name} | {stage.state} | {stage.seconds:.1f} s | {_cell(stage.detail)} |" for stage in stages]
+    return "\n".join(
+        [
+            f"## {release.name}: {release.state}",
+            "",
+            *([_cell(release.reason), ""] if release.reason else []),
+            f"`{release.sha}` {_cell(release.subject or '')}, `{release.digest or 'nothing built'}`",
+            "",
+            "| stage | | | |",
+            "|---|---|---:|---|",
+            *rows,
+        ]
+    )
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

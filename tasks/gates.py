@@ -1,0 +1,193 @@
+"""Where a release waits: for a person, or for its turn."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.flow_runs import suspend_flow_run
+from prefect.input import RunInput
+from pydantic import Field
+
+from headway import settings
+from headway import source as git
+from headway.errors import EnvironmentLocked, Expired, HeadwayError, LockLost, Rejected, Superseded
+from headway.ledger import ApprovalRecord, Lock, ReleaseRecord
+from headway.model import LaunchSpec, Source
+from headway.summary import evidence_markdown
+from tasks.records import ledger, skip_stage, stage, wait_for_person
+
+__all__ = ["Approval", "approval", "held", "hold"]
+
+LEASE = 30.0  # seconds; a holder that died is found out after this long
+QUEUE_POLL = 0.5  # seconds
+QUEUE_DEADLINE = 4 * 3600.0  # seconds; longer than any rollout's progress deadline lets it run
+GRACE = timedelta(days=30)  # the sweep ends what has expired; Prefect's own timeout would fail the run without a word
+
+
+class Approval(RunInput):
+    """The form in the Prefect UI. `decision` has no default: a run resumed past the form fails closed."""
+
+    decision: Literal["approve", "reject"]
+    by: str = Field(min_length=1, description="who decides: your name or mail")
+    reason: str = Field(default="", description="kept in the record")
+
+
+@task(name="request approval", task_run_name="request approval for {spec.environment}", cache_policy=NO_CACHE)
+async def request_approval(
+    release: ReleaseRecord, source: Source, rule: settings.Approval, spec: LaunchSpec
+) -> ApprovalRecord:
+    """Enter in the ledger what is to be approved: this digest with this configuration, on this evidence."""
+    live = ledger().live(release.app, spec.environment)
+    before = ledger().revision(release.app, live, environment=spec.environment)[0].sha if live else None
+    commits = await asyncio.to_thread(git.commits_between, Path(source.workspace), before, source.sha)
+    return ledger().request_approval(
+        release.id,
+        spec.environment,
+        spec.revision(release.app, source.sha).id,
+        evidence={
+            "release": release.name,
+            "sha": source.sha,
+            "author": source.author,
+            "digest": spec.artifact.digest,
+            "configuration": spec.configuration_hash(),
+            "live": live,
+            "commits": [f"{sha[:7]} {subject} ({author})" for sha, author, subject in commits],
+            "stages": [f"{stage.name}: {stage.state} {stage.detail}".strip() for stage in ledger().stages(release.id)],
+        },
+        expires_at=datetime.now(UTC) + timedelta(seconds=rule.expires),
+        by=list(rule.by),
+        not_author=rule.not_author,
+    )
+
+
+async def approval(
+    release: ReleaseRecord, source: Source, rule: settings.Approval | None, spec: LaunchSpec, *, skip: bool
+) -> None:
+    """Wait until a person has approved this very revision for its environment.
+
+    The run is suspended meanwhile: no process, no worker slot, for days. It comes back from the top and finds here what the
+    ledger says. Raises Rejected or Expired.
+    """
+    name = f"{spec.environment} approval"
+    if skip or rule is None:
+        return skip_stage(release, name, "--yes" if skip else "approval: false")
+    refusal = ""
+    for attempt in count():
+        asked = await request_approval(release, source, rule, spec)
+        if asked.state != "waiting":
+            return _settled(release, name, asked)
+        wait_for_person(release, name)
+        answer = await suspend_flow_run(
+            wait_for_input=Approval.with_initial_data(description=evidence_markdown(asked, refusal)),
+            timeout=int((asked.expires_at - datetime.now(UTC) + GRACE).total_seconds()),
+            key=f"approve-{asked.id}-{attempt}",
+        )
+        refusal = _decide(asked, answer)
+    return None
+
+
+def _decide(asked: ApprovalRecord, answer: Approval) -> str:
+    """Enter the answer; returns why it does not count, when it does not."""
+    if ledger().approval(asked.release_id, asked.environment).state != "waiting":
+        return ""
+    decision: Literal["approved", "rejected"] = "approved" if answer.decision == "approve" else "rejected"
+    try:
+        ledger().decide(asked.id, decision, by=answer.by, reason=answer.reason, via="ui")
+    except HeadwayError as refused:
+        get_run_logger().warning("%s", refused)
+        return str(refused)
+    return ""
+
+
+def _settled(release: ReleaseRecord, name: str, asked: ApprovalRecord) -> None:
+    word = f"{asked.state} by {asked.decided_by}" + (f": {asked.reason}" if asked.reason else "")
+    with stage(release, name) as going_on:
+        going_on.detail = word
+        if asked.state == "rejected":
+            raise Rejected(f"{asked.environment}: {word}")
+        if asked.state != "approved":
+            raise Expired(f"{asked.environment}: nobody decided before {asked.expires_at:%Y-%m-%d %H:%M} UTC")
+
+
+HELD: ContextVar[Mapping[tuple[str, str], Lock]] = ContextVar("held", default=MappingProxyType({}))  # noqa: B039 # immutable
+
+
+@asynccontextmanager
+async def hold(
+    app: str, environment: str, *, holder: str, revision: str, release: ReleaseRecord | None
+) -> AsyncIterator[Lock]:
+    """Be the one writer of an environment, in turn. Inside a rollout that holds it already, it is the same lock.
+
+    A release queues; a newer one of the same app that queues too takes its place (Superseded). Without a release there is
+    no queue: somebody who wants to roll back now is told at once who is at it (EnvironmentLocked).
+    """
+    if mine := HELD.get().get((app, environment)):
+        yield mine
+        return
+    lock = await _queue(app, environment, holder, revision, release)
+    renewal = asyncio.create_task(_keep(lock))
+    token = HELD.set({**HELD.get(), (app, environment): lock})
+    try:
+        yield lock
+    finally:
+        HELD.reset(token)
+        renewal.cancel()
+        ledger().release_lock(lock)
+
+
+def held(app: str, environment: str) -> Lock:
+    """The lock that the surrounding `hold` got."""
+    return HELD.get()[app, environment]
+
+
+async def _queue(app: str, environment: str, holder: str, revision: str, release: ReleaseRecord | None) -> Lock:
+    deadline = time.monotonic() + QUEUE_DEADLINE
+    told = ""
+    if release is not None:
+        ledger().enqueue(release.id, app, environment)
+    try:
+        while True:
+            if release is not None and (newer := ledger().superseded_by(release.id, app, environment)):
+                raise Superseded(
+                    f"{environment}: superseded by {newer.name}", f"it contains what {release.name} has, or more"
+                )
+            lock = ledger().acquire(app, environment, holder=holder, revision=revision, lease=LEASE)
+            if lock is not None:
+                return lock
+            by = ledger().lock_holder(app, environment)
+            words = (
+                f"{environment} is held by {by.holder} for {by.revision}" if by else f"{environment} is being let go"
+            )
+            if release is None or time.monotonic() > deadline:
+                raise EnvironmentLocked(
+                    words, "cancel that run, and it brings the environment back itself; or wait for it"
+                )
+            if words != told:
+                get_run_logger().info("waiting: %s", words)
+                told = words
+            await asyncio.sleep(QUEUE_POLL)
+    finally:
+        if release is not None:
+            ledger().dequeue(release.id, app, environment)
+
+
+async def _keep(lock: Lock) -> None:
+    """Renew the lease until told to stop. A lock that is lost is found out by the next word in the journal."""
+    while True:
+        await asyncio.sleep(LEASE / 3)
+        try:
+            await asyncio.to_thread(ledger().renew, lock)
+        except LockLost as lost:
+            get_run_logger().error("%s", lost)
+            return

@@ -1,0 +1,140 @@
+"""What happened, written down: the release and its stages in the ledger, the summary beside the run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+from prefect import State, task
+from prefect.artifacts import acreate_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+from prefect.states import Cancelled
+
+from headway.errors import Expired, HeadwayError, Rejected, Superseded
+from headway.home import ledger_url
+from headway.ledger import Ledger, ReleaseRecord, ReleaseState, StageState
+from headway.model import LaunchSpec, Revision, Source
+from headway.settings import Settings
+from headway.summary import release_markdown
+
+__all__ = ["accept", "close_release", "ledger", "open_release", "skip_stage", "stage", "undelivered", "wait_for_person"]
+
+
+@cache
+def ledger() -> Ledger:
+    """This process's ledger, opened when it is first needed."""
+    return Ledger.open(ledger_url())
+
+
+class Stage:
+    """A stage that is going on; say here how it ended when it is not plainly passed."""
+
+    def __init__(self) -> None:
+        self.state: StageState = "passed"
+        self.detail = ""
+
+
+@contextmanager
+def stage(release: ReleaseRecord, name: str) -> Iterator[Stage]:
+    """Keep the ledger's word on one stage of a release: started, and how it ended."""
+    going_on = Stage()
+    ledger().stage_started(release.id, name)
+    try:
+        yield going_on
+    except asyncio.CancelledError:
+        ledger().stage_finished(release.id, name, "cancelled", "")
+        raise
+    except BaseException as error:
+        ledger().stage_finished(release.id, name, "failed", _first_line(error))
+        raise
+    ledger().stage_finished(release.id, name, going_on.state, going_on.detail)
+
+
+@task(name="open release", persist_result=True)
+async def open_release(source: Source, settings: Settings, by: str) -> ReleaseRecord:
+    """Enter the release in the ledger; a run that comes back from a suspension finds the one it had."""
+    release = ledger().start_release(
+        settings.app, source.repo, source.ref, flow_run_id=str(flow_run.get_id()), requested_by=by
+    )
+    return ledger().update_release(
+        release.id,
+        sha=source.sha,
+        tree=source.tree,
+        author=source.author,
+        subject=source.subject,
+        committed_at=source.committed_at,
+    )
+
+
+def skip_stage(release: ReleaseRecord, name: str, why: str) -> None:
+    """A stage that was not asked for, or cannot start."""
+    ledger().stage_started(release.id, name)
+    ledger().stage_finished(release.id, name, "skipped", why)
+
+
+def wait_for_person(release: ReleaseRecord, name: str) -> None:
+    """The release waits: `headway status` says for whom, and the sweep sees to it that it does not wait for ever."""
+    ledger().stage_started(release.id, name)
+    ledger().release_waits(release.id)
+
+
+def undelivered(release: ReleaseRecord, spec: LaunchSpec) -> Revision | None:
+    """The revision this release brings to an environment; None when a run that came back had brought it there already."""
+    assert release.sha is not None  # open_release entered it
+    if ledger().rollout_done(release.id, spec.environment):
+        return None
+    revision = spec.revision(release.app, release.sha)
+    ledger().save_revision(revision, spec)
+    return revision
+
+
+@task(name="accept", task_run_name="accept {environment}", cache_policy=NO_CACHE)
+async def accept(release: ReleaseRecord, environment: str) -> None:
+    """From here on this is the revision that a later rollback of the environment comes back to."""
+    for rollout in ledger().unfinished_rollouts(release.app, environment):
+        ledger().finish_rollout(rollout.id, "done")
+
+
+@task(name="record", cache_policy=NO_CACHE)
+async def close_release(
+    release: ReleaseRecord, error: BaseException | None = None
+) -> ReleaseRecord | State[ReleaseRecord]:
+    """Close the release in the ledger, leave a summary that one can read in the UI, and say how the run ends."""
+    state, reason = _ending(release, error)
+    closed = ledger().finish_release(release.id, state, reason)
+    await acreate_markdown_artifact(
+        key=f"release-{closed.app}",
+        markdown=release_markdown(closed, ledger().stages(closed.id)),
+        description=closed.name,
+    )
+    if error is None:
+        return closed
+    if state in ("rejected", "expired", "superseded"):
+        return Cancelled(message=f"{closed.name}: {reason}", name=state.capitalize())
+    raise error
+
+
+def _ending(release: ReleaseRecord, error: BaseException | None) -> tuple[ReleaseState, str]:
+    match error:
+        case None:
+            return "succeeded", ""
+        case Rejected():
+            state: ReleaseState = "rejected"
+        case Expired():
+            state = "expired"
+        case Superseded():
+            state = "superseded"
+        case asyncio.CancelledError():
+            state = "cancelled"
+        case _:
+            went_back = any(rollout.kind == "rollback" for rollout in ledger().rollouts_of(release.id))
+            state = "rolled_back" if went_back else "failed"
+    return state, _first_line(error)
+
+
+def _first_line(error: BaseException) -> str:
+    text = error.what if isinstance(error, HeadwayError) else str(error)
+    return (text or type(error).__name__).splitlines()[0]

@@ -1,0 +1,43 @@
+"""From a repository and a ref to one commit's tree in a workspace of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.runtime import flow_run
+from prefect.tasks import exponential_backoff
+
+from headway import settings as headway_yaml
+from headway import source as git
+from headway.errors import UsageError
+from headway.home import home
+from headway.model import Source
+
+__all__ = ["checkout", "read_settings"]
+
+
+async def unless_asked_wrongly(_task: Any, _run: Any, state: Any) -> bool:
+    """A ref that does not exist will not exist in ten seconds either; a network may be back by then."""
+    return not isinstance(await state.aresult(raise_on_failure=False), UsageError)
+
+
+@task(
+    name="checkout",
+    persist_result=True,
+    retries=3,
+    retry_delay_seconds=exponential_backoff(backoff_factor=2),
+    retry_jitter_factor=1,
+    retry_condition_fn=unless_asked_wrongly,
+)
+async def checkout(repo: str, ref: str) -> Source:
+    """The exact commit that `ref` names now; a branch that moves on later changes nothing."""
+    return await asyncio.to_thread(git.checkout, repo, ref, home() / "workspaces", str(flow_run.get_id()))
+
+
+@task(name="settings", persist_result=True)
+async def read_settings(source: Source) -> headway_yaml.Settings:
+    """headway.yaml of that commit, validated before anything starts."""
+    return headway_yaml.load(Path(source.workspace))

@@ -1,0 +1,146 @@
+"""The steps of a rollout: planned from what is live, written in the journal, taken one by one."""
+
+from __future__ import annotations
+
+import asyncio
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from blocks.secrets import resolve
+from headway import project, strategies
+from headway.errors import NotFound
+from headway.executor import Outcome, Rollout, take
+from headway.ledger import Lock, ReleaseRecord, RolloutKind, RolloutRecord
+from headway.model import LaunchSpec, Measurements, Plan, Revision, Step
+from headway.ports import Target
+from headway.settings import Environment
+from tasks.gates import held
+from tasks.records import ledger
+
+__all__ = ["Prepared", "finish_rollback", "has_changed_something", "plan_rollback", "plan_rollout", "take_step"]
+
+
+class Journal:
+    """The ledger's pages on one rollout."""
+
+    def __init__(self, record: RolloutRecord, lock: Lock) -> None:
+        self._record = record
+        self._lock = lock
+
+    def started(self, index: int, step: Step) -> None:
+        ledger().step_started(self._record.id, index, step, self._lock.token)
+
+    def measured(self, index: int, measurements: Measurements) -> None:
+        ledger().record_measurement(self._record.id, index, measurements)
+
+    def finished(self, index: int, outcome: str, detail: str) -> None:
+        ledger().step_finished(self._record.id, index, outcome, detail, self._lock.token)
+
+
+class Prepared:
+    """A rollout with its entry in the ledger, ready to be walked."""
+
+    def __init__(self, rollout: Rollout, record: RolloutRecord) -> None:
+        self.rollout = rollout
+        self.record = record
+
+    @property
+    def steps(self) -> list[tuple[int, str]]:
+        return [(index, _title(step)) for index, step in enumerate(self.rollout.plan.steps)]
+
+
+def _title(step: Step) -> str:
+    return str(step).split(", at most")[0].replace(":", "")
+
+
+@task(name="plan", cache_policy=NO_CACHE)
+async def plan_rollout(
+    release: ReleaseRecord, environment: Environment, revision: Revision, spec: LaunchSpec
+) -> Prepared:
+    """What it takes to bring `revision` into its environment, given what is live there now."""
+    app, place = revision.app, spec.environment
+    target = await _claim(spec, app)
+    observation = await asyncio.to_thread(target.observe, app)
+    stable = ledger().live(app, place)
+    plan = strategies.plan(environment, observation, revision, spec, stable=stable, capabilities=target.capabilities)
+    return await _prepare(plan, target, app, place, release.id, "release", "", environment.progress_deadline)
+
+
+@task(name="plan the way back", cache_policy=NO_CACHE)
+async def plan_rollback(app: str, environment: str, to: str | None, reason: str) -> Prepared:
+    """What it takes to bring the environment back.
+
+    `to` names a revision. Left out, it is the one from before the rollout that is unfinished, be it nothing at all; with
+    none unfinished, the one from before the present one. Raises NotFound when there is none.
+    """
+    unfinished = ledger().unfinished_rollouts(app, environment)
+    if to is not None:
+        back, spec = _recorded(app, environment, to)
+    elif unfinished:
+        failed = unfinished[0].plan
+        _, spec = _recorded(app, environment, failed.old or failed.new)
+        back = _recorded(app, environment, failed.old)[0] if failed.old else None
+    elif previous := ledger().previous(app, environment):
+        back, spec = _recorded(app, environment, previous)
+    else:
+        raise NotFound(f"{app} {environment}: there is no earlier revision to go back to", f"see headway history {app}")
+    target = await _claim(spec, app)
+    observation = await asyncio.to_thread(target.observe, app)
+    to_id = back.id if back else None
+    plan = strategies.rollback(
+        observation, to_id, instances=spec.instances, startup=spec.health.startup, drain=spec.drain
+    )
+    release_id = unfinished[0].release_id if unfinished else None
+    return await _prepare(plan, target, app, environment, release_id, "rollback", reason, spec.health.startup)
+
+
+@task(task_run_name="{title}", cache_policy=NO_CACHE)
+async def take_step(prepared: Prepared, index: int, title: str) -> Outcome:  # noqa: ARG001  # the title names the task run
+    """One step of the plan."""
+    return await take(prepared.rollout, index)
+
+
+async def finish_rollback(prepared: Prepared) -> None:
+    """The environment is where it was; the rollouts that had left it unfinished are closed with it."""
+    app, environment = prepared.rollout.app, prepared.record.environment
+    for rollout in ledger().unfinished_rollouts(app, environment):
+        ledger().finish_rollout(rollout.id, "done" if rollout.id == prepared.record.id else "rolled_back")
+
+
+def has_changed_something(app: str, environment: str) -> bool:
+    """Whether an unfinished rollout has begun with its steps: from the first Launch on there is something to bring back."""
+    return any(ledger().steps(rollout.id) for rollout in ledger().unfinished_rollouts(app, environment))
+
+
+async def _claim(spec: LaunchSpec, app: str) -> Target:
+    target = await project.load_target(spec.target)
+    await asyncio.to_thread(target.claim, app, held(app, spec.environment).token)
+    return target
+
+
+async def _prepare(
+    plan: Plan,
+    target: Target,
+    app: str,
+    environment: str,
+    release_id: str | None,
+    kind: RolloutKind,
+    reason: str,
+    progress_deadline: float,
+) -> Prepared:
+    for index, step in enumerate(plan.steps, 1):
+        get_run_logger().info("%2d. %s", index, step)
+    lock = held(app, environment)
+    record = ledger().start_rollout(release_id, app, environment, plan, kind=kind, reason=reason, token=lock.token)
+    named = {revision for step in plan.steps if (revision := getattr(step, "revision", None))}
+    specs = {}
+    for revision_id in named:
+        revision, spec = _recorded(app, environment, revision_id)
+        specs[revision_id] = revision, await resolve(spec)
+    rollout = Rollout(app, plan, target, specs, Journal(record, lock), get_run_logger().info, progress_deadline)
+    return Prepared(rollout, record)
+
+
+def _recorded(app: str, environment: str, revision: str) -> tuple[Revision, LaunchSpec]:
+    return ledger().revision(app, revision, environment=environment)
