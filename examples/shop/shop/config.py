@@ -1,0 +1,40 @@
+"""What the environment has to say, checked before anything else happens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+CURRENCIES = ("EUR", "USD")
+LOG_LEVELS = ("debug", "info")
+
+
+class ConfigError(Exception):
+    """All that is wrong with the environment, one line each."""
+
+
+@dataclass(frozen=True)
+class Config:
+    port: int
+    version: str
+    currency: str
+    log_level: str
+
+    @classmethod
+    def read(cls, env: Mapping[str, str]) -> Config:
+        faults: list[str] = []
+
+        def choice(name: str, choices: tuple[str, ...], default: str) -> str:
+            value = env.get(name, default)
+            if value not in choices:
+                faults.append(f"{name}: is {value!r}, expected one of {', '.join(choices)}")
+            return value
+
+        port = env.get("PORT", "")
+        if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+            faults.append(f"PORT: is {port!r}, expected the port to listen on, 1 to 65535")
+        currency = choice("CURRENCY", CURRENCIES, "EUR")
+        log_level = choice("LOG_LEVEL", LOG_LEVELS, "info")
+        if faults:
+            raise ConfigError("; ".join(faults))
+        return cls(int(port), env.get("HEADWAY_VERSION", "dev"), currency, log_level)
