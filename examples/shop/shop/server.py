@@ -121,15 +121,16 @@ class Handler(BaseHTTPRequestHandler):
 
     def _price(self, query: dict[str, list[str]]) -> None:
         try:
-            result = quote(int(query["items"][0]))
-        except KeyError:
+            items = int(query.get("items", [""])[0])
+        except ValueError:
             self._json({"error": "how many items? /price?items=3"}, HTTPStatus.BAD_REQUEST)
+            return
+        try:
+            result = quote(items)
         except BasketError as error:
             self._json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
-        except ValueError:
-            self._json({"error": "items is a number"}, HTTPStatus.BAD_REQUEST)
-        else:
-            self._json({**dataclasses.asdict(result), "currency": self.shop.config.currency})
+            return
+        self._json({**dataclasses.asdict(result), "currency": self.shop.config.currency})
 
     def _json(self, content: dict[str, Any], status: HTTPStatus = HTTPStatus.OK) -> None:
         self._answer(json.dumps(content).encode(), "application/json", status)
