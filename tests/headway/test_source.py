@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import UTC
 from pathlib import Path
 
+import filelock
 import pytest
 
 from headway import source
@@ -347,6 +348,16 @@ def test_many_at_once(repository: Repository, workspaces: Path) -> None:
         process.join(60)
     assert len(made) == 4
     assert all((Path(workspace) / "a").read_text() == "1" for workspace in made)
+
+
+def test_one_fetches_at_a_time(repository: Repository, workspaces: Path) -> None:
+    repository.commit(a="1")
+    made = Path(checkout(repository, "main", workspaces).workspace)
+    with (
+        filelock.FileLock(made.parent / "mirror.lock"),
+        pytest.raises(SourceError, match=r"another process has been fetching for over 0\.1 s"),
+    ):
+        source.checkout(str(repository.path), "main", workspaces, timeout=0.1)
 
 
 def test_credentials_are_not_recorded(repository: Repository, workspaces: Path) -> None:
