@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from typing import Any
 
 from prefect.blocks.system import Secret
 
@@ -43,9 +44,10 @@ async def _look_up(name: str) -> str | None:
         return value
     block, _, key = name.partition("/")
     try:
-        content = (await Secret.aload(block)).get()
+        secret: Secret[Any] = await Secret.aload(block)
     except ValueError:
         return None
+    content = secret.get()
     if not key:
         return content if isinstance(content, str) else None
     value = content.get(key) if isinstance(content, dict) else None

@@ -6,11 +6,15 @@ generic as `flows` have no business in anybody's site-packages.
 
 from __future__ import annotations
 
+import asyncio
 import importlib
+import json
+import os
 import pkgutil
+import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headway.errors import NotFound
 from headway.ports import Target
@@ -18,8 +22,9 @@ from headway.ports import Target
 if TYPE_CHECKING:
     from prefect.blocks.core import Block
 
-__all__ = ["load_target", "register_blocks", "root", "targets"]
+__all__ = ["load_target", "register", "root", "targets"]
 
+DEADLINE = 100.0  # seconds for prefect deploy
 DEFAULT_TARGETS = ("preview", "staging", "production")
 
 
@@ -74,7 +79,15 @@ async def _names(kind: str) -> list[str]:
     return sorted(f"{kind}/{document.name}" for document in documents)
 
 
-async def register_blocks() -> None:
+async def register() -> None:
+    """Blocks, work pool and deployments. Repeatable: what is there stays, but for what prefect.yaml and we say of it."""
+    await _work_pool()
+    deploying = asyncio.create_task(asyncio.to_thread(_deploy))
+    await _blocks()
+    await deploying
+
+
+async def _blocks() -> None:
     """Make the block types known to the server, and the embedded default's three documents where they are missing."""
     known = targets()
     for block in known.values():
@@ -83,3 +96,41 @@ async def register_blocks() -> None:
     for name in DEFAULT_TARGETS:
         if f"process/{name}" not in existing:
             await known["process"]().asave(name)
+
+
+async def _work_pool() -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+    from prefect.exceptions import ObjectAlreadyExists
+    from prefect.workers.process import ProcessWorker
+
+    template: dict[str, Any] = json.loads(json.dumps(ProcessWorker.get_default_base_job_template()))
+    variables = template["variables"]["properties"]
+    if socket := os.environ.get("HEADWAY_WARM"):
+        warm = Path(__file__).with_name("warm.py")
+        variables["command"]["default"] = f"{sys.executable} -I -S {warm} run {socket}"
+    place = str(root())
+    variables["working_dir"]["default"] = place
+    variables["env"]["default"] = {"PYTHONPATH": place}
+    async with get_client() as client:
+        try:
+            await client.create_work_pool(WorkPoolCreate(name="headway", type="process", base_job_template=template))
+        except ObjectAlreadyExists:
+            await client.update_work_pool("headway", WorkPoolUpdate(base_job_template=template))
+
+
+def _deploy() -> None:
+    place = root()
+    environment = {**os.environ, "HEADWAY_PROJECT": str(place)}
+    subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+        cwd=place,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        check=True,
+        timeout=DEADLINE,
+    )
+
+
+if __name__ == "__main__":
+    asyncio.run(register())

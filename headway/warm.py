@@ -78,20 +78,19 @@ def serve(path: str, modules: list[str]) -> None:
     while True:
         for key, _ in selector.select():
             if key.fileobj is stop:
-                for pid, _client in runs.values():
+                for going_on, _client in runs.values():
                     with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGTERM)
+                        os.kill(going_on, signal.SIGTERM)
                 os.unlink(path)
                 return
             if key.fileobj is listener:
                 client, _ = listener.accept()
-                pid = _fork_run(client, [listener, stop, stopper])
-                if pid is None:
+                started = _fork_run(client, [listener, stop, stopper])
+                if started is None:
                     client.close()
                     continue
-                pidfd = os.pidfd_open(pid)
-                for descriptor in (pidfd, client.fileno()):
-                    runs[descriptor] = (pid, client)
+                for descriptor in (os.pidfd_open(started), client.fileno()):
+                    runs[descriptor] = (started, client)
                     selector.register(descriptor, selectors.EVENT_READ)
             elif key.fd in runs:
                 pid, client = runs[key.fd]
@@ -142,7 +141,7 @@ def _fork_run(client: socket.socket, ours: list[socket.socket]) -> int | None:
         for descriptor in descriptors:
             os.close(descriptor)
         return pid
-    code = 1
+    code: int = 1
     try:
         os.setpgid(0, 0)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -159,7 +158,7 @@ def _fork_run(client: socket.socket, ours: list[socket.socket]) -> int | None:
         runpy.run_module(ENGINE, run_name="__main__", alter_sys=True)
         code = 0
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        code = int(end.code) if isinstance(end.code, int) else int(end.code is not None)
     finally:
         # No interpreter shutdown: the server's own handlers at exit are not this process's to run.
         sys.stdout.flush()

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -88,8 +88,9 @@ async def approval(
         if asked.state != "waiting":
             return _settled(release, name, asked)
         wait_for_person(release, name)
-        answer = await suspend_flow_run(
-            wait_for_input=Approval.with_initial_data(description=evidence_markdown(asked, refusal)),
+        form: Any = Approval.with_initial_data(description=evidence_markdown(asked, refusal))
+        answer: Approval = await suspend_flow_run(
+            wait_for_input=form,
             timeout=int((asked.expires_at - datetime.now(UTC) + GRACE).total_seconds()),
             key=f"approve-{asked.id}-{attempt}",
         )
@@ -99,7 +100,7 @@ async def approval(
 
 def _decide(asked: ApprovalRecord, answer: Approval) -> str:
     """Enter the answer; returns why it does not count, when it does not."""
-    if ledger().approval(asked.release_id, asked.environment).state != "waiting":
+    if ledger().approval(asked.id).state != "waiting":
         return ""
     decision: Literal["approved", "rejected"] = "approved" if answer.decision == "approve" else "rejected"
     try:

@@ -29,13 +29,13 @@ class Journal:
         self._lock = lock
 
     def started(self, index: int, step: Step) -> None:
-        ledger().step_started(self._record.id, index, step, self._lock.token)
+        ledger().step_started(self._record, index, step, self._lock.token)
 
     def measured(self, index: int, measurements: Measurements) -> None:
         ledger().record_measurement(self._record.id, index, measurements)
 
     def finished(self, index: int, outcome: str, detail: str) -> None:
-        ledger().step_finished(self._record.id, index, outcome, detail, self._lock.token)
+        ledger().step_finished(self._record, index, outcome, detail, self._lock.token)
 
 
 class Prepared:
@@ -75,6 +75,7 @@ async def plan_rollback(app: str, environment: str, to: str | None, reason: str)
     none unfinished, the one from before the present one. Raises NotFound when there is none.
     """
     unfinished = ledger().unfinished_rollouts(app, environment)
+    back: Revision | None
     if to is not None:
         back, spec = _recorded(app, environment, to)
     elif unfinished:
