@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headway.control import api_url
 from headway.errors import NotFound
 from headway.ports import Target
 
@@ -42,6 +43,8 @@ def root() -> Path:
 def targets() -> dict[str, type[Block]]:
     """Every platform: block type slug -> class. One module of blocks/targets/ each."""
     root()
+    # Prefect reads it when it is first imported; without it, it would start a server of its own.
+    os.environ.setdefault("PREFECT_API_URL", api_url())
     package = importlib.import_module("blocks.targets")
     found: dict[str, type[Block]] = {}
     for module in pkgutil.iter_modules(package.__path__, "blocks.targets."):

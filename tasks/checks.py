@@ -13,7 +13,7 @@ from headway import commands, reports
 from headway import source as git
 from headway.errors import CheckFailed, CommandFailed
 from headway.ledger import ReleaseRecord
-from headway.model import CheckReport, Source
+from headway.model import CheckReport, Failure, Source
 from headway.settings import Check
 from tasks.records import ledger, stage
 
@@ -55,12 +55,13 @@ async def _run(release: ReleaseRecord, source: Source, name: str, check: Check) 
             env={**commands.clean_environment(), **check.env},
             timeout=check.timeout,
             on_line=get_run_logger().info,
+            name=name,
         )
     except CommandFailed as failed:
-        raise CheckFailed(f"{name}: {failed.what}", failed.hint) from failed
-    tests, failures = reports.junit(workspace, check.reports) if check.reports else (None, ())
-    coverage = reports.coverage(workspace / check.coverage) if check.coverage and not finished.exit_code else None
+        raise CheckFailed(failed.what, failed.hint) from failed
     passed = finished.exit_code == 0
+    tests, failures = _tests(workspace, check, required=passed)
+    coverage = reports.coverage(workspace / check.coverage) if check.coverage and passed else None
     report = CheckReport(
         name=name,
         passed=passed,
@@ -72,12 +73,27 @@ async def _run(release: ReleaseRecord, source: Source, name: str, check: Check) 
     )
     if report.tests is not None or report.coverage is not None:
         before = ledger().last_coverage(release.app, name)
+        if report.coverage is not None:
+            ledger().remember_coverage(release.id, name, report.coverage)
         await acreate_markdown_artifact(
             key=f"{release.app}-{name}".replace("_", "-").lower(),
             markdown=reports.summary_markdown(report, before),
             description=f"{name} of {release.name}",
         )
     return report
+
+
+def _tests(workspace: Path, check: Check, *, required: bool) -> tuple[int | None, tuple[Failure, ...]]:
+    """What the JUnit report says. A command that failed may have died before it wrote one: its exit code says enough then."""
+    if not check.reports:
+        return None, ()
+    try:
+        return reports.junit(workspace, check.reports)
+    except CheckFailed as missing:
+        if required:
+            raise
+        get_run_logger().warning("%s", missing.what)
+        return None, ()
 
 
 def _summary(exit_code: int, tests: int | None, failures: tuple[object, ...], tail: tuple[str, ...]) -> str:

@@ -16,7 +16,7 @@ from tasks.records import ledger, stage
 __all__ = ["build"]
 
 
-@task(name="build", persist_result=True)
+@task(name="build", task_run_name="build", persist_result=True)
 async def build(release: ReleaseRecord, source: Source, settings: Settings) -> Artifact:
     """Build once. The same commit with the same result of `build.install` is the same digest, and is not stored twice."""
     with stage(release, "build") as going_on:

@@ -53,7 +53,7 @@ def stage(release: ReleaseRecord, name: str) -> Iterator[Stage]:
     ledger().stage_finished(release.id, name, going_on.state, going_on.detail)
 
 
-@task(name="open release", persist_result=True)
+@task(name="open release", task_run_name="open release", persist_result=True)
 async def open_release(source: Source, settings: Settings, by: str) -> ReleaseRecord:
     """Enter the release in the ledger; a run that comes back from a suspension finds the one it had."""
     release = ledger().start_release(
@@ -98,7 +98,7 @@ async def accept(release: ReleaseRecord, environment: str) -> None:
         ledger().finish_rollout(rollout.id, "done")
 
 
-@task(name="record", cache_policy=NO_CACHE)
+@task(name="record", task_run_name="record", cache_policy=NO_CACHE)
 async def close_release(
     release: ReleaseRecord, error: BaseException | None = None
 ) -> ReleaseRecord | State[ReleaseRecord]:

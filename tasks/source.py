@@ -26,6 +26,7 @@ async def unless_asked_wrongly(_task: Any, _run: Any, state: Any) -> bool:
 
 @task(
     name="checkout",
+    task_run_name="checkout",
     persist_result=True,
     retries=3,
     retry_delay_seconds=exponential_backoff(backoff_factor=2),
@@ -37,7 +38,7 @@ async def checkout(repo: str, ref: str) -> Source:
     return await asyncio.to_thread(git.checkout, repo, ref, home() / "workspaces", str(flow_run.get_id()))
 
 
-@task(name="settings", persist_result=True)
+@task(name="settings", task_run_name="settings", persist_result=True)
 async def read_settings(source: Source) -> headway_yaml.Settings:
     """headway.yaml of that commit, validated before anything starts."""
     return headway_yaml.load(Path(source.workspace))

@@ -54,7 +54,7 @@ def _title(step: Step) -> str:
     return str(step).split(", at most")[0].replace(":", "")
 
 
-@task(name="plan", cache_policy=NO_CACHE)
+@task(name="plan", task_run_name="plan", cache_policy=NO_CACHE)
 async def plan_rollout(
     release: ReleaseRecord, environment: Environment, revision: Revision, spec: LaunchSpec
 ) -> Prepared:
@@ -67,7 +67,7 @@ async def plan_rollout(
     return await _prepare(plan, target, app, place, release.id, "release", "", environment.progress_deadline)
 
 
-@task(name="plan the way back", cache_policy=NO_CACHE)
+@task(name="plan the way back", task_run_name="plan the way back", cache_policy=NO_CACHE)
 async def plan_rollback(app: str, environment: str, to: str | None, reason: str) -> Prepared:
     """What it takes to bring the environment back.
 
@@ -139,8 +139,13 @@ async def _prepare(
     for revision_id in named:
         revision, spec = _recorded(app, environment, revision_id)
         specs[revision_id] = revision, await resolve(spec)
-    rollout = Rollout(app, plan, target, specs, Journal(record, lock), get_run_logger().info, progress_deadline)
+    rollout = Rollout(app, plan, target, specs, Journal(record, lock), _say, progress_deadline)
     return Prepared(rollout, record)
+
+
+def _say(line: str) -> None:
+    """In the log of the step that is being taken."""
+    get_run_logger().info(line)
 
 
 def _recorded(app: str, environment: str, revision: str) -> tuple[Revision, LaunchSpec]:
