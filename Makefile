@@ -1,0 +1,35 @@
+# Two commands need nothing but Python >= 3.11, git and make: `make demo` and `make test`.
+UV_VERSION = 0.13.9
+BIN = .venv/bin
+export UV_PROJECT_ENVIRONMENT = .venv
+
+.PHONY: demo test lint unit e2e clean
+
+demo: .venv/ready
+	$(BIN)/headway demo
+
+test: lint unit e2e
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: .venv/ready
+	$(BIN)/pytest -q -n 2 -m "not e2e"
+
+e2e: .venv/ready
+	$(BIN)/pytest -q -m e2e
+
+# Everything comes from the lock file; uv itself is put beside it when there is none on the PATH.
+.venv/ready: uv.lock pyproject.toml
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Headway needs Python 3.11 or newer, this is " + sys.version)'
+	@command -v uv >/dev/null || test -x .uv/bin/uv || { python3 -m venv .uv \
+		|| { echo "python3 -m venv does not work: install it (Debian: apt-get install python3-venv)"; exit 1; }; \
+		.uv/bin/pip install --quiet uv==$(UV_VERSION); }
+	@PATH="$$PATH:$(CURDIR)/.uv/bin" uv sync --frozen --all-extras
+	@touch $@
+
+clean:
+	rm -rf .venv .uv
