@@ -1,0 +1,190 @@
+"""`headway`: the commands and how they end.
+
+Exit codes: 0 done, 1 failed (and rolled back), 2 wrong usage or configuration, 3 waiting for a person, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headway.cli.output import output
+from headway.errors import HeadwayError
+
+__all__ = ["main"]
+
+app = typer.Typer(
+    name="headway",
+    help="Takes every merge to main to production, and backs off by itself when it must.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    add_completion=False,
+)
+
+PathArgument = Annotated[Path, typer.Argument(help="the app's repository")]
+App = Annotated[str, typer.Argument(help="name of the app")]
+Environment = Annotated[str, typer.Argument(help="staging, production ...")]
+Run = Annotated[str, typer.Argument(help="a release such as shop#14, or its id")]
+By = Annotated[str, typer.Option("--by", help="who decides; the git user when left out")]
+Reason = Annotated[str, typer.Option("--reason", help="kept in the record")]
+Json = Annotated[bool, typer.Option("--json", help="one JSON document instead of words")]
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False,
+) -> None:
+    output.debug = debug
+
+
+@app.command()
+def up(
+    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="port of Headway's own page")] = 4300,
+    prefect_port: Annotated[int, typer.Option(help="port of the Prefect server")] = 4200,
+) -> None:
+    """Prefect server, worker and Headway's page, all on this machine. Ctrl-C stops it all."""
+    from headway.cli.service import serve
+
+    serve(host, port, prefect_port)
+
+
+@app.command()
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="leave it running until Ctrl-C")] = False,
+) -> None:
+    """The whole story on a bundled app: a release, one under load, a bad one that goes back by itself."""
+    from headway import demo as story
+
+    story.run(keep=keep)
+
+
+@app.command()
+def check(path: PathArgument = Path(), json: Json = False) -> None:
+    """Everything that can be known without deploying."""
+    from headway.cli.planning import check
+
+    output.json = json
+    check(path)
+
+
+@app.command()
+def plan(environment: Environment, path: PathArgument = Path(), json: Json = False) -> None:
+    """The steps a release would take there now, touching nothing."""
+    from headway.cli.planning import plan
+
+    output.json = json
+    plan(environment, path)
+
+
+@app.command()
+def release(
+    path: PathArgument = Path(),
+    ref: Annotated[str | None, typer.Option(help="branch, tag or commit; what is checked out when left out")] = None,
+    to: Annotated[str | None, typer.Option(help="the last environment to go to")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="do not wait for approval; the record says so")] = False,
+    follow: Annotated[bool, typer.Option(help="wait and show how it goes")] = True,
+    json: Json = False,
+) -> None:
+    """Release a commit, and follow it."""
+    from headway.cli.releases import release
+
+    output.json = json
+    sys.exit(release(path, ref, to, yes=yes, follow=follow))
+
+
+@app.command()
+def approve(run: Run, by: By = "", reason: Reason = "", json: Json = False) -> None:
+    """Let a release that waits go on."""
+    from headway.cli.releases import decide
+
+    output.json = json
+    decide(run, "approved", by, reason)
+
+
+@app.command()
+def reject(run: Run, by: By = "", reason: Reason = "", json: Json = False) -> None:
+    """End a release that waits; what it did before stays."""
+    from headway.cli.releases import decide
+
+    output.json = json
+    decide(run, "rejected", by, reason)
+
+
+@app.command()
+def rollback(
+    app: App,
+    environment: Environment,
+    to: Annotated[str | None, typer.Option(help="revision or commit; the one before when left out")] = None,
+    reason: Reason = "",
+    by: By = "",
+    json: Json = False,
+) -> None:
+    """Bring an environment back to an earlier revision."""
+    from headway.cli.releases import roll_back
+
+    output.json = json
+    sys.exit(roll_back(app, environment, to, reason, by))
+
+
+@app.command()
+def status(app: Annotated[str | None, typer.Argument(help="one app only")] = None, json: Json = False) -> None:
+    """What is live where, what is going on, and who is waited for."""
+    from headway.cli.records import status
+
+    output.json = json
+    status(app)
+
+
+@app.command()
+def history(app: App, limit: Annotated[int, typer.Option(help="how many releases")] = 20, json: Json = False) -> None:
+    """The releases of an app, the newest first."""
+    from headway.cli.records import history
+
+    output.json = json
+    history(app, limit)
+
+
+@app.command()
+def logs(
+    app: App,
+    environment: Environment,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on as new lines come")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="how many of the last lines of each instance")] = 100,
+    revision: Annotated[str | None, typer.Option(help="one revision only")] = None,
+    json: Json = False,
+) -> None:
+    """What the app's instances say."""
+    from headway.cli.records import logs
+
+    output.json = json
+    logs(app, environment, follow=follow, lines=lines, revision=revision)
+
+
+def main() -> None:
+    """Run the command line; every error is one line and a hint."""
+    try:
+        app()
+    except HeadwayError as error:
+        if output.debug:
+            raise
+        output.error(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()  # nobody reads us any more, as with `| head`: nothing is left to say
+        sys.exit(141)
+    except Exception as error:
+        if output.debug:
+            raise
+        word = f"{type(error).__name__}: {error}"
+        output.error(
+            HeadwayError(f"a bug in Headway: {word}", "run it again with `headway --debug` and report what it says")
+        )
+        sys.exit(1)

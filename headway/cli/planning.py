@@ -1,0 +1,59 @@
+"""`headway check` and `headway plan`: what can be known without changing anything."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from pathlib import Path
+
+from headway import project, settings, source, strategies
+from headway.cli.output import output
+from headway.errors import HeadwayError
+from headway.home import ledger_url
+from headway.ledger import Ledger
+from headway.model import Artifact
+
+__all__ = ["check", "plan"]
+
+
+def check(path: Path) -> None:
+    """headway.yaml and the state of the repository. Raises the first fault of each, headway.yaml's all at once."""
+    found = settings.load(path)
+    said = [
+        f"headway.yaml: {found.app}: {len(found.checks)} checks, environments: {', '.join(found.release_path()) or 'none'}"
+    ]
+    faults: list[HeadwayError] = []
+    try:
+        local = source.inspect(path)
+        said.append(f"git: {local.sha[:7]} ({local.ref}), all committed")
+    except HeadwayError as fault:
+        faults.append(fault)
+    for line in said:
+        output.say(line)
+    if faults:
+        raise faults[0]
+    output.result({"ok": True, "app": found.app, "environments": found.release_path()})
+
+
+def plan(environment: str, path: Path) -> None:
+    """Print the steps. The artifact is not built for it: a digest made of the commit stands for it."""
+    found = settings.load(path)
+    rules = found.environment(environment)
+    local = source.inspect(path, "HEAD")
+    stand_in = Artifact(digest=f"sha256:{hashlib.sha256(local.sha.encode()).hexdigest()}", location="/", size=0)
+    spec = found.launch_spec(environment, stand_in)
+    target = asyncio.run(project.load_target(spec.target))
+    with Ledger.open(ledger_url()) as ledger:
+        stable = ledger.live(found.app, environment)
+    made = strategies.plan(
+        rules,
+        target.observe(found.app),
+        spec.revision(found.app, local.sha),
+        spec,
+        stable=stable,
+        capabilities=target.capabilities,
+    )
+    output.say(f"{made.strategy}: {made.old or 'nothing'} -> {made.new} (not built: its name will be another)")
+    for index, step in enumerate(made.steps, 1):
+        output.say(f"{index:3}. {step}")
+    output.result(made.model_dump(mode="json") | {"lines": [str(step) for step in made.steps]})

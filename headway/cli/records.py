@@ -1,0 +1,96 @@
+"""`headway status`, `history` and `logs`: read from the ledger, without a server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headway.cli.output import output
+from headway.errors import NotFound
+from headway.home import ledger_url
+from headway.ledger import Ledger
+
+__all__ = ["history", "logs", "status"]
+
+
+def status(app: str | None) -> None:
+    with Ledger.open(ledger_url()) as ledger:
+        apps = [app] if app else ledger.apps()
+        if app and app not in ledger.apps():
+            raise _unknown(app, ledger)
+        told = [_app(ledger, name) for name in apps]
+    if not told:
+        output.say("nothing was ever released here: headway release PATH")
+    for one in told:
+        output.say(one["app"])
+        for place in one["environments"]:
+            held = f", held by {place['held_by']}" if place["held_by"] else ""
+            output.say(f"  {place['environment']:14} {place['live'] or 'nothing'}{held}")
+        for going in one["open"]:
+            output.say(f"  {going['name']} {going['state']}{going['waits_for']}")
+    output.result(told)
+
+
+def _app(ledger: Ledger, app: str) -> dict[str, Any]:
+    environments = []
+    for environment in ledger.environments(app):
+        holder = ledger.lock_holder(app, environment)
+        environments.append(
+            {
+                "environment": environment,
+                "live": ledger.live(app, environment),
+                "held_by": holder.holder if holder and not holder.expired else None,
+            }
+        )
+    going = []
+    for release in ledger.open_releases():
+        if release.app == app:
+            asked = ledger.waiting_approval(release.id)
+            words = (
+                f": {asked.environment} wants an approval before {asked.expires_at:%Y-%m-%d %H:%M} UTC: "
+                f"headway approve {release.name}"
+                if asked
+                else ""
+            )
+            going.append({"name": release.name, "state": release.state, "waits_for": words})
+    return {"app": app, "environments": environments, "open": going}
+
+
+def history(app: str, limit: int) -> None:
+    with Ledger.open(ledger_url()) as ledger:
+        releases = ledger.releases(app, limit)
+        if not releases:
+            raise _unknown(app, ledger)
+    for release in releases:
+        took = (
+            f"{(release.finished_at - release.started_at).total_seconds():.0f} s" if release.finished_at else "going on"
+        )
+        first = f"{release.name:12} {release.state:12} {(release.sha or '')[:7]} {release.started_at:%Y-%m-%d %H:%M} {took:>9}"
+        output.say(f"{first}  {release.subject or ''}" + (f"\n{'':13}{release.reason}" if release.reason else ""))
+    output.result([release.model_dump(mode="json") | {"name": release.name} for release in releases])
+
+
+def logs(app: str, environment: str, *, follow: bool, lines: int, revision: str | None) -> None:
+    with Ledger.open(ledger_url()) as ledger:
+        live = ledger.live(app, environment)
+        known = ledger.environments(app)
+        if not known:
+            raise _unknown(app, ledger)
+        if environment not in known:
+            raise NotFound(f"{app} was never released to {environment}", f"it is in: {', '.join(known)}")
+        _, spec = ledger.revision(app, revision or live or "", environment=environment)
+    import asyncio
+
+    from headway import project
+
+    target = asyncio.run(project.load_target(spec.target))
+    said = target.logs(app, revision, lines=lines, follow=follow and not output.json)
+    collected = []
+    for line in said:
+        output.say(line)
+        if output.json:
+            collected.append(line)
+    output.result(collected)
+
+
+def _unknown(app: str, ledger: Ledger) -> NotFound:
+    return NotFound(f"no app {app} was ever released here", f"there are: {', '.join(ledger.apps()) or 'none'}")

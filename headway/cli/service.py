@@ -1,0 +1,40 @@
+"""`headway up`."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+from headway.cli.output import output
+from headway.up import running
+
+__all__ = ["serve"]
+
+
+def serve(host: str, port: int, prefect_port: int) -> None:
+    """Until Ctrl-C, SIGTERM, or one of the services ends (ServiceUnavailable)."""
+    asyncio.run(_serve(host, port, prefect_port))
+
+
+async def _serve(host: str, port: int, prefect_port: int) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    starting = asyncio.create_task(_until(stop, host, port, prefect_port))
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if not starting.done() and not stop.is_set():
+        starting.cancel()
+    if stop.is_set():
+        output.say("stopping; releases that are going on bring back what they began to change")
+        starting.cancel()
+        await asyncio.wait({starting})
+        return
+    await starting
+
+
+async def _until(stop: asyncio.Event, host: str, port: int, prefect_port: int) -> None:
+    async with running(host=host, prefect_port=prefect_port, web_port=port, on_line=output.say) as up:
+        output.say(f"Prefect UI   {up.ui_url}\nHeadway      {up.web_url}\nlogs         {up.logs}\nCtrl-C stops it all")
+        await up.until_one_dies()
