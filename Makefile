@@ -28,7 +28,7 @@ e2e: .venv/ready
 	@command -v uv >/dev/null || test -x .uv/bin/uv || { python3 -m venv .uv \
 		|| { echo "python3 -m venv does not work: install it (Debian: apt-get install python3-venv)"; exit 1; }; \
 		.uv/bin/pip install --quiet uv==$(UV_VERSION); }
-	@PATH="$$PATH:$(CURDIR)/.uv/bin" uv sync --frozen --all-extras
+	@PATH="$$PATH:$(CURDIR)/.uv/bin" uv sync --frozen --all-extras --compile-bytecode
 	@touch $@
 
 clean:
