@@ -86,7 +86,9 @@ async def _play(place: Path, keep: bool, console: Console) -> list[Merge]:
         console.print(_table(merges))
         console.print(f"{time.monotonic() - begun:.0f} s in all. Prefect UI: {service.ui_url}")
         if keep:
-            console.print(f"still there, in {place}; look: HEADWAY_HOME={place / 'home'} headway status. Ctrl-C ends it.")
+            console.print(
+                f"still there, in {place}; look: HEADWAY_HOME={place / 'home'} headway status. Ctrl-C ends it."
+            )
             await _until_interrupted(service)
         else:
             console.print("everything is taken away again; to keep it and look around: headway demo --keep")
@@ -145,7 +147,9 @@ async def _url(target: str) -> str:
 
 
 def _repository(path: Path) -> Path:
-    shutil.copytree(project.root() / "examples" / "shop", path, ignore=shutil.ignore_patterns(".*", "__pycache__", "reports"))
+    shutil.copytree(
+        project.root() / "examples" / "shop", path, ignore=shutil.ignore_patterns(".*", "__pycache__", "reports")
+    )
     (path / ".gitignore").write_text("__pycache__/\nreports/\n.*\n!.gitignore\n")
     _git(path, "init", "--quiet", "--initial-branch=main")
     return path

@@ -39,7 +39,9 @@ class Load:
             thread.start()
         return self
 
-    def __exit__(self, _type: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None) -> None:
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
+    ) -> None:
         self._stop.set()
         for thread in self._threads:
             thread.join(TIMEOUT + 1)

@@ -121,7 +121,9 @@ class Supervisor:
         deadline = time.monotonic() + STOP_DEADLINE
         while going := [name for name, state in self.states().items() if name in names and state["statename"] in UP]:
             if time.monotonic() > deadline:
-                raise TargetError(f"{', '.join(going)}: still running after {STOP_DEADLINE:g} s", "look at its processes")
+                raise TargetError(
+                    f"{', '.join(going)}: still running after {STOP_DEADLINE:g} s", "look at its processes"
+                )
             time.sleep(0.02)
 
     def states(self) -> dict[str, dict[str, Any]]:
@@ -157,7 +159,9 @@ class Supervisor:
     @property
     def _rpc(self) -> Any:
         # The transport is not made for threads: each call has its own.
-        return ServerProxy("http://127.0.0.1", transport=SupervisorTransport(None, None, f"unix://{self._socket}")).supervisor
+        return ServerProxy(
+            "http://127.0.0.1", transport=SupervisorTransport(None, None, f"unix://{self._socket}")
+        ).supervisor
 
     def _configuration(self) -> str:
         return f"""[supervisord]

@@ -1,0 +1,129 @@
+"""Fakes that behave: for the tests of strategies, executors and of whatever is built on Headway."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import ClassVar
+
+from headway.errors import LockLost, TargetError
+from headway.model import (
+    Capability,
+    Counts,
+    Instance,
+    LaunchSpec,
+    Measurements,
+    Observation,
+    Readiness,
+    Revision,
+    SecretRef,
+    Traffic,
+)
+from headway.ports import Target
+
+__all__ = ["FakeTarget"]
+
+
+class FakeTarget(Target):
+    """A target in memory. Instances are ready at once, unless their revision is in `broken`.
+
+    `faults` makes verbs fail: `faults["route"] = [TargetError("..."), None]` fails the next call of `route` and lets the one
+    after it pass. `error_rate` is the share of a revision's requests that fail; `requests` come in per call of `measure`.
+    """
+
+    capabilities: ClassVar[frozenset[Capability]] = frozenset(Capability)
+
+    def __init__(self) -> None:
+        self.faults: dict[str, list[Exception | None]] = {}
+        self.broken: set[str] = set()
+        self.error_rate: dict[str, float] = {}
+        self.requests = 100
+        self.history: list[Traffic] = []
+        self._instances: dict[str, dict[str, int]] = {}
+        self._traffic: dict[str, Traffic] = {}
+        self._tokens: dict[str, int] = {}
+        self._mine: dict[str, int] = {}
+        self._counts: dict[str, Counts] = {}
+
+    def claim(self, app: str, token: int) -> None:
+        if self._tokens.get(app, 0) > token:
+            raise LockLost(f"{app}: token {token} is older than {self._tokens[app]}")
+        self._tokens[app] = self._mine[app] = token
+
+    def observe(self, app: str) -> Observation:
+        self._maybe_fail("observe")
+        running = self._instances.get(app, {})
+        instances = {
+            revision: tuple(
+                Instance(name=f"{revision}-{n}", address=f"fake:{n}", ready=revision not in self.broken)
+                for n in range(number)
+            )
+            for revision, number in running.items()
+            if number
+        }
+        url = "http://fake" if app in self._instances else None
+        return Observation(app=app, url=url, traffic=self._traffic.get(app, Traffic()), instances=instances)
+
+    def launch(self, revision: Revision, spec: LaunchSpec) -> None:
+        self._writes(revision.app, "launch")
+        if any(isinstance(value, SecretRef) for value in spec.env.values()):
+            raise TargetError(f"{spec.environment}: secrets without a value")
+        running = self._instances.setdefault(revision.app, {})
+        running[revision.id] = max(running.get(revision.id, 0), spec.instances)
+
+    def ready(self, revision: Revision) -> Readiness:
+        self._maybe_fail("ready")
+        wanted = self._instances.get(revision.app, {}).get(revision.id, 0)
+        if revision.id in self.broken:
+            return Readiness(wanted=wanted, ready=0, failed=True, detail="it is broken")
+        return Readiness(wanted=wanted, ready=wanted)
+
+    def route(self, app: str, traffic: Traffic) -> None:
+        self._writes(app, "route")
+        for revision, weight in traffic.weights.items():
+            if weight and (revision in self.broken or not self._instances.get(app, {}).get(revision)):
+                raise TargetError(f"{app}: {revision} has no ready instance to route to")
+        self._traffic[app] = traffic
+        self.history.append(traffic)
+
+    def measure(self, app: str) -> Measurements:
+        self._maybe_fail("measure")
+        for revision, weight in self._traffic.get(app, Traffic()).weights.items():
+            before = self._counts.get(revision, Counts())
+            new = self.requests * weight // 100
+            failed = round(new * self.error_rate.get(revision, 0.0))
+            self._counts[revision] = Counts(
+                requests=before.requests + new, errors=before.errors + failed, p50=0.01, p99=0.05
+            )
+        known = self._instances.get(app, {})
+        return Measurements(at=datetime.now(UTC), counts={r: self._counts.get(r, Counts()) for r in known})
+
+    def drain(self, revision: Revision, deadline: float) -> bool:
+        self._maybe_fail("drain")
+        return True
+
+    def retire(self, revision: Revision, keep: int = 0) -> None:
+        self._writes(revision.app, "retire")
+        running = self._instances.get(revision.app, {})
+        if not keep and self._traffic.get(revision.app, Traffic()).weights.get(revision.id):
+            raise TargetError(f"{revision.app}: {revision} gets traffic and cannot be retired")
+        if revision.id in running:
+            running[revision.id] = min(running[revision.id], keep)
+            if not running[revision.id]:
+                del running[revision.id]
+
+    def logs(self, app: str, revision: str | None = None, *, lines: int = 100, follow: bool = False) -> Iterator[str]:
+        for one in self._instances.get(app, {}):
+            if revision is None or revision in one:
+                yield f"{one}: started"
+
+    def _writes(self, app: str, verb: str) -> None:
+        self._maybe_fail(verb)
+        if self._tokens.get(app, 0) > self._mine.get(app, 0):
+            raise LockLost(f"{app}: another writer took over")
+
+    def _maybe_fail(self, verb: str) -> None:
+        coming = self.faults.get(verb)
+        fault = coming.pop(0) if coming else None
+        if fault is not None:
+            raise fault

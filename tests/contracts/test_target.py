@@ -1,0 +1,185 @@
+"""What every target promises. A new platform's implementation is added to TARGETS and has to pass as it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from blocks.targets.process import ProcessTarget
+from headway import project
+from headway.errors import LockLost, TargetError
+from headway.model import Artifact, Health, LaunchSpec, Revision, SecretRef, Traffic
+from headway.ports import Target
+from headway.testing import FakeTarget
+from tests.e2e.conftest import APP, GOOD
+
+SHA = {"old": "1" * 40, "new": "2" * 40}
+
+
+@contextmanager
+def fake(_directory: Path) -> Iterator[Target]:
+    yield FakeTarget()
+
+
+@contextmanager
+def process(directory: Path) -> Iterator[Target]:
+    target = ProcessTarget(directory=directory)
+    yield target
+    target.destroy()
+    left = [one for one in psutil.process_iter() if _mark(one) == str(directory)]
+    assert left == []
+
+
+TARGETS = {"fake": fake, "process": process}
+
+
+@pytest.fixture(params=TARGETS)
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
+    with TARGETS[request.param](tmp_path / "target") as made:
+        yield made
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> LaunchSpec:
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    (bundle / "app.py").write_text(GOOD + APP)
+    artifact = Artifact(digest="sha256:" + "a" * 64, location=str(bundle), size=1)
+    return LaunchSpec(
+        environment="staging",
+        artifact=artifact,
+        run="exec python3 app.py",
+        instances=2,
+        health=Health(startup=20),
+        stop_grace=2,
+        drain=2,
+    )
+
+
+def up(target: Target, spec: LaunchSpec, name: str = "old", instances: int = 2) -> Revision:
+    revision = spec.revision("shop", SHA[name])
+    target.launch(revision, spec.model_copy(update={"instances": instances}))
+    until(lambda: target.ready(revision).ready >= instances)
+    return revision
+
+
+def until(done: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_every_platform_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    assert set(project.targets()) == TARGETS.keys() - {"fake"}
+
+
+def test_an_app_that_was_never_launched_is_empty(target: Target) -> None:
+    seen = target.observe("shop")
+    assert (seen.url, seen.traffic, seen.instances) == (None, Traffic(), {})
+    target.route("shop", Traffic())
+
+
+def test_launching_twice_is_launching_once(target: Target, spec: LaunchSpec) -> None:
+    revision = up(target, spec)
+    first = target.observe("shop").instances[revision.id]
+    target.launch(revision, spec)
+    assert target.observe("shop").instances[revision.id] == first
+    assert target.observe("shop").ready(revision) == 2
+
+
+def test_a_launched_revision_gets_no_traffic_before_it_is_routed(target: Target, spec: LaunchSpec) -> None:
+    revision = up(target, spec)
+    assert target.observe("shop").traffic == Traffic()
+    target.route("shop", Traffic.all_to(revision))
+    assert target.observe("shop").live == revision.id
+
+
+def test_traffic_is_split_and_switched_back(target: Target, spec: LaunchSpec) -> None:
+    old, new = up(target, spec), up(target, spec, "new", 1)
+    split = Traffic(weights={old.id: 95, new.id: 5})
+    for wanted in (Traffic.all_to(old), split, Traffic.all_to(new), Traffic.all_to(old), Traffic()):
+        target.route("shop", wanted)
+        assert target.observe("shop").traffic == wanted
+
+
+def test_nobody_is_routed_to_where_nothing_is_ready(target: Target, spec: LaunchSpec) -> None:
+    old = up(target, spec)
+    target.route("shop", Traffic.all_to(old))
+    with pytest.raises(TargetError, match="no ready instance"):
+        target.route("shop", Traffic.all_to(spec.revision("shop", SHA["new"])))
+    assert target.observe("shop").live == old.id
+
+
+def test_what_gets_traffic_is_not_retired(target: Target, spec: LaunchSpec) -> None:
+    revision = up(target, spec)
+    target.route("shop", Traffic.all_to(revision))
+    with pytest.raises(TargetError, match="cannot be retired"):
+        target.retire(revision)
+    target.retire(revision, keep=1)
+    assert target.observe("shop").ready(revision) == 1
+
+
+def test_retiring_leaves_nothing_and_may_be_repeated(target: Target, spec: LaunchSpec) -> None:
+    old, new = up(target, spec), up(target, spec, "new", 1)
+    target.route("shop", Traffic.all_to(new))
+    assert target.drain(old, 2)
+    target.retire(old)
+    target.retire(old)
+    assert set(target.observe("shop").instances) == {new.id}
+    assert target.drain(old, 2)
+
+
+def test_an_older_writer_is_refused(target: Target, spec: LaunchSpec) -> None:
+    target.claim("shop", 5)
+    with pytest.raises(LockLost):
+        target.claim("shop", 4)
+    up(target, spec)
+
+
+def test_a_secret_without_a_value_is_refused(target: Target, spec: LaunchSpec) -> None:
+    with pytest.raises(TargetError, match="secrets"):
+        target.launch(
+            spec.revision("shop", SHA["old"]), spec.model_copy(update={"env": {"TOKEN": SecretRef(secret="a/b")}})
+        )
+    assert target.observe("shop").instances == {}
+
+
+def test_requests_are_counted_by_revision(target: Target, spec: LaunchSpec) -> None:
+    revision = up(target, spec)
+    target.route("shop", Traffic.all_to(revision))
+    before = target.measure("shop")
+    if (url := target.observe("shop").url) and url != "http://fake":
+        _ask(url, 30)
+    counted = target.measure("shop").since(before, revision)
+    assert counted.requests >= 30
+    assert counted.errors == 0
+
+
+def test_logs_name_the_revision(target: Target, spec: LaunchSpec) -> None:
+    revision = up(target, spec)
+    lines = list(target.logs("shop"))
+    assert len(lines) >= 1
+    assert all(revision.id in line.split(": ")[0] for line in lines)
+    assert list(target.logs("shop", "fffffff")) == []
+
+
+def _ask(url: str, times: int) -> None:
+    import httpx
+
+    with httpx.Client(trust_env=False) as client:
+        for _ in range(times):
+            assert client.get(url).status_code == 200
+
+
+def _mark(one: psutil.Process) -> str | None:
+    try:
+        return one.environ().get("HEADWAY_SUPERVISED_BY")
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return None

@@ -1,0 +1,184 @@
+"""One `headway up` for all end-to-end tests: real Prefect server, worker, Envoy and app processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headway.control import Control
+from headway.ledger import Ledger
+from headway.supervision import Supervisor
+
+HEADWAY = [str(Path(sys.executable).with_name("headway"))]
+START = 120.0  # seconds
+
+APP = """
+import http.server, json, os, signal, sys, threading, time
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def do_GET(self):
+        status, body = answer(self.path)
+        body = json.dumps({"version": os.environ["HEADWAY_VERSION"]} | body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+server = Server(("127.0.0.1", int(os.environ["PORT"])), Handler)
+signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+print("listening on", os.environ["PORT"], flush=True)
+server.serve_forever()
+"""
+GOOD = "def answer(path):\n    return 200, {}\n"
+SETTINGS = """
+app: {app}
+checks: {{check: "true"}}
+run: exec python3 app.py
+environments:
+  staging: {{target: process/staging, smoke: [{{get: /health, version: true, deadline: 5s}}]}}
+  production:
+    target: process/production
+    instances: 2
+    stop_grace: 2s
+    drain: 3s
+"""
+
+
+class Headway:
+    """The command line against the running service, and the service's own books."""
+
+    def __init__(self, home: Path, environment: dict[str, str]) -> None:
+        self.home = home
+        self.environment = environment
+        self.ledger = Ledger.open(f"sqlite:///{home / 'ledger.db'}")
+
+    def run(
+        self, *arguments: str | Path, code: int | None = 0, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*HEADWAY, *map(str, arguments)],
+            env=self.environment,
+            cwd=cwd or self.home,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        if code is not None:
+            assert done.returncode == code, f"exit {done.returncode}: {done.stdout}\n{done.stderr}"
+        return done
+
+    def release(self, repo: Path, *arguments: str, code: int = 0) -> dict[str, Any]:
+        result: dict[str, Any] = json.loads(self.run("release", repo, "--json", *arguments, code=code).stdout)
+        return result
+
+    def start(self, repo: Path, **parameters: Any) -> str:
+        with self.control() as control:
+            return control.start("release/main", {"repo": str(repo), "ref": "main", "by": "test", **parameters})
+
+    def control(self) -> Control:
+        return Control(json.loads((self.home / "up.json").read_text())["api_url"])
+
+    def url(self, app: str, environment: str) -> str:
+        state = json.loads((self.home / "targets" / environment / "apps" / app / "state.json").read_text())
+        return f"http://127.0.0.1:{state['port']}"
+
+    def until(self, what: Callable[[], Any], seconds: float = 60.0) -> Any:
+        """The first true answer of `what`."""
+        end = time.monotonic() + seconds
+        while not (found := what()):
+            assert time.monotonic() < end, f"did not happen within {seconds:g} s; logs in {self.home / 'logs'}"
+            time.sleep(0.05)
+        return found
+
+
+class Repo:
+    """An app's repository; every commit is a version of it."""
+
+    def __init__(self, path: Path, app: str, settings: str = SETTINGS) -> None:
+        self.path = path
+        self.app = app
+        path.mkdir()
+        self.git("init", "--quiet", "--initial-branch=main")
+        self.commit("first", {"headway.yaml": settings.format(app=app), "app.py": GOOD + APP})
+
+    def git(self, *arguments: str) -> str:
+        who = ("-c", "user.name=Ann", "-c", "user.email=ann@example.com")
+        asked = ["git", *who, *arguments]
+        return subprocess.run(asked, cwd=self.path, check=True, capture_output=True, text=True).stdout.strip()
+
+    def commit(self, subject: str, files: dict[str, str]) -> str:
+        for name, content in files.items():
+            (self.path / name).write_text(content)
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "--message", subject)
+        return self.git("rev-parse", "HEAD")
+
+    def behave(self, answer: str, subject: str = "change") -> str:
+        """Commit a version whose `answer(path)` has this body."""
+        return self.commit(subject, {"app.py": f"def answer(path):\n{answer}\n{APP}"})
+
+
+@pytest.fixture(scope="session")
+def headway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Headway]:
+    home = tmp_path_factory.mktemp("headway")
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "HEADWAY_"))}
+    environment = {**ours, "HEADWAY_HOME": str(home), "NO_COLOR": "1"}
+    ports = _free_ports(2)
+    log = (home / "up.log").open("w")
+    up = subprocess.Popen(
+        [*HEADWAY, "up", "--port", str(ports[0]), "--prefect-port", str(ports[1])],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+    )
+    try:
+        end = time.monotonic() + START
+        while "Ctrl-C" not in (home / "up.log").read_text():
+            assert up.poll() is None, (home / "up.log").read_text()
+            assert time.monotonic() < end, (home / "up.log").read_text()
+            time.sleep(0.2)
+        yield Headway(home, environment)
+    finally:
+        up.send_signal(signal.SIGINT)
+        up.wait(90)
+        for target in (home / "targets").glob("*"):
+            Supervisor(target).shut_down()
+        log.close()
+
+
+@pytest.fixture
+def repo(tmp_path: Path, request: pytest.FixtureRequest) -> Repo:
+    """A repository with one good commit; the app is named after the test."""
+    name = request.node.name.removeprefix("test_").replace("_", "-")
+    return Repo(tmp_path / "app", name[:40].strip("-"))
+
+
+def _free_ports(number: int) -> list[int]:
+    probes = [socket.socket() for _ in range(number)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [int(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports

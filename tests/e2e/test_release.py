@@ -1,0 +1,383 @@
+"""Merge to main reaches production, and comes back by itself when it must."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from headway.load import Load
+from tests.e2e.conftest import APP, GOOD, Headway, Repo
+
+pytestmark = pytest.mark.e2e
+
+SLOW = "    time.sleep(600 if path == '/health' else 0)\n    return 200, {}"
+WATCHED = """
+app: {app}
+run: exec python3 app.py
+environments:
+  production:
+    target: process/production
+    instances: 2
+    stop_grace: 2s
+    drain: 3s
+    strategy: {{rolling: {{analysis: {{window: 1s, min_requests: 20, success_rate: ">= 99"}}}}}}
+"""
+APPROVED = """
+app: {app}
+run: exec python3 app.py
+environments:
+  production: {{target: process/production, approval: {{expires: %s, not_author: true}}}}
+"""
+
+
+def version(url: str) -> str:
+    return str(httpx.get(url, trust_env=False).json()["version"])
+
+
+def test_a_commit_reaches_production(headway: Headway, repo: Repo) -> None:
+    sha = repo.git("rev-parse", "HEAD")
+    told = headway.release(repo.path)
+    assert told["state"] == "succeeded"
+    assert told["sha"] == sha
+    states = {stage["name"]: stage["state"] for stage in told["stages"]}
+    assert states == {
+        "check": "passed",
+        "build": "passed",
+        "staging approval": "skipped",
+        "staging": "passed",
+        "staging smoke": "passed",
+        "production approval": "skipped",
+        "production": "passed",
+        "production smoke": "passed",
+    }
+    assert version(headway.url(repo.app, "staging")) == version(headway.url(repo.app, "production")) == sha
+    assert told["digest"].startswith("sha256:")
+    revisions = [headway.ledger.live(repo.app, place) for place in ("staging", "production")]
+    assert {
+        headway.ledger.revision(repo.app, one, environment=place)[0].digest
+        for one, place in zip([str(revision) for revision in revisions], ("staging", "production"), strict=True)
+    } == {told["digest"]}
+    assert sha[:7] in headway.run("history", repo.app).stdout
+    assert str(revisions[1]) in headway.run("status", repo.app).stdout
+    assert "listening on" in headway.run("logs", repo.app, "production").stdout
+
+
+def test_the_commit_is_released_not_the_head_of_the_branch(headway: Headway, repo: Repo) -> None:
+    first = repo.git("rev-parse", "HEAD")
+    repo.behave("    return 200, {'new': True}")
+    assert headway.release(repo.path, "--ref", first, "--to", "staging")["sha"] == first
+    assert version(headway.url(repo.app, "staging")) == first
+
+
+def test_a_release_under_load_drops_nothing(headway: Headway, repo: Repo) -> None:
+    headway.release(repo.path)
+    sha = repo.behave("    return 200, {'second': True}")
+    with Load(headway.url(repo.app, "production"), rate=100) as load:
+        headway.release(repo.path)
+        headway.until(lambda: len(load.seen) == 2)
+        code = headway.run("rollback", repo.app, "production", "--reason", "a test")
+    assert load.sent > 100
+    assert load.failures == []
+    assert code.stdout.startswith(f"{repo.app} production: ")
+    assert version(headway.url(repo.app, "production")) != sha
+
+
+def test_a_bad_version_goes_back_by_itself(headway: Headway, tmp_path: Path) -> None:
+    repo = Repo(tmp_path / "app", "bad", WATCHED)
+    headway.release(repo.path)
+    good = repo.git("rev-parse", "HEAD")
+    repo.behave("    return (500, {}) if path == '/buy' else (200, {})", "breaks buying")
+    with Load(headway.url("bad", "production"), paths=("/", "/buy"), rate=100):
+        told = headway.release(repo.path, code=1)
+    assert told["state"] == "rolled_back"
+    assert "success_rate >= 99 % does not hold" in told["reason"]
+    assert {version(headway.url("bad", "production")) for _ in range(20)} == {good}
+    kinds = [(rollout.kind, rollout.state) for rollout in headway.ledger.rollouts_of(told["id"])]
+    assert kinds == [("release", "rolled_back"), ("rollback", "done")]
+
+
+def test_nothing_to_judge_is_not_a_pass(headway: Headway, tmp_path: Path) -> None:
+    patient = WATCHED.replace("    stop_grace", "    progress_deadline: 3s\n    stop_grace")
+    repo = Repo(tmp_path / "app", "quiet", patient)
+    headway.release(repo.path)
+    good = repo.git("rev-parse", "HEAD")
+    repo.behave("    return 200, {'second': True}")
+    told = headway.release(repo.path, code=1)
+    assert told["state"] == "rolled_back"
+    assert "no verdict" in told["reason"]
+    assert version(headway.url("quiet", "production")) == good
+
+
+@pytest.mark.parametrize(
+    ("name", "broken", "words"),
+    [
+        ("never-healthy", f"def answer(path):\n    return 503, {{}}\n{APP}", "answers 503"),
+        ("dies-at-once", "print('no such table: users'); raise SystemExit(3)", "no such table: users"),
+        (
+            "wrong-version",
+            f"def answer(path):\n    return 200, {{'version': 'abcdefg'}}\n{APP}",
+            "answers version abcdefg",
+        ),
+    ],
+)
+def test_an_app_that_never_gets_ready(headway: Headway, tmp_path: Path, name: str, broken: str, words: str) -> None:
+    repo = Repo(tmp_path / "app", name)
+    repo.commit("impatient", {"headway.yaml": (repo.path / "headway.yaml").read_text() + "health: {startup: 12s}\n"})
+    headway.release(repo.path)
+    good = repo.git("rev-parse", "HEAD")
+    repo.commit("broken", {"app.py": broken})
+    told = headway.release(repo.path, code=1)
+    assert told["state"] == "rolled_back"
+    assert words in told["reason"]
+    assert version(headway.url(name, "staging")) == version(headway.url(name, "production")) == good
+
+
+def test_a_first_release_that_fails_leaves_nothing_behind(headway: Headway, repo: Repo) -> None:
+    repo.commit("broken", {"app.py": "raise SystemExit(3)"})
+    told = headway.release(repo.path, code=1)
+    assert told["state"] == "rolled_back"
+    assert headway.ledger.live(repo.app, "staging") is None
+    assert httpx.get(headway.url(repo.app, "staging"), trust_env=False).status_code == 503
+
+
+def test_a_failing_smoke_test_goes_back(headway: Headway, repo: Repo) -> None:
+    text = (repo.path / "headway.yaml").read_text().replace("deadline: 5s", "deadline: 1s, expect_text: welcome")
+    repo.behave("    return 200, {'say': 'welcome'}")
+    repo.commit("a stricter smoke test", {"headway.yaml": text})
+    headway.release(repo.path)
+    good = repo.git("rev-parse", "HEAD")
+    repo.behave("    return 200, {'say': 'go away'}")
+    told = headway.release(repo.path, code=1)
+    assert told["state"] == "rolled_back"
+    assert "welcome" in told["reason"]
+    assert version(headway.url(repo.app, "staging")) == good
+    assert all(stage["name"] != "production" for stage in told["stages"])
+
+
+def test_a_failing_check_lets_the_others_finish(headway: Headway, tmp_path: Path) -> None:
+    checks = """
+app: {app}
+checks:
+  bad: {{run: "cp given.xml junit.xml; exit 1", reports: junit.xml}}
+  slow: "sleep 1; touch done"
+  after: {{run: "true", needs: [bad]}}
+"""
+    repo = Repo(tmp_path / "app", "failing", checks)
+    report = (
+        "<testsuite name='s' tests='2' failures='1'><testcase classname='shop' name='adds'/>"
+        "<testcase classname='shop' name='pays'><failure message='expected 3, got 4'/></testcase></testsuite>"
+    )
+    repo.commit("report", {"given.xml": report})
+    told = headway.release(repo.path, code=1)
+    assert told["state"] == "failed"
+    assert "1 of 2 tests failed" in told["reason"]
+    states = {stage["name"]: stage["state"] for stage in told["stages"]}
+    assert states == {"bad": "failed", "slow": "passed", "after": "skipped"}
+
+
+def test_a_check_whose_inputs_passed_before_is_not_run_again(headway: Headway, tmp_path: Path) -> None:
+    checks = """
+app: {app}
+checks:
+  unit: {{run: "test -f app.py", inputs: {{paths: [app.py], tools: ["git --version"]}}}}
+"""
+    repo = Repo(tmp_path / "app", "cached", checks)
+    headway.release(repo.path)
+    repo.commit("docs only", {"README": "words"})
+    assert headway.release(repo.path)["stages"][0]["detail"] == "same inputs passed in cached#1"
+    repo.commit("code", {"app.py": GOOD})
+    assert headway.release(repo.path)["stages"][0]["state"] == "passed"
+
+
+def test_secrets_are_not_in_the_logs(headway: Headway, tmp_path: Path) -> None:
+    secret = """
+app: {app}
+run: exec python3 app.py
+env: {{TOKEN: {{secret: true}}}}
+environments:
+  staging: {{target: process/staging, env: {{TOKEN: !secret nowhere/token}}}}
+"""
+    repo = Repo(tmp_path / "app", "secretive", secret)
+    told = headway.release(repo.path, code=1)
+    assert "!secret nowhere/token" in told["reason"]
+    assert told["state"] == "failed"
+
+
+def test_approval_waits_without_a_process_and_is_recorded(headway: Headway, tmp_path: Path) -> None:
+    repo = Repo(tmp_path / "app", "approved", APPROVED % "1h")
+    told = headway.release(repo.path, code=3)
+    name = told["name"]
+    run_id = told["flow_run_id"]
+    headway.until(lambda: not _processes_of(run_id))
+    with headway.control() as control:
+        headway.until(lambda: control.flow_run(run_id).type == "PAUSED")
+    refused = headway.run("approve", name, "--by", "ann@example.com", code=2)
+    assert "author of the change" in refused.stderr
+    assert name in headway.run("status", "approved").stdout
+    headway.run("approve", name, "--by", "bob@example.com", "--reason", "looks good")
+    release = headway.until(lambda: (r := headway.ledger.release(told["id"])).state == "succeeded" and r)
+    assert version(headway.url("approved", "production")) == release.sha
+    stages = {stage.name: stage.detail for stage in headway.ledger.stages(told["id"])}
+    assert stages["production approval"] == "approved by bob@example.com: looks good"
+    again = headway.run("approve", name, "--by", "bob@example.com", code=1)
+    assert "waits for nobody" in again.stderr
+
+
+def test_a_rejected_release_ends_cleanly(headway: Headway, tmp_path: Path) -> None:
+    repo = Repo(tmp_path / "app", "rejected", APPROVED % "1h")
+    told = headway.release(repo.path, code=3)
+    with headway.control() as control:
+        headway.until(lambda: control.flow_run(told["flow_run_id"]).type == "PAUSED")
+        headway.run("reject", told["name"], "--by", "bob", "--reason", "not on a Friday")
+        run = headway.until(lambda: (r := control.flow_run(told["flow_run_id"])).final and r)
+    assert (run.type, run.state) == ("CANCELLED", "Rejected")
+    release = headway.ledger.release(told["id"])
+    assert release.state == "rejected"
+    assert "not on a Friday" in release.reason
+
+
+def test_an_approval_expires(headway: Headway, tmp_path: Path) -> None:
+    repo = Repo(tmp_path / "app", "expired", APPROVED % "4s")
+    told = headway.release(repo.path, code=3)
+    headway.until(lambda: headway.ledger.release(told["id"]).state == "expired")
+    assert headway.run("approve", told["name"], "--by", "bob", code=1)
+
+
+def test_yes_skips_the_approval_and_says_so(headway: Headway, tmp_path: Path) -> None:
+    repo = Repo(tmp_path / "app", "skipped", APPROVED % "1h")
+    told = headway.release(repo.path, "--yes")
+    assert {stage["name"]: stage["detail"] for stage in told["stages"]}["production approval"] == "--yes"
+
+
+def test_cancelling_in_the_middle_brings_the_environment_back(headway: Headway, repo: Repo) -> None:
+    headway.release(repo.path)
+    good = repo.git("rev-parse", "HEAD")
+    repo.behave(SLOW)
+    run_id = _start_and_wait_for_launch(headway, repo)
+    with headway.control() as control:
+        control.cancel(run_id)
+        headway.until(lambda: control.flow_run(run_id).final, 60)
+    _is_back(headway, repo, run_id, good, "cancelled")
+
+
+def test_kill_9_in_the_middle_brings_the_environment_back(headway: Headway, repo: Repo) -> None:
+    headway.release(repo.path)
+    good = repo.git("rev-parse", "HEAD")
+    repo.behave(SLOW)
+    run_id = _start_and_wait_for_launch(headway, repo)
+    for process in _processes_of(run_id):
+        os.kill(process.pid, signal.SIGKILL)
+    _is_back(headway, repo, run_id, good, "failed")
+
+
+def test_a_newer_release_takes_the_place_of_one_that_waits(headway: Headway, repo: Repo) -> None:
+    headway.release(repo.path)
+    text = (repo.path / "headway.yaml").read_text()
+    repo.commit("slow start", {"app.py": "import time; time.sleep(4)\n" + GOOD + APP, "headway.yaml": text})
+    runs = []
+    for number in range(3):
+        repo.commit(f"change {number}", {"n": str(number)})
+        runs.append(headway.start(repo.path, ref=repo.git("rev-parse", "HEAD")))
+        headway.until(lambda run=runs[-1]: _stage(headway, run, "build"))
+    headway.until(lambda: all((r := headway.ledger.release_of_run(run)) and not r.open for run in runs), 90)
+    ended = [headway.ledger.release_of_run(run) for run in runs]
+    assert [release.state for release in ended if release] == ["succeeded", "superseded", "succeeded"]
+    assert ended[1] and ended[2] and f"superseded by {ended[2].name}" in ended[1].reason
+    assert version(headway.url(repo.app, "production")) == repo.git("rev-parse", "HEAD")
+
+
+def test_rollback_to_a_named_revision(headway: Headway, repo: Repo) -> None:
+    first = repo.git("rev-parse", "HEAD")
+    headway.release(repo.path, "--to", "staging")
+    for number in range(2):
+        repo.commit(f"change {number}", {"n": str(number)})
+        headway.release(repo.path, "--to", "staging")
+    headway.run("rollback", repo.app, "staging", "--to", first)
+    assert version(headway.url(repo.app, "staging")) == first
+    unknown = headway.run("rollback", repo.app, "staging", "--to", "fffffff", code=2)
+    assert "no revision fffffff" in unknown.stderr
+
+
+def test_a_dead_instance_comes_back(headway: Headway, repo: Repo) -> None:
+    headway.release(repo.path)
+    url = headway.url(repo.app, "production")
+    instances = [process for process in psutil.process_iter() if _is_instance(process, repo.app, "production")]
+    assert len(instances) == 2
+    with Load(url, rate=50) as load:
+        instances[0].kill()
+        headway.until(lambda: _instances(repo.app) == 2 and instances[0].pid not in _pids(repo.app))
+        time.sleep(1)
+    assert load.failures == []
+
+
+def test_headway_plan_touches_nothing(headway: Headway, repo: Repo) -> None:
+    headway.release(repo.path)
+    before = headway.ledger.rollouts_of(headway.ledger.releases(repo.app)[0].id)
+    repo.behave("    return 200, {'new': True}")
+    planned = json.loads(headway.run("plan", "production", repo.path, "--json").stdout)
+    assert [step["kind"] for step in planned["steps"]][:3] == ["launch", "await_ready", "route"]
+    assert headway.ledger.rollouts_of(headway.ledger.releases(repo.app)[0].id) == before
+
+
+def _start_and_wait_for_launch(headway: Headway, repo: Repo) -> str:
+    run_id = headway.start(repo.path)
+
+    def waits_for_ready() -> bool:
+        release = headway.ledger.release_of_run(run_id)
+        rollouts = headway.ledger.rollouts_of(release.id) if release else []
+        return bool(rollouts) and any("await" in step.title for step in headway.ledger.steps(rollouts[0].id))
+
+    headway.until(waits_for_ready)
+    return run_id
+
+
+def _is_back(headway: Headway, repo: Repo, run_id: str, good: str, state: str) -> None:
+    headway.until(lambda: not headway.ledger.unfinished_rollouts(repo.app), 90)
+    release = headway.until(lambda: (r := headway.ledger.release_of_run(run_id)) and not r.open and r)
+    assert release.state == state
+    assert {version(headway.url(repo.app, "staging")) for _ in range(10)} == {good}
+    assert headway.ledger.live(
+        repo.app,
+        "staging",
+    ) == headway.ledger.live(repo.app, "staging")
+    assert headway.run("status", repo.app).stdout.count("held by") == 0
+
+
+def _stage(headway: Headway, run_id: str, name: str) -> bool:
+    release = headway.ledger.release_of_run(run_id)
+    return bool(release) and any(stage.name == name for stage in headway.ledger.stages(release.id if release else ""))
+
+
+def _processes_of(run_id: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if run_id in (process.environ().get("PREFECT__FLOW_RUN_ID"), *process.cmdline()):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    # A forked run shows its parent's environment: it is the child of the process that has everything imported.
+    return found
+
+
+def _is_instance(process: psutil.Process, app: str, environment: str) -> bool:
+    try:
+        told = process.environ()
+        return (told.get("HEADWAY_APP"), told.get("HEADWAY_ENVIRONMENT")) == (app, environment)
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
+
+
+def _pids(app: str) -> set[int]:
+    return {process.pid for process in psutil.process_iter() if _is_instance(process, app, "production")}
+
+
+def _instances(app: str) -> int:
+    return len(_pids(app))

@@ -1,0 +1,414 @@
+"""What is written is read back, by whoever holds the lock, and nobody else."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+
+from headway.errors import HeadwayError, LockLost, NotFound, ServiceUnavailable, UsageError
+from headway.ledger import Ledger, ReleaseRecord
+from headway.ledger.database import MIGRATIONS
+from headway.ledger.schema import REVISION, metadata
+from headway.model import (
+    Artifact,
+    CheckReport,
+    Counts,
+    Coverage,
+    Launch,
+    LaunchSpec,
+    Measurements,
+    Plan,
+    Promote,
+    SecretRef,
+)
+
+SHA = "3f2a9c1" + "0" * 33
+ARTIFACT = Artifact(digest="sha256:" + "a" * 64, location="/bundle", size=1)
+SPEC = LaunchSpec(
+    environment="staging",
+    target="process/staging",
+    artifact=ARTIFACT,
+    run="serve",
+    env={"TOKEN": SecretRef(secret="a/b")},
+)
+
+
+def start(ledger: Ledger, app: str = "shop", run: str | None = None) -> ReleaseRecord:
+    return ledger.start_release(app, "/repo", "main", flow_run_id=run, requested_by="ann")
+
+
+def plan(new: str, old: str | None = None) -> Plan:
+    return Plan(strategy="rolling", new=new, old=old, steps=(Launch(revision=new, instances=1), Promote(revision=new)))
+
+
+def rolled_out(ledger: Ledger, new: str, old: str | None = None, *, release: ReleaseRecord | None = None) -> None:
+    lock = ledger.acquire("shop", "staging", holder="x", revision=new, lease=30)
+    assert lock is not None
+    done = ledger.start_rollout(
+        release.id if release else None, "shop", "staging", plan(new, old), kind="release", reason="", token=lock.token
+    )
+    ledger.finish_rollout(done.id, "done")
+    ledger.release_lock(lock)
+
+
+def test_releases_are_numbered_by_app(ledger: Ledger) -> None:
+    names = [start(ledger).name, start(ledger).name, start(ledger, "other").name]
+    assert names == ["shop#1", "shop#2", "other#1"]
+    assert ledger.apps() == ["other", "shop"]
+    assert [one.name for one in ledger.releases("shop")] == ["shop#2", "shop#1"]
+
+
+def test_a_run_that_comes_back_gets_its_release_again(ledger: Ledger) -> None:
+    assert start(ledger, run="run-1") == start(ledger, run="run-1")
+    assert start(ledger, run="run-2").number == 2
+
+
+def test_a_release_is_found_by_name_run_and_beginning(ledger: Ledger) -> None:
+    release = start(ledger, run="0f3c-1")
+    for text in ("shop#1", release.id, release.id[:6], "0f3c-1", "0f3c"):
+        assert ledger.find_release(text) == release
+    with pytest.raises(NotFound, match="no release shop#2"):
+        ledger.find_release("shop#2")
+    start(ledger, run="0f3c-2")
+    with pytest.raises(UsageError, match="2 releases"):
+        ledger.find_release("0f3c")
+
+
+def test_the_first_ending_of_a_release_counts(ledger: Ledger) -> None:
+    release = start(ledger)
+    ledger.stage_started(release.id, "build")
+    assert ledger.finish_release(release.id, "failed", "no").finished_at is not None
+    assert ledger.finish_release(release.id, "succeeded", "").state == "failed"
+    assert ledger.stages(release.id)[0].state == "failed"
+    ledger.release_waits(release.id)
+    assert ledger.open_releases() == []
+
+
+def test_stages_keep_the_order_they_began_in(ledger: Ledger) -> None:
+    release = start(ledger)
+    for name in ("lint", "unit", "build"):
+        ledger.stage_started(release.id, name)
+    ledger.stage_finished(release.id, "unit", "failed", "1 of 2 tests failed")
+    ledger.stage_started(release.id, "lint")
+    ledger.stage_finished(release.id, "lint", "passed", "")
+    told = [(stage.name, stage.state) for stage in ledger.stages(release.id)]
+    assert told == [("lint", "passed"), ("unit", "failed"), ("build", "running")]
+
+
+def test_times_are_in_utc(ledger: Ledger) -> None:
+    before = datetime.now(UTC)
+    started = start(ledger).started_at
+    assert started.utcoffset() == timedelta(0)
+    assert before <= started <= datetime.now(UTC)
+
+
+def test_a_revision_is_found_by_beginning_and_commit(ledger: Ledger) -> None:
+    revision = SPEC.revision("shop", SHA)
+    ledger.save_revision(revision, SPEC)
+    ledger.save_revision(revision, SPEC.model_copy(update={"instances": 3}))
+    for text in (revision.id, "3f2a9c1", SHA):
+        found, spec = ledger.revision("shop", text, environment="staging")
+        assert found == revision
+        assert spec.instances == 3
+        assert spec.env == {"TOKEN": SecretRef(secret="a/b")}
+    with pytest.raises(NotFound, match=r"no revision abc .*\n.*" + revision.id):
+        ledger.revision("shop", "abc", environment="staging")
+    with pytest.raises(NotFound):
+        ledger.revision("shop", SHA, environment="production")
+
+
+def test_live_and_previous_follow_the_rollouts(ledger: Ledger) -> None:
+    assert ledger.live("shop", "staging") is None
+    for new, old in (("r1", None), ("r2", "r1"), ("r2", "r2")):
+        rolled_out(ledger, new, old)
+    assert (ledger.live("shop", "staging"), ledger.previous("shop", "staging")) == ("r2", "r1")
+    rolled_out(ledger, "r1", "r2")
+    assert (ledger.live("shop", "staging"), ledger.previous("shop", "staging")) == ("r1", "r2")
+    rolled_out(ledger, "")
+    assert ledger.live("shop", "staging") is None
+    assert ledger.environments("shop") == ["staging"]
+
+
+def test_the_journal_is_only_written_by_the_holder(ledger: Ledger) -> None:
+    lock = ledger.acquire("shop", "staging", holder="shop#1", revision="r1", lease=30)
+    assert lock is not None
+    rollout = ledger.start_rollout(None, "shop", "staging", plan("r1"), kind="release", reason="", token=lock.token)
+    step = rollout.plan.steps[0]
+    ledger.step_started(rollout, 0, step, lock.token)
+    ledger.free_locks("shop#1")
+    for act in (
+        lambda: ledger.step_started(rollout, 1, step, lock.token),
+        lambda: ledger.step_finished(rollout, 0, "done", "", lock.token),
+        lambda: ledger.start_rollout(None, "shop", "staging", plan("r1"), kind="release", reason="", token=lock.token),
+        lambda: ledger.renew(lock),
+    ):
+        with pytest.raises(LockLost):
+            act()
+    (known,) = ledger.steps(rollout.id)
+    assert (known.title, known.outcome) == ("launch 1 of r1", None)
+    assert ledger.unfinished_rollouts("shop", "staging") == [rollout]
+
+
+def test_measurements_are_kept_in_order(ledger: Ledger) -> None:
+    lock = ledger.acquire("shop", "staging", holder="x", revision="r1", lease=30)
+    assert lock is not None
+    rollout = ledger.start_rollout(None, "shop", "staging", plan("r1"), kind="release", reason="", token=lock.token)
+    readings = [Measurements(at=datetime.now(UTC), counts={"r1": Counts(requests=n, p50=0.25)}) for n in range(3)]
+    for reading in readings:
+        ledger.record_measurement(rollout.id, 0, reading)
+    assert ledger.measurements(rollout.id) == [(0, reading) for reading in readings]
+
+
+# --- locks ---------------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+def test_a_lock_is_one_holder_s_until_its_lease_runs_out(database: str) -> None:
+    clock = Clock()
+    with Ledger.open(database, clock) as ledger:
+        first = ledger.acquire("shop", "staging", holder="a", revision="r", lease=30)
+        assert first is not None
+        assert ledger.acquire("shop", "staging", holder="b", revision="r", lease=30) is None
+        assert ledger.acquire("shop", "production", holder="b", revision="r", lease=30) is not None
+        clock.now += timedelta(seconds=29)
+        ledger.renew(first)
+        clock.now += timedelta(seconds=29)
+        assert ledger.acquire("shop", "staging", holder="b", revision="r", lease=30) is None
+        clock.now += timedelta(seconds=2)
+        second = ledger.acquire("shop", "staging", holder="b", revision="r", lease=30)
+        assert second is not None
+        assert second.token > first.token
+        with pytest.raises(LockLost, match="held by b"):
+            ledger.renew(first)
+        ledger.release_lock(first)
+        holder = ledger.lock_holder("shop", "staging")
+        assert holder is not None
+        assert holder.holder == "b"
+        ledger.release_lock(second)
+        assert ledger.lock_holder("shop", "staging") is None
+        third = ledger.acquire("shop", "staging", holder="c", revision="r", lease=30)
+        assert third is not None
+        assert third.token > second.token
+
+
+def test_many_threads_have_one_lock_between_them(ledger: Ledger) -> None:
+    inside: list[int] = []
+    tokens: list[int] = []
+    faults: list[str] = []
+
+    def work() -> None:
+        for _ in range(10):
+            lock = ledger.acquire("shop", "staging", holder=threading.current_thread().name, revision="r", lease=30)
+            if lock is None:
+                time.sleep(0.002)
+                continue
+            if inside:
+                faults.append("two at once")
+            inside.append(1)
+            tokens.append(lock.token)
+            inside.pop()
+            ledger.release_lock(lock)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert faults == []
+    assert tokens
+    assert tokens == sorted(set(tokens))
+
+
+def _acquire_once(url: str, start: float) -> int:
+    time.sleep(max(0.0, start - time.time()))
+    with Ledger.open(url) as ledger:
+        lock = ledger.acquire("shop", "staging", holder=str(os.getpid()), revision="r", lease=60)
+        return lock.token if lock else 0
+
+
+def test_several_processes_open_a_new_ledger_and_one_gets_the_lock(database: str) -> None:
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        tokens = pool.starmap(_acquire_once, [(database, time.time() + 3)] * 4)
+    assert sorted(tokens) == [0, 0, 0, 1]
+
+
+def test_a_newer_release_that_waits_takes_the_place_of_an_older(ledger: Ledger) -> None:
+    first, second, third = (start(ledger) for _ in range(3))
+    for release in (first, second):
+        ledger.enqueue(release.id, "shop", "staging")
+    assert ledger.superseded_by(second.id, "shop", "staging") is None
+    newer = ledger.superseded_by(first.id, "shop", "staging")
+    assert newer is not None
+    assert newer.name == "shop#2"
+    assert ledger.superseded_by(first.id, "shop", "production") is None
+    ledger.enqueue(third.id, "shop", "staging")
+    ledger.dequeue(third.id, "shop", "staging")
+    assert ledger.superseded_by(second.id, "shop", "staging") is None
+    ledger.finish_release(second.id, "cancelled", "")
+    assert ledger.superseded_by(first.id, "shop", "staging") is None
+
+
+# --- approvals -----------------------------------------------------------------------------------------------------
+
+
+def ask(ledger: Ledger, *, by: list[str] | None = None, not_author: bool = False, expires: float = 60) -> str:
+    release = start(ledger)
+    ledger.update_release(release.id, author="Ann Developer <ann@example.com>")
+    end = datetime.now(UTC) + timedelta(seconds=expires)
+    asked = ledger.request_approval(
+        release.id, "production", "r1", evidence={"digest": "d"}, expires_at=end, by=by or [], not_author=not_author
+    )
+    again = ledger.request_approval(
+        release.id, "production", "r1", evidence={}, expires_at=end, by=[], not_author=False
+    )
+    assert again == asked
+    assert ledger.waiting_approval(release.id) == asked
+    return asked.id
+
+
+def test_one_word_is_enough_and_the_last(ledger: Ledger) -> None:
+    asked = ask(ledger)
+    done = ledger.decide(asked, "rejected", by="bob", reason="no", via="cli")
+    assert (done.state, done.decided_by, done.reason, done.via) == ("rejected", "bob", "no", "cli")
+    with pytest.raises(HeadwayError, match="settled: rejected by bob"):
+        ledger.decide(asked, "approved", by="eve", reason="", via="ui")
+
+
+@pytest.mark.parametrize(
+    "author", ["ann@example.com", "Ann Developer", "ANN@example.com", "Ann Developer <ann@example.com>"]
+)
+def test_the_author_may_be_barred(ledger: Ledger, author: str) -> None:
+    asked = ask(ledger, not_author=True)
+    with pytest.raises(UsageError, match="author of the change"):
+        ledger.decide(asked, "approved", by=author, reason="", via="cli")
+    assert ledger.decide(asked, "approved", by="bob", reason="", via="cli").state == "approved"
+
+
+def test_only_those_who_are_named_may_decide(ledger: Ledger) -> None:
+    asked = ask(ledger, by=["bob@example.com"])
+    with pytest.raises(UsageError, match="eve may not decide"):
+        ledger.decide(asked, "approved", by="eve", reason="", via="cli")
+    with pytest.raises(UsageError, match="needs a name"):
+        ledger.decide(asked, "approved", by=" ", reason="", via="cli")
+    assert ledger.decide(asked, "approved", by="Bob <bob@example.com>", reason="", via="cli").state == "approved"
+
+
+def test_an_approval_expires_once(ledger: Ledger) -> None:
+    asked = ask(ledger, expires=-1)
+    with pytest.raises(HeadwayError, match="expired at"):
+        ledger.decide(asked, "approved", by="bob", reason="", via="cli")
+    assert [one.id for one in ledger.expire_approvals(datetime.now(UTC))] == [asked]
+    assert ledger.expire_approvals(datetime.now(UTC)) == []
+
+
+# --- what earlier releases know ------------------------------------------------------------------------------------
+
+
+def test_a_check_that_passed_is_known_with_its_first_release(ledger: Ledger) -> None:
+    report = CheckReport(name="unit", passed=True, seconds=1.5, tests=3)
+    assert ledger.check_passed("key") is None
+    for _ in range(2):
+        ledger.remember_check("key", start(ledger).id, report)
+    known = ledger.check_passed("key")
+    assert known is not None
+    assert (known.release, known.report) == ("shop#1", report)
+
+
+def test_coverage_is_that_of_the_last_release_that_succeeded(ledger: Ledger) -> None:
+    for covered, state in ((10, "succeeded"), (20, "succeeded"), (99, "failed")):
+        release = start(ledger)
+        ledger.remember_coverage(release.id, "unit", Coverage(covered=1, lines=100))
+        ledger.remember_coverage(release.id, "unit", Coverage(covered=covered, lines=100))
+        ledger.finish_release(release.id, state, "")  # type: ignore[arg-type]
+    assert ledger.last_coverage("shop", "unit") == Coverage(covered=20, lines=100)
+    assert ledger.last_coverage("shop", "lint") is None
+
+
+# --- the database --------------------------------------------------------------------------------------------------
+
+
+def test_migrations_make_the_tables_and_take_them_away(database: str) -> None:
+    Ledger.open(database).close()
+    engine = sa.create_engine(database)
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection)
+        assert context.get_current_revision() == REVISION
+        assert compare_metadata(context, metadata) == []
+        connection.rollback()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "base")
+        connection.commit()
+        assert sa.inspect(connection).get_table_names() == ["alembic_version"]
+    engine.dispose()
+    with Ledger.open(database) as ledger:
+        assert ledger.apps() == []
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense", "sqlite:////proc/nowhere/ledger.db", "postgresql+psycopg://nobody@127.0.0.1:1/none"]
+)
+def test_a_ledger_that_cannot_be_opened_says_so(url: str) -> None:
+    with pytest.raises(ServiceUnavailable, match="cannot be opened"):
+        Ledger.open(url)
+
+
+def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path) -> None:
+    with Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+        kept = start(ledger)
+        engine = ledger._engine
+
+        @sa.event.listens_for(engine, "connect")
+        def full(connection: sqlite3.Connection, _record: object) -> None:
+            connection.execute("PRAGMA max_page_count = 1")
+
+        engine.dispose()
+        with pytest.raises(HeadwayError, match="cannot be written: database or disk is full"):
+            for _ in range(1000):
+                ledger.start_release("shop", "/repo" * 1000, "main", flow_run_id=None, requested_by="ann")
+        assert ledger.release(kept.id) == kept
+
+
+def test_a_writer_killed_in_the_middle_leaves_a_ledger_that_can_be_read(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    Ledger.open(url).close()
+    code = (
+        "from headway.ledger import Ledger\n"
+        f"ledger = Ledger.open({url!r})\n"
+        "while True:\n"
+        "    print(ledger.start_release('shop', 'r', 'main', flow_run_id=None, requested_by='x').number, flush=True)\n"
+    )
+    writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    told = [int(writer.stdout.readline()) for _ in range(50)]
+    writer.send_signal(signal.SIGKILL)
+    told += [int(line) for line in writer.stdout.read().splitlines()]
+    writer.stdout.close()
+    writer.wait(10)
+    with Ledger.open(url) as ledger:
+        numbers = sorted(one.number for one in ledger.releases("shop", 10_000))
+    assert numbers[: len(told)] == told
+    assert len(numbers) - len(told) in (0, 1)

@@ -1,0 +1,354 @@
+"""Strategies, the executor and the judge, on a fake target: whatever happens, one revision ends up with everything."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from headway import settings
+from headway import strategies as make
+from headway.analysis import judge
+from headway.errors import LockLost, RolloutFailed, TargetError, UsageError
+from headway.executor import Rollout, walk
+from headway.model import (
+    Analyze,
+    Artifact,
+    AwaitReady,
+    Capability,
+    Condition,
+    Counts,
+    Health,
+    Launch,
+    LaunchSpec,
+    Measurements,
+    Plan,
+    Promote,
+    Retire,
+    Revision,
+    Route,
+    Step,
+    Traffic,
+    Verdict,
+)
+from headway.strategies import Situation
+from headway.testing import FakeTarget
+
+SPEC = LaunchSpec(
+    environment="production",
+    target="fake/one",
+    artifact=Artifact(digest="sha256:" + "a" * 64, location="/", size=1),
+    run="serve",
+    health=Health(startup=0.3),
+    drain=0.1,
+)
+OLD, NEW = SPEC.revision("shop", "1" * 40), SPEC.revision("shop", "2" * 40)
+GOOD = Condition(metric="success_rate", op=">=", limit=99)
+
+
+class Journal:
+    """What the ledger would be told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def started(self, index: int, step: Step) -> None:
+        self.lines.append(f"{index} {step.kind}")
+
+    def measured(self, index: int, measurements: Measurements) -> None:
+        self.lines.append(f"{index} measured")
+
+    def finished(self, index: int, outcome: str, detail: str) -> None:
+        self.lines.append(f"{index} {outcome} {detail}".strip())
+
+
+def rollout(plan: Plan, target: FakeTarget, instances: int, *, deadline: float = 0.3) -> Rollout:
+    spec = SPEC.model_copy(update={"instances": instances})
+    specs = {revision.id: (revision, spec) for revision in (OLD, NEW)}
+    return Rollout("shop", plan, target, specs, Journal(), lambda _: None, deadline)
+
+
+def live(instances: int = 2, *, requests: int = 100) -> FakeTarget:
+    target = FakeTarget()
+    target.requests = requests
+    target.launch(OLD, SPEC.model_copy(update={"instances": instances}))
+    target.route("shop", Traffic.all_to(OLD))
+    return target
+
+
+def environment(strategy: object, instances: int = 2) -> settings.Environment:
+    return settings.Environment.model_validate({"target": "fake/one", "strategy": strategy, "instances": instances})
+
+
+def planned(target: FakeTarget, strategy: object, instances: int = 2) -> Plan:
+    spec = SPEC.model_copy(update={"instances": instances})
+    return make.plan(
+        environment(strategy, instances),
+        target.observe("shop"),
+        NEW,
+        spec,
+        stable=OLD.id,
+        capabilities=target.capabilities,
+    )
+
+
+STRATEGIES = some.sampled_from(
+    [
+        "recreate",
+        "rolling",
+        {"rolling": {"max_surge": 0, "max_unavailable": 1}},
+        {"rolling": {"max_surge": "50%", "max_unavailable": "25%"}},
+        {"blue_green": {"scale_down_delay": 0}},
+        {"canary": {"steps": ["5%", "50%", "100%"]}},
+    ]
+)
+
+
+@given(some.integers(1, 8), some.integers(0, 8), some.integers(0, 3), some.integers(0, 3))
+def test_rolling_keeps_its_bounds(instances: int, before: int, surge: int, unavailable: int) -> None:
+    if not surge + unavailable:
+        return
+    at = Situation(
+        new="new", old="old" if before else None, instances=instances, old_instances=before, startup=1, drain=1
+    )
+    running = {"new": 0, "old": before}
+    weights = {"old": 100} if before else {}
+    for step in make.rolling(at, max_surge=surge, max_unavailable=unavailable).steps:
+        match step:
+            case Launch():
+                running[step.revision] = step.instances
+                assert sum(running.values()) <= max(before, instances + surge)
+            case Route():
+                weights = step.traffic.weights
+                assert all(running[revision] for revision, weight in weights.items() if weight)
+            case Retire():
+                running[step.revision] = step.keep
+                assert sum(running.values()) >= min(before, instances - unavailable)
+                assert step.keep or not weights.get(step.revision)
+    assert running == {"new": instances, "old": 0}
+    assert weights == {"new": 100}
+
+
+@given(STRATEGIES, some.integers(1, 5), some.integers(0, 5))
+def test_every_strategy_ends_with_the_new_revision_alone(strategy: object, instances: int, before: int) -> None:
+    target = live(before) if before else FakeTarget()
+    asyncio.run(walk(rollout(planned(target, strategy, instances), target, instances)))
+    seen = target.observe("shop")
+    assert seen.live == NEW.id
+    assert {revision: len(running) for revision, running in seen.instances.items()} == {NEW.id: instances}
+
+
+@given(
+    STRATEGIES,
+    some.integers(1, 3),
+    some.dictionaries(
+        some.sampled_from(["launch", "ready", "route", "drain", "retire", "measure"]),
+        some.lists(some.sampled_from([None, TargetError("refused")]), max_size=4),
+        max_size=3,
+    ),
+    some.booleans(),
+)
+def test_whatever_fails_one_revision_ends_up_with_everything(
+    strategy: object, instances: int, faults: dict[str, list[Exception | None]], broken: bool
+) -> None:
+    target = live(instances)
+    plan = planned(target, strategy, instances)
+    target.faults = faults
+    if broken:
+        target.broken = {NEW.id}
+    try:
+        asyncio.run(walk(rollout(plan, target, instances)))
+        wanted = NEW.id
+    except (TargetError, RolloutFailed):
+        wanted = OLD.id
+        target.faults = {}
+        back = make.rollback(target.observe("shop"), OLD.id, instances=instances, startup=0.3, drain=0.1)
+        asyncio.run(walk(rollout(back, target, instances)))
+    seen = target.observe("shop")
+    assert seen.live == wanted
+    assert set(seen.instances) == {wanted}
+    if strategy != "recreate" and not (isinstance(strategy, dict) and "max_unavailable" in str(strategy)):
+        assert all(traffic.weights for traffic in target.history)
+
+
+def test_a_rollback_is_nothing_where_nothing_changed() -> None:
+    assert make.rollback(live().observe("shop"), OLD.id, instances=2, startup=1, drain=1).steps == ()
+
+
+def test_a_rollback_to_a_warm_revision_is_one_route_before_anything_else() -> None:
+    target = live()
+    target.launch(NEW, SPEC)
+    target.route("shop", Traffic.all_to(NEW))
+    kinds = [step.kind for step in make.rollback(target.observe("shop"), OLD.id, instances=2, startup=1, drain=1).steps]
+    assert kinds == ["route", "drain", "retire", "promote"]
+
+
+def test_the_way_back_from_a_first_release_leads_to_nothing() -> None:
+    target = FakeTarget()
+    target.launch(NEW, SPEC)
+    target.route("shop", Traffic.all_to(NEW))
+    back = make.rollback(target.observe("shop"), None, instances=1, startup=1, drain=1)
+    asyncio.run(walk(rollout(back, target, 1)))
+    assert target.observe("shop").instances == {}
+    assert target.observe("shop").traffic == Traffic()
+
+
+def test_the_only_healthy_copy_is_not_retired_for_one_that_does_not_start() -> None:
+    target = FakeTarget()
+    target.launch(NEW, SPEC)
+    target.route("shop", Traffic.all_to(NEW))
+    target.broken = {OLD.id}
+    back = make.rollback(target.observe("shop"), OLD.id, instances=1, startup=0.3, drain=0.1)
+    with pytest.raises(RolloutFailed):
+        asyncio.run(walk(rollout(back, target, 1)))
+    assert target.observe("shop").live == NEW.id
+
+
+def test_a_rollout_left_half_way_is_cleaned_up_by_the_next() -> None:
+    target = live()
+    stray = SPEC.revision("shop", "3" * 40)
+    target.launch(stray, SPEC)
+    target.route("shop", Traffic(weights={OLD.id: 50, stray.id: 50}))
+    plan = planned(target, "rolling")
+    assert plan.old == OLD.id
+    assert str(plan.steps[-1]) == f"retire {stray.id}"
+
+
+def test_an_impossible_pair_fails_with_the_choices() -> None:
+    with pytest.raises(UsageError) as error:
+        make.plan(
+            environment("canary"),
+            FakeTarget().observe("shop"),
+            NEW,
+            SPEC.model_copy(update={"target": "railway/prod"}),
+            stable=None,
+            capabilities={Capability.ATOMIC_SWITCH},
+        )
+    assert error.value.what == (
+        "environments/production/strategy: canary needs weighted routing; target railway/prod has: atomic switch"
+    )
+    assert error.value.hint == "choose one of: recreate, blue_green"
+
+
+# --- analysis --------------------------------------------------------------------------------------------------------
+
+WATCHED = {"rolling": {"analysis": {"window": "100ms", "min_requests": 20, "success_rate": ">= 99"}}}
+
+
+def test_a_bad_revision_is_found_out_at_its_first_share() -> None:
+    target = live()
+    target.error_rate = {NEW.id: 0.3}
+    with pytest.raises(RolloutFailed, match=r"success_rate >= 99 % does not hold: 69\.\d+ %"):
+        asyncio.run(walk(rollout(planned(target, WATCHED), target, 2)))
+    assert target.history[-1].weights == {NEW.id: 33, OLD.id: 67}
+
+
+def test_too_little_to_judge_is_waited_for_and_in_the_end_no_pass() -> None:
+    target = live(requests=0)
+    with pytest.raises(RolloutFailed, match="no verdict"):
+        asyncio.run(walk(rollout(planned(target, WATCHED), target, 2)))
+
+
+def test_a_first_release_has_no_users_to_watch() -> None:
+    plan = planned(FakeTarget(), WATCHED)
+    assert not any(isinstance(step, Analyze) for step in plan.steps)
+
+
+@pytest.mark.parametrize(
+    ("counts", "verdict"),
+    [
+        (Counts(requests=0), Verdict.INCONCLUSIVE),
+        (Counts(requests=19, errors=19), Verdict.INCONCLUSIVE),
+        (Counts(requests=20), Verdict.PASS),
+        (Counts(requests=100, errors=1), Verdict.PASS),
+        (Counts(requests=100, errors=2), Verdict.FAIL),
+    ],
+)
+def test_success_rate(counts: Counts, verdict: Verdict) -> None:
+    assert judge([GOOD], counts, 20).verdict is verdict
+
+
+def test_latency_that_was_not_measured_is_inconclusive() -> None:
+    fast = Condition(metric="p99", op="<=", limit=0.5)
+    assert judge([fast], Counts(requests=50), 20).verdict is Verdict.INCONCLUSIVE
+    assert judge([fast], Counts(requests=50, p99=0.5), 20).verdict is Verdict.PASS
+    slow = judge([GOOD, fast], Counts(requests=50, p99=0.501), 20)
+    assert slow.verdict is Verdict.FAIL
+    assert slow.evidence == "p99 <= 500 ms does not hold: 501 ms (50 requests, 0 errors)"
+
+
+def test_nothing_asked_of_nothing_is_no_pass() -> None:
+    assert judge([], Counts(), 0).verdict is Verdict.INCONCLUSIVE
+
+
+def test_counters_that_were_reset_start_from_nothing() -> None:
+    then = Measurements(at=datetime.now(UTC), counts={"r": Counts(requests=1000, errors=10)})
+    now = Measurements(at=datetime.now(UTC), counts={"r": Counts(requests=30, errors=1)})
+    assert now.since(then, "r") == Counts(requests=30, errors=1)
+    assert now.since(then, "unknown") == Counts()
+
+
+# --- the journal -----------------------------------------------------------------------------------------------------
+
+
+def test_every_step_is_in_the_journal_before_and_after() -> None:
+    target = FakeTarget()
+    going = rollout(planned(target, "recreate", 1), target, 1)
+    asyncio.run(walk(going))
+    assert isinstance(going.journal, Journal)
+    told = [line.split(" ")[:2] for line in going.journal.lines]
+    assert told == [[str(index), word] for index, step in enumerate(going.plan.steps) for word in (step.kind, "done")]
+
+
+def test_a_step_that_fails_is_in_the_journal_with_its_reason() -> None:
+    target = live()
+    target.faults = {"launch": [TargetError("no room")]}
+    going = rollout(planned(target, "rolling"), target, 2)
+    with pytest.raises(TargetError):
+        asyncio.run(walk(going))
+    assert isinstance(going.journal, Journal)
+    assert going.journal.lines == ["0 launch", "0 failed TargetError: no room"]
+
+
+def test_who_lost_the_lock_changes_nothing() -> None:
+    class Lost(Journal):
+        def started(self, index: int, step: Step) -> None:
+            raise LockLost("somebody else has it")
+
+    target = live()
+    before = target.observe("shop")
+    going = rollout(planned(target, "rolling"), target, 2)
+    going.journal = Lost()
+    with pytest.raises(LockLost):
+        asyncio.run(walk(going))
+    assert target.observe("shop") == before
+
+
+def test_not_ready_in_time_says_why() -> None:
+    target = FakeTarget()
+    target.launch(NEW, SPEC)
+    plan = Plan(strategy="x", new=NEW.id, old=None, steps=(AwaitReady(revision=NEW.id, instances=3, deadline=0.2),))
+    with pytest.raises(RolloutFailed, match=r"1 of 3 ready after 0\.2 s"):
+        asyncio.run(walk(rollout(plan, target, 1)))
+
+
+@given(some.lists(some.integers(-5, 120), min_size=1, max_size=4))
+def test_weights_sum_to_100_or_there_is_no_traffic(weights: list[int]) -> None:
+    given_weights = {f"r{index}": weight for index, weight in enumerate(weights)}
+    if sum(weights) == 100 and min(weights) >= 0:
+        assert Traffic(weights=given_weights).weights == given_weights
+    else:
+        with pytest.raises(ValueError, match=r"sum to|negative"):
+            Traffic(weights=given_weights)
+
+
+def test_a_revision_is_named_by_what_runs() -> None:
+    assert SPEC.revision("shop", "1" * 40) == OLD
+    other = SPEC.model_copy(update={"env": {"A": "b"}}).revision("shop", "1" * 40)
+    assert isinstance(other, Revision)
+    assert other.id != OLD.id
+    assert SPEC.model_copy(update={"instances": 9}).revision("shop", "1" * 40) == OLD
+    assert str(Promote(revision="r")) == "promote r"
