@@ -10,7 +10,7 @@ from flows.verify import verify
 from headway.ledger import ReleaseRecord
 from tasks.gates import approval
 from tasks.images import build
-from tasks.records import close_release, open_release
+from tasks.records import close_release, open_release, run_state
 from tasks.source import checkout, read_settings
 
 __all__ = ["release"]
@@ -43,5 +43,5 @@ async def release(
     except Pause:
         raise
     except BaseException as error:
-        return await close_release(record, error)
+        return run_state(await close_release(record, error), error)
     return await close_release(record)

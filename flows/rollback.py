@@ -21,7 +21,9 @@ async def rollback(app: str, environment: str, to: str | None = None, reason: st
         reason: kept in the record
         by: who asks for it
     """
-    async with hold(app, environment, holder=f"rollback by {by or 'headway'}", revision=to or "the one before", release=None):
+    async with hold(
+        app, environment, holder=f"rollback by {by or 'headway'}", revision=to or "the one before", release=None
+    ):
         prepared = await plan_rollback(app, environment, to, reason)
         for index, title in prepared.steps:
             await take_step(prepared, index, title)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import base64
 import json
 import os
+import uuid
 from typing import Any
 
 import httpx
+import tenacity
 
 from headway.errors import HeadwayError, NotFound, ServiceUnavailable
 from headway.home import home
@@ -20,7 +22,22 @@ from headway.model import Frozen
 __all__ = ["Control", "FlowRun", "api_url"]
 
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+# A server on SQLite answers 503 while another writer has the file; nothing was done then, so asking again is safe.
+BUSY = tenacity.Retrying(
+    retry=tenacity.retry_if_exception(lambda error: isinstance(error, _Busy)),
+    wait=tenacity.wait_exponential_jitter(initial=0.1, max=2.0),
+    stop=tenacity.stop_after_attempt(8),
+    reraise=True,
+)
 FINAL = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
+
+
+class _Busy(Exception):
+    """The server has no time just now."""
+
+    def __init__(self, answer: httpx.Response) -> None:
+        super().__init__()
+        self.answer = answer
 
 
 class FlowRun(Frozen):
@@ -93,7 +110,8 @@ class Control:
             raise NotFound(
                 f"{self.url} knows no deployment {deployment}", "register them: headway up, or prefect deploy --all"
             )
-        asked = {"parameters": parameters, "idempotency_key": idempotency_key, "state": {"type": "SCHEDULED"}}
+        key = idempotency_key or uuid.uuid4().hex  # so that asking twice starts one run
+        asked = {"parameters": parameters, "idempotency_key": key, "state": {"type": "SCHEDULED"}}
         return str(self._json("POST", f"/deployments/{self._checked(found)['id']}/create_flow_run", asked)["id"])
 
     def flow_run(self, flow_run_id: str) -> FlowRun:
@@ -132,7 +150,14 @@ class Control:
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
         try:
-            return self._http.request(method, path, json=body)
+            for attempt in BUSY:
+                with attempt:
+                    answer = self._http.request(method, path, json=body)
+                    if answer.status_code in (httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.TOO_MANY_REQUESTS):
+                        raise _Busy(answer)
+            return answer
+        except _Busy as busy:
+            return busy.answer
         except httpx.TransportError as error:
             raise ServiceUnavailable(
                 f"the Prefect server at {self.url} does not answer ({type(error).__name__})",

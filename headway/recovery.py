@@ -14,6 +14,8 @@ from headway.ledger import Ledger, ReleaseRecord, ReleaseState
 
 __all__ = ["sweep"]
 
+TRIES = 3
+RETRY = 60.0  # seconds; the same key within them is the same run
 ENDED: dict[str, ReleaseState] = {"CANCELLED": "cancelled"}
 
 
@@ -66,20 +68,27 @@ def _ended(release: ReleaseRecord, control: Control) -> tuple[ReleaseState, str]
 
 def _bring_back(ledger: Ledger, control: Control) -> list[str]:
     """A rollout that nobody is at any more (its lease has run out or was freed) is undone by a rollback run."""
-    done = []
+    done: list[str] = []
+    seen: set[str] = set()
     for rollout in ledger.unfinished_rollouts():
         holder = ledger.lock_holder(rollout.app, rollout.environment)
         if holder is not None and holder.token >= rollout.token and not holder.expired:
             continue
-        control.start(
-            "rollback/main",
-            {
-                "app": rollout.app,
-                "environment": rollout.environment,
-                "reason": f"the run of rollout {rollout.id} died",
-                "by": "headway",
-            },
-            idempotency_key=f"recover-{rollout.id}-{holder.token if holder else 0}",
-        )
-        done.append(f"{rollout.app} {rollout.environment}: bringing it back, the run of its rollout died")
+        place = f"{rollout.app} {rollout.environment}"
+        if place in seen:
+            continue
+        seen.add(place)
+        going = ledger.unfinished_rollouts(rollout.app, rollout.environment)
+        if sum(one.kind == "rollback" for one in going) >= TRIES:
+            for one in going:
+                ledger.finish_rollout(one.id, "halted")
+            done.append(
+                f"{place}: could not be brought back in {TRIES} tries: it needs a person, headway rollback {place}"
+            )
+            continue
+        asked = {"app": rollout.app, "environment": rollout.environment, "by": "headway"}
+        reason = f"the run of rollout {rollout.id} died"
+        minute = int(datetime.now(UTC).timestamp() // RETRY)
+        control.start("rollback/main", asked | {"reason": reason}, idempotency_key=f"recover-{rollout.id}-{minute}")
+        done.append(f"{place}: bringing it back: {reason}")
     return done

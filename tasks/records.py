@@ -10,6 +10,7 @@ from functools import cache
 from prefect import State, task
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
@@ -20,7 +21,17 @@ from headway.model import LaunchSpec, Revision, Source
 from headway.settings import Settings
 from headway.summary import release_markdown
 
-__all__ = ["accept", "close_release", "ledger", "open_release", "skip_stage", "stage", "undelivered", "wait_for_person"]
+__all__ = [
+    "accept",
+    "close_release",
+    "ledger",
+    "run_state",
+    "open_release",
+    "skip_stage",
+    "stage",
+    "undelivered",
+    "wait_for_person",
+]
 
 
 @cache
@@ -44,7 +55,7 @@ def stage(release: ReleaseRecord, name: str) -> Iterator[Stage]:
     ledger().stage_started(release.id, name)
     try:
         yield going_on
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, TerminationSignal):
         ledger().stage_finished(release.id, name, "cancelled", "")
         raise
     except BaseException as error:
@@ -99,10 +110,8 @@ async def accept(release: ReleaseRecord, environment: str) -> None:
 
 
 @task(name="record", task_run_name="record", cache_policy=NO_CACHE)
-async def close_release(
-    release: ReleaseRecord, error: BaseException | None = None
-) -> ReleaseRecord | State[ReleaseRecord]:
-    """Close the release in the ledger, leave a summary that one can read in the UI, and say how the run ends."""
+async def close_release(release: ReleaseRecord, error: BaseException | None = None) -> ReleaseRecord:
+    """Close the release in the ledger, and leave a summary that one can read in the UI."""
     state, reason = _ending(release, error)
     closed = ledger().finish_release(release.id, state, reason)
     await acreate_markdown_artifact(
@@ -110,10 +119,13 @@ async def close_release(
         markdown=release_markdown(closed, ledger().stages(closed.id)),
         description=closed.name,
     )
-    if error is None:
-        return closed
-    if state in ("rejected", "expired", "superseded"):
-        return Cancelled(message=f"{closed.name}: {reason}", name=state.capitalize())
+    return closed
+
+
+def run_state(closed: ReleaseRecord, error: BaseException) -> State[ReleaseRecord]:
+    """How the run of a release that did not succeed ends: cleanly when somebody decided so, else with its error."""
+    if closed.state in ("rejected", "expired", "superseded"):
+        return Cancelled(message=f"{closed.name}: {closed.reason}", name=closed.state.capitalize())
     raise error
 
 
@@ -127,10 +139,12 @@ def _ending(release: ReleaseRecord, error: BaseException | None) -> tuple[Releas
             state = "expired"
         case Superseded():
             state = "superseded"
-        case asyncio.CancelledError():
+        case asyncio.CancelledError() | TerminationSignal():
             state = "cancelled"
         case _:
-            went_back = any(rollout.kind == "rollback" for rollout in ledger().rollouts_of(release.id))
+            went_back = any(
+                rollout.kind == "rollback" and rollout.state == "done" for rollout in ledger().rollouts_of(release.id)
+            )
             state = "rolled_back" if went_back else "failed"
     return state, _first_line(error)
 

