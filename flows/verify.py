@@ -15,7 +15,10 @@ __all__ = ["verify"]
 
 
 async def verify(record: ReleaseRecord, source: Source, settings: Settings) -> list[CheckReport]:
-    """Run every check. One that fails lets the others finish and starts none that needs it; then its error is raised."""
+    """Run every check.
+
+    One that fails lets the others finish and starts none that needs it; then its error is raised.
+    """
     running: dict[str, asyncio.Task[CheckReport | HeadwayError]] = {}
 
     async def attempt(name: str) -> CheckReport | HeadwayError:

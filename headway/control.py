@@ -1,7 +1,7 @@
 """Everything Headway asks of the Prefect API: start a run, answer it, watch it, cancel it.
 
-Plain REST, because importing Prefect's own client takes seconds that a command line does not have. Deployments are named by
-string ("release/main"); nothing here imports a flow.
+Plain REST, because importing Prefect's own client takes seconds that a command line does not have. Deployments are
+named by string ("release/main"); nothing here imports a flow.
 """
 
 from __future__ import annotations
@@ -155,14 +155,14 @@ class Control:
                     answer = self._http.request(method, path, json=body)
                     if answer.status_code in (httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.TOO_MANY_REQUESTS):
                         raise _Busy(answer)
-            return answer
         except _Busy as busy:
-            return busy.answer
+            answer = busy.answer
         except httpx.TransportError as error:
             raise ServiceUnavailable(
                 f"the Prefect server at {self.url} does not answer ({type(error).__name__})",
                 "start one with `headway up`, or correct PREFECT_API_URL",
             ) from error
+        return answer
 
     def _checked(self, answer: httpx.Response) -> dict[str, Any]:
         if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):

@@ -1,7 +1,7 @@
 """Walks a Plan, step by step, on any target: the one place where a decision becomes a change.
 
-Before each step the journal is told, after it the outcome; what dies in between is found there. Steps are idempotent, so a
-plan can be walked again from its beginning.
+Before each step the journal is told, after it the outcome; what dies in between is found there. Steps are idempotent,
+so a plan can be walked again from its beginning.
 """
 
 from __future__ import annotations
@@ -134,14 +134,15 @@ async def _await_ready(target: Target, revision: Revision, step: AwaitReady) -> 
         readiness = await asyncio.to_thread(target.ready, revision)
         if readiness.ready >= step.instances:
             return Outcome(detail=f"{readiness.ready} of {step.instances} ready")
+        so_far = f"{revision}: {readiness.ready} of {step.instances} ready"
         if readiness.failed:
             raise RolloutFailed(
-                f"{revision}: {readiness.ready} of {step.instances} ready, and the rest will not be: {readiness.detail}",
+                f"{so_far}, and the rest will not be: {readiness.detail}",
                 "see what it says: headway logs APP ENV",
             )
         if time.monotonic() >= deadline:
             raise RolloutFailed(
-                f"{revision}: {readiness.ready} of {step.instances} ready after {step.deadline:g} s: {readiness.detail}",
+                f"{so_far} after {step.deadline:g} s: {readiness.detail}",
                 "see what it says with headway logs, or allow it more time with health.startup",
             )
         await asyncio.sleep(READY_POLL)

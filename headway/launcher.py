@@ -1,7 +1,7 @@
 """Runs one instance: `python -I -S launcher.py FILE`, FILE being JSON with command, cwd and env. Standard library only.
 
-The supervisor watches this process; the app's shell and whatever it starts are its children. It ends when the last of them has,
-so that an app that finishes its requests after SIGTERM is not taken for stopped when merely its shell is.
+The supervisor watches this process; the app's shell and whatever it starts are its children. It ends when the last of
+them has, so that an app that finishes its requests after SIGTERM is not taken for stopped when merely its shell is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Requests at a steady rate over kept connections, every answer counted: the users of the demo and of the benchmarks."""
+"""Requests at a steady rate over kept connections, every answer counted: the users of the demo and of the
+benchmarks.
+"""
 
 from __future__ import annotations
 

@@ -75,7 +75,10 @@ class Artifact(Frozen):
 
 
 class SecretRef(Frozen):
-    """The name of a secret, as `!secret shop-prod/database-url` in headway.yaml. Its value is never part of the model."""
+    """The name of a secret, as `!secret shop-prod/database-url` in headway.yaml.
+
+    Its value is never part of the model.
+    """
 
     secret: str
 
@@ -103,7 +106,10 @@ class LaunchSpec(Frozen):
     drain: float = Field(default=30.0, description="seconds that requests in flight may take to finish")
 
     def configuration_hash(self) -> str:
-        """First 12 hex digits of the sha256 of what the app sees: command, environment, health. Not the instance count."""
+        """First 12 hex digits of the sha256 of what the app sees: command, environment, health.
+
+        Not the instance count.
+        """
         seen = self.model_dump_json(include={"environment", "run", "env", "health"})
         return hashlib.sha256(seen.encode()).hexdigest()[:12]
 
@@ -395,7 +401,7 @@ class Plan(Frozen):
 class Verdict(StrEnum):
     """What an analysis found. Fail aborts; Inconclusive and Error ask a person; no data is never a pass."""
 
-    PASS = "pass"
+    PASS = "pass"  # noqa: S105 # a verdict
     FAIL = "fail"
     INCONCLUSIVE = "inconclusive"
     ERROR = "error"

@@ -1,4 +1,7 @@
-"""The outside world as Headway sees it. Each port has one contract suite in tests/contracts/ that every adapter passes."""
+"""The outside world as Headway sees it.
+
+Each port has one contract suite in tests/contracts/ that every adapter passes.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,8 @@ class Target(ABC):
 
     @abstractmethod
     def ready(self, revision: Revision) -> Readiness:
-        """How many instances answer their health path with 200 and the right version. Quick: the caller does the waiting.
+        """How many instances answer their health path with 200 and the right version. Quick: the caller does the
+        waiting.
 
         `failed` is set when an instance will not get there by itself: its program cannot be started or keeps dying.
         """
@@ -59,15 +63,20 @@ class Target(ABC):
 
     @abstractmethod
     def drain(self, revision: Revision, deadline: float) -> bool:
-        """Wait until the revision has no request in flight, at most `deadline` seconds; False when it still had some."""
+        """Wait until the revision has no request in flight, at most `deadline` seconds; False when it still had
+        some.
+        """
 
     @abstractmethod
     def retire(self, revision: Revision, keep: int = 0) -> None:
-        """Stop instances of the revision until `keep` are left; each takes no new request first and finishes those it has.
+        """Stop instances of the revision until `keep` are left; each takes no new request first and finishes those it
+        has.
 
         Raises TargetError when it would stop all instances of a revision that has a positive weight.
         """
 
     @abstractmethod
     def logs(self, app: str, revision: str | None = None, *, lines: int = 100, follow: bool = False) -> Iterator[str]:
-        """The last log lines of the app's instances, each prefixed with its instance; with `follow`, then new ones as they come."""
+        """The last log lines of the app's instances, each prefixed with its instance; with `follow`, then new ones
+        as they come.
+        """

@@ -1,7 +1,7 @@
 """Finds the flows, tasks and blocks, in a checkout or inside the installed package, and makes them known to Prefect.
 
-They are top-level packages of the project root; when Headway is installed that root is `headway/project/`, because names as
-generic as `flows` have no business in anybody's site-packages.
+They are top-level packages of the project root; when Headway is installed that root is `headway/project/`, because
+names as generic as `flows` have no business in anybody's site-packages.
 """
 
 from __future__ import annotations
@@ -83,7 +83,10 @@ async def _names(kind: str) -> list[str]:
 
 
 async def register() -> None:
-    """Blocks, work pool and deployments. Repeatable: what is there stays, but for what prefect.yaml and we say of it."""
+    """Blocks, work pool and deployments.
+
+    Repeatable: what is there stays, but for what prefect.yaml and we say of it.
+    """
     await _work_pool()
     deploying = asyncio.create_task(asyncio.to_thread(_deploy))
     await _blocks()

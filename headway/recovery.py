@@ -1,7 +1,7 @@
 """Closes what nobody closed: runs that died, locks that leaked, approvals that expired.
 
-Prefect runs no code of ours when a suspended run expires or is cancelled, nor when a process is killed. The ledger knows what
-was begun; this sweep compares it with what has become of the runs, and is safe to repeat.
+Prefect runs no code of ours when a suspended run expires or is cancelled, nor when a process is killed. The ledger
+knows what was begun; this sweep compares it with what has become of the runs, and is safe to repeat.
 """
 
 from __future__ import annotations

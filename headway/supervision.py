@@ -1,8 +1,8 @@
 """Processes that outlive whoever started them: one supervisord a directory, talked to over a Unix socket.
 
 Supervisor restarts what dies (at once when it had been up, with growing pauses when it had not, and not at all after
-a few tries), keeps the logs and rotates them. Should supervisord itself be killed, the next `ensure` ends what it left behind and
-starts everything anew from its configuration: seconds without service, and no process that nobody watches.
+a few tries), keeps the logs and rotates them. Should supervisord itself be killed, the next `ensure` ends what it left
+behind and starts everything anew from its configuration: seconds without service, and no process that nobody watches.
 """
 
 from __future__ import annotations

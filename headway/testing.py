@@ -27,8 +27,9 @@ __all__ = ["FakeTarget"]
 class FakeTarget(Target):
     """A target in memory. Instances are ready at once, unless their revision is in `broken`.
 
-    `faults` makes verbs fail: `faults["route"] = [TargetError("..."), None]` fails the next call of `route` and lets the one
-    after it pass. `error_rate` is the share of a revision's requests that fail; `requests` come in per call of `measure`.
+    `faults` makes verbs fail: `faults["route"] = [TargetError("..."), None]` fails the next call of `route` and lets
+    the one after it pass. `error_rate` is the share of a revision's requests that fail; `requests` come in per call of
+    `measure`.
     """
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(Capability)

@@ -23,7 +23,7 @@ import httpx
 import psutil
 
 from headway import project
-from headway.errors import HeadwayError, ServiceUnavailable
+from headway.errors import ServiceUnavailable
 from headway.home import home
 
 __all__ = ["Service", "Up", "running"]
@@ -111,7 +111,8 @@ async def _ended(service: Service) -> None:
 async def running(*, host: str, prefect_port: int, web_port: int, on_line: Callable[[str], None]) -> AsyncIterator[Up]:
     """Start every service, wait until each is healthy, and stop them all in the end, the last first.
 
-    Raises ServiceUnavailable when a port is taken, a service dies or is not healthy in time; nothing is left running then.
+    Raises ServiceUnavailable when a port is taken, a service dies or is not healthy in time; nothing is left running
+    then.
     """
     state = home()
     logs = state / "logs"

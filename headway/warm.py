@@ -1,10 +1,10 @@
 """Flow runs that start without waiting for Python to import the world.
 
-A worker starts a flow run with a command; a fresh interpreter spends seconds there importing Prefect and the flows. Here that
-command is a small client (`python warm.py run SOCKET`, standard library only, about 20 ms): it hands its environment, working
-directory and output to a server that has imported everything already and forks. The client then stands for the run: it passes
-signals on and exits as the run does, and when it is killed the run is killed with it. Without a server the client becomes
-the ordinary, slower command, and says so.
+A worker starts a flow run with a command; a fresh interpreter spends seconds there importing Prefect and the flows.
+Here that command is a small client (`python warm.py run SOCKET`, standard library only, about 20 ms): it hands its
+environment, working directory and output to a server that has imported everything already and forks. The client then
+stands for the run: it passes signals on and exits as the run does, and when it is killed the run is killed with it.
+Without a server the client becomes the ordinary, slower command, and says so.
 
 Linux only: it rests on pidfd_open (5.3), fork and passing file descriptors over a Unix socket.
 """
@@ -57,7 +57,8 @@ def run(path: str) -> NoReturn:
 def serve(path: str, modules: list[str]) -> None:
     """Import `modules`, then fork a flow run for every client of the Unix socket `path`, until SIGTERM or SIGINT.
 
-    Single-threaded, as forking demands. Every run leads a process group of its own, which is killed when its client goes.
+    Single-threaded, as forking demands. Every run leads a process group of its own, which is killed when its client
+    goes.
     """
     for module in modules:
         importlib.import_module(module)

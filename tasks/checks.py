@@ -84,7 +84,10 @@ async def _run(release: ReleaseRecord, source: Source, name: str, check: Check) 
 
 
 def _tests(workspace: Path, check: Check, *, required: bool) -> tuple[int | None, tuple[Failure, ...]]:
-    """What the JUnit report says. A command that failed may have died before it wrote one: its exit code says enough then."""
+    """What the JUnit report says.
+
+    A command that failed may have died before it wrote one: its exit code says enough then.
+    """
     if not check.reports:
         return None, ()
     try:
@@ -106,7 +109,9 @@ def _summary(exit_code: int, tests: int | None, failures: tuple[object, ...], ta
 
 
 async def _cache_key(source: Source, check: Check) -> str | None:
-    """What the check's outcome depends on, hashed: its paths' git trees, its command and environment, its tools' versions."""
+    """What the check's outcome depends on, hashed: its paths' git trees, its command and environment, its tools'
+    versions.
+    """
     if check.inputs is None:
         return None
     workspace = Path(source.workspace)

@@ -76,8 +76,8 @@ async def approval(
 ) -> None:
     """Wait until a person has approved this very revision for its environment.
 
-    The run is suspended meanwhile: no process, no worker slot, for days. It comes back from the top and finds here what the
-    ledger says. Raises Rejected or Expired.
+    The run is suspended meanwhile: no process, no worker slot, for days. It comes back from the top and finds here
+    what the ledger says. Raises Rejected or Expired.
     """
     name = f"{spec.environment} approval"
     if skip or rule is None:
@@ -121,7 +121,7 @@ def _settled(release: ReleaseRecord, name: str, asked: ApprovalRecord) -> None:
             raise Expired(f"{asked.environment}: nobody decided before {asked.expires_at:%Y-%m-%d %H:%M} UTC")
 
 
-HELD: ContextVar[Mapping[tuple[str, str], Lock]] = ContextVar("held", default=MappingProxyType({}))  # noqa: B039 # immutable
+HELD: ContextVar[Mapping[tuple[str, str], Lock]] = ContextVar("held", default=MappingProxyType({}))  # immutable
 
 
 @asynccontextmanager
@@ -130,8 +130,8 @@ async def hold(
 ) -> AsyncIterator[Lock]:
     """Be the one writer of an environment, in turn. Inside a rollout that holds it already, it is the same lock.
 
-    A release queues; a newer one of the same app that queues too takes its place (Superseded). Without a release there is
-    no queue: somebody who wants to roll back now is told at once who is at it (EnvironmentLocked).
+    A release queues; a newer one of the same app that queues too takes its place (Superseded). Without a release there
+    is no queue: somebody who wants to roll back now is told at once who is at it (EnvironmentLocked).
     """
     if mine := HELD.get().get((app, environment)):
         yield mine

@@ -18,7 +18,9 @@ __all__ = ["build"]
 
 @task(name="build", task_run_name="build", persist_result=True)
 async def build(release: ReleaseRecord, source: Source, settings: Settings) -> Artifact:
-    """Build once. The same commit with the same result of `build.install` is the same digest, and is not stored twice."""
+    """Build once. The same commit with the same result of `build.install` is the same digest, and is not stored
+    twice.
+    """
     with stage(release, "build") as going_on:
         artifact = await bundles.build(
             source,

@@ -25,8 +25,8 @@ __all__ = [
     "accept",
     "close_release",
     "ledger",
-    "run_state",
     "open_release",
+    "run_state",
     "skip_stage",
     "stage",
     "undelivered",
@@ -93,7 +93,9 @@ def wait_for_person(release: ReleaseRecord, name: str) -> None:
 
 
 def undelivered(release: ReleaseRecord, spec: LaunchSpec) -> Revision | None:
-    """The revision this release brings to an environment; None when a run that came back had brought it there already."""
+    """The revision this release brings to an environment; None when a run that came back had brought it there
+    already.
+    """
     assert release.sha is not None  # open_release entered it
     if ledger().rollout_done(release.id, spec.environment):
         return None

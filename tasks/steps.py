@@ -71,8 +71,8 @@ async def plan_rollout(
 async def plan_rollback(app: str, environment: str, to: str | None, reason: str) -> Prepared:
     """What it takes to bring the environment back.
 
-    `to` names a revision. Left out, it is the one from before the rollout that is unfinished, be it nothing at all; with
-    none unfinished, the one from before the present one. Raises NotFound when there is none.
+    `to` names a revision. Left out, it is the one from before the rollout that is unfinished, be it nothing at all;
+    with none unfinished, the one from before the present one. Raises NotFound when there is none.
     """
     unfinished = ledger().unfinished_rollouts(app, environment)
     back: Revision | None
@@ -110,7 +110,9 @@ async def finish_rollback(prepared: Prepared) -> None:
 
 
 def has_changed_something(app: str, environment: str) -> bool:
-    """Whether an unfinished rollout has begun with its steps: from the first Launch on there is something to bring back."""
+    """Whether an unfinished rollout has begun with its steps: from the first Launch on there is something to bring
+    back.
+    """
     return any(ledger().steps(rollout.id) for rollout in ledger().unfinished_rollouts(app, environment))
 
 

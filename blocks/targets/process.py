@@ -1,7 +1,7 @@
 """The embedded default: processes on this machine, on loopback ports, behind Envoy.
 
-A directory an app: `HOME/apps/APP/` has its state, its instances' logs, and the files Envoy reads. Envoy and the instances
-are programs of one supervisord, which outlives the flow, the worker and the shell.
+A directory an app: `HOME/apps/APP/` has its state, its instances' logs, and the files Envoy reads. Envoy and the
+instances are programs of one supervisord, which outlives the flow, the worker and the shell.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class ProcessTarget(Block, Target):
         state = self._read(app)
         if not state["instances"]:
             return Observation(app=app, url=self._url(state), traffic=Traffic(), instances={})
-        self._ensure_edge(app, state)
+        self._ensure_edge(app)
         _, traffic = self._routes(app)
         instances: dict[str, tuple[Instance, ...]] = {}
         for revision, ours in state["instances"].items():
@@ -117,7 +117,7 @@ class ProcessTarget(Block, Target):
         for name in ours:
             self._supervisor.start(self._program(app, name, spec.stop_grace))
         self._write_clusters(app)
-        self._ensure_edge(app, self._read(app))
+        self._ensure_edge(app)
 
     def ready(self, revision: Revision) -> Readiness:
         state = self._read(revision.app)
@@ -140,7 +140,7 @@ class ProcessTarget(Block, Target):
                     raise TargetError(f"{app}: {revision} has no ready instance to route to", "launch it first")
         if not state["port"]:
             return  # nothing was ever launched: nothing is routed already
-        self._ensure_edge(app, state)
+        self._ensure_edge(app)
         self._await_healthy(app, state, [revision for revision, weight in traffic.weights.items() if weight])
         self._write_routes(app, traffic)
 
@@ -158,7 +158,7 @@ class ProcessTarget(Block, Target):
         ports = {one["port"] for one in state["instances"].get(revision.id, {}).values()}
         if not ports:
             return True
-        self._ensure_edge(revision.app, state)
+        self._ensure_edge(revision.app)
         return self._drained(revision.app, revision.id, ports, deadline)
 
     def retire(self, revision: Revision, keep: int = 0) -> None:
@@ -168,7 +168,7 @@ class ProcessTarget(Block, Target):
             going = list(ours)[: max(0, len(ours) - keep)]
             if not going:
                 return
-            self._ensure_edge(app, state)
+            self._ensure_edge(app)
             _, traffic = self._routes(app)
             if not keep and traffic.weights.get(name):
                 raise TargetError(
@@ -335,7 +335,7 @@ class ProcessTarget(Block, Target):
         directory = self._place(app) / "envoy"
         self._write(directory / "lds.json", envoy.listener(directory, self.host, wanted))
 
-    def _ensure_edge(self, app: str, state: dict[str, Any]) -> None:
+    def _ensure_edge(self, app: str) -> None:
         """Envoy is running with the configuration it last had, and answers us."""
         directory = self._place(app) / "envoy"
         name = f"{app}-edge"

@@ -22,8 +22,8 @@ class Judgement(Frozen):
 def judge(conditions: Iterable[Condition], counts: Counts, min_requests: int) -> Judgement:
     """Judge one window of one revision.
 
-    Fewer than `min_requests` requests, or a figure that was not measured, is inconclusive: no data is never a pass. Otherwise
-    any condition that does not hold is a fail.
+    Fewer than `min_requests` requests, or a figure that was not measured, is inconclusive: no data is never a pass.
+    Otherwise any condition that does not hold is a fail.
     """
     figures: dict[str, float | None] = {"success_rate": None, "p50": counts.p50, "p99": counts.p99}
     if counts.requests:

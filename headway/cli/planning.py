@@ -19,9 +19,8 @@ __all__ = ["check", "plan"]
 def check(path: Path) -> None:
     """headway.yaml and the state of the repository. Raises the first fault of each, headway.yaml's all at once."""
     found = settings.load(path)
-    said = [
-        f"headway.yaml: {found.app}: {len(found.checks)} checks, environments: {', '.join(found.release_path()) or 'none'}"
-    ]
+    path_to_production = ", ".join(found.release_path()) or "none"
+    said = [f"headway.yaml: {found.app}: {len(found.checks)} checks, environments: {path_to_production}"]
     faults: list[HeadwayError] = []
     try:
         local = source.inspect(path)

@@ -64,7 +64,8 @@ def history(app: str, limit: int) -> None:
         took = (
             f"{(release.finished_at - release.started_at).total_seconds():.0f} s" if release.finished_at else "going on"
         )
-        first = f"{release.name:12} {release.state:12} {(release.sha or '')[:7]} {release.started_at:%Y-%m-%d %H:%M} {took:>9}"
+        when = f"{release.started_at:%Y-%m-%d %H:%M} {took:>9}"
+        first = f"{release.name:12} {release.state:12} {(release.sha or '')[:7]} {when}"
         output.say(f"{first}  {release.subject or ''}" + (f"\n{'':13}{release.reason}" if release.reason else ""))
     output.result([release.model_dump(mode="json") | {"name": release.name} for release in releases])
 

@@ -41,7 +41,7 @@ def release(path: Path, ref: str | None, to: str | None, *, yes: bool, follow: b
             return _follow(control, ledger, run_id)
         except KeyboardInterrupt:
             output.say(
-                f"the release goes on; cancel it in the UI and it brings back what it changed: {control.run_url(run_id)}"
+                f"the release goes on; cancelled in the UI, it brings back what it changed: {control.run_url(run_id)}"
             )
             raise
 

@@ -20,12 +20,10 @@ async def _serve(host: str, port: int, prefect_port: int) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    starting = asyncio.create_task(_until(stop, host, port, prefect_port))
+    starting = asyncio.create_task(_until_one_dies(host, port, prefect_port))
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
-    if not starting.done() and not stop.is_set():
-        starting.cancel()
     if stop.is_set():
         output.say("stopping; releases that are going on bring back what they began to change")
         starting.cancel()
@@ -34,7 +32,7 @@ async def _serve(host: str, port: int, prefect_port: int) -> None:
     await starting
 
 
-async def _until(stop: asyncio.Event, host: str, port: int, prefect_port: int) -> None:
+async def _until_one_dies(host: str, port: int, prefect_port: int) -> None:
     async with running(host=host, prefect_port=prefect_port, web_port=port, on_line=output.say) as up:
         output.say(f"Prefect UI   {up.ui_url}\nHeadway      {up.web_url}\nlogs         {up.logs}\nCtrl-C stops it all")
         await up.until_one_dies()

@@ -1,8 +1,8 @@
 """Envoy's configuration as data, and its figures read back. Pure; filesystem xDS, as JSON.
 
-One cluster a revision. What the defaults would do and these settings do not: notice a late backend after 60 s, hold back updates
-for a second, retry three requests at once at most, forget a host's requests in flight with the host, send traffic to
-instances known to be unhealthy when most are.
+One cluster a revision. What the defaults would do and these settings do not: notice a late backend after 60 s, hold
+back updates for a second, retry three requests at once at most, forget a host's requests in flight with the host, send
+traffic to instances known to be unhealthy when most are.
 """
 
 from __future__ import annotations

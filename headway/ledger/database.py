@@ -31,8 +31,9 @@ def connect(url: str) -> sa.Engine:
             _tame_sqlite(engine)
         _migrate(engine)
     except (sa.exc.SQLAlchemyError, OSError, ModuleNotFoundError) as error:
+        shown = sa.make_url(url).render_as_string() if "://" in url else url
         raise ServiceUnavailable(
-            f"the ledger {sa.make_url(url).render_as_string() if '://' in url else url} cannot be opened: {_reason(error)}",
+            f"the ledger {shown} cannot be opened: {_reason(error)}",
             "is HEADWAY_LEDGER_URL right, is the server up, is the disk writable and not full?",
         ) from error
     return engine
@@ -40,7 +41,7 @@ def connect(url: str) -> sa.Engine:
 
 @contextmanager
 def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """One transaction, alone among the writers (SQLite takes its write lock at once). Raises HeadwayError when refused."""
+    """One transaction, alone among the writers (SQLite takes its lock at once). Raises HeadwayError when refused."""
     try:
         with engine.connect().execution_options(writing=True) as connection, connection.begin():
             yield connection

@@ -40,8 +40,8 @@ def _utc_now() -> datetime:
 
 
 class Ledger:
-    """One database. `clock` gives the time in UTC: leases are compared with it, so hosts that share a ledger must agree on the
-    time to within a fraction of a lease (tens of seconds)."""
+    """One database. `clock` gives the time in UTC: leases are compared with it, so hosts that share a ledger must
+    agree on the time to within a fraction of a lease (tens of seconds)."""
 
     def __init__(self, engine: sa.Engine, clock: Callable[[], datetime] = _utc_now) -> None:
         self._engine = engine
@@ -128,7 +128,10 @@ class Ledger:
         return _release(row)
 
     def find_release(self, text: str) -> ReleaseRecord:
-        """By id, name (`shop#14`), flow run id, or the beginning of an id that only one has. Raises NotFound, UsageError."""
+        """By id, name (`shop#14`), flow run id, or the beginning of an id that only one has.
+
+        Raises NotFound, UsageError.
+        """
         app, _, number = text.rpartition("#")
         column = t.releases.c
         rows = self._read(
@@ -198,7 +201,10 @@ class Ledger:
                 db.execute(t.revisions.insert().values(key | body | rest))
 
     def revision(self, app: str, text: str, *, environment: str) -> tuple[Revision, LaunchSpec]:
-        """By id, or the beginning of an id or commit; the newest where several fit. Raises NotFound with the choices."""
+        """By id, or the beginning of an id or commit; the newest where several fit.
+
+        Raises NotFound with the choices.
+        """
         column = t.revisions.c
         mine = sa.select(t.revisions).where(column.app == app, column.environment == environment)
         row = self._read_one(

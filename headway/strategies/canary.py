@@ -11,7 +11,10 @@ __all__ = ["canary"]
 
 
 def canary(at: Situation, *, steps: Sequence[tuple[int, float]]) -> Plan:
-    """`steps` are (weight in percent, pause in seconds) and end at 100. Without an old revision there is nobody to share with."""
+    """`steps` are (weight in percent, pause in seconds) and end at 100.
+
+    Without an old revision there is nobody to share with.
+    """
     shares: list[Step] = []
     if at.old is not None:
         for weight, pause in steps:

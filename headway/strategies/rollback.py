@@ -10,8 +10,9 @@ __all__ = ["rollback"]
 def rollback(observation: Observation, to: str | None, *, instances: int, startup: float, drain: float) -> Plan:
     """Bring an environment to revision `to`, or to nothing when there was none before.
 
-    The old revision gets all traffic only when `instances` of it are ready: traffic on an undersized set is an outage of
-    its own. Everything else is drained and stopped afterwards. On an environment that is there already the plan has no steps.
+    The old revision gets all traffic only when `instances` of it are ready: traffic on an undersized set is an outage
+    of its own. Everything else is drained and stopped afterwards. On an environment that is there already the plan has
+    no steps.
     """
     others = [revision for revision, running in sorted(observation.instances.items()) if running and revision != to]
     steps: list[Step] = []

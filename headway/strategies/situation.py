@@ -55,8 +55,8 @@ class Situation(Frozen):
     ) -> Situation:
         """What `observation` means for a rollout of `new`.
 
-        The revision that all traffic goes to is the old one; when traffic is split, a rollout was left half-way, and the
-        ledger's `stable` revision is. Whatever else is running is left over and retired at the end.
+        The revision that all traffic goes to is the old one; when traffic is split, a rollout was left half-way, and
+        the ledger's `stable` revision is. Whatever else is running is left over and retired at the end.
         """
         weights = observation.traffic.weights
         old = observation.live or (stable if stable in weights else max(weights, key=weights.__getitem__, default=None))

@@ -387,9 +387,13 @@ def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path) -> None:
 
         engine.dispose()
         with pytest.raises(HeadwayError, match="cannot be written: database or disk is full"):
-            for _ in range(1000):
-                ledger.start_release("shop", "/repo" * 1000, "main", flow_run_id=None, requested_by="ann")
+            _write_a_lot(ledger)
         assert ledger.release(kept.id) == kept
+
+
+def _write_a_lot(ledger: Ledger) -> None:
+    for _ in range(1000):
+        ledger.start_release("shop", "/repo" * 1000, "main", flow_run_id=None, requested_by="ann")
 
 
 def test_a_writer_killed_in_the_middle_leaves_a_ledger_that_can_be_read(tmp_path: Path) -> None:
