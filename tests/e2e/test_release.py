@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -285,7 +286,7 @@ def test_a_newer_release_takes_the_place_of_one_that_waits(headway: Headway, rep
     for number in range(3):
         repo.commit(f"change {number}", {"n": str(number)})
         runs.append(headway.start(repo.path, ref=repo.git("rev-parse", "HEAD")))
-        headway.until(lambda run=runs[-1]: _stage(headway, run, "build"))
+        headway.until(partial(_stage, headway, runs[-1], "build"))
     headway.until(lambda: all((r := headway.ledger.release_of_run(run)) and not r.open for run in runs), 90)
     ended = [headway.ledger.release_of_run(run) for run in runs]
     assert [release.state for release in ended if release] == ["succeeded", "superseded", "succeeded"]

@@ -592,7 +592,9 @@ def sections(section: type[BaseModel]) -> set[type[BaseModel]]:
 
 
 @pytest.mark.parametrize(
-    "section", sections(settings.Section) - {settings.Section}, ids=lambda section: section.__name__
+    "section",
+    sorted(sections(settings.Section) - {settings.Section}, key=str),
+    ids=lambda section: str(section.__name__),
 )
 def test_every_key_has_one_line_that_says_what_it_means(section: type[BaseModel]) -> None:
     unsaid = [name for name, field in section.model_fields.items() if name != "kind" and not field.description]
