@@ -79,9 +79,7 @@ def report(environment: dict[str, str], repo: Path, bare: Path) -> None:
         shell.append(seconds([HEADWAY, "release", str(repo)], environment))
         warm.append(accepted_to_end())
         script.append(seconds([sys.executable, str(bare)], server))
-    print(
-        f"{platform.platform()}, Python {platform.python_version()}, {ROUNDS} rounds, medians in seconds (and the worst)"
-    )
+    print(f"{platform.platform()}, Python {platform.python_version()}, {ROUNDS} rounds; median (worst) in s")
     for name, figures in (("bare Prefect script", script), ("(a) headway release", shell), ("(b) accepted run", warm)):
         ratio = statistics.median(figures) / statistics.median(script)
         print(f"{name:22} {statistics.median(figures):6.2f} ({max(figures):.2f})   ratio {ratio:.2f}")
