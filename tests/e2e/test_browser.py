@@ -1,0 +1,106 @@
+"""The Prefect UI in a real browser: the graph, the artifact, and the approval form filled in and submitted."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from selenium.common.exceptions import WebDriverException
+from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+
+from tests.e2e.conftest import Headway, Repo
+
+pytestmark = pytest.mark.e2e
+
+# The native list lies under a drawn one, out of the reach of a click.
+CHOOSE = "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('change', {bubbles: true}))"
+APPROVED = """
+app: {app}
+checks: {{lint: "true", unit: "true"}}
+run: exec python3 app.py
+environments:
+  production: {{target: process/production, approval: {{expires: 1h}}}}
+"""
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Chrome]:
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("no browser on this machine: apt-get install chromium chromium-driver")
+    options = ChromeOptions()
+    options.binary_location = chromium
+    for flag in (
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--window-size=1400,1200",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ):
+        options.add_argument(flag)
+    started = Chrome(options=options, service=Service(driver))
+    try:
+        yield started
+    finally:
+        started.quit()
+
+
+def test_a_release_is_watched_and_approved_in_the_browser(headway: Headway, tmp_path: Path, browser: Chrome) -> None:
+    repo = Repo(tmp_path / "app", "watched", APPROVED)
+    told = headway.release(repo.path, code=3)
+    with headway.control() as control:
+        headway.until(lambda: control.flow_run(told["flow_run_id"]).type == "PAUSED")
+        browser.get(control.run_url(told["flow_run_id"]))
+    headway.until(lambda: "Suspended" in text(browser))
+    headway.until(lambda: browser.find_elements(By.CSS_SELECTOR, "canvas"))  # the graph is drawn, not written
+    click(headway, browser, "Resume")
+    headway.until(lambda: told["digest"] in text(browser))
+    assert "What has passed" in text(browser)
+    fill_in(headway, browser, by="bob@example.com", reason="seen in the browser")
+    headway.until(lambda: headway.ledger.release(told["id"]).state == "succeeded")
+    stages = {stage.name: stage.detail for stage in headway.ledger.stages(told["id"])}
+    assert stages["production approval"] == "approved by bob@example.com: seen in the browser"
+    browser.get(f"{control.ui_url}/artifacts/artifact/{artifact(control.url, 'release-watched')}")
+    headway.until(lambda: "production approval" in text(browser))
+    assert f"{told['name']}: succeeded" in text(browser)
+
+
+def artifact(api: str, key: str) -> str:
+    asked = {"artifacts": {"key": {"any_": [key]}}}
+    found = httpx.post(f"{api}/artifacts/filter", json=asked, trust_env=False).raise_for_status().json()
+    return str(found[0]["id"])
+
+
+def text(browser: Chrome) -> str:
+    try:
+        return browser.find_element(By.TAG_NAME, "body").text
+    except WebDriverException:  # the page is being replaced; it is asked again
+        return ""
+
+
+def click(headway: Headway, browser: Chrome, label: str) -> None:
+    def button() -> WebElement | None:
+        buttons = browser.find_elements(By.TAG_NAME, "button")
+        return next((one for one in reversed(buttons) if one.text.strip() == label and one.is_enabled()), None)
+
+    headway.until(button).click()
+
+
+def fill_in(headway: Headway, browser: Chrome, *, by: str, reason: str) -> None:
+    dialog = headway.until(lambda: browser.find_elements(By.CSS_SELECTOR, "[role=dialog], .p-modal"))[-1]
+    decision = dialog.find_element(By.CSS_SELECTOR, "select.p-native-select__control")
+    browser.execute_script(CHOOSE, decision, "approve")
+    for area, words in zip(dialog.find_elements(By.TAG_NAME, "textarea"), (by, reason), strict=True):
+        area.send_keys(words)
+    click(headway, browser, "Submit")
