@@ -33,8 +33,8 @@ BASKETS = (1, 2, 64, 3, 5, 120, 8, 12, 80, 20, 36, 144)  # mugs; a third of the 
 PATHS = tuple(f"/price?items={items}" for items in BASKETS)
 STORY = (
     ("v1", "The first shop", "succeeded"),
-    ("v2", "A discount for big baskets", "succeeded"),
-    ("v3", "A better discount (it fails for a share of the baskets)", "rolled_back"),
+    ("v2", "A discount from 100 mugs on", "succeeded"),
+    ("v3", "Shipping costs (big baskets fail)", "rolled_back"),
 )
 
 
@@ -120,7 +120,7 @@ def _release(repo: Path, version: str, subject: str, console: Console) -> Merge:
             failed=load.failed if load else 0,
             live=live,
         )
-    console.print(f"{version}: {release.state}{': ' + release.reason if release.reason else ''}")
+    console.print(f"{version} {subject}: {release.state}{': ' + release.reason if release.reason else ''}")
     return merge
 
 
@@ -170,20 +170,30 @@ def _git(repo: Path, *arguments: str) -> str:
 
 
 def _table(merges: list[Merge]) -> Table:
-    table = Table("merge", "result", "seconds", "stages", "requests", "failed", "live afterwards")
+    table = Table(
+        title="seconds by stage; sent and failed: requests of the shop's users", box=None, padding=(0, 1, 0, 0)
+    )
+    for column in ("", "result", "checks", "build", "staging", "production", "sent", "failed", "live"):
+        table.add_column(column, no_wrap=True)
     for merge in merges:
-        stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in merge.stages.items())
-        live = "\n".join(f"{name} {revision}" for name, revision in merge.live.items())
+        checks = max((merge.stages.get(check, 0.0) for check in ("lint", "typecheck")), default=0.0)
+        tests = merge.stages.get("unit", 0.0) + merge.stages.get("integration", 0.0)
         table.add_row(
-            f"{merge.version} {merge.subject}",
+            merge.version,
             merge.release.state.replace("_", " "),
-            f"{merge.seconds:.1f}",
-            stages,
+            f"{max(checks, tests):.1f}",
+            f"{merge.stages.get('build', 0.0):.1f}",
+            *(f"{_place(merge, environment):.1f}" for environment in ("staging", "production")),
             str(merge.sent),
             str(merge.failed),
-            live,
+            "\n".join(f"{environment} {revision[:7]}" for environment, revision in merge.live.items()),
         )
     return table
+
+
+def _place(merge: Merge, environment: str) -> float:
+    """Rollout and smoke test."""
+    return merge.stages.get(environment, 0.0) + merge.stages.get(f"{environment} smoke", 0.0)
 
 
 async def _until_interrupted(service: up.Up) -> None:
