@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from headway import trees
 from headway.control import Control
 from headway.ledger import Ledger
 from headway.supervision import Supervisor
@@ -165,6 +166,15 @@ def headway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Headway]:
         for target in (home / "targets").glob("*"):
             Supervisor(target).shut_down()
         log.close()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_running(headway: Headway) -> Iterator[None]:
+    """What a test released is ended with it: every Envoy takes inotify instances, of which a user has 128."""
+    yield
+    for target in (headway.home / "targets").glob("*"):
+        Supervisor(target).shut_down()
+        trees.remove(target)
 
 
 @pytest.fixture

@@ -279,21 +279,25 @@ def test_kill_9_in_the_middle_brings_the_environment_back(headway: Headway, repo
 
 
 def test_a_newer_release_takes_the_place_of_one_that_waits(headway: Headway, repo: Repo) -> None:
-    headway.release(repo.path)
-    text = (repo.path / "headway.yaml").read_text()
-    repo.commit("slow start", {"app.py": "import time; time.sleep(4)\n" + GOOD + APP, "headway.yaml": text})
+    held = headway.ledger.acquire(repo.app, "staging", holder="somebody", revision="r", lease=300)
+    assert held is not None
     runs = []
     for number in range(3):
         repo.commit(f"change {number}", {"n": str(number)})
         runs.append(headway.start(repo.path, ref=repo.git("rev-parse", "HEAD")))
         headway.until(partial(_stage, headway, runs[-1], "build"))
-    headway.until(lambda: all((r := headway.ledger.release_of_run(run)) and not r.open for run in runs), 90)
-    ended = [headway.ledger.release_of_run(run) for run in runs]
-    assert [release.state for release in ended if release] == ["succeeded", "superseded", "succeeded"]
-    assert ended[1] is not None
-    assert ended[2] is not None
-    assert f"superseded by {ended[2].name}" in ended[1].reason
-    assert version(headway.url(repo.app, "production")) == repo.git("rev-parse", "HEAD")
+    first, second, third = (headway.ledger.release_of_run(run) for run in runs)
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    headway.until(lambda: not headway.ledger.release(second.id).open)
+    headway.until(lambda: not headway.ledger.release(first.id).open)
+    headway.ledger.release_lock(held)
+    headway.until(lambda: not headway.ledger.release(third.id).open)
+    ended = [headway.ledger.release(one.id) for one in (first, second, third)]
+    assert [release.state for release in ended] == ["superseded", "superseded", "succeeded"]
+    assert f"superseded by {third.name}" in ended[1].reason
+    assert version(headway.url(repo.app, "production")) == third.sha
 
 
 def test_rollback_to_a_named_revision(headway: Headway, repo: Repo) -> None:
