@@ -475,7 +475,9 @@ class ProcessTarget(Block, Target):
             if time.monotonic() >= end:
                 words = " | ".join(self._tail(app, f"{app}-edge", 3))
                 raise TargetError(
-                    f"{app}: {otherwise} within {IN_FORCE:g} s: {words}", "its log is in logs/ of the app"
+                    f"{app}: {otherwise} within {IN_FORCE:g} s: {words}",
+                    # Each Envoy takes an inotify instance a thread, and Linux gives a user 128 unless told otherwise.
+                    f"its log: {self._place(app) / 'logs'}; with dozens of apps, raise fs.inotify.max_user_instances",
                 )
             time.sleep(POLL)
 
