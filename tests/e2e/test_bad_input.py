@@ -125,8 +125,8 @@ def test_a_target_that_does_not_exist(headway: Headway, repo: Repo) -> None:
     assert "no platform is called 'mainframe'" in headway.release(repo.path, code=1)["reason"]
 
 
-def test_a_full_disk(headway: Headway, repo: Repo) -> None:
-    """An install step that fills the disk it has: nothing is deployed, and the reason says so."""
+def test_an_install_that_may_write_no_more(headway: Headway, repo: Repo) -> None:
+    """A file-size limit stands in for a disk that is full: the build fails, and nothing is deployed."""
     text = (repo.path / "headway.yaml").read_text() + "build: {install: 'ulimit -f 1; yes > big'}\n"
     repo.commit("big", {"headway.yaml": text})
     told = headway.release(repo.path, code=1)
