@@ -1,7 +1,8 @@
 """How long users see the bad revision after the verdict: `python bench/rollback.py`.
 
-Baseline in the same run: one bare switch of the route between two warm revisions. Both under the same load. The plan is
-walked by the executor itself: what Prefect takes to start the rollback's flow run comes on top and is not in the figure.
+Baseline in the same run: one bare switch of the route between two warm revisions. Both under the same load. The plan
+is walked by the executor itself: what Prefect takes to start the rollback's flow run comes on top and is not in the
+figure.
 """
 
 from __future__ import annotations
