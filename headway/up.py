@@ -160,7 +160,10 @@ def _services(
     # The server must not mistake itself for its own client.
     alone = {name: value for name, value in environment.items() if name != "PREFECT_API_URL"}
     commands = {
-        "server": [python, "-m", "prefect", "server", "start", "--host", host, "--port", str(prefect_port)],
+        "server": [
+            *(python, "-m", "uvicorn", "--factory", "headway.server:app"),
+            *("--host", host, "--port", str(prefect_port)),
+        ],
         "warm": [python, warm, "serve", environment["HEADWAY_WARM"], *modules],
         "worker": [python, "-m", "prefect", "worker", "start", "--pool", "headway", "--name", f"headway-{os.getpid()}"],
         "web": [python, "-m", "uvicorn", "headway.web:app", "--host", host, "--port", str(web_port)],

@@ -1,8 +1,8 @@
 """Envoy's configuration as data, and its figures read back. Pure; filesystem xDS, as JSON.
 
-One cluster a revision. What the defaults would do and these settings do not: notice a late backend after 60 s, hold
-back updates for a second, retry three requests at once at most, forget a host's requests in flight with the host, send
-traffic to instances known to be unhealthy when most are.
+One cluster a revision. What the defaults would do and these settings do not: notice a late backend after 60 s (here
+0.2 s, a rollout waits for it), hold back updates for a second, retry three requests at once at most, forget a host's
+requests in flight with the host, send traffic to instances known to be unhealthy when most are.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ def cluster(directory: Path, revision: str, health_path: str) -> dict[str, Any]:
             {
                 "timeout": "1s",
                 "interval": "1s",
-                "no_traffic_interval": "1s",
+                "unhealthy_interval": "0.2s",
+                "no_traffic_interval": "0.2s",
                 "no_traffic_healthy_interval": "1s",
                 "unhealthy_threshold": 2,
                 "healthy_threshold": 1,
