@@ -1,27 +1,25 @@
 """What Headway adds to the commands themselves: `python bench/overhead.py`.
 
 Eight no-op checks, four side by side and then four in a row: (a) `headway release` from the shell, (b) a run from the
-moment the worker has accepted it. Beside them, in the same run: the same DAG as bare Prefect tasks in a script.
+moment the worker has accepted it. Beside them, in the same run: the same DAG as bare Prefect tasks in a script, and as
+a GitHub workflow run by act without containers.
 """
 
 from __future__ import annotations
 
-import os
 import platform
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from datetime import datetime
 from pathlib import Path
 
 import httpx
+from service import Service, repository, running
 
 ROUNDS = 5
-HEADWAY = str(Path(sys.executable).with_name("headway"))
-PORTS = ("4379", "4279")
-API = f"http://127.0.0.1:{PORTS[1]}/api"
+ACT = str(Path(sys.executable).with_name("act"))
 SETTINGS = """
 app: noop
 checks:
@@ -54,42 +52,48 @@ asyncio.run(pipeline())
 """
 
 
+WORKFLOW = """
+on: push
+jobs:
+""" + "".join(
+    f"  {name}:\n    runs-on: ubuntu-latest\n    needs: [{needs}]\n    steps: [{{run: 'true'}}]\n"
+    for name, needs in zip("abcdefgh", ("", "", "", "", "a, b, c, d", "e", "f", "g"), strict=True)
+)
+
+
 def main() -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        place = Path(directory)
-        environment = {**os.environ, "HEADWAY_HOME": str(place / "home"), "NO_COLOR": "1"}
-        repo = repository(place / "repo")
-        (place / "bare.py").write_text(BARE)
-        with (place / "up.log").open("w") as log:
-            up = subprocess.Popen(
-                [HEADWAY, "up", "--port", PORTS[0], "--prefect-port", PORTS[1]], env=environment, stdout=log, stderr=log
-            )
-        try:
-            await_up(up, place / "up.log")
-            report(environment, repo, place / "bare.py")
-        finally:
-            up.send_signal(2)
-            up.wait(90)
+    with running() as service:
+        files = {"headway.yaml": SETTINGS, ".github/workflows/noop.yaml": WORKFLOW, "bare.py": BARE}
+        report(service, repository(service.place / "noop", files))
 
 
-def report(environment: dict[str, str], repo: Path, bare: Path) -> None:
-    shell, warm, script = [], [], []
-    server = environment | {"PREFECT_API_URL": API}
+def report(service: Service, repo: Path) -> None:
+    rows: dict[str, list[float]] = {
+        "bare Prefect script": [],
+        "(a) headway release": [],
+        "(b) accepted run": [],
+        "act, self-hosted": [],
+    }
+    server = service.environment | {"PREFECT_API_URL": service.api}
+    # act keeps its cache and its containers' work in these; with nobody's settings it asks a question at first.
+    act = service.environment | {"XDG_CACHE_HOME": str(service.place / "act"), "HOME": str(service.place)}
     for _ in range(ROUNDS):
-        shell.append(seconds([HEADWAY, "release", str(repo)], environment))
-        warm.append(accepted_to_end())
-        script.append(seconds([sys.executable, str(bare)], server))
+        rows["(a) headway release"].append(seconds([service.headway, "release", str(repo)], service.environment))
+        rows["(b) accepted run"].append(accepted_to_end(service.api))
+        rows["bare Prefect script"].append(seconds([sys.executable, str(repo / "bare.py")], server))
+        rows["act, self-hosted"].append(seconds([ACT, "-C", str(repo), "-P", "ubuntu-latest=-self-hosted"], act))
+    base = statistics.median(rows["bare Prefect script"])
     print(f"{platform.platform()}, Python {platform.python_version()}, {ROUNDS} rounds; median (worst) in s")
-    for name, figures in (("bare Prefect script", script), ("(a) headway release", shell), ("(b) accepted run", warm)):
-        ratio = statistics.median(figures) / statistics.median(script)
-        print(f"{name:22} {statistics.median(figures):6.2f} ({max(figures):.2f})   ratio {ratio:.2f}")
+    for name, figures in rows.items():
+        middle = statistics.median(figures)
+        print(f"{name:22} {middle:6.2f} ({max(figures):.2f})   ratio {middle / base:.2f}")
     print("goals: (b) under 1.0 s; (a) within 0.5 s of the bare script")
 
 
-def accepted_to_end() -> float:
+def accepted_to_end(api: str) -> float:
     """From Pending, when the worker took it, to the end, of the newest run of the flow `release`."""
     asked = {"sort": "EXPECTED_START_TIME_DESC", "limit": 1, "flows": {"name": {"any_": ["release"]}}}
-    with httpx.Client(base_url=API, trust_env=False) as client:
+    with httpx.Client(base_url=api, trust_env=False) as client:
         run = client.post("/flow_runs/filter", json=asked).raise_for_status().json()[0]
         states = client.get("/flow_run_states/", params={"flow_run_id": run["id"]}).raise_for_status().json()
     times = {state["type"]: datetime.fromisoformat(state["timestamp"]) for state in states}
@@ -100,23 +104,6 @@ def seconds(command: list[str], environment: dict[str, str]) -> float:
     begun = time.monotonic()
     subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
     return time.monotonic() - begun
-
-
-def repository(path: Path) -> Path:
-    path.mkdir()
-    (path / "headway.yaml").write_text(SETTINGS)
-    who = ("-c", "user.name=bench", "-c", "user.email=bench@example.com")
-    for arguments in (("init", "-q", "-b", "main"), ("add", "-A"), (*who, "commit", "-q", "-m", "no-op")):
-        subprocess.run(["git", *arguments], cwd=path, check=True)
-    return path
-
-
-def await_up(up: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + 120
-    while "Ctrl-C" not in log.read_text():
-        if up.poll() is not None or time.monotonic() > end:
-            raise RuntimeError(log.read_text())
-        time.sleep(0.2)
 
 
 if __name__ == "__main__":

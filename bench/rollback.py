@@ -1,30 +1,45 @@
 """How long users see the bad revision after the verdict: `python bench/rollback.py`.
 
-Baseline in the same run: one bare switch of the route between two warm revisions. Both under the same load. The plan
-is walked by the executor itself: what Prefect takes to start the rollback's flow run comes on top and is not in the
-figure.
+Whole releases through `headway up`, under load: each bad version gets ready and its first share of the traffic, fails
+what one asks of it, and is judged. Measured from the verdict, as the ledger has it, to the bad revision's last answer.
+Baseline in the same run, under the same load: one bare switch of the target's route.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import platform
 import statistics
-import tempfile
+import subprocess
 import threading
 import time
-from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+from service import Service, commit, repository, running
 
-from blocks.targets.process import ProcessTarget
-from headway import strategies
-from headway.executor import Rollout, walk
+from headway import project
+from headway.ledger import Ledger
 from headway.load import Load
-from headway.model import Artifact, LaunchSpec, Measurements, Revision, Step, Traffic
+from headway.model import Traffic
+from headway.ports import Target
 
-ROUNDS = 7
+ROUNDS = 5
+RATE = 100.0  # requests a second
+SETTINGS = """
+app: shop
+run: exec python3 app.py
+environments:
+  production:
+    target: process/production
+    instances: 2
+    stop_grace: 1s
+    drain: 1s
+    strategy: {rolling: {analysis: {window: 20s, success_rate: ">= 99"}}}
+"""
 APP = """
 import http.server, json, os
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -32,7 +47,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     def do_GET(self):
         body = json.dumps({"version": os.environ["HEADWAY_VERSION"]}).encode()
-        self.send_response(200)
+        self.send_response(STATUS if self.path == "/buy" else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -42,97 +57,102 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler)
 """
 
 
-class Unwritten:
-    """A journal nobody reads."""
+@dataclass
+class Watcher:
+    """Asks as fast as it can, and remembers when each revision answered last (seconds since the epoch)."""
 
-    def started(self, index: int, step: Step) -> None: ...
+    url: str
+    last: dict[str, float] = field(default_factory=dict)
 
-    def measured(self, index: int, measurements: Measurements) -> None: ...
+    def __enter__(self) -> Watcher:
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+        self._thread.start()
+        return self
 
-    def finished(self, index: int, outcome: str, detail: str) -> None: ...
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(5)
+
+    def _ask(self) -> None:
+        with httpx.Client(base_url=self.url, trust_env=False) as client:
+            while not self._stop.is_set():
+                revision = client.get("/").headers.get("x-headway-revision", "")
+                self.last[revision] = time.time()
 
 
-class Watcher(threading.Thread):
-    """Asks as fast as it can, and remembers when the bad revision answered last."""
-
-    def __init__(self, url: str, bad: Revision) -> None:
-        super().__init__(daemon=True)
-        self.last_bad = 0.0
-        self._url, self._bad, self._stop_asking = url, bad, threading.Event()
-
-    def run(self) -> None:
-        with httpx.Client(base_url=self._url, trust_env=False) as client:
-            while not self._stop_asking.is_set():
-                if client.get("/").headers.get("x-headway-revision") == self._bad.id:
-                    self.last_bad = time.monotonic()
-
-    def stop(self) -> None:
-        self._stop_asking.set()
-        self.join(5)
+@dataclass
+class Figures:
+    bare: list[float] = field(default_factory=list)
+    back: list[float] = field(default_factory=list)
+    sent: int = 0
+    failed_after: int = 0
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        place = Path(directory)
-        (place / "app.py").write_text(APP)
-        artifact = Artifact(digest="sha256:" + "a" * 64, location=str(place), size=1)
-        spec = LaunchSpec(
-            environment="bench", artifact=artifact, run="exec python3 app.py", instances=2, stop_grace=1, drain=1
-        )
-        target = ProcessTarget(directory=place / "target")
-        try:
-            measure(target, spec)
-        finally:
-            target.destroy()
+    with running() as service:
+        os.environ |= {"HEADWAY_HOME": str(service.home), "PREFECT_API_URL": service.api}
+        repo = repository(service.place / "shop", {"headway.yaml": SETTINGS, "app.py": f"STATUS = 200\n{APP}"})
+        release(service, repo)
+        target = asyncio.run(project.load_target("process/production"))
+        figures = Figures()
+        with Ledger.open(f"sqlite:///{service.home / 'ledger.db'}") as ledger:
+            for number in range(ROUNDS):
+                commit(repo, {"app.py": f"STATUS = 500  # {number}\n{APP}"})
+                go_back(service, repo, target, ledger, figures)
+    ratio = statistics.median(figures.back) / statistics.median(figures.bare)
+    print(
+        f"{platform.platform()}, Python {platform.python_version()}, {ROUNDS} releases, 2 instances, {RATE:g} requests/s"
+    )
+    for name, seconds in (("bare switch of the route", figures.bare), ("verdict to all on the old", figures.back)):
+        print(f"{name:28} median {statistics.median(seconds):.3f} s   worst {max(seconds):.3f} s")
+    print(f"ratio {ratio:.2f}; requests sent {figures.sent}, failed on the old revision {figures.failed_after}")
+    print("goal: under 1 s, 0 failed")
 
 
-def measure(target: ProcessTarget, spec: LaunchSpec) -> None:
-    old, bad = spec.revision("shop", "1" * 40), spec.revision("shop", "2" * 40)
-    bare, back = [], []
-    failed = sent = 0
-    for _ in range(ROUNDS):
-        for revision in (old, bad):
-            launch(target, revision, spec)
-        target.route("shop", Traffic.all_to(bad))
-        url = target.observe("shop").url
-        assert url is not None
-        with Load(url, rate=100) as load:
-            bare.append(until_old(url, bad, lambda: target.route("shop", Traffic.all_to(old))))
-            target.route("shop", Traffic.all_to(bad))
-            back.append(until_old(url, bad, lambda: roll_back(target, spec, old, bad)))
-        failed, sent = failed + load.failed, sent + load.sent
-    ratio = statistics.median(back) / statistics.median(bare)
-    print(f"{platform.platform()}, Python {platform.python_version()}, {ROUNDS} rounds, 2 instances, under load")
-    print(f"bare switch of the route     median {statistics.median(bare):.3f} s   worst {max(bare):.3f} s")
-    print(f"verdict to all on the old    median {statistics.median(back):.3f} s   worst {max(back):.3f} s")
-    print(f"ratio {ratio:.2f}; requests sent {sent}, failed {failed}; goal: under 1 s, 0 failed")
+def go_back(service: Service, repo: Path, target: Target, ledger: Ledger, figures: Figures) -> None:
+    url = target.observe("shop").url
+    assert url is not None
+    with Watcher(url) as watcher, Load(url, paths=("/", "/", "/buy"), rate=RATE) as load:
+        told = release(service, repo)
+        assert told["state"] == "rolled_back", told
+        time.sleep(0.3)
+    there, back = ledger.rollouts_of(told["id"])
+    verdict = next(step.finished_at for step in ledger.steps(there.id) if step.outcome == "failed")
+    assert verdict is not None
+    figures.back.append(max(0.0, watcher.last[there.plan.new] - verdict.timestamp()))
+    figures.sent += load.sent
+    figures.failed_after += sum(1 for failure in load.failures if failure != "/buy: 500")
+    lock = ledger.acquire("shop", "production", holder="bench", revision=back.plan.new, lease=60)
+    assert lock is not None
+    target.claim("shop", lock.token)
+    figures.bare.append(bare_switch(target, url, back.plan.new))
+    ledger.release_lock(lock)
 
 
-def launch(target: ProcessTarget, revision: Revision, spec: LaunchSpec) -> None:
-    target.launch(revision, spec)
-    end = time.monotonic() + 30
-    while target.ready(revision).ready < spec.instances:
-        if time.monotonic() > end:
-            raise TimeoutError(f"{revision} is not ready")
-        time.sleep(0.05)
+def bare_switch(target: Target, url: str, live: str) -> float:
+    """From nothing to the live revision and its first answer: what one change of the route takes."""
+    with Load(url, rate=RATE), httpx.Client(base_url=url, trust_env=False) as client:
+        target.route("shop", Traffic())
+        begun = time.monotonic()
+        target.route("shop", Traffic.all_to(live))
+        while client.get("/").is_error:
+            if time.monotonic() - begun > 10:
+                raise TimeoutError("the route is not in force")
+        return time.monotonic() - begun
 
 
-def until_old(url: str, bad: Revision, act: Callable[[], None]) -> float:
-    """Seconds from now until the bad revision answered for the last time."""
-    watcher = Watcher(url, bad)
-    watcher.start()
-    time.sleep(0.3)
-    begun = time.monotonic()
-    act()
-    time.sleep(0.3)
-    watcher.stop()
-    return max(0.0, watcher.last_bad - begun)
-
-
-def roll_back(target: ProcessTarget, spec: LaunchSpec, old: Revision, bad: Revision) -> None:
-    plan = strategies.rollback(target.observe("shop"), old.id, instances=2, startup=30, drain=spec.drain)
-    specs = {revision.id: (revision, spec) for revision in (old, bad)}
-    asyncio.run(walk(Rollout("shop", plan, target, specs, Unwritten(), lambda _: None)))
+def release(service: Service, repo: Path) -> dict[str, str]:
+    asked = subprocess.run(
+        [service.headway, "release", str(repo), "--json"],
+        env=service.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    told: dict[str, str] = json.loads(asked.stdout)
+    return told
 
 
 if __name__ == "__main__":

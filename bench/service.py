@@ -1,0 +1,78 @@
+"""A `headway up` of the benchmark's own, and repositories to release with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from headway.supervision import Supervisor
+
+PORTS = ("4379", "4279")
+START = 120.0  # seconds
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service, and the environment in which `headway` finds it."""
+
+    place: Path
+    environment: dict[str, str]
+    api: str = f"http://127.0.0.1:{PORTS[1]}/api"
+    headway: str = str(Path(sys.executable).with_name("headway"))
+
+    @property
+    def home(self) -> Path:
+        return self.place / "home"
+
+
+@contextmanager
+def running() -> Iterator[Service]:
+    """Start it in a directory of its own; everything is gone afterwards. Raises RuntimeError when it does not start."""
+    with tempfile.TemporaryDirectory() as directory:
+        place = Path(directory)
+        service = Service(place, {**os.environ, "HEADWAY_HOME": str(place / "home"), "NO_COLOR": "1"})
+        log = place / "up.log"
+        with log.open("w") as output:
+            up = subprocess.Popen(
+                [service.headway, "up", "--port", PORTS[0], "--prefect-port", PORTS[1]],
+                env=service.environment,
+                stdout=output,
+                stderr=output,
+            )
+        try:
+            end = time.monotonic() + START
+            while "Ctrl-C" not in log.read_text():
+                if up.poll() is not None or time.monotonic() > end:
+                    raise RuntimeError(log.read_text())
+                time.sleep(0.2)
+            yield service
+        finally:
+            up.send_signal(signal.SIGINT)
+            up.wait(90)
+            for target in (place / "home" / "targets").glob("*"):
+                Supervisor(target).shut_down()
+
+
+def repository(path: Path, files: dict[str, str]) -> Path:
+    """A git repository with one commit."""
+    path.mkdir()
+    subprocess.run(["git", "init", "-q", "-b", "main"], cwd=path, check=True)
+    commit(path, files)
+    return path
+
+
+def commit(path: Path, files: dict[str, str]) -> None:
+    for name, content in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text(content)
+    who = ("-c", "user.name=bench", "-c", "user.email=bench@example.com")
+    for arguments in (("add", "-A"), (*who, "commit", "-q", "-m", "change")):
+        subprocess.run(["git", *arguments], cwd=path, check=True)
