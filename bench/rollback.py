@@ -101,9 +101,7 @@ def main() -> None:
                 commit(repo, {"app.py": f"STATUS = 500  # {number}\n{APP}"})
                 go_back(service, repo, target, ledger, figures)
     ratio = statistics.median(figures.back) / statistics.median(figures.bare)
-    print(
-        f"{platform.platform()}, Python {platform.python_version()}, {ROUNDS} releases, 2 instances, {RATE:g} requests/s"
-    )
+    print(f"{platform.platform()}, Python {platform.python_version()}, {ROUNDS} releases under {RATE:g} requests/s")
     for name, seconds in (("bare switch of the route", figures.bare), ("verdict to all on the old", figures.back)):
         print(f"{name:28} median {statistics.median(seconds):.3f} s   worst {max(seconds):.3f} s")
     print(f"ratio {ratio:.2f}; requests sent {figures.sent}, failed on the old revision {figures.failed_after}")

@@ -36,7 +36,8 @@ async def resolve(spec: LaunchSpec) -> LaunchSpec:
             f"environments/{spec.environment}/env: {'; '.join(missing)}",
             "make a Secret block in the Prefect UI under Blocks, or set the variable where the worker runs",
         )
-    return spec.model_copy(update={"env": values})
+    secret = tuple(variable for variable, value in spec.env.items() if isinstance(value, SecretRef))
+    return spec.model_copy(update={"env": values, "secrets": secret})
 
 
 async def _look_up(name: str) -> str | None:

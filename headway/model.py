@@ -100,6 +100,7 @@ class LaunchSpec(Frozen):
     run: str = Field(description="shell command; gets PORT and, as HEADWAY_*, who it is")
     instances: int = Field(default=1, ge=1)
     env: dict[str, str | SecretRef] = Field(default_factory=dict)
+    secrets: tuple[str, ...] = Field(default=(), description="variables of `env` that were a SecretRef, now resolved")
     health: Health = Health()
     port: int | None = Field(default=None, description="public port of the proxy; None: the target keeps one per app")
     stop_grace: float = Field(default=10.0, description="seconds between SIGTERM and SIGKILL")

@@ -1,8 +1,8 @@
 """Processes that outlive whoever started them: one supervisord a directory, talked to over a Unix socket.
 
 Supervisor restarts what dies (at once when it had been up, with growing pauses when it had not, and not at all after
-a few tries), keeps the logs and rotates them. Should supervisord itself be killed, the next `ensure` ends what it left
-behind and starts everything anew from its configuration: seconds without service, and no process that nobody watches.
+a few tries). Each program runs below a launcher, which keeps its log and lives on when supervisord itself is killed:
+the next `ensure` starts another supervisord, whose launchers stand in for those that are there.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,10 +19,12 @@ from typing import Any
 from xmlrpc.client import Fault, ServerProxy
 
 import psutil
+from pydantic import Field
 from supervisor.xmlrpc import SupervisorTransport
 
+from headway import launcher
 from headway.errors import TargetError
-from headway.files import locked
+from headway.files import locked, write_json
 from headway.model import Frozen
 
 __all__ = ["Program", "Supervisor"]
@@ -34,10 +37,17 @@ BAD_NAME, NOT_RUNNING, ALREADY_ADDED = 10, 70, 90  # fault codes of Supervisor's
 
 
 class Program(Frozen):
-    """What Supervisor runs and restarts. `grace` in seconds, between SIGTERM and SIGKILL to the whole process group."""
+    """A shell command that Supervisor runs and restarts.
+
+    `grace` in seconds, between SIGTERM and SIGKILL to the whole process group; `secrets` are the variables of `env`
+    whose values are masked in the log.
+    """
 
     name: str
     command: str
+    cwd: str = "/"
+    env: dict[str, str] = Field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
     log: str
     grace: float = 10.0
 
@@ -59,7 +69,6 @@ class Supervisor:
         with locked(self.home / "supervisor.lock"):
             if self.running:
                 return
-            self._end_orphans()
             configuration = self.home / "supervisord.conf"
             configuration.write_text(self._configuration())
             configuration.chmod(0o600)
@@ -94,7 +103,8 @@ class Supervisor:
         """Have it running; one that had been given up on is started again."""
         self.ensure()
         with locked(self.home / "supervisor.lock"):
-            (self._programs / f"{program.name}.ini").write_text(_ini(program))
+            write_json(self._what(program.name), program.model_dump(mode="json"))
+            (self._programs / f"{program.name}.ini").write_text(_ini(program, self._what(program.name)))
             self._rpc.reloadConfig()
             try:
                 self._rpc.addProcessGroup(program.name)
@@ -111,8 +121,11 @@ class Supervisor:
             self._quietly(self._rpc.stopProcess, name, False)
         self._await_stopped(set(names))
         for name in names:
+            if group := launcher.running(str(self._what(name))):
+                _signal(lambda group=group: os.killpg(group, signal.SIGKILL))  # it was stood in for, and took too long
             with locked(self.home / "supervisor.lock"):
-                (self._programs / f"{name}.ini").unlink(missing_ok=True)
+                for file in self._programs.glob(f"{name}.*"):
+                    file.unlink()
                 self._quietly(self._rpc.removeProcessGroup, name)
                 self._rpc.reloadConfig()
 
@@ -138,6 +151,9 @@ class Supervisor:
             with contextlib.suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):  # what is left is ended below
                 psutil.Process(pid).wait(60)
         self._end_orphans()
+
+    def _what(self, name: str) -> Path:
+        return self._programs / f"{name}.json"
 
     def _end_orphans(self) -> None:
         orphans = [process for process in psutil.process_iter() if _mark(process) == str(self.home)]
@@ -183,9 +199,10 @@ files={self._programs}/*.ini
 """
 
 
-def _ini(program: Program) -> str:
+def _ini(program: Program, what: Path) -> str:
+    command = f'{sys.executable} -I -S {launcher.__file__} "{what}"'
     return f"""[program:{program.name}]
-command={program.command.replace("%", "%%")}
+command={command.replace("%", "%%")}
 autostart=true
 autorestart=true
 startsecs=1
@@ -195,9 +212,7 @@ stopwaitsecs={max(1, round(program.grace))}
 stopasgroup=true
 killasgroup=true
 redirect_stderr=true
-stdout_logfile={program.log.replace("%", "%%")}
-stdout_logfile_maxbytes=10MB
-stdout_logfile_backups=3
+stdout_logfile=NONE
 """
 
 

