@@ -21,7 +21,7 @@ from pydantic import Field
 
 from headway import settings
 from headway import source as git
-from headway.errors import EnvironmentLocked, Expired, HeadwayError, LockLost, Rejected, Superseded
+from headway.errors import EnvironmentLocked, Expired, HeadwayError, LockLost, Rejected, SourceError, Superseded
 from headway.ledger import ApprovalRecord, Lock, ReleaseRecord
 from headway.model import LaunchSpec, Source
 from headway.summary import evidence_markdown
@@ -50,7 +50,7 @@ async def request_approval(
     """Enter in the ledger what is to be approved: this digest with this configuration, on this evidence."""
     live = ledger().live(release.app, spec.environment)
     before = ledger().revision(release.app, live, environment=spec.environment)[0].sha if live else None
-    commits = await asyncio.to_thread(git.commits_between, Path(source.workspace), before, source.sha)
+    commits = await asyncio.to_thread(_commits, source, before)
     return ledger().request_approval(
         release.id,
         spec.environment,
@@ -62,13 +62,22 @@ async def request_approval(
             "digest": spec.artifact.digest,
             "configuration": spec.configuration_hash(),
             "live": live,
-            "commits": [f"{sha[:7]} {subject} ({author})" for sha, author, subject in commits],
+            "commits": commits,
             "stages": [f"{stage.name}: {stage.state} {stage.detail}".strip() for stage in ledger().stages(release.id)],
         },
         expires_at=datetime.now(UTC) + timedelta(seconds=rule.expires),
         by=list(rule.by),
         not_author=rule.not_author,
     )
+
+
+def _commits(source: Source, before: str | None) -> list[str]:
+    """What the release brings; a history that was rewritten meanwhile is said, and is no reason not to ask."""
+    try:
+        commits = git.commits_between(Path(source.workspace), before, source.sha)
+    except SourceError as rewritten:
+        return [rewritten.what]
+    return [f"{sha[:7]} {subject} ({author})" for sha, author, subject in commits]
 
 
 async def approval(

@@ -7,6 +7,7 @@ import asyncio
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from blocks.secrets import resolve
 from headway import project, smoke
 from headway.errors import SmokeFailed
 from headway.ledger import ReleaseRecord
@@ -29,6 +30,14 @@ async def smoke_test(
             raise SmokeFailed(
                 f"{spec.environment}: {revision.app} has no address on {spec.target}", "was it rolled out?"
             )
-        report = await smoke.run(url, probes, revision, environment=spec.environment, on_line=get_run_logger().info)
+        resolved = await resolve(spec)
+        report = await smoke.run(
+            url,
+            probes,
+            revision,
+            environment=spec.environment,
+            on_line=get_run_logger().info,
+            secrets=[str(resolved.env[name]) for name in resolved.secrets],
+        )
         going_on.detail = f"{report.probes} probes"
         return report

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-from prefect import State, task
+from prefect import State, get_run_logger, task
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import TerminationSignal
@@ -15,9 +15,10 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
 from headway.errors import Expired, HeadwayError, Rejected, Superseded
-from headway.home import ledger_url
+from headway.home import home, ledger_url
 from headway.ledger import Ledger, ReleaseRecord, ReleaseState, StageState
 from headway.model import LaunchSpec, Revision, Source
+from headway.retention import prune
 from headway.settings import Settings
 from headway.summary import release_markdown
 
@@ -121,7 +122,17 @@ async def close_release(release: ReleaseRecord, error: BaseException | None = No
         markdown=release_markdown(closed, ledger().stages(closed.id)),
         description=closed.name,
     )
+    await asyncio.to_thread(_tidy)
     return closed
+
+
+def _tidy() -> None:
+    """Disk that cannot be freed now is freed after the next release; this one has ended as it has."""
+    try:
+        for gone in prune(home(), ledger()):
+            get_run_logger().info("removed: %s", gone)
+    except OSError as error:
+        get_run_logger().warning("old workspaces and bundles could not be removed: %s", error)
 
 
 def run_state(closed: ReleaseRecord, error: BaseException) -> State[ReleaseRecord]:

@@ -19,6 +19,7 @@ from headway.ledger import Ledger, ReleaseRecord, StageRecord
 __all__ = ["decide", "release", "roll_back"]
 
 POLL = 0.1  # seconds; a read of the ledger takes a millisecond
+NO_WORKER = 15.0  # seconds
 ASK = 10  # every so many polls the server is asked, for runs that die before they have a release
 MARKS = {"running": "…", "waiting": "?", "passed": "✓", "cached": "✓", "skipped": "-", "failed": "✗", "cancelled": "✗"}
 
@@ -75,7 +76,9 @@ def roll_back(app: str, environment: str, to: str | None, reason: str, by: str) 
             "rollback/main",
             {"app": app, "environment": environment, "to": to, "reason": reason, "by": by or _me(Path())},
         )
+        waited = _Waited(control, run_id)
         while not (run := control.flow_run(run_id)).final:
+            waited.look(run)
             time.sleep(POLL)
         live = ledger.live(app, environment)
         if run.type != "COMPLETED":
@@ -85,8 +88,22 @@ def roll_back(app: str, environment: str, to: str | None, reason: str, by: str) 
         return 0
 
 
+class _Waited:
+    """Says so, once, when no worker takes a run."""
+
+    def __init__(self, control: Control, run_id: str) -> None:
+        self._url = control.run_url(run_id)
+        self._due = time.monotonic() + NO_WORKER
+
+    def look(self, run: FlowRun) -> None:
+        if run.type == "SCHEDULED" and time.monotonic() > self._due:
+            output.say(f"no worker has taken it yet; is `headway up` running, or a worker elsewhere? {self._url}")
+            self._due = float("inf")
+
+
 def _follow(control: Control, ledger: Ledger, run_id: str) -> int:
     shown: dict[str, str] = {}
+    waited = _Waited(control, run_id)
     with _table() as table:
         for polls in range(10**9):
             found = ledger.release_of_run(run_id)
@@ -95,9 +112,12 @@ def _follow(control: Control, ledger: Ledger, run_id: str) -> int:
                 table.update(_rows(stages)) if table else _say_changes(stages, shown)
                 if found.state == "waiting" or not found.open:
                     break
-            if polls % ASK == 0 and (run := control.flow_run(run_id)).final:
-                found = ledger.release_of_run(run_id)
-                break
+            if polls % ASK == 0:
+                run = control.flow_run(run_id)
+                if run.final:
+                    found = ledger.release_of_run(run_id)
+                    break
+                waited.look(run)
             time.sleep(POLL)
     if found is None:
         raise _died(run, control)

@@ -304,22 +304,45 @@ class Ledger:
 
     def live(self, app: str, environment: str) -> str | None:
         """The revision that the last rollout left live, forwards or back."""
-        done = self._done(app, environment)
-        return done[-1] if done else None
+        done = self._done(app, environment, 1)
+        return (done[0].plan.new or None) if done else None
 
     def previous(self, app: str, environment: str) -> str | None:
-        """The revision that was live before the present one: where a rollback without a name goes."""
-        done = self._done(app, environment)
-        return next((revision for revision in reversed(done[:-1]) if revision and revision != done[-1]), None)
+        """The revision a rollback without a name goes to: what was live before the present one came.
+
+        Going back twice goes further back, not forth again to what was left; of the last 100 rollouts.
+        """
+        way: list[str] = []
+        for rollout in reversed(self._done(app, environment, 100)):
+            new = rollout.plan.new
+            if rollout.kind == "rollback" and new in way:
+                while way[-1] != new:
+                    way.pop()
+            elif not way or way[-1] != new:
+                way.append(new)
+        return next((revision for revision in reversed(way[:-1]) if revision and revision != way[-1]), None)
+
+    def digests_in_use(self, ways_back: int) -> set[str]:
+        """Artifacts of open releases, and of the last so many rollouts of every environment, the live one among
+        them.
+        """
+        digests = {release.digest for release in self.open_releases() if release.digest}
+        for app in self.apps():
+            for environment in self.environments(app):
+                for revision in {rollout.plan.new for rollout in self._done(app, environment, ways_back)} - {""}:
+                    digests.add(self.revision(app, revision, environment=environment)[0].digest)
+        return digests
 
     def environments(self, app: str) -> list[str]:
         asked = sa.select(t.rollouts.c.environment, sa.func.min(t.rollouts.c.started_at).label("first"))
         mine = asked.where(t.rollouts.c.app == app).group_by(t.rollouts.c.environment).order_by("first")
         return [row["environment"] for row in self._read(mine)]
 
-    def _done(self, app: str, environment: str) -> list[str | None]:
+    def _done(self, app: str, environment: str, last: int) -> list[RolloutRecord]:
+        """The newest first."""
         here = (t.rollouts.c.app == app, t.rollouts.c.environment == environment, t.rollouts.c.state == "done")
-        return [rollout.plan.new or None for rollout in self._rollouts(*here)]
+        newest = sa.select(t.rollouts).where(*here).order_by(t.rollouts.c.sequence.desc()).limit(last)
+        return [_record(RolloutRecord, row) for row in self._read(newest)]
 
     def _rollouts(self, *wanted: sa.ColumnElement[bool]) -> list[RolloutRecord]:
         asked = sa.select(t.rollouts).where(*wanted).order_by(t.rollouts.c.started_at, t.rollouts.c.sequence)

@@ -21,7 +21,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 
 from headway.errors import HeadwayError, LockLost, NotFound, ServiceUnavailable, UsageError
-from headway.ledger import Ledger, ReleaseRecord
+from headway.ledger import Ledger, ReleaseRecord, RolloutKind
 from headway.ledger.database import MIGRATIONS
 from headway.ledger.schema import REVISION, metadata
 from headway.model import (
@@ -56,11 +56,18 @@ def plan(new: str, old: str | None = None) -> Plan:
     return Plan(strategy="rolling", new=new, old=old, steps=(Launch(revision=new, instances=1), Promote(revision=new)))
 
 
-def rolled_out(ledger: Ledger, new: str, old: str | None = None, *, release: ReleaseRecord | None = None) -> None:
+def rolled_out(
+    ledger: Ledger,
+    new: str,
+    old: str | None = None,
+    *,
+    release: ReleaseRecord | None = None,
+    kind: RolloutKind = "release",
+) -> None:
     lock = ledger.acquire("shop", "staging", holder="x", revision=new, lease=30)
     assert lock is not None
     done = ledger.start_rollout(
-        release.id if release else None, "shop", "staging", plan(new, old), kind="release", reason="", token=lock.token
+        release.id if release else None, "shop", "staging", plan(new, old), kind=kind, reason="", token=lock.token
     )
     ledger.finish_rollout(done.id, "done")
     ledger.release_lock(lock)
@@ -142,6 +149,36 @@ def test_live_and_previous_follow_the_rollouts(ledger: Ledger) -> None:
     rolled_out(ledger, "")
     assert ledger.live("shop", "staging") is None
     assert ledger.environments("shop") == ["staging"]
+
+
+def test_going_back_twice_goes_further_back(ledger: Ledger) -> None:
+    for new, old in (("r1", None), ("r2", "r1"), ("r3", "r2")):
+        rolled_out(ledger, new, old)
+    rolled_out(ledger, "r2", "r3", kind="rollback")
+    assert ledger.previous("shop", "staging") == "r1"
+    rolled_out(ledger, "r1", "r2", kind="rollback")
+    assert ledger.previous("shop", "staging") is None
+    rolled_out(ledger, "r4", "r1")
+    assert ledger.previous("shop", "staging") == "r1"
+    rolled_out(ledger, "r9", "r4", kind="rollback")  # to one that is not on the way
+    assert ledger.previous("shop", "staging") == "r4"
+
+
+def test_digests_in_use_are_those_of_the_last_rollouts_and_of_open_releases(ledger: Ledger) -> None:
+    ended = ledger.start_release("shop", "/repo", "main", flow_run_id="before", requested_by="ann")
+    ledger.finish_release(ended.id, "succeeded", "")
+    revisions = []
+    for number in range(3):
+        artifact = SPEC.artifact.model_copy(update={"digest": "sha256:" + str(number) * 64})
+        revisions.append(SPEC.model_copy(update={"artifact": artifact}).revision("shop", SHA))
+    for revision in revisions:
+        ledger.save_revision(revision, SPEC)
+        rolled_out(ledger, revision.id, None)
+    assert ledger.digests_in_use(1) == {revisions[-1].digest}
+    going = ledger.start_release("shop", "/repo", "main", flow_run_id="run", requested_by="ann")
+    ledger.update_release(going.id, digest="sha256:" + "b" * 64)
+    assert ledger.digests_in_use(0) == {"sha256:" + "b" * 64}
+    assert ledger.digests_in_use(3) == {"sha256:" + "b" * 64} | {revision.digest for revision in revisions}
 
 
 def test_the_journal_is_only_written_by_the_holder(ledger: Ledger) -> None:
