@@ -3,7 +3,8 @@
 A worker starts a flow run with a command; a fresh interpreter spends seconds there importing Prefect and the flows.
 Here that command is a small client (`python warm.py run SOCKET`, standard library only, about 20 ms): it hands its
 environment, working directory and output to a server that has imported everything already and forks. The client then
-stands for the run: it passes signals on and exits as the run does, and when it is killed the run is killed with it.
+stands for the run: it passes signals on and exits as the run does. A client that is killed, which is all that a worker
+does when it is stopped, has its run terminated: it has GRACE to bring back what it began to change, and is killed then.
 Without a server the client becomes the ordinary, slower command, and says so.
 
 Linux only: it rests on pidfd_open (5.3), fork and passing file descriptors over a Unix socket.
@@ -22,11 +23,13 @@ import signal
 import socket
 import struct
 import sys
+import time
 from typing import NoReturn
 
 ENGINE = "prefect.engine"
 HEADER = struct.Struct("!I")
 STATUS = struct.Struct("!i")
+GRACE = 30.0  # seconds between SIGTERM and SIGKILL, as long as Prefect's worker gives a run that is cancelled
 
 
 def run(path: str) -> NoReturn:
@@ -54,11 +57,55 @@ def run(path: str) -> NoReturn:
     sys.exit(status)
 
 
+class _Run:
+    """A forked flow run, leader of a process group, and the client that stands for it."""
+
+    def __init__(self, pid: int, client: socket.socket) -> None:
+        self.pid = pid
+        self.client = client
+        self.end = os.pidfd_open(pid)
+        self.deadline = float("inf")
+
+    def pass_on(self) -> bool:
+        """Signals that the client received go to the run; False when the client is gone."""
+        try:
+            signals = self.client.recv(64)
+        except ConnectionError:
+            signals = b""
+        for number in signals:
+            self.send(number)
+        return bool(signals)
+
+    def send(self, number: int) -> None:
+        """A run that is told to end has GRACE for it."""
+        if number == signal.SIGTERM:
+            self.deadline = min(self.deadline, time.monotonic() + GRACE)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Tell the run to end, unless it has been told."""
+        if self.deadline == float("inf"):
+            self.send(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """The whole group."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def reap(self) -> None:
+        """Tell the client how the run ended."""
+        _, status = os.waitpid(self.pid, 0)
+        with contextlib.suppress(OSError):
+            self.client.sendall(STATUS.pack(os.waitstatus_to_exitcode(status)))
+        os.close(self.end)
+        self.client.close()
+
+
 def serve(path: str, modules: list[str]) -> None:
     """Import `modules`, then fork a flow run for every client of the Unix socket `path`, until SIGTERM or SIGINT.
 
-    Single-threaded, as forking demands. Every run leads a process group of its own, which is killed when its client
-    goes.
+    Runs that are going on then are terminated and waited for. Single-threaded, as forking demands.
     """
     for module in modules:
         importlib.import_module(module)
@@ -74,54 +121,43 @@ def serve(path: str, modules: list[str]) -> None:
     selector = selectors.DefaultSelector()
     selector.register(listener, selectors.EVENT_READ)
     selector.register(stop, selectors.EVENT_READ)
-    runs: dict[int, tuple[int, socket.socket]] = {}  # pidfd or client's descriptor -> (pid, client)
+    runs: list[_Run] = []
+    stopping = False
     print(f"warm: {path}", flush=True)
-    while True:
-        for key, _ in selector.select():
+    while runs or not stopping:
+        due = min((run.deadline for run in runs), default=float("inf")) - time.monotonic()
+        for key, _ in selector.select(None if due == float("inf") else max(0.0, due)):
+            run = key.data
             if key.fileobj is stop:
-                for going_on, _client in runs.values():
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(going_on, signal.SIGTERM)
-                os.unlink(path)
-                return
-            if key.fileobj is listener:
+                stop.recv(64)
+                if not stopping:
+                    stopping = True
+                    selector.unregister(listener)
+                    os.unlink(path)
+                for run in runs:
+                    run.terminate()
+            elif key.fileobj is listener:
                 client, _ = listener.accept()
                 started = _fork_run(client, [listener, stop, stopper])
                 if started is None:
                     client.close()
                     continue
-                for descriptor in (os.pidfd_open(started), client.fileno()):
-                    runs[descriptor] = (started, client)
-                    selector.register(descriptor, selectors.EVENT_READ)
-            elif key.fd in runs:
-                pid, client = runs[key.fd]
-                if key.fd == client.fileno():
-                    _pass_on(pid, client, selector)
-                else:
-                    _, status = os.waitpid(pid, 0)
-                    with contextlib.suppress(OSError):
-                        client.sendall(STATUS.pack(os.waitstatus_to_exitcode(status)))
-                    for descriptor in (key.fd, client.fileno()):
-                        del runs[descriptor]
-                        with contextlib.suppress(KeyError):
-                            selector.unregister(descriptor)
-                    os.close(key.fd)
-                    client.close()
-
-
-def _pass_on(pid: int, client: socket.socket, selector: selectors.BaseSelector) -> None:
-    """Signals that the client received go to the run; a client that is gone takes the run's whole group with it."""
-    try:
-        signals = client.recv(64)
-    except ConnectionError:
-        signals = b""
-    with contextlib.suppress(ProcessLookupError):
-        if signals:
-            for number in signals:
-                os.kill(pid, number)
-        else:
-            selector.unregister(client.fileno())
-            os.killpg(pid, signal.SIGKILL)
+                run = _Run(started, client)
+                runs.append(run)
+                selector.register(run.end, selectors.EVENT_READ, run)
+                selector.register(client, selectors.EVENT_READ, run)
+            elif key.fd == run.end:
+                selector.unregister(run.end)
+                with contextlib.suppress(KeyError):
+                    selector.unregister(run.client)
+                run.reap()
+                runs.remove(run)
+            elif run in runs and not run.pass_on():
+                selector.unregister(run.client)
+                run.terminate()
+        for run in runs:
+            if time.monotonic() >= run.deadline:
+                run.kill()
 
 
 def _fork_run(client: socket.socket, ours: list[socket.socket]) -> int | None:

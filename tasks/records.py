@@ -35,6 +35,10 @@ __all__ = [
 ]
 
 
+# A run that is cancelled, and one whose process is told to end by whoever stops the worker.
+STOPPED = (asyncio.CancelledError, TerminationSignal, SystemExit, KeyboardInterrupt)
+
+
 @cache
 def ledger() -> Ledger:
     """This process's ledger, opened when it is first needed."""
@@ -56,7 +60,7 @@ def stage(release: ReleaseRecord, name: str) -> Iterator[Stage]:
     ledger().stage_started(release.id, name)
     try:
         yield going_on
-    except (asyncio.CancelledError, TerminationSignal):
+    except STOPPED:
         ledger().stage_finished(release.id, name, "cancelled", "")
         raise
     except BaseException as error:
@@ -152,8 +156,10 @@ def _ending(release: ReleaseRecord, error: BaseException | None) -> tuple[Releas
             state = "expired"
         case Superseded():
             state = "superseded"
-        case asyncio.CancelledError() | TerminationSignal():
-            state = "cancelled"
+        case asyncio.CancelledError():
+            return "cancelled", "cancelled"
+        case TerminationSignal() | SystemExit() | KeyboardInterrupt():
+            return "cancelled", "its process was told to end"
         case _:
             went_back = any(
                 rollout.kind == "rollback" and rollout.state == "done" for rollout in ledger().rollouts_of(release.id)

@@ -84,12 +84,22 @@ class ProcessTarget(Block, Target):
             return Observation(app=app, url=self._url(state), traffic=Traffic(), instances={})
         self._ensure_edge(app)
         _, traffic = self._routes(app)
-        instances: dict[str, tuple[Instance, ...]] = {}
-        for revision, ours in state["instances"].items():
-            running = self._probe(state, revision, ours)
-            if running:
-                instances[revision] = tuple(running)
-        return Observation(app=app, url=self._url(state), traffic=traffic, instances=instances)
+        healthy = self._healthy(app)
+        instances = {
+            revision: tuple(
+                Instance(
+                    name=name,
+                    address=f"{HOST}:{one['port']}",
+                    ready=(revision, one["port"]) in healthy,
+                    detail="" if (revision, one["port"]) in healthy else "Envoy sees it as unhealthy",
+                )
+                for name, one in ours.items()
+                if not one["draining"]
+            )
+            for revision, ours in state["instances"].items()
+        }
+        running = {revision: ours for revision, ours in instances.items() if ours}
+        return Observation(app=app, url=self._url(state), traffic=traffic, instances=running)
 
     def launch(self, revision: Revision, spec: LaunchSpec) -> None:
         secret = [name for name, value in spec.env.items() if isinstance(value, SecretRef)]
@@ -401,6 +411,15 @@ class ProcessTarget(Block, Target):
 
     def _hosts(self, app: str) -> list[dict[str, Any]]:
         return list(self._admin(app, "/clusters?format=json").get("cluster_statuses", []))
+
+    def _healthy(self, app: str) -> set[tuple[str, int]]:
+        """Revision and port of the instances that Envoy sends requests to. Known already: nobody hanging is asked."""
+        return {
+            (cluster["name"], _port(host))
+            for cluster in self._hosts(app)
+            for host in cluster.get("host_statuses", [])
+            if not host["health_status"].get("failed_active_health_check")
+        }
 
     def _draining(self, app: str, revision: str) -> set[int]:
         return {

@@ -10,9 +10,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from headway import trees
@@ -67,10 +69,10 @@ environments:
 class Headway:
     """The command line against the running service, and the service's own books."""
 
-    def __init__(self, home: Path, environment: dict[str, str]) -> None:
-        self.home = home
-        self.environment = environment
-        self.ledger = Ledger.open(f"sqlite:///{home / 'ledger.db'}")
+    def __init__(self, up: Up) -> None:
+        self.home = up.home
+        self.environment = up.environment
+        self.ledger = Ledger.open(up.environment.get("HEADWAY_LEDGER_URL", f"sqlite:///{up.home / 'ledger.db'}"))
 
     def run(
         self, *arguments: str | Path, code: int | None = 0, cwd: Path | None = None
@@ -139,42 +141,69 @@ class Repo:
         return self.commit(subject, {"app.py": f"def answer(path):\n{answer}\n{APP}"})
 
 
-@pytest.fixture(scope="session")
-def headway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Headway]:
-    home = tmp_path_factory.mktemp("headway")
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "HEADWAY_"))}
-    environment = {**ours, "HEADWAY_HOME": str(home), "NO_COLOR": "1"}
-    ports = _free_ports(2)
-    log = (home / "up.log").open("w")
-    up = subprocess.Popen(
-        [*HEADWAY, "up", "--port", str(ports[0]), "--prefect-port", str(ports[1])],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-    )
-    try:
+class Up:
+    """A `headway up` of a test's own, that can be stopped and started again."""
+
+    def __init__(self, home: Path, **environment: str) -> None:
+        ours = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "HEADWAY_"))}
+        self.home = home
+        self.environment = {**ours, "HEADWAY_HOME": str(home), "NO_COLOR": "1", **environment}
+        self.log = home / "up.log"
+        self._ports = _free_ports(2)
+
+    def start(self) -> None:
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [*HEADWAY, "up", "--port", str(self._ports[0]), "--prefect-port", str(self._ports[1])],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
         end = time.monotonic() + START
-        while "Ctrl-C" not in (home / "up.log").read_text():
-            assert up.poll() is None, (home / "up.log").read_text()
-            assert time.monotonic() < end, (home / "up.log").read_text()
+        while "Ctrl-C" not in self.log.read_text():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < end, self.log.read_text()
             time.sleep(0.2)
-        yield Headway(home, environment)
-    finally:
-        up.send_signal(signal.SIGINT)
-        up.wait(90)
-        for target in (home / "targets").glob("*"):
+
+    def stop(self, number: int = signal.SIGINT) -> int:
+        """Returns the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(90)
+
+    def child(self, words: str) -> psutil.Process:
+        """The service whose command line has these words."""
+        children = psutil.Process(self.process.pid).children()
+        return next(child for child in children if words in " ".join(child.cmdline()))
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        self.start()
+        try:
+            yield
+        finally:
+            self.stop()
+            self.end_targets()
+
+    def end_targets(self) -> None:
+        """Every Envoy takes inotify instances, of which a user has 128."""
+        for target in (self.home / "targets").glob("*"):
             Supervisor(target).shut_down()
-        log.close()
+            trees.remove(target)
 
 
-@pytest.fixture(autouse=True)
-def nothing_left_running(headway: Headway) -> Iterator[None]:
-    """What a test released is ended with it: every Envoy takes inotify instances, of which a user has 128."""
-    yield
-    for target in (headway.home / "targets").glob("*"):
-        Supervisor(target).shut_down()
-        trees.remove(target)
+@pytest.fixture(scope="session")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    service = Up(tmp_path_factory.mktemp("headway"))
+    with service.running():
+        yield service
+
+
+@pytest.fixture
+def headway(up: Up) -> Iterator[Headway]:
+    """What a test releases is ended with it."""
+    yield Headway(up)
+    up.end_targets()
 
 
 @pytest.fixture

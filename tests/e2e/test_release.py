@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import time
 from functools import partial
@@ -14,7 +13,7 @@ import psutil
 import pytest
 
 from headway.load import Load
-from tests.e2e.conftest import APP, GOOD, Headway, Repo
+from tests.e2e.conftest import APP, GOOD, Headway, Repo, Up
 
 pytestmark = pytest.mark.e2e
 
@@ -261,20 +260,21 @@ def test_cancelling_in_the_middle_brings_the_environment_back(headway: Headway, 
     headway.release(repo.path)
     good = repo.git("rev-parse", "HEAD")
     repo.behave(SLOW)
-    run_id = _start_and_wait_for_launch(headway, repo)
+    run_id = start_and_wait_for_launch(headway, repo)
     with headway.control() as control:
         control.cancel(run_id)
         headway.until(lambda: control.flow_run(run_id).final, 60)
     _is_back(headway, repo, run_id, good, "cancelled")
 
 
-def test_kill_9_in_the_middle_brings_the_environment_back(headway: Headway, repo: Repo) -> None:
+def test_kill_9_in_the_middle_brings_the_environment_back(headway: Headway, up: Up, repo: Repo) -> None:
     headway.release(repo.path)
     good = repo.git("rev-parse", "HEAD")
     repo.behave(SLOW)
-    run_id = _start_and_wait_for_launch(headway, repo)
-    for process in _processes_of(run_id):
-        os.kill(process.pid, signal.SIGKILL)
+    run_id = start_and_wait_for_launch(headway, repo)
+    warm = up.child("warm.py serve")
+    for run in warm.children():  # forked: the flow run itself, not the client that stands for it
+        run.send_signal(signal.SIGKILL)
     _is_back(headway, repo, run_id, good, "failed")
 
 
@@ -333,7 +333,7 @@ def test_headway_plan_touches_nothing(headway: Headway, repo: Repo) -> None:
     assert headway.ledger.rollouts_of(headway.ledger.releases(repo.app)[0].id) == before
 
 
-def _start_and_wait_for_launch(headway: Headway, repo: Repo) -> str:
+def start_and_wait_for_launch(headway: Headway, repo: Repo) -> str:
     run_id = headway.start(repo.path)
 
     def waits_for_ready() -> bool:
@@ -369,7 +369,6 @@ def _processes_of(run_id: str) -> list[psutil.Process]:
                 found.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
-    # A forked run shows its parent's environment: it is the child of the process that has everything imported.
     return found
 
 
