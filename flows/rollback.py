@@ -11,7 +11,14 @@ __all__ = ["rollback"]
 
 
 @flow(name="rollback", flow_run_name="{app} {environment}")
-async def rollback(app: str, environment: str, to: str | None = None, reason: str = "", by: str = "") -> None:
+async def rollback(
+    app: str,
+    environment: str,
+    to: str | None = None,
+    reason: str = "",
+    by: str = "",
+    only_unfinished: bool = False,
+) -> None:
     """Roll back one environment of an app.
 
     Args:
@@ -20,11 +27,14 @@ async def rollback(app: str, environment: str, to: str | None = None, reason: st
         to: revision or commit to go back to; the one before the present one when left out
         reason: kept in the record
         by: who asks for it
+        only_unfinished: do nothing when no rollout was left half-way
     """
     async with hold(
         app, environment, holder=f"rollback by {by or 'headway'}", revision=to or "the one before", release=None
     ):
-        prepared = await plan_rollback(app, environment, to, reason)
+        prepared = await plan_rollback(app, environment, to, reason, only_unfinished=only_unfinished)
+        if prepared is None:
+            return
         for index, title in prepared.steps:
             await take_step(prepared, index, title)
         await finish_rollback(prepared)

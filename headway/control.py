@@ -10,6 +10,7 @@ import base64
 import json
 import os
 import uuid
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -49,6 +50,7 @@ class FlowRun(Frozen):
     type: str
     message: str
     deployment_id: str | None = None
+    ended: datetime | None = None
 
     @property
     def final(self) -> bool:
@@ -62,7 +64,7 @@ def api_url() -> str:
         return named.rstrip("/")
     try:
         return str(json.loads((home() / "up.json").read_text())["api_url"])
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError, KeyError):
         raise ServiceUnavailable(
             "no Prefect server is running here and PREFECT_API_URL names no other",
             "start one with `headway up`, or set PREFECT_API_URL",
@@ -128,6 +130,7 @@ class Control:
             type=state["type"],
             message=state["message"] or "",
             deployment_id=run["deployment_id"],
+            ended=run.get("end_time"),
         )
 
     def resume(self, flow_run_id: str, run_input: dict[str, Any]) -> None:
@@ -135,7 +138,7 @@ class Control:
         answer = self._json("POST", f"/flow_runs/{flow_run_id}/resume", {"run_input": run_input})
         if answer["status"] not in ("ACCEPT", "WAIT"):
             raise HeadwayError(
-                f"the run could not go on: {answer.get('details', {}).get('reason', answer['status'])}",
+                f"the run could not go on: {answer.get('details', {}).get('reason') or answer['status']}",
                 f"look at it: {self.run_url(flow_run_id)}",
             )
 
@@ -171,4 +174,9 @@ class Control:
             )
         if answer.is_error:
             raise HeadwayError(f"{self.url} answered {answer.status_code}: {answer.text[:300]}", "see the server's log")
-        return dict(answer.json())
+        try:
+            return dict(answer.json())
+        except ValueError as error:
+            raise ServiceUnavailable(
+                f"{self.url} answers with something else than a Prefect API does", "PREFECT_API_URL ends with /api"
+            ) from error

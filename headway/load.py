@@ -71,4 +71,5 @@ def _one(client: httpx.Client, path: str) -> tuple[str, str]:
         answer = client.get(path)
     except httpx.HTTPError as error:
         return type(error).__name__, ""
-    return (str(answer.status_code) if answer.is_server_error else ""), answer.headers.get("x-headway-revision", "")
+    failure = f"{answer.status_code} {answer.text[:80].strip()}" if answer.is_server_error else ""
+    return failure, answer.headers.get("x-headway-revision", "")

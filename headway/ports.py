@@ -80,3 +80,7 @@ class Target(ABC):
         """The last log lines of the app's instances, each prefixed with its instance; with `follow`, then new ones
         as they come.
         """
+
+    def revive(self, app: str) -> bool:  # noqa: ARG002  # for targets that have nothing to revive
+        """Start again what should be running and nobody else starts; whether there was anything. Repeatable."""
+        return False

@@ -6,51 +6,86 @@ knows what was begun; this sweep compares it with what has become of the runs, a
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 
 from headway.control import Control
-from headway.errors import HeadwayError, NotFound
-from headway.ledger import Ledger, ReleaseRecord, ReleaseState
+from headway.errors import HeadwayError, NotFound, ServiceUnavailable
+from headway.ledger import Ledger, ReleaseRecord, ReleaseState, RolloutRecord
+from headway.ports import Target
 
-__all__ = ["sweep"]
+__all__ = ["revive", "sweep"]
 
 TRIES = 3
-RETRY = 60.0  # seconds; the same key within them is the same run
+RETRY = 60.0  # seconds between the end of a try that failed and the next
+WAY_BACK = "headway rollback"
+NOBODY = {"decision": "reject", "by": "headway", "reason": "nobody decided in time"}
 ENDED: dict[str, ReleaseState] = {"CANCELLED": "cancelled"}
 
 
 def sweep(ledger: Ledger, control: Control) -> list[str]:
-    """One round; returns a line for each thing that was done."""
+    """One round; returns a line for each thing that was done or is going on.
+
+    What cannot be done for one release or environment is said, and does not keep the others waiting. Raises
+    ServiceUnavailable when the server is away: the next round finds everything as it was.
+    """
     return [*_expire(ledger, control), *_close(ledger, control), *_bring_back(ledger, control)]
+
+
+async def revive(ledger: Ledger, load_target: Callable[[str], Awaitable[Target]]) -> list[str]:
+    """Have every target bring back what a machine that restarted, or a supervisor that was killed, took with it."""
+    done: list[str] = []
+    targets: dict[str, Target] = {}
+    for app in ledger.apps():
+        for environment in ledger.environments(app):
+            live = ledger.live(app, environment)
+            if live is None:
+                continue
+            _, spec = ledger.revision(app, live, environment=environment)
+            with _said(f"{app} {environment}", done):
+                target = targets.get(spec.target) or await load_target(spec.target)
+                targets[spec.target] = target
+                if await asyncio.to_thread(target.revive, app):
+                    done.append(f"{app} {environment}: was not running on {spec.target}: started again")
+    return done
 
 
 def _expire(ledger: Ledger, control: Control) -> list[str]:
     """An expired approval ends its release: the run is woken, finds that out, and closes itself."""
-    done = []
-    for asked in ledger.expire_approvals(datetime.now(UTC)):
-        release = ledger.release(asked.release_id)
+    done = [
+        f"{ledger.release(asked.release_id).name}: approval for {asked.environment} expired"
+        for asked in ledger.expire_approvals(datetime.now(UTC))
+    ]
+    for release in ledger.releases_with_expired_approval():
         if release.flow_run_id is not None:
-            try:
-                control.resume(
-                    release.flow_run_id, {"decision": "reject", "by": "headway", "reason": "nobody decided in time"}
-                )
-            except HeadwayError as gone:
-                done.append(f"{release.name}: {gone.what}")
-        done.append(f"{release.name}: approval for {asked.environment} expired")
+            with _said(release.name, done):
+                if control.flow_run(release.flow_run_id).type == "PAUSED":
+                    control.resume(release.flow_run_id, NOBODY)
     return done
+
+
+@contextmanager
+def _said(name: str, lines: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except ServiceUnavailable:
+        raise
+    except HeadwayError as error:
+        lines.append(f"{name}: {error.what}")
 
 
 def _close(ledger: Ledger, control: Control) -> list[str]:
     """A release whose run has ended without a word has ended too."""
-    done = []
+    done: list[str] = []
     for release in ledger.open_releases():
-        ended = _ended(release, control)
-        if ended is None:
-            continue
-        state, message = ended
-        ledger.finish_release(release.id, state, message)
-        ledger.free_locks(release.name)
-        done.append(f"{release.name}: {state}: {message}")
+        with _said(release.name, done):
+            if ended := _ended(release, control):
+                state, message = ended
+                ledger.finish_release(release.id, state, message)
+                ledger.free_locks(release.name)
+                done.append(f"{release.name}: {state}: {message}")
     return done
 
 
@@ -69,26 +104,46 @@ def _ended(release: ReleaseRecord, control: Control) -> tuple[ReleaseState, str]
 def _bring_back(ledger: Ledger, control: Control) -> list[str]:
     """A rollout that nobody is at any more (its lease has run out or was freed) is undone by a rollback run."""
     done: list[str] = []
-    seen: set[str] = set()
+    begun: dict[tuple[str, str], list[RolloutRecord]] = {}
     for rollout in ledger.unfinished_rollouts():
-        holder = ledger.lock_holder(rollout.app, rollout.environment)
-        if holder is not None and holder.token >= rollout.token and not holder.expired:
+        begun.setdefault((rollout.app, rollout.environment), []).append(rollout)
+    for (app, environment), rollouts in begun.items():
+        holder = ledger.lock_holder(app, environment)
+        if holder is not None and holder.token >= rollouts[-1].token and not holder.expired:
             continue
-        place = f"{rollout.app} {rollout.environment}"
-        if place in seen:
-            continue
-        seen.add(place)
-        going = ledger.unfinished_rollouts(rollout.app, rollout.environment)
-        if sum(one.kind == "rollback" for one in going) >= TRIES:
-            for one in going:
-                ledger.finish_rollout(one.id, "halted")
-            done.append(
-                f"{place}: could not be brought back in {TRIES} tries: it needs a person, headway rollback {place}"
-            )
-            continue
-        asked = {"app": rollout.app, "environment": rollout.environment, "by": "headway"}
-        reason = f"the run of rollout {rollout.id} died"
-        minute = int(datetime.now(UTC).timestamp() // RETRY)
-        control.start("rollback/main", asked | {"reason": reason}, idempotency_key=f"recover-{rollout.id}-{minute}")
-        done.append(f"{place}: bringing it back: {reason}")
+        place = f"{app} {environment}"
+        with _said(place, done):
+            if _try_rollback(rollouts[0], control):
+                done.append(f"{place}: bringing it back: {_reason(rollouts[0])}")
+                continue
+            for rollout in rollouts:
+                ledger.finish_rollout(rollout.id, "halted")
+            done.append(f"{place}: could not be brought back in {TRIES} tries: it needs a person, {WAY_BACK} {place}")
     return done
+
+
+def _try_rollback(rollout: RolloutRecord, control: Control) -> bool:
+    """Have a rollback run going, or one that will be tried after a pause; False when every try has failed.
+
+    The key names the try: whoever asks for it again gets the same run.
+    """
+    for number in range(TRIES):
+        run_id = control.start(
+            "rollback/main",
+            {
+                "app": rollout.app,
+                "environment": rollout.environment,
+                "by": "headway",
+                "reason": _reason(rollout),
+                "only_unfinished": True,
+            },
+            idempotency_key=f"recover-{rollout.id}-{number}",
+        )
+        run = control.flow_run(run_id)
+        if not run.final or (run.ended and datetime.now(UTC) < run.ended + timedelta(seconds=RETRY)):
+            return True
+    return False
+
+
+def _reason(rollout: RolloutRecord) -> str:
+    return f"the run of rollout {rollout.id} died"

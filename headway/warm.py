@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import ctypes
 import importlib
 import json
 import os
@@ -24,11 +25,15 @@ import socket
 import struct
 import sys
 import time
-from typing import NoReturn
+import traceback
+from typing import Any, NoReturn
 
 ENGINE = "prefect.engine"
 HEADER = struct.Struct("!I")
 STATUS = struct.Struct("!i")
+ENDING = (signal.SIGTERM, signal.SIGINT)
+PR_SET_PDEATHSIG = 1
+REQUEST_DEADLINE = 5.0  # seconds for a client to say what it wants; it takes a millisecond
 GRACE = 30.0  # seconds between SIGTERM and SIGKILL, as long as Prefect's worker gives a run that is cancelled
 
 
@@ -52,7 +57,8 @@ def run(path: str) -> NoReturn:
         sys.exit(1)
     (status,) = STATUS.unpack(answer)
     if status < 0:
-        signal.signal(-status, signal.SIG_DFL)
+        with contextlib.suppress(OSError):  # SIGKILL is always at its default
+            signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     sys.exit(status)
 
@@ -96,6 +102,8 @@ class _Run:
     def reap(self) -> None:
         """Tell the client how the run ended."""
         _, status = os.waitpid(self.pid, 0)
+        if self.deadline != float("inf"):
+            self.kill()  # it was told to end: so was whatever it started
         with contextlib.suppress(OSError):
             self.client.sendall(STATUS.pack(os.waitstatus_to_exitcode(status)))
         os.close(self.end)
@@ -116,7 +124,7 @@ def serve(path: str, modules: list[str]) -> None:
     os.chmod(path, 0o600)
     listener.listen(128)
     stop, stopper = socket.socketpair()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in ENDING:
         signal.signal(number, lambda *_: stopper.send(b"x"))
     selector = selectors.DefaultSelector()
     selector.register(listener, selectors.EVENT_READ)
@@ -138,12 +146,14 @@ def serve(path: str, modules: list[str]) -> None:
                     run.terminate()
             elif key.fileobj is listener:
                 client, _ = listener.accept()
-                started = _fork_run(client, [listener, stop, stopper])
+                started = _fork_run(client, [listener, stop, stopper, *(run.client for run in runs)])
                 if started is None:
                     client.close()
                     continue
                 run = _Run(started, client)
                 runs.append(run)
+                if stopping:
+                    run.terminate()
                 selector.register(run.end, selectors.EVENT_READ, run)
                 selector.register(client, selectors.EVENT_READ, run)
             elif key.fd == run.end:
@@ -162,45 +172,74 @@ def serve(path: str, modules: list[str]) -> None:
 
 def _fork_run(client: socket.socket, ours: list[socket.socket]) -> int | None:
     """Read the client's request and fork; returns the pid, or None when the client went away before it had said all."""
+    descriptors = array.array("i")
+    client.settimeout(REQUEST_DEADLINE)
     try:
         header, ancillary, _, _ = client.recvmsg(HEADER.size, socket.CMSG_SPACE(3 * array.array("i").itemsize))
-        descriptors = array.array("i")
         for _, _, data in ancillary:
             descriptors.frombytes(data)
         (length,) = HEADER.unpack(header)
-        request = json.loads(client.recv(length, socket.MSG_WAITALL))
+        request = json.loads(_received(client, length))
     except (OSError, struct.error, ValueError):
+        _close(descriptors)
         return None
+    client.settimeout(None)
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # until the run has handlers of its own, they are the server's
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         with contextlib.suppress(OSError):  # whoever is first, parent or child: a client that goes now finds the group
             os.setpgid(pid, pid)
-        for descriptor in descriptors:
-            os.close(descriptor)
+        _close(descriptors)
         return pid
     code: int = 1
     try:
-        os.setpgid(0, 0)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
-        for target, descriptor in enumerate(descriptors):
-            os.dup2(descriptor, target)
-            os.close(descriptor)
-        for connection in (client, *ours):
-            connection.close()
-        os.environ.clear()
-        os.environ.update(request["env"])
-        os.chdir(request["cwd"])
-        sys.argv = [ENGINE]
+        _become(request, list(descriptors), [client, *ours])
         runpy.run_module(ENGINE, run_name="__main__", alter_sys=True)
         code = 0
     except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
         code = int(end.code) if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:  # noqa: BLE001  # the last words of a process that ends here
+        traceback.print_exc()
     finally:
         # No interpreter shutdown: the server's own handlers at exit are not this process's to run.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _received(client: socket.socket, length: int) -> bytes:
+    """MSG_WAITALL does not wait on a socket with a timeout. Short when the client goes before it has said all."""
+    said = b""
+    while len(said) < length and (more := client.recv(length - len(said))):
+        said += more
+    return said
+
+
+def _become(request: dict[str, Any], descriptors: list[int], not_ours: list[socket.socket]) -> None:
+    """Turn a copy of the server into the run that the client asked for."""
+    os.setpgid(0, 0)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # nobody could tell its client how it ends
+    for target, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, target)
+        os.close(descriptor)
+    for connection in not_ours:
+        connection.close()
+    os.environ.clear()
+    os.environ.update(request["env"])
+    os.chdir(request["cwd"])
+    sys.argv = [ENGINE]
+    sys.modules.pop(ENGINE, None)  # it is run as __main__, and warns when it is there already
+    for number in ENDING:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+
+
+def _close(descriptors: array.array[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 if __name__ == "__main__":

@@ -68,13 +68,18 @@ async def plan_rollout(
 
 
 @task(name="plan the way back", task_run_name="plan the way back", cache_policy=NO_CACHE)
-async def plan_rollback(app: str, environment: str, to: str | None, reason: str) -> Prepared:
+async def plan_rollback(
+    app: str, environment: str, to: str | None, reason: str, *, only_unfinished: bool
+) -> Prepared | None:
     """What it takes to bring the environment back.
 
-    `to` names a revision. Left out, it is the one from before the rollout that is unfinished, be it nothing at all;
-    with none unfinished, the one from before the present one. Raises NotFound when there is none.
+    `to` names a revision. Left out, it is the one from before the rollout that was left half-way, be it nothing at
+    all; with none left half-way, the one from before the present one, or None with `only_unfinished`. Raises NotFound
+    when there is none.
     """
-    unfinished = ledger().unfinished_rollouts(app, environment)
+    unfinished = ledger().left_half_way(app, environment)
+    if only_unfinished and not unfinished:
+        return None
     back: Revision | None
     if to is not None:
         back, spec = _recorded(app, environment, to)
@@ -105,7 +110,7 @@ async def take_step(prepared: Prepared, index: int, title: str) -> Outcome:  # n
 async def finish_rollback(prepared: Prepared) -> None:
     """The environment is where it was; the rollouts that had left it unfinished are closed with it."""
     app, environment = prepared.rollout.app, prepared.record.environment
-    for rollout in ledger().unfinished_rollouts(app, environment):
+    for rollout in ledger().left_half_way(app, environment):
         ledger().finish_rollout(rollout.id, "done" if rollout.id == prepared.record.id else "rolled_back")
 
 

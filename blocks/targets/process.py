@@ -225,6 +225,12 @@ class ProcessTarget(Block, Target):
                 if not said:
                     time.sleep(0.2)
 
+    def revive(self, app: str) -> bool:
+        if not self._read(app)["instances"] or self._supervisor.running:
+            return False
+        self._supervisor.ensure()
+        return True
+
     # --- beyond the port ---------------------------------------------------------------------------------------
 
     def destroy(self) -> None:
@@ -335,8 +341,7 @@ class ProcessTarget(Block, Target):
         if wanted is not None and wanted == state["port"]:
             return
         if wanted is None:
-            taken = {self._read(other.name)["port"] for other in (self._home / "apps").iterdir()}
-            wanted = next(port for port in range(FIRST_PORT, 65536) if port not in taken and _is_free(self.host, port))
+            wanted = next(port for port in range(FIRST_PORT, 65536) if self._reserved(port, app))
         elif not _is_free(self.host, wanted):
             raise TargetError(
                 f"environments/{spec.environment}/port: {wanted} on {self.host} is taken by {_owner(wanted)}",
@@ -345,6 +350,21 @@ class ProcessTarget(Block, Target):
         state["port"] = wanted
         directory = self._place(app) / "envoy"
         self._write(directory / "lds.json", envoy.listener(directory, self.host, wanted))
+
+    def _reserved(self, port: int, app: str) -> bool:
+        """Whether the port is free and ours from now on, whatever else on this machine looks for one just now."""
+        place = Path(f"/tmp/headway-{os.getuid()}-ports")  # noqa: S108  # mode 0700
+        place.mkdir(mode=0o700, exist_ok=True)
+        with locked(place / "lock"):
+            reservation = place / str(port)
+            if reservation.exists():
+                owner = Path(reservation.read_text())
+                if owner != self._place(app) and owner.exists() and _port_of(owner) in (None, port):
+                    return False
+            if not _is_free(self.host, port):
+                return False
+            reservation.write_text(str(self._place(app)))
+            return True
 
     def _ensure_edge(self, app: str) -> None:
         """Envoy is running with the configuration it last had, and answers us."""
@@ -524,6 +544,15 @@ def _unhealthy(client: httpx.Client, url: str, versions: tuple[str, str]) -> str
 
 def _port(host: dict[str, Any]) -> int:
     return int(host["address"]["socket_address"]["port_value"])
+
+
+def _port_of(place: Path) -> int | None:
+    """None: the app there has not entered its port yet."""
+    try:
+        port: int | None = json.loads((place / "state.json").read_text())["port"]
+    except FileNotFoundError:
+        return None
+    return port
 
 
 def _free_port() -> int:

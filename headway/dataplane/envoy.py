@@ -59,6 +59,7 @@ def listener(directory: Path, host: str, port: int) -> dict[str, Any]:
         "@type": f"{TYPE}config.listener.v3.Listener",
         "name": "edge",
         "address": {"socket_address": {"address": host, "port_value": port}},
+        "enable_reuse_port": False,  # with it a second Envoy on the port is no error: it gets every other request
         "filter_chains": [
             {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
         ],
@@ -75,7 +76,7 @@ def cluster(directory: Path, revision: str, health_path: str) -> dict[str, Any]:
         "lb_policy": "ROUND_ROBIN",
         "eds_cluster_config": {"eds_config": _source(directory / f"eds-{revision}.json")},
         "ignore_health_on_host_removal": True,
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}, "update_merge_window": "0s"},
+        "common_lb_config": {"healthy_panic_threshold": {"value": 1}, "update_merge_window": "0s"},
         "health_checks": [
             {
                 "timeout": "1s",

@@ -279,7 +279,7 @@ class Ledger:
         with writing(self._engine) as db:
             db.execute(
                 t.rollouts.update()
-                .where(t.rollouts.c.id == rollout_id, t.rollouts.c.state == "running")
+                .where(t.rollouts.c.id == rollout_id, t.rollouts.c.state.in_(("running", "halted")))
                 .values(state=state, finished_at=self._now())
             )
 
@@ -296,6 +296,13 @@ class Ledger:
         wanted += [t.rollouts.c.app == app] if app else []
         wanted += [t.rollouts.c.environment == environment] if environment else []
         return self._rollouts(*wanted)
+
+    def left_half_way(self, app: str, environment: str) -> list[RolloutRecord]:
+        """Rollouts since the last one that arrived: unfinished, or given up on. The oldest first."""
+        last = self._done(app, environment, 1)
+        here = (t.rollouts.c.app == app, t.rollouts.c.environment == environment)
+        since = t.rollouts.c.sequence > (last[0].sequence if last else 0)
+        return self._rollouts(*here, since, t.rollouts.c.state.in_(("running", "halted")))
 
     def rollout_done(self, release_id: str, environment: str) -> bool:
         """Whether this release has been accepted in this environment."""
@@ -451,6 +458,12 @@ class Ledger:
             if closed.rowcount:
                 expired.append(self.approval(row["id"]))
         return expired
+
+    def releases_with_expired_approval(self) -> list[ReleaseRecord]:
+        """Those that wait still: their run has to be woken to find out."""
+        late = sa.select(t.approvals.c.release_id).where(t.approvals.c.state == "expired")
+        waits = sa.select(t.releases).where(t.releases.c.state == "waiting", t.releases.c.id.in_(late))
+        return [_release(row) for row in self._read(waits.order_by(t.releases.c.started_at))]
 
     # --- locks and the queue before them -----------------------------------------------------------------------
 

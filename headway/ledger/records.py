@@ -86,6 +86,7 @@ class RolloutRecord(Frozen):
     release_id: str | None
     app: str
     environment: str
+    sequence: int
     kind: RolloutKind
     state: RolloutState
     reason: str

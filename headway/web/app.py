@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
@@ -16,41 +16,62 @@ from headway.control import Control
 from headway.errors import HeadwayError
 from headway.home import ledger_url
 from headway.ledger import Ledger
-from headway.recovery import sweep
+from headway.project import load_target
+from headway.recovery import revive, sweep
 
 __all__ = ["app"]
 
 SWEEP = 2.0  # seconds between two sweeps
+REVIVE = 10.0  # seconds between two looks whether what should run does
 
 log = logging.getLogger("uvicorn.error")
 
 
 @asynccontextmanager
-async def sweeping(app: Starlette) -> AsyncIterator[None]:
+async def watching(app: Starlette) -> AsyncIterator[None]:
+    app.state.checks = {}
     with Ledger.open(ledger_url()) as ledger, Control() as control:
-        app.state.swept = "never"
-        sweeper = asyncio.create_task(_sweep_for_ever(app, ledger, control))
+
+        async def sweep_once() -> list[str]:
+            return await asyncio.to_thread(sweep, ledger, control)
+
+        async def revive_once() -> list[str]:
+            return await revive(ledger, load_target)
+
+        going = [
+            asyncio.create_task(_for_ever(app, "sweep", sweep_once, SWEEP)),
+            asyncio.create_task(_for_ever(app, "revive", revive_once, REVIVE)),
+        ]
         yield
-        sweeper.cancel()
+        for task in going:
+            task.cancel()
+        await asyncio.wait(going)
 
 
-async def _sweep_for_ever(app: Starlette, ledger: Ledger, control: Control) -> None:
+async def _for_ever(app: Starlette, name: str, round_: Callable[[], Awaitable[list[str]]], pause: float) -> None:
+    """Round after round; what goes wrong is in the log and on /health, and the next round tries again."""
+    said: list[str] = []
     while True:
         try:
-            for line in await asyncio.to_thread(sweep, ledger, control):
-                log.info("%s", line)
-            app.state.swept = "ok"
+            lines = await round_()
+            for line in lines:
+                if line not in said:  # what goes on for many rounds is said once
+                    log.info("%s", line)
+            said = lines
+            app.state.checks[name] = "ok"
         except HeadwayError as error:
-            # The server may be gone for a while; the next round tries again, and /health says so meanwhile.
-            log.warning("sweep: %s", error)
-            app.state.swept = error.what
-        await asyncio.sleep(SWEEP)
+            log.warning("%s: %s", name, error)
+            app.state.checks[name] = error.what
+        except Exception as error:
+            log.exception("%s", name)
+            app.state.checks[name] = f"a bug in Headway: {type(error).__name__}: {error}"
+        await asyncio.sleep(pause)
 
 
 async def health(request: Request) -> JSONResponse:
-    swept = request.app.state.swept
-    status = "ok" if swept in ("ok", "never") else "degraded"
-    return JSONResponse({"status": status, "checks": {"sweep": swept}})
+    checks = request.app.state.checks
+    status = "ok" if set(checks.values()) <= {"ok"} else "degraded"
+    return JSONResponse({"status": status, "checks": checks})
 
 
-app = Starlette(routes=[Route("/health", health)], lifespan=sweeping)
+app = Starlette(routes=[Route("/health", health)], lifespan=watching)

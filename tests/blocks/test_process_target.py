@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -97,8 +98,7 @@ def test_a_compound_command_is_stopped_with_all_its_processes(target: ProcessTar
     new = up(target, spec, "new", 1)
     target.route("shop", Traffic.all_to(new))
     target.retire(old)
-    running = [one for one in psutil.process_iter() if _revision(one) == old.id]
-    assert running == []
+    assert _instances(target, old.id) == set()
 
 
 def test_errors_are_counted(target: ProcessTarget, spec: LaunchSpec, tmp_path: Path) -> None:
@@ -132,22 +132,24 @@ def test_supervisord_killed_interrupts_nobody(target: ProcessTarget, spec: Launc
     )
     old = up(target, spec)
     target.route("shop", Traffic.all_to(old))
-    running = _instances(old.id)
+    running, address = _instances(target, old.id), url(target)
     assert target.directory is not None
-    with Load(url(target), rate=100) as load:
+    with Load(address, rate=100) as load:
         os.kill(int((target.directory / "supervisord.pid").read_text()), signal.SIGKILL)
         time.sleep(0.3)
-        assert httpx.get(f"{url(target)}/said-meanwhile", trust_env=False).status_code == 200
-        until(lambda: target.observe("shop").live == old.id)
+        assert httpx.get(f"{address}/said-meanwhile", trust_env=False).status_code == 200
+        assert target.revive("shop")
+        assert not target.revive("shop")
+        assert target.observe("shop").live == old.id
         target.launch(old, spec)
         until(lambda: target.ready(old).ready == 2)
     assert load.failures == []
-    assert _instances(old.id) == running
+    assert _instances(target, old.id) == running
     assert any("/said-meanwhile" in line for line in target.logs("shop"))
     new = up(target, spec, "new")
     target.route("shop", Traffic.all_to(new))
     target.retire(old)
-    assert _instances(old.id) == set()
+    assert _instances(target, old.id) == set()
 
 
 def test_what_was_stood_in_for_is_killed_when_it_takes_too_long(target: ProcessTarget, spec: LaunchSpec) -> None:
@@ -156,7 +158,7 @@ def test_what_was_stood_in_for_is_killed_when_it_takes_too_long(target: ProcessT
     assert target.directory is not None
     os.kill(int((target.directory / "supervisord.pid").read_text()), signal.SIGKILL)
     target.retire(old)
-    until(lambda: _instances(old.id) == set())
+    until(lambda: _instances(target, old.id) == set())
 
 
 def test_secrets_are_masked_in_the_log(target: ProcessTarget, spec: LaunchSpec) -> None:
@@ -180,6 +182,14 @@ def test_a_taken_port_is_somebody_else_s(target: ProcessTarget, spec: LaunchSpec
             target.launch(spec.revision("shop", SHA["old"]), spec.model_copy(update={"port": port}))
 
 
+def test_apps_of_two_targets_never_share_a_port(tmp_path: Path, spec: LaunchSpec) -> None:
+    with process(tmp_path / "one") as one, process(tmp_path / "two") as two, ThreadPoolExecutor() as pool:
+        launched = [pool.submit(each.launch, spec.revision("shop", SHA["old"]), spec) for each in (one, two)]
+        for each in launched:
+            each.result()
+        assert one.observe("shop").url != two.observe("shop").url
+
+
 def test_another_process_s_older_token_is_refused(target: ProcessTarget, spec: LaunchSpec) -> None:
     target.claim("shop", 7)
     other = ProcessTarget(directory=target.directory)
@@ -201,8 +211,11 @@ def _mark(one: psutil.Process) -> str | None:
         return None
 
 
-def _instances(revision: str) -> set[int]:
-    return {one.pid for one in psutil.process_iter() if _revision(one) == revision}
+def _instances(target: ProcessTarget, revision: str) -> set[int]:
+    """The app's processes; other tests run the same revision elsewhere."""
+    return {
+        one.pid for one in psutil.process_iter() if _mark(one) == str(target.directory) and _revision(one) == revision
+    }
 
 
 def _revision(one: psutil.Process) -> str | None:
