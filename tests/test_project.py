@@ -54,7 +54,7 @@ def lint_imports(place: Path) -> subprocess.CompletedProcess[str]:
         ("headway/cli/main.py", "blocks.secrets", "flows -> tasks -> blocks -> headway"),
         ("blocks/secrets.py", "tasks.steps", "flows -> tasks -> blocks -> headway"),
         ("tasks/steps.py", "flows.rollback", "flows -> tasks -> blocks -> headway"),
-        ("headway/executor.py", "prefect", "The domain is free of Prefect but for control and project"),
+        ("headway/executor.py", "prefect", "The domain is free of Prefect but for project and server"),
     ],
 )
 def test_an_import_against_the_grain_is_found(copy: Path, module: str, imported: str, contract: str) -> None:

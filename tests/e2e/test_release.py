@@ -139,6 +139,21 @@ def test_an_app_that_never_gets_ready(headway: Headway, tmp_path: Path, name: st
     assert version(headway.url(name, "staging")) == version(headway.url(name, "production")) == good
 
 
+def test_an_app_that_dies_after_it_was_ready(headway: Headway, repo: Repo) -> None:
+    headway.release(repo.path)
+    good = repo.git("rev-parse", "HEAD")
+    settings = (
+        (repo.path / "headway.yaml").read_text().replace("{get: /health", "{get: /, deadline: 3s}, {get: /health")
+    )
+    dies = "def answer(path):\n    if path == '/':\n        print('out of memory', flush=True)\n        os._exit(3)\n"
+    repo.commit("dies of its first visitor", {"app.py": f"{dies}    return 200, {{}}\n{APP}", "headway.yaml": settings})
+    told = headway.release(repo.path, code=1)
+    assert told["state"] == "rolled_back"
+    assert "staging: smoke: GET /: expected status 200; it answered 503" in told["reason"]
+    assert version(headway.url(repo.app, "staging")) == version(headway.url(repo.app, "production")) == good
+    assert "out of memory" in headway.run("logs", repo.app, "staging").stdout
+
+
 def test_a_first_release_that_fails_leaves_nothing_behind(headway: Headway, repo: Repo) -> None:
     repo.commit("broken", {"app.py": "raise SystemExit(3)"})
     told = headway.release(repo.path, code=1)
@@ -180,6 +195,26 @@ checks:
     assert "1 of 2 tests failed" in told["reason"]
     states = {stage["name"]: stage["state"] for stage in told["stages"]}
     assert states == {"bad": "failed", "slow": "passed", "after": "skipped"}
+
+
+def test_tests_and_coverage_are_shown_as_an_artifact(headway: Headway, tmp_path: Path) -> None:
+    checks = """
+app: {app}
+checks: {{unit: {{run: "true", reports: junit.xml, coverage: lcov.info}}}}
+"""
+    lcov = "SF:shop.py\nDA:1,1\nDA:2,%d\nDA:3,%d\nDA:4,0\nend_of_record\n"
+    cases = "".join(f"<testcase classname='shop' name='{name}'/>" for name in "ab")
+    tests = f"<testsuite name='s' tests='2'>{cases}</testsuite>"
+    repo = Repo(tmp_path / "app", "covered", checks)
+    repo.commit("reports", {"junit.xml": tests, "lcov.info": lcov % (0, 0)})
+    headway.release(repo.path)
+    repo.commit("more tests", {"lcov.info": lcov % (1, 1)})
+    assert headway.release(repo.path)["stages"][0]["detail"] == "2 tests passed"
+    with headway.control() as control:
+        asked = {"artifacts": {"key": {"any_": ["covered-unit"]}}}
+        (artifact,) = httpx.post(f"{control.url}/artifacts/latest/filter", json=asked, trust_env=False).json()
+    assert "2 tests, 0 failed" in artifact["data"]
+    assert "Coverage: **75.0 %** (3 of 4 lines), +50.0 points since the last release (25.0 %)" in artifact["data"]
 
 
 def test_a_check_whose_inputs_passed_before_is_not_run_again(headway: Headway, tmp_path: Path) -> None:
@@ -228,6 +263,23 @@ def test_approval_waits_without_a_process_and_is_recorded(headway: Headway, tmp_
     assert stages["production approval"] == "approved by bob@example.com: looks good"
     again = headway.run("approve", name, "--by", "bob@example.com", code=1)
     assert "waits for nobody" in again.stderr
+
+
+def test_an_answer_that_does_not_count_is_asked_for_again(headway: Headway, tmp_path: Path) -> None:
+    repo = Repo(tmp_path / "app", "asked", APPROVED % "1h")
+    told = headway.release(repo.path, code=3)
+    run_id = told["flow_run_id"]
+    with headway.control() as control:
+        headway.until(lambda: control.flow_run(run_id).type == "PAUSED")
+        # As the form in the Prefect UI does; Ann is the author.
+        control.resume(run_id, {"decision": "approve", "by": "ann@example.com", "reason": ""})
+        headway.until(lambda: control.flow_run(run_id).type != "PAUSED")
+        headway.until(lambda: control.flow_run(run_id).type == "PAUSED")
+        assert headway.ledger.release(told["id"]).state == "waiting"
+        control.resume(run_id, {"decision": "approve", "by": "bob@example.com", "reason": "fine"})
+        headway.until(lambda: headway.ledger.release(told["id"]).state == "succeeded")
+    stages = {stage.name: stage.detail for stage in headway.ledger.stages(told["id"])}
+    assert stages["production approval"] == "approved by bob@example.com: fine"
 
 
 def test_a_rejected_release_ends_cleanly(headway: Headway, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,3 +61,39 @@ def test_a_release_waits_through_a_restart_of_everything_on_postgresql(tmp_path:
         headway.until(lambda: headway.ledger.release(told["id"]).state == "succeeded")
         assert version(headway.url("patient", "production")) == told["sha"]
     assert not (tmp_path / "home" / "ledger.db").exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    if os.getuid():
+        pytest.skip("only root may mount a small disk")
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", place], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no small disk here: {mounted.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_release(small_disk: Path, tmp_path: Path) -> None:
+    own = Up(small_disk)
+    fills = f"dd if=/dev/zero of={small_disk}/filler bs=1M 2>&1 | tail -1"
+    repo = Repo(tmp_path / "app", "full")
+    with own.running():
+        headway = Headway(own)
+        headway.release(repo.path)
+        good = repo.git("rev-parse", "HEAD")
+        settings = (repo.path / "headway.yaml").read_text()
+        repo.commit("fills the disk", {"headway.yaml": settings.replace('{check: "true"}', f"{{check: '{fills}'}}")})
+        failed = headway.run("release", repo.path, code=None)
+        assert failed.returncode in (1, 2)
+        assert "space left" in failed.stderr or "disk" in failed.stderr
+        (small_disk / "filler").unlink()
+        headway.until(lambda: headway.ledger.open_releases() == [])
+        assert [release.state for release in headway.ledger.releases("full")] == ["failed", "succeeded"]
+        assert version(headway.url("full", "staging")) == version(headway.url("full", "production")) == good
+        repo.commit("fits again", {"headway.yaml": settings})
+        assert headway.release(repo.path)["state"] == "succeeded"
