@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from headway.analysis import judge
+from headway.analysis import Tally, look
 from headway.errors import RolloutFailed
 from headway.model import (
     Analyze,
@@ -76,6 +76,7 @@ class Rollout:
         self.journal = journal
         self.on_line = on_line
         self.progress_deadline = progress_deadline
+        self.tally = Tally()  # one for all analyses: the budget is the rollout's
 
 
 async def walk(rollout: Rollout) -> None:
@@ -153,11 +154,13 @@ async def _analyze(rollout: Rollout, index: int, step: Analyze) -> Outcome:
     start = await asyncio.to_thread(rollout.target.measure, rollout.app)
     rollout.journal.measured(index, start)
     begun = time.monotonic()
+    last = start
     while True:
         await asyncio.sleep(ANALYSIS_POLL)
         now = await asyncio.to_thread(rollout.target.measure, rollout.app)
         rollout.journal.measured(index, now)
-        judgement = judge(step.conditions, now.since(start, step.revision), step.min_requests)
+        rollout.tally, judgement = look(rollout.tally, step, start, last, now)
+        last = now
         elapsed = time.monotonic() - begun
         if judgement.verdict is Verdict.FAIL:
             raise RolloutFailed(

@@ -18,6 +18,7 @@ __all__ = [
     "AwaitReady",
     "Capability",
     "CheckReport",
+    "Comparison",
     "Condition",
     "Counts",
     "Coverage",
@@ -338,6 +339,17 @@ class Pause(Frozen):
         return f"pause {self.seconds:g} s"
 
 
+class Comparison(Frozen):
+    """How a revision is judged against the stable one under the same traffic. Shares, not percent."""
+
+    stable: str
+    budget: float = Field(description="chance of a false alarm, at most, over the whole rollout")
+    ignore_below: float = Field(default=0.0, description="an error rate below this is never worse")
+
+    def __str__(self) -> str:
+        return f"no worse than {self.stable}"
+
+
 class Analyze(Frozen):
     """Watch the revision for `window` seconds and judge it; a Fail is known as soon as the counts show it."""
 
@@ -346,9 +358,10 @@ class Analyze(Frozen):
     window: float
     conditions: tuple[Condition, ...]
     min_requests: int = Field(description="with fewer requests than this the verdict is inconclusive")
+    against: Comparison | None = None
 
     def __str__(self) -> str:
-        wanted = ", ".join(map(str, self.conditions))
+        wanted = ", ".join(map(str, filter(None, (*self.conditions, self.against))))
         return f"analyze {self.revision} for {self.window:g} s: {wanted}"
 
 

@@ -298,6 +298,9 @@ class Probe(Section):
 # --- strategies ------------------------------------------------------------------------------------------------
 
 
+JUDGES = ("success_rate", "p50", "p99", "false_rollback")
+
+
 class Analysis(Section):
     """When the new version is good enough. It has to meet every condition that is written here."""
 
@@ -311,8 +314,9 @@ class Analysis(Section):
 
     @model_validator(mode="after")
     def _judges_something(self) -> Analysis:
-        if not self.conditions:
-            raise ValueError("needs at least one of success_rate, p50, p99: an analysis of nothing would always pass")
+        judges = [name for name in type(self).model_fields if name in JUDGES]
+        if not any(getattr(self, name) is not None for name in judges):
+            raise ValueError(f"needs at least one of {', '.join(judges)}: an analysis of nothing would always pass")
         return self
 
     @property
@@ -326,7 +330,13 @@ class CanaryAnalysis(Analysis):
 
     false_rollback: Percent | None = Field(
         default=None,
-        description="how often, at most, a version as good as the stable one may be rolled back by mistake",
+        gt=0,
+        lt=100,
+        description="how often, at most, a version as good as the stable one may be rolled back by mistake; "
+        "with it the error rates of both are compared",
+    )
+    ignore_below: Percent = Field(
+        default=0.0, description="an error rate below this is never worse than the stable one"
     )
 
 

@@ -150,6 +150,30 @@ def history(app: App, limit: Annotated[int, typer.Option(help="how many releases
 
 
 @app.command()
+def judge(
+    run: Run,
+    success_rate: Annotated[str, typer.Option(help='instead of the limits of then, such as ">= 99.5"')] = "",
+    p50: Annotated[str, typer.Option(help='such as "<= 100ms"')] = "",
+    p99: Annotated[str, typer.Option(help='such as "<= 500ms"')] = "",
+    false_rollback: Annotated[str, typer.Option(help="compare with the stable version; such as 1%")] = "",
+    ignore_below: Annotated[str, typer.Option(help="an error rate below this is never worse; such as 0.1%")] = "",
+    json: Json = False,
+) -> None:
+    """The verdicts of a release once more, from its readings; with other limits, what they would have been."""
+    from headway.cli.judging import judge
+
+    output.json = json
+    limits = {
+        "success_rate": success_rate,
+        "p50": p50,
+        "p99": p99,
+        "false_rollback": false_rollback,
+        "ignore_below": ignore_below,
+    }
+    judge(run, {name: limit for name, limit in limits.items() if limit})
+
+
+@app.command()
 def logs(
     app: App,
     environment: Environment,

@@ -47,8 +47,7 @@ def plan(
         instances=spec.instances,
         startup=spec.health.startup,
         drain=spec.drain,
-        watch=analysis
-        and Watch(window=analysis.window, conditions=analysis.conditions, min_requests=analysis.min_requests),
+        watch=analysis and _watch(analysis),
     )
     match chosen:
         case settings.Recreate():
@@ -61,6 +60,14 @@ def plan(
             return blue_green(at, scale_down_delay=chosen.scale_down_delay)
         case settings.Canary():
             return canary(at, steps=[(step.weight, step.pause) for step in chosen.steps])
+
+
+def _watch(analysis: settings.Analysis) -> Watch:
+    watch = Watch(window=analysis.window, conditions=analysis.conditions, min_requests=analysis.min_requests)
+    if isinstance(analysis, settings.CanaryAnalysis) and analysis.false_rollback is not None:
+        shares = {"budget": analysis.false_rollback / 100, "ignore_below": analysis.ignore_below / 100}
+        return watch.model_copy(update=shares)
+    return watch
 
 
 def _possible(strategy: str, spec: LaunchSpec, capabilities: Collection[Capability], *, judged: bool) -> None:

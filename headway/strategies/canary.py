@@ -20,7 +20,7 @@ def canary(at: Situation, *, steps: Sequence[tuple[int, float]]) -> Plan:
         for weight, pause in steps:
             if weight < 100:
                 shares.append(Route(traffic=Traffic(weights={at.new: weight, at.old: 100 - weight})))
-                shares += at.analysis()
+                shares += at.analysis(shared=True)
                 shares += (Pause(seconds=pause),) if pause else ()
     return Plan(
         strategy="canary",

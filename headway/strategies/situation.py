@@ -5,6 +5,7 @@ from __future__ import annotations
 from headway.model import (
     Analyze,
     AwaitReady,
+    Comparison,
     Condition,
     Drain,
     Frozen,
@@ -27,6 +28,8 @@ class Watch(Frozen):
     window: float
     conditions: tuple[Condition, ...]
     min_requests: int
+    budget: float | None = None
+    ignore_below: float = 0.0
 
 
 class Situation(Frozen):
@@ -83,9 +86,17 @@ class Situation(Frozen):
         """All traffic to the new revision, watched: the point of no return lies behind it."""
         return (Route(traffic=Traffic.all_to(self.new)), *self.analysis(), Promote(revision=self.new))
 
-    def analysis(self) -> tuple[Step, ...]:
-        """Nothing was live before the first release, so nobody is there to be watched."""
+    def analysis(self, *, shared: bool = False) -> tuple[Step, ...]:
+        """Nothing was live before the first release, so nobody is there to be watched.
+
+        While traffic is `shared` with the old revision the two are compared.
+        """
         if self.watch is None or self.old is None:
+            return ()
+        against = None
+        if shared and self.watch.budget is not None:
+            against = Comparison(stable=self.old, budget=self.watch.budget, ignore_below=self.watch.ignore_below)
+        if not self.watch.conditions and against is None:
             return ()
         return (
             Analyze(
@@ -93,6 +104,7 @@ class Situation(Frozen):
                 window=self.watch.window,
                 conditions=self.watch.conditions,
                 min_requests=self.watch.min_requests,
+                against=against,
             ),
         )
 

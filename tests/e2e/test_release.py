@@ -29,6 +29,16 @@ environments:
     drain: 3s
     strategy: {{rolling: {{analysis: {{window: 1s, min_requests: 20, success_rate: ">= 99"}}}}}}
 """
+CANARY = """
+app: {app}
+run: exec python3 app.py
+environments:
+  production:
+    target: process/production
+    stop_grace: 2s
+    drain: 3s
+    strategy: {{canary: {{steps: [20%, 50%, 100%], analysis: {{window: 4s, min_requests: 20, false_rollback: 1%}}}}}}
+"""
 APPROVED = """
 app: {app}
 run: exec python3 app.py
@@ -101,6 +111,37 @@ def test_a_bad_version_goes_back_by_itself(headway: Headway, tmp_path: Path) -> 
     assert {version(headway.url("bad", "production")) for _ in range(20)} == {good}
     kinds = [(rollout.kind, rollout.state) for rollout in headway.ledger.rollouts_of(told["id"])]
     assert kinds == [("release", "rolled_back"), ("rollback", "done")]
+
+
+def test_a_canary_worse_than_the_stable_version_goes_back_by_itself(headway: Headway, tmp_path: Path) -> None:
+    repo = Repo(tmp_path / "app", "canary", CANARY)
+    fails = """    import random
+    broken = random.random() < {share} and path != '/health'
+    return (500 if broken else 200), {{}}"""
+    repo.behave(fails.format(share=0.05))
+    headway.release(repo.path)
+    good = repo.git("rev-parse", "HEAD")
+    with Load(headway.url("canary", "production"), rate=200, workers=8):
+        repo.behave(fails.format(share=0.6))
+        told = headway.release(repo.path, code=1)
+        repo.behave(fails.format(share=0.05))
+        same = headway.release(repo.path)
+    assert told["state"] == "rolled_back"
+    assert "worse, false-alarm chance under 1 %" in told["reason"]
+    (there, _) = headway.ledger.rollouts_of(told["id"])
+    routes = [step.title for step in headway.ledger.steps(there.id) if step.title.startswith("route")]
+    assert routes == [f"route {there.plan.new} 20 %, {there.plan.old} 80 %"]
+    assert there.plan.old is not None
+    assert good.startswith(there.plan.old.split("-")[0])
+    assert same["state"] == "succeeded"
+    again = headway.run("judge", told["name"]).stdout
+    assert "fail after" in again
+    assert "worse, false-alarm chance under 1 %" in again
+    lenient = json.loads(headway.run("judge", told["name"], "--success-rate", ">= 1", "--json").stdout)
+    assert [one["judgement"]["verdict"] for one in lenient["analyses"]] == ["pass"]
+    assert "--p99: expected" in headway.run("judge", told["name"], "--p99", "fast", code=2).stderr
+    assert "nothing was analysed" in headway.run("judge", "canary#1", code=2).stderr
+    assert version(headway.url("canary", "production")) == same["sha"]
 
 
 def test_nothing_to_judge_is_not_a_pass(headway: Headway, tmp_path: Path) -> None:

@@ -246,6 +246,41 @@ def test_a_bad_revision_is_found_out_at_its_first_share() -> None:
     assert target.history[-1].weights == {NEW.id: 33, OLD.id: 67}
 
 
+COMPARED = {"canary": {"analysis": {"window": "1s", "min_requests": 5, "false_rollback": "1%"}}}
+
+
+def test_a_canary_worse_than_the_stable_version_is_found_out_though_it_keeps_every_limit() -> None:
+    target = live(requests=2000)
+    target.error_rate = {NEW.id: 0.12, OLD.id: 0.02}
+    with pytest.raises(RolloutFailed, match=r"canary 12 % errors .*, stable 2 % errors .*: worse, false-alarm chance"):
+        asyncio.run(walk(rollout(planned(target, COMPARED), target, 2)))
+    assert target.history[-1].weights == {NEW.id: 5, OLD.id: 95}
+
+
+def test_a_canary_as_bad_as_the_stable_version_is_not_to_blame() -> None:
+    target = live(requests=2000)
+    target.error_rate = {NEW.id: 0.1, OLD.id: 0.1}
+    going = rollout(planned(target, COMPARED), target, 2)
+    asyncio.run(walk(going))
+    assert target.observe("shop").live == NEW.id
+    assert going.tally.sentence(0.01).endswith("no difference shown")
+
+
+def test_no_traffic_on_the_canary_is_no_pass() -> None:
+    target = live(requests=10)  # 5 % of 10 is nothing
+    with pytest.raises(RolloutFailed, match=r"no verdict .*no difference shown"):
+        asyncio.run(walk(rollout(planned(target, COMPARED), target, 2)))
+
+
+def test_only_shared_traffic_is_compared() -> None:
+    plan = planned(live(), COMPARED)
+    compared = [step.against for step in plan.steps if isinstance(step, Analyze)]
+    assert [against and (against.stable, against.budget) for against in compared] == [(OLD.id, 0.01)] * 2
+    limits = {"canary": {"analysis": {"success_rate": ">= 99", "false_rollback": "1%"}}}
+    judged = [step.against for step in planned(live(), limits).steps if isinstance(step, Analyze)]
+    assert [against is None for against in judged] == [False, False, True]
+
+
 def test_too_little_to_judge_is_waited_for_and_in_the_end_no_pass() -> None:
     target = live(requests=0)
     with pytest.raises(RolloutFailed, match="no verdict"):
