@@ -166,7 +166,7 @@ async def test_what_is_sent(server: Server, ask: Ask) -> None:
 )
 async def test_wrong_answers(server: Server, ask: Ask, probe: dict[str, Any], answer: Answer, fault: str) -> None:
     server.answers = [answer]
-    assert f"GET /a: {fault}" in await failure(ask({"get": "/a", "deadline": 0.1, **probe}))
+    assert f"GET /a: {fault}" in await failure(ask({"get": "/a", "deadline": 0.5, **probe}))
 
 
 @pytest.mark.parametrize(
