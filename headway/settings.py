@@ -336,7 +336,7 @@ class CanaryAnalysis(Analysis):
         "with it the error rates of both are compared",
     )
     ignore_below: Percent = Field(
-        default=0.0, description="an error rate below this is never worse than the stable one"
+        default=0.0, lt=100, description="an error rate below this is never worse than the stable one"
     )
 
 

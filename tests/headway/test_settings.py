@@ -329,6 +329,7 @@ ENVIRONMENT_FAULTS = [
     ("strategy: {canary: {steps: [0.5%, 100%]}}", f"{CANARY}/steps/0/weight: expected a whole percentage from 1% to 100%, got '0.5%'"),
     ("strategy: {canary: {analysis: {ignore_below: 1%}}}", f"{CANARY}/analysis: needs at least one of success_rate, p50, p99, false_rollback: an analysis of nothing would always pass"),
     ("strategy: {canary: {analysis: {false_rollback: 0%}}}", f"{CANARY}/analysis/false_rollback: Input should be greater than 0"),
+    ("strategy: {canary: {analysis: {false_rollback: 1%, ignore_below: 100%}}}", f"{CANARY}/analysis/ignore_below: Input should be less than 100"),
     ("strategy: {canary: {analysis: {p99: '<= 1s', false_rollback: 101%}}}", f"{CANARY}/analysis/false_rollback: expected a percentage such as 5%, got '101%'"),
     ("smoke: [{expect: 200}]", f"environments/staging/smoke/0: needs exactly one of {METHODS}"),
     ("smoke: [{get: /a, post: /b}]", f"environments/staging/smoke/0: needs exactly one of {METHODS}"),
