@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,12 @@ def connect(url: str) -> sa.Engine:
         parsed = sa.make_url(url)
         if parsed.get_backend_name() == "sqlite" and parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+            _use_wal(parsed.database)
         engine = sa.create_engine(parsed, pool_pre_ping=parsed.get_backend_name() != "sqlite")
         if engine.dialect.name == "sqlite":
             _tame_sqlite(engine)
         _migrate(engine)
-    except (sa.exc.SQLAlchemyError, OSError, ModuleNotFoundError) as error:
+    except (sa.exc.SQLAlchemyError, sqlite3.Error, OSError, ModuleNotFoundError) as error:
         shown = sa.make_url(url).render_as_string() if "://" in url else url
         raise ServiceUnavailable(
             f"the ledger {shown} cannot be opened: {_reason(error)}",
@@ -52,13 +54,28 @@ def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
         ) from error
 
 
+def _use_wal(file: str) -> None:
+    """The file remembers it. SQLite waits for nobody when the mode changes: two that open a new file must not meet."""
+    if file == ":memory:":
+        return
+    with _locked(file), closing(sqlite3.connect(file, timeout=BUSY / 1000)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+
+
+@contextmanager
+def _locked(file: str) -> Iterator[None]:
+    with Path(f"{file}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def _tame_sqlite(engine: sa.Engine) -> None:
-    """WAL, patience, and transactions that take the write lock when they begin: two deferred ones can deadlock."""
+    """Patience, and transactions that take the write lock when they begin: two deferred ones can deadlock."""
 
     @sa.event.listens_for(engine, "connect")
     def pragmas(connection: Any, _record: object) -> None:
         connection.isolation_level = None
-        for pragma in (f"busy_timeout = {BUSY}", "journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
+        for pragma in (f"busy_timeout = {BUSY}", "synchronous = NORMAL", "foreign_keys = ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @sa.event.listens_for(engine, "begin")
@@ -100,8 +117,7 @@ def _alone(engine: sa.Engine) -> Iterator[None]:
         if not engine.url.database or engine.url.database == ":memory:":
             yield
             return
-        with Path(f"{engine.url.database}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with _locked(engine.url.database):
             yield
         return
     with engine.connect() as connection:

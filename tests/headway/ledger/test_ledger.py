@@ -285,6 +285,21 @@ def _acquire_once(url: str, start: float) -> int:
         return lock.token if lock else 0
 
 
+def _open_once(url: str, start: float) -> list[str]:
+    while time.time() < start:
+        pass
+    with Ledger.open(url) as ledger:
+        return ledger.apps()
+
+
+def test_new_ledgers_opened_by_many_at_the_same_moment(tmp_path: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(8) as pool:
+        pool.starmap(_open_once, [(f"sqlite:///{tmp_path}/imports", 0.0)] * 8)
+        for number in range(10):
+            asked = [(f"sqlite:///{tmp_path}/{number}", time.time() + 0.05)] * 8
+            assert pool.starmap(_open_once, asked) == [[]] * 8
+
+
 def test_several_processes_open_a_new_ledger_and_one_gets_the_lock(database: str) -> None:
     with multiprocessing.get_context("spawn").Pool(4) as pool:
         tokens = pool.starmap(_acquire_once, [(database, time.time() + 3)] * 4)
