@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -26,20 +25,21 @@ def postgres() -> Iterator[str]:
         postgres = pwd.getpwnam("postgres")
         os.chown(place, postgres.pw_uid, postgres.pw_gid)
         as_postgres = {"user": postgres.pw_uid, "group": postgres.pw_gid}
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
 
     def run(program: str, *arguments: str) -> None:
-        subprocess.run(
-            [found[-1] / program, *arguments], check=True, capture_output=True, timeout=120, cwd=place, **as_postgres
+        done = subprocess.run(
+            [found[-1] / program, *arguments], capture_output=True, text=True, timeout=120, cwd=place, **as_postgres
         )  # type: ignore[call-overload]
+        if done.returncode:
+            log = place / "log"
+            pytest.fail(f"{program}: {done.stdout}{done.stderr}{log.read_text() if log.exists() else ''}")
 
     run("initdb", "-D", str(place / "data"), "-U", "headway", "-A", "trust", "--no-sync")
-    options = f"-p {port} -k {place} -c listen_addresses=127.0.0.1 -c fsync=off -c timezone=America/New_York"
+    # A socket in a directory of its own: a TCP port found free now may be anybody's when initdb is done.
+    options = f"-k {place} -c listen_addresses= -c fsync=off -c timezone=America/New_York"
     run("pg_ctl", "-D", str(place / "data"), "-o", options, "-l", str(place / "log"), "-w", "start")
     try:
-        yield f"postgresql+psycopg://headway@127.0.0.1:{port}/postgres"
+        yield f"postgresql+psycopg://headway@/postgres?host={place}"
     finally:
         run("pg_ctl", "-D", str(place / "data"), "-m", "immediate", "-w", "stop")
         shutil.rmtree(place)
