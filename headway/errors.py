@@ -14,6 +14,7 @@
     │   ├── Rejected                            a person said no: the environments before it stay as they are
     │   └── Expired                             nobody said anything in time: likewise
     ├── TargetError                    exit 1   the platform refused or did not answer
+    ├── MetricsUnavailable             exit 1   a metric source did not answer, or not with one value
     ├── CommandFailed                  exit 1   a command of the app's ended badly or ran out of time
     ├── EnvironmentLocked              exit 1   somebody else is changing this environment
     ├── LockLost                       exit 1   our lease ran out and another writer took over
@@ -35,6 +36,7 @@ __all__ = [
     "Expired",
     "HeadwayError",
     "LockLost",
+    "MetricsUnavailable",
     "NeedsPerson",
     "NotFound",
     "Rejected",
@@ -121,6 +123,10 @@ class Expired(ReleaseFailed):
 
 
 class TargetError(HeadwayError):
+    pass
+
+
+class MetricsUnavailable(HeadwayError):
     pass
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -16,6 +16,7 @@ __all__ = [
     "Analyze",
     "Artifact",
     "AwaitReady",
+    "Bucket",
     "Capability",
     "CheckReport",
     "Comparison",
@@ -24,6 +25,7 @@ __all__ = [
     "Coverage",
     "Drain",
     "Failure",
+    "HeaderRule",
     "Health",
     "Instance",
     "Launch",
@@ -104,6 +106,7 @@ class LaunchSpec(Frozen):
     secrets: tuple[str, ...] = Field(default=(), description="variables of `env` that were a SecretRef, now resolved")
     health: Health = Health()
     port: int | None = Field(default=None, description="public port of the proxy; None: the target keeps one per app")
+    preview_port: int | None = Field(default=None, description="port of the proxy that shows what is not public yet")
     stop_grace: float = Field(default=10.0, description="seconds between SIGTERM and SIGKILL")
     drain: float = Field(default=30.0, description="seconds that requests in flight may take to finish")
 
@@ -196,10 +199,21 @@ class Capability(StrEnum):
     METRICS = "metrics"
 
 
+class HeaderRule(Frozen):
+    """Requests with exactly this header go to this revision, whatever the weights are."""
+
+    name: str
+    value: str
+    revision: str
+
+
 class Traffic(Frozen):
     """Who answers: revision id -> weight in percent. Sums to 100, or is empty when nothing is live."""
 
     weights: dict[str, int] = Field(default_factory=dict)
+    headers: tuple[HeaderRule, ...] = ()
+    sticky: bool = Field(default=False, description="a user stays with a revision; a rising weight moves nobody back")
+    preview: str | None = Field(default=None, description="the revision that the preview port shows")
 
     @model_validator(mode="after")
     def _sums_to_100(self) -> Traffic:
@@ -214,7 +228,10 @@ class Traffic(Frozen):
         return cls(weights={str(revision): 100})
 
     def __str__(self) -> str:
-        return ", ".join(f"{revision} {weight} %" for revision, weight in self.weights.items() if weight) or "nothing"
+        shares = [f"{revision} {weight} %" for revision, weight in self.weights.items() if weight]
+        shares += [f"{rule.revision} for {rule.name}: {rule.value}" for rule in self.headers]
+        shares += [f"{self.preview} in the preview"] if self.preview else []
+        return ", ".join(shares) or "nothing"
 
 
 class Instance(Frozen):
@@ -231,6 +248,7 @@ class Observation(Frozen):
 
     app: str
     url: str | None = Field(description="where the app answers; None before the first launch")
+    preview_url: str | None = Field(default=None, description="where the revision in the preview answers")
     traffic: Traffic
     instances: dict[str, tuple[Instance, ...]] = Field(
         description="revision id -> its instances; retired ones are gone"
@@ -254,30 +272,66 @@ class Readiness(Frozen):
     detail: str = ""
 
 
+class Bucket(NamedTuple):
+    """Part of a latency histogram: so many requests took from `lower` to `upper` seconds."""
+
+    lower: float
+    upper: float
+    requests: int
+
+
 class Counts(Frozen):
     """Requests of one revision, as its users saw them. Monotonic; latency in seconds."""
 
     requests: int = 0
     errors: int = Field(default=0, description="answers 5xx and requests without an answer, before any retry hid them")
-    p50: float | None = None
-    p99: float | None = None
+    latency: tuple[Bucket, ...] = Field(default=(), description="by rising bounds; empty buckets left out")
+
+    def quantile(self, share: float) -> float | None:
+        """The latency that this share of the requests stays under, in seconds, interpolated within its bucket.
+
+        None without any measurement.
+        """
+        wanted = share * sum(bucket.requests for bucket in self.latency)
+        for bucket in self.latency:
+            if wanted <= bucket.requests:
+                return bucket.lower + (bucket.upper - bucket.lower) * wanted / bucket.requests
+            wanted -= bucket.requests
+        return self.latency[-1].upper if self.latency else None
+
+    def slower(self, limit: float) -> int:
+        """Requests that took longer than `limit` seconds, to the bucket: one that contains the limit is not slower."""
+        return sum(bucket.requests for bucket in self.latency if bucket.lower >= limit)
+
+    def since(self, earlier: Counts) -> Counts:
+        """What was added. A counter that went backwards was reset and started from 0."""
+        if self.requests < earlier.requests:
+            return self
+        before = {bucket.lower: bucket.requests for bucket in earlier.latency}
+        added = (bucket._replace(requests=bucket.requests - before.get(bucket.lower, 0)) for bucket in self.latency)
+        return Counts(
+            requests=self.requests - earlier.requests,
+            errors=max(0, self.errors - earlier.errors),
+            latency=tuple(bucket for bucket in added if bucket.requests > 0),
+        )
 
 
 class Measurements(Frozen):
-    """Counters of every revision at one moment; two of them make a window."""
+    """What was measured at one moment; two of them make a window."""
 
     at: datetime
     counts: dict[str, Counts]
+    edge: Counts | None = Field(default=None, description="the same of the proxy: what users saw, after all retries")
+    synthetic: dict[str, Counts] = Field(
+        default_factory=dict, description="Headway's own probes: part of `counts`, as they were answered"
+    )
+    metrics: dict[str, float | str | None] = Field(
+        default_factory=dict, description="answers of metric sources by name; None: no data, words: why there are none"
+    )
 
     def since(self, earlier: Measurements, revision: Revision | str) -> Counts:
-        """Requests and errors between two readings. A counter that went backwards was reset and starts from 0."""
-        now = self.counts.get(str(revision), Counts())
-        then = earlier.counts.get(str(revision), Counts())
-        if now.requests < then.requests:
-            then = Counts()
-        return Counts(
-            requests=now.requests - then.requests, errors=max(0, now.errors - then.errors), p50=now.p50, p99=now.p99
-        )
+        """Requests of a revision between two readings."""
+        return self.counts.get(str(revision), Counts()).since(earlier.counts.get(str(revision), Counts()))
 
 
 # --- how it gets there -----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from headway.model import Capability, LaunchSpec, Measurements, Observation, Readiness, Revision, Traffic
 
-__all__ = ["Target"]
+__all__ = ["MetricSource", "Target"]
 
 
 class Target(ABC):
@@ -84,3 +84,15 @@ class Target(ABC):
     def revive(self, app: str) -> bool:  # noqa: ARG002  # for targets that have nothing to revive
         """Start again what should be running and nobody else starts; whether there was anything. Repeatable."""
         return False
+
+
+class MetricSource(ABC):
+    """Where business metrics are asked for: orders per minute, payments that failed."""
+
+    @abstractmethod
+    def query(self, expression: str) -> float | None:
+        """The value of an expression now; None when there is no data. NaN is no data.
+
+        Raises MetricsUnavailable when the source does not answer, refuses the expression, or answers with more than
+        one value.
+        """

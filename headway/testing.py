@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from headway.errors import LockLost, TargetError
 from headway.model import (
+    Bucket,
     Capability,
     Counts,
     Instance,
@@ -28,8 +29,8 @@ class FakeTarget(Target):
     """A target in memory. Instances are ready at once, unless their revision is in `broken`.
 
     `faults` makes verbs fail: `faults["route"] = [TargetError("..."), None]` fails the next call of `route` and lets
-    the one after it pass. `error_rate` is the share of a revision's requests that fail; `requests` come in per call of
-    `measure`.
+    the one after it pass. `error_rate` is the share of a revision's requests that fail, `slowness` how many times as
+    long as 10 to 50 ms they take; `requests` come in per call of `measure`.
     """
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(Capability)
@@ -38,6 +39,7 @@ class FakeTarget(Target):
         self.faults: dict[str, list[Exception | None]] = {}
         self.broken: set[str] = set()
         self.error_rate: dict[str, float] = {}
+        self.slowness: dict[str, float] = {}
         self.requests = 100
         self.history: list[Traffic] = []
         self._instances: dict[str, dict[str, int]] = {}
@@ -94,10 +96,18 @@ class FakeTarget(Target):
             new = self.requests * weight // 100
             failed = round(new * self.error_rate.get(revision, 0.0))
             self._counts[revision] = Counts(
-                requests=before.requests + new, errors=before.errors + failed, p50=0.01, p99=0.05
+                requests=before.requests + new,
+                errors=before.errors + failed,
+                latency=_spread(before.requests + new, self.slowness.get(revision, 1.0)),
             )
         known = self._instances.get(app, {})
-        return Measurements(at=datetime.now(UTC), counts={r: self._counts.get(r, Counts()) for r in known})
+        counts = {revision: self._counts.get(revision, Counts()) for revision in known}
+        # A revision that is gone has left its requests with the proxy.
+        edge = Counts(
+            requests=sum(each.requests for each in self._counts.values()),
+            errors=sum(each.errors for each in self._counts.values()),
+        )
+        return Measurements(at=datetime.now(UTC), counts=counts, edge=edge)
 
     def drain(self, revision: Revision, deadline: float) -> bool:
         self._maybe_fail("drain")
@@ -128,3 +138,11 @@ class FakeTarget(Target):
         fault = coming.pop(0) if coming else None
         if fault is not None:
             raise fault
+
+
+def _spread(requests: int, slowness: float) -> tuple[Bucket, ...]:
+    """Most requests take 10 ms, one in a hundred 50."""
+    slow = requests // 100
+    fast = Bucket(0.010 * slowness, 0.011 * slowness, requests - slow)
+    buckets = (fast, Bucket(0.050 * slowness, 0.051 * slowness, slow))
+    return tuple(bucket for bucket in buckets if bucket.requests)

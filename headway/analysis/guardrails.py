@@ -25,7 +25,7 @@ def judge(conditions: Iterable[Condition], counts: Counts, min_requests: int) ->
     Fewer than `min_requests` requests, or a figure that was not measured, is inconclusive: no data is never a pass.
     Otherwise any condition that does not hold is a fail.
     """
-    figures: dict[str, float | None] = {"success_rate": None, "p50": counts.p50, "p99": counts.p99}
+    figures: dict[str, float | None] = {"success_rate": None, "p50": counts.quantile(0.5), "p99": counts.quantile(0.99)}
     if counts.requests:
         figures["success_rate"] = 100.0 * (counts.requests - counts.errors) / counts.requests
     told = f"{counts.requests} requests, {counts.errors} errors"

@@ -7,16 +7,35 @@ requests in flight with the host, send traffic to instances known to be unhealth
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from headway.model import Counts, Traffic
+from headway.model import Bucket, Counts, Traffic
 
-__all__ = ["bootstrap", "cluster", "counts", "endpoints", "listener", "resources", "route_traffic", "routes"]
+__all__ = [
+    "PREVIEW",
+    "PUBLIC",
+    "bootstrap",
+    "cluster",
+    "counts",
+    "edge_counts",
+    "endpoints",
+    "histograms",
+    "listener",
+    "preview",
+    "resources",
+    "route_traffic",
+    "routes",
+]
 
 TYPE = "type.googleapis.com/envoy."
-REVISION_HEADER = "x-headway-revision"
+PUBLIC, PREVIEW = "edge", "preview"  # the two listeners; Envoy's statistics carry their names
+REVISION_HEADER = "x-headway-revision"  # also the name of the cookie that asks for one revision
+PREVIEW_HEADER = "x-headway-preview"
+SESSION_COOKIE = "headway-session"
+SESSION = 24 * 3600  # seconds a user stays with a revision, at most
 IDEMPOTENT = "GET|HEAD|OPTIONS|PUT|DELETE"
 PER_TRY_TIMEOUT = "30s"
 
@@ -39,14 +58,14 @@ def resources(version: str, *resources: Mapping[str, Any]) -> dict[str, Any]:
     return {"version_info": version, "resources": list(resources)}
 
 
-def listener(directory: Path, host: str, port: int) -> dict[str, Any]:
-    """The public port of the app."""
+def listener(directory: Path, host: str, port: int, name: str = PUBLIC) -> dict[str, Any]:
+    """A port of the app: the public one, or the one that shows what is not public yet."""
     manager = {
         "@type": f"{TYPE}extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "edge",
+        "stat_prefix": name,
         "use_remote_address": True,
         "drain_timeout": "5s",
-        "rds": {"route_config_name": "app", "config_source": _source(directory / "rds.json")},
+        "rds": {"route_config_name": name, "config_source": _source(directory / f"rds-{name}.json")},
         "http_filters": [
             {
                 "name": "envoy.filters.http.router",
@@ -57,7 +76,7 @@ def listener(directory: Path, host: str, port: int) -> dict[str, Any]:
     }
     return {
         "@type": f"{TYPE}config.listener.v3.Listener",
-        "name": "edge",
+        "name": name,
         "address": {"socket_address": {"address": host, "port_value": port}},
         "enable_reuse_port": False,  # with it a second Envoy on the port is no error: it gets every other request
         "filter_chains": [
@@ -131,40 +150,56 @@ def endpoints(revision: str, addresses: Mapping[tuple[str, int], bool]) -> dict[
 
 
 def routes(traffic: Traffic, known: Iterable[str]) -> dict[str, Any]:
-    """All requests by weight, but for those that name a revision in a header. No traffic at all answers 503."""
-    by_header = [
-        {
-            "match": {
-                "prefix": "/",
-                "headers": [{"name": REVISION_HEADER, "string_match": {"exact": revision}}],
-            },
-            "route": {"cluster": revision, "timeout": "0s"},
-            "response_headers_to_add": [_says(revision)],
-        }
-        for revision in known
-    ]
+    """All requests by weight, but for those that name a revision, or match a header rule. No traffic answers 503."""
+    named = []
+    for revision in known:
+        cookie = rf"(.*;\s*)?{REVISION_HEADER}={re.escape(revision)}\s*(;.*)?"
+        named.append(_straight(revision, _header(REVISION_HEADER, exact=revision)))
+        named.append(_straight(revision, _header("cookie", safe_regex={"regex": cookie})))
+    if traffic.preview:
+        named.append(_straight(traffic.preview, _header(PREVIEW_HEADER, exact="true")))
+    named += [_straight(rule.revision, _header(rule.name, exact=rule.value)) for rule in traffic.headers]
+    # What Envoy does not use of it comes back in its configuration dump: what is in force is asked there only.
+    told = traffic.model_dump(mode="json", exclude={"weights"})
+    weighted = [{**route, "metadata": {"filter_metadata": {"headway": told}}} for route in _by_weight(traffic)]
+    return _table(PUBLIC, [*named, *weighted])
+
+
+def preview(traffic: Traffic) -> dict[str, Any]:
+    """What the preview port answers: one revision, or 503."""
+    return _table(PREVIEW, [_straight(traffic.preview)] if traffic.preview else [_nothing("no preview here")])
+
+
+def _table(name: str, routes: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "@type": f"{TYPE}config.route.v3.RouteConfiguration",
-        "name": "app",
-        "virtual_hosts": [{"name": "app", "domains": ["*"], "routes": [*by_header, *_by_weight(traffic)]}],
+        "name": name,
+        "virtual_hosts": [{"name": "app", "domains": ["*"], "routes": routes}],
     }
+
+
+def _header(name: str, **match: object) -> dict[str, Any]:
+    return {"name": name, "string_match": match}
+
+
+def _straight(revision: str, *headers: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "match": {"prefix": "/", "headers": list(headers)},
+        "route": {"cluster": revision, "timeout": "0s"},
+        "response_headers_to_add": [_says(revision)],
+    }
+
+
+def _nothing(words: str) -> dict[str, Any]:
+    return {"match": {"prefix": "/"}, "direct_response": {"status": 503, "body": {"inline_string": f"{words}\n"}}}
 
 
 def _by_weight(traffic: Traffic) -> list[dict[str, Any]]:
+    """Requests that may be sent twice, and the others; each kind for users with and without a session."""
     if not traffic.weights:
-        sorry = {"status": 503, "body": {"inline_string": "nothing is live here\n"}}
-        return [{"match": {"prefix": "/"}, "direct_response": sorry}]
-    weighted = {
-        "clusters": [
-            {"name": revision, "weight": weight, "response_headers_to_add": [_says(revision)]}
-            for revision, weight in traffic.weights.items()
-            if weight
-        ]
-    }
+        return [_nothing("nothing is live here")]
     safe = "connect-failure,refused-stream,reset-before-request"
-    methods = {"name": ":method", "string_match": {"safe_regex": {"regex": IDEMPOTENT}}}
     again = {
-        "retry_on": f"{safe},reset,gateway-error",
         "num_retries": 3,
         "host_selection_retry_max_attempts": 10,
         "retry_host_predicate": [
@@ -174,20 +209,45 @@ def _by_weight(traffic: Traffic) -> list[dict[str, Any]]:
             }
         ],
     }
+    twice = {**again, "retry_on": f"{safe},reset,gateway-error", "per_try_timeout": PER_TRY_TIMEOUT}
+    idempotent = _header(":method", safe_regex={"regex": IDEMPOTENT})
+    once = {**again, "retry_on": safe}
+    kinds: list[tuple[list[dict[str, Any]], dict[str, Any]]] = [([idempotent], twice), ([], once)]
     return [
-        {
-            "match": {"prefix": "/", "headers": [methods]},
-            "route": {
-                "weighted_clusters": weighted,
-                "timeout": "0s",
-                "retry_policy": {**again, "per_try_timeout": PER_TRY_TIMEOUT},
-            },
-        },
-        {
-            "match": {"prefix": "/"},
-            "route": {"weighted_clusters": weighted, "timeout": "0s", "retry_policy": {**again, "retry_on": safe}},
-        },
+        route
+        for headers, policy in kinds
+        for route in (_sessions(traffic, headers, policy) if traffic.sticky else [_weighted(traffic, headers, policy)])
     ]
+
+
+def _weighted(traffic: Traffic, headers: list[dict[str, Any]], policy: dict[str, Any]) -> dict[str, Any]:
+    clusters = [
+        {"name": revision, "weight": weight, "response_headers_to_add": [_says(revision)]}
+        for revision, weight in traffic.weights.items()
+        if weight
+    ]
+    route = {"weighted_clusters": {"clusters": clusters}, "timeout": "0s", "retry_policy": policy}
+    return {"match": {"prefix": "/", "headers": headers}, "route": route}
+
+
+def _sessions(traffic: Traffic, headers: list[dict[str, Any]], policy: dict[str, Any]) -> list[dict[str, Any]]:
+    """The choice is a hash of the session, which starts as the id of its first request: so that one counts already.
+
+    A hash that was below the canary's weight stays below it when the weight rises: nobody is moved back.
+    """
+    has_session = _header("cookie", contains=f"{SESSION_COOKIE}=")
+    starts = {
+        "key": "set-cookie",
+        "value": f"{SESSION_COOKIE}=%REQ(X-REQUEST-ID)%; Path=/; Max-Age={SESSION}; HttpOnly; SameSite=Lax",
+    }
+    returning = _weighted(traffic, [*headers, has_session], policy)
+    first = _weighted(traffic, headers, policy)
+    returning["route"]["hash_policy"] = [{"cookie": {"name": SESSION_COOKIE}}]
+    first["route"]["hash_policy"] = [{"header": {"header_name": "x-request-id"}}]
+    first["response_headers_to_add"] = [{"header": starts, "append_action": "APPEND_IF_EXISTS_OR_ADD"}]
+    for route in (returning, first):
+        route["route"]["weighted_clusters"]["use_hash_policy"] = True
+    return [returning, first]
 
 
 def _says(revision: str) -> dict[str, Any]:
@@ -195,30 +255,47 @@ def _says(revision: str) -> dict[str, Any]:
 
 
 def route_traffic(dump: Mapping[str, Any]) -> tuple[str, Traffic]:
-    """The version and weights in `/config_dump?resource=dynamic_route_configs`; ("", nothing) before the first."""
+    """The version and traffic in `/config_dump?resource=dynamic_route_configs`; ("", nothing) before the first."""
     for dynamic in dump.get("configs", []):
-        for route in dynamic["route_config"]["virtual_hosts"][0]["routes"]:
-            if "weighted_clusters" in route.get("route", {}):
-                weighted = route["route"]["weighted_clusters"]["clusters"]
-                weights = {one["name"]: one["weight"] for one in weighted}
-                return dynamic.get("version_info", ""), Traffic(weights=weights)
-        return dynamic.get("version_info", ""), Traffic()
+        if dynamic["route_config"]["name"] == PUBLIC:
+            last = dynamic["route_config"]["virtual_hosts"][0]["routes"][-1]
+            weighted = last.get("route", {}).get("weighted_clusters", {}).get("clusters", [])
+            told = last.get("metadata", {}).get("filter_metadata", {}).get("headway", {})
+            weights = {one["name"]: one["weight"] for one in weighted}
+            return dynamic.get("version_info", ""), Traffic.model_validate({**told, "weights": weights})
     return "", Traffic()
 
 
-def counts(stats: Mapping[str, Any], revision: str, histogram: Mapping[str, float | None]) -> Counts:
+def counts(stats: Mapping[str, int], latency: Mapping[str, tuple[Bucket, ...]], revision: str) -> Counts:
     """A cluster's counters. Retries hide errors, so the tries that failed before count as well."""
     prefix = f"cluster.{revision}."
-
-    def value(name: str) -> int:
-        return int(stats.get(prefix + name, 0))
-
     return Counts(
-        requests=value("upstream_rq_completed") + value("retry.upstream_rq_completed"),
-        errors=value("upstream_rq_5xx") + value("retry.upstream_rq_5xx"),
-        p50=histogram.get("p50"),
-        p99=histogram.get("p99"),
+        requests=stats.get(f"{prefix}upstream_rq_completed", 0) + stats.get(f"{prefix}retry.upstream_rq_completed", 0),
+        errors=stats.get(f"{prefix}upstream_rq_5xx", 0) + stats.get(f"{prefix}retry.upstream_rq_5xx", 0),
+        latency=latency.get(f"{prefix}upstream_rq_time", ()),
     )
+
+
+def edge_counts(stats: Mapping[str, int], latency: Mapping[str, tuple[Bucket, ...]]) -> Counts:
+    """The public port's counters: what users saw. An answer that broke off is an error."""
+    prefix = f"http.{PUBLIC}.downstream_rq_"
+    return Counts(
+        requests=stats.get(f"{prefix}completed", 0),
+        errors=stats.get(f"{prefix}5xx", 0) + stats.get(f"{prefix}tx_reset", 0),
+        latency=latency.get(f"{prefix}time", ()),
+    )
+
+
+def histograms(stats: Mapping[str, Any]) -> dict[str, tuple[Bucket, ...]]:
+    """Every histogram in `/stats?format=json&histogram_buckets=detailed`; Envoy counts in milliseconds."""
+    found = {}
+    for one in stats.get("stats", []):
+        for histogram in one.get("histograms", {}).get("details", []):
+            found[histogram["name"]] = tuple(
+                Bucket(bucket["lower_bound"] / 1000, (bucket["lower_bound"] + bucket["width"]) / 1000, bucket["count"])
+                for bucket in histogram["totals"]
+            )
+    return found
 
 
 def _source(file: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from headway.model import (
     Analyze,
     Artifact,
     AwaitReady,
+    Bucket,
     Capability,
     Condition,
     Counts,
@@ -309,8 +310,8 @@ def test_success_rate(counts: Counts, verdict: Verdict) -> None:
 def test_latency_that_was_not_measured_is_inconclusive() -> None:
     fast = Condition(metric="p99", op="<=", limit=0.5)
     assert judge([fast], Counts(requests=50), 20).verdict is Verdict.INCONCLUSIVE
-    assert judge([fast], Counts(requests=50, p99=0.5), 20).verdict is Verdict.PASS
-    slow = judge([GOOD, fast], Counts(requests=50, p99=0.501), 20)
+    assert judge([fast], Counts(requests=50, latency=(Bucket(0.49, 0.5, 50),)), 20).verdict is Verdict.PASS
+    slow = judge([GOOD, fast], Counts(requests=50, latency=(Bucket(0.501, 0.501, 50),)), 20)
     assert slow.verdict is Verdict.FAIL
     assert slow.evidence == "p99 <= 500 ms does not hold: 501 ms (50 requests, 0 errors)"
 

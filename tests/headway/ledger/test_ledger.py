@@ -26,6 +26,7 @@ from headway.ledger.database import MIGRATIONS
 from headway.ledger.schema import REVISION, metadata
 from headway.model import (
     Artifact,
+    Bucket,
     CheckReport,
     Counts,
     Coverage,
@@ -205,7 +206,10 @@ def test_measurements_are_kept_in_order(ledger: Ledger) -> None:
     lock = ledger.acquire("shop", "staging", holder="x", revision="r1", lease=30)
     assert lock is not None
     rollout = ledger.start_rollout(None, "shop", "staging", plan("r1"), kind="release", reason="", token=lock.token)
-    readings = [Measurements(at=datetime.now(UTC), counts={"r1": Counts(requests=n, p50=0.25)}) for n in range(3)]
+    readings = [
+        Measurements(at=datetime.now(UTC), counts={"r1": Counts(requests=n, latency=(Bucket(0.2, 0.25, n),))})
+        for n in range(3)
+    ]
     for reading in readings:
         ledger.record_measurement(rollout.id, 0, reading)
     assert ledger.measurements(rollout.id) == [(0, reading) for reading in readings]
