@@ -399,6 +399,7 @@ class Comparison(Frozen):
     stable: str
     budget: float = Field(description="chance of a false alarm, at most, over the whole rollout")
     ignore_below: float = Field(default=0.0, description="an error rate below this is never worse")
+    ignore_slower: float = Field(default=0.25, description="a version slower by no more than this is not worse")
 
     def __str__(self) -> str:
         return f"no worse than {self.stable}"

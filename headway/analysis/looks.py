@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from headway.analysis.guardrails import Judgement, judge
 from headway.analysis.sequential import Tally
-from headway.model import Analyze, Frozen, Measurements, Verdict
+from headway.model import Analyze, Counts, Frozen, Measurements, Verdict
 
 __all__ = ["Replayed", "look", "replay"]
 
@@ -24,11 +24,13 @@ def look(
     own = judge(step.conditions, now.since(start, step.revision), step.min_requests)
     if step.against is None:
         return tally, own
-    tally = replace(tally, ignore_below=step.against.ignore_below).after(
-        now.since(last, step.revision), now.since(last, step.against.stable)
+    against = step.against
+    known = tally.history or start.counts.get(against.stable, Counts()).latency
+    tally = replace(tally, ignore_below=against.ignore_below, ignore_slower=against.ignore_slower, history=known).after(
+        now.since(last, step.revision), now.since(last, against.stable)
     )
-    sentence = tally.sentence(step.against.budget)
-    if tally.alarm(step.against.budget):
+    sentence = tally.sentence(against.budget)
+    if tally.alarm(against.budget):
         return tally, Judgement(verdict=Verdict.FAIL, evidence=sentence)
     return tally, own.model_copy(update={"evidence": f"{own.evidence}; {sentence}"})
 

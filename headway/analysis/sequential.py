@@ -9,21 +9,72 @@ all looks is a test supermartingale, so is the mean over several r, and the chan
 most the budget (Ville 1939; Ramdas et al. 2023, "Game-theoretic statistics and safe anytime-valid inference"). Weights
 may change between looks.
 
+Latency is the same question about other failures: a request of the stable version is slow beyond its own quantile q, as
+known before the look, one of the canary beyond g(q), a little more. A canary that is slower by less than g answers no
+more slow requests than the stable version, whatever the distribution. Errors and quantiles share one budget: a weighted
+mean of test supermartingales is one too.
+
 savvi and confseq test one rate, or two samples in equal numbers; neither has two arms of changing size.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
-from headway.model import Counts
+from headway.model import Bucket, Counts
 
-__all__ = ["Tally"]
+__all__ = ["Share", "Tally", "Worse"]
 
 RATIOS = (1.1, 1.2, 1.35, 1.6, 2.0, 3.0, 5.0, 10.0, 30.0)
 # `ignore_below` is tested by itself: how much worse than that limit the canary's own error rate may be.
 FACTORS = (1.2, 1.6, 2.5, 5.0, 15.0)
+QUANTILES = (0.5, 0.99)
+ENOUGH = 10  # requests beyond a quantile before it is used
+FLOOR = 0.010  # seconds; nobody notices less, and Envoy counts milliseconds
+ERRORS, LATENCY = math.log(0.75), math.log(0.25 / len(QUANTILES))  # parts of the budget, as logarithms
+
+
+@dataclass(frozen=True)
+class Share:
+    """Bad requests among all."""
+
+    bad: int = 0
+    all: int = 0
+
+    def __add__(self, other: Share) -> Share:
+        return Share(self.bad + other.bad, self.all + other.all)
+
+    @property
+    def percent(self) -> float:
+        return 100.0 * self.bad / self.all
+
+
+@dataclass(frozen=True)
+class Worse:
+    """The evidence that a larger share of the canary's requests is bad, and what it rests on."""
+
+    canary: Share = Share()
+    stable: Share = Share()
+    _logs: tuple[float, ...] = (0.0,) * len(RATIOS)  # one for each ratio
+
+    def after(self, canary: Share, stable: Share) -> Worse:
+        """With one more look. A look at one version alone says nothing."""
+        logs = self._logs
+        if canary.all and stable.all:
+            share = canary.all / (canary.all + stable.all)
+            bad = canary.bad + stable.bad
+            logs = tuple(
+                known + canary.bad * math.log(ratio) - bad * math.log1p(share * (ratio - 1))
+                for known, ratio in zip(self._logs, RATIOS, strict=True)
+            )
+        return Worse(self.canary + canary, self.stable + stable, logs)
+
+    @property
+    def evidence(self) -> float:
+        """Logarithm of the e-value."""
+        return _log_mean(self._logs)
 
 
 @dataclass(frozen=True)
@@ -32,31 +83,33 @@ class Tally:
 
     `ignore_below` is an error rate, as a share of the requests: a canary below it is never worse, whatever the stable
     version does. Both have to be shown then, which costs no budget (Berger 1982: intersection-union test).
+    `ignore_slower` is a share of the stable version's latency: a canary slower by no more is not worse. `history` is
+    the stable version's latency up to now: it tells what is slow in the next look.
     """
 
     ignore_below: float = 0.0
-    canary: Counts = field(default_factory=Counts)
-    stable: Counts = field(default_factory=Counts)
-    _worse: tuple[float, ...] = (0.0,) * len(RATIOS)  # logarithms, one for each ratio
+    ignore_slower: float = 0.25
+    history: tuple[Bucket, ...] = ()
+    errors: Worse = Worse()
+    slow: tuple[Worse, ...] = (Worse(),) * len(QUANTILES)
 
     def after(self, canary: Counts, stable: Counts) -> Tally:
-        """With one more look: requests and errors since the one before. A look at one version alone says nothing."""
-        seen = (_sum(self.canary, canary), _sum(self.stable, stable))
-        if not canary.requests or not stable.requests:
-            return Tally(self.ignore_below, *seen, self._worse)
-        share = canary.requests / (canary.requests + stable.requests)
-        failed = canary.errors + stable.errors
-        worse = tuple(
-            known + canary.errors * math.log(ratio) - failed * math.log1p(share * (ratio - 1))
-            for known, ratio in zip(self._worse, RATIOS, strict=True)
+        """With one more look: what was counted since the one before."""
+        limits = [_slow_beyond(self.history, quantile) for quantile in QUANTILES]
+        return replace(
+            self,
+            history=_together(self.history, stable.latency) if stable.latency else self.history,
+            errors=self.errors.after(Share(canary.errors, canary.requests), Share(stable.errors, stable.requests)),
+            slow=tuple(
+                known if limit is None else known.after(_slow(canary, self._slower(limit)), _slow(stable, limit))
+                for known, limit in zip(self.slow, limits, strict=True)
+            ),
         )
-        return Tally(self.ignore_below, *seen, worse)
 
     @property
     def evidence(self) -> float:
         """Logarithm of the e-value: log(1/budget) or more is an alarm."""
-        worse = _log_mean(self._worse)
-        return min(worse, self._above_limit()) if self.ignore_below else worse
+        return _log_sum([ERRORS + self._more_errors(), *(LATENCY + slow.evidence for slow in self.slow)])
 
     def alarm(self, budget: float) -> bool:
         """Whether the canary is worse; the chance of a false alarm, ever, is at most `budget`."""
@@ -64,31 +117,71 @@ class Tally:
 
     def sentence(self, budget: float) -> str:
         """What was found, for a person."""
-        rates = f"canary {_rate(self.canary)}, stable {_rate(self.stable)}"
-        if self.alarm(budget):
-            return f"{rates}: worse, false-alarm chance under {100 * budget:g} %"
-        return f"{rates}: no difference shown"
+        found = f"canary {_rate(self.errors.canary)}, stable {_rate(self.errors.stable)}"
+        if not self.alarm(budget):
+            return f"{found}: no difference shown"
+        worst = max(range(len(QUANTILES)), key=lambda place: self.slow[place].evidence)
+        if self.slow[worst].evidence + LATENCY > self._more_errors() + ERRORS:
+            slow = self.slow[worst]
+            found = (
+                f"{slow.canary.percent:.2g} % of the canary's {slow.canary.all:,} requests are slower than stable's "
+                f"p{100 * QUANTILES[worst]:g} by more than {100 * self.ignore_slower:g} % and {1000 * FLOOR:g} ms, "
+                f"{slow.stable.percent:.2g} % of stable's {slow.stable.all:,} are slower than it"
+            )
+        return f"{found}: worse, false-alarm chance under {100 * budget:g} %"
+
+    def _more_errors(self) -> float:
+        worse = self.errors.evidence
+        return min(worse, self._above_limit()) if self.ignore_below else worse
 
     def _above_limit(self) -> float:
         """The same for the canary's own rate against `ignore_below`: likelihood ratios of a known rate."""
-        good, bad = self.canary.requests - self.canary.errors, self.canary.errors
+        bad = self.errors.canary.bad
+        good = self.errors.canary.all - bad
         limit = self.ignore_below
         rates = [min(limit * factor, (1 + limit) / 2) for factor in FACTORS]
-        return _log_mean(
-            tuple(bad * math.log(rate / limit) + good * math.log((1 - rate) / (1 - limit)) for rate in rates)
-        )
+        return _log_mean([bad * math.log(rate / limit) + good * math.log((1 - rate) / (1 - limit)) for rate in rates])
+
+    def _slower(self, limit: float) -> float:
+        return limit * (1 + self.ignore_slower) + FLOOR
 
 
-def _sum(one: Counts, other: Counts) -> Counts:
-    return Counts(requests=one.requests + other.requests, errors=one.errors + other.errors)
+def _slow_beyond(history: Iterable[Bucket], quantile: float) -> float | None:
+    """Upper bound of the bucket that has the quantile; None while too few requests are known for it."""
+    buckets = tuple(history)
+    requests = sum(bucket.requests for bucket in buckets)
+    if requests * (1 - quantile) < ENOUGH:
+        return None
+    below = 0
+    for bucket in buckets:
+        below += bucket.requests
+        if below >= quantile * requests:
+            return bucket.upper
+    return None
 
 
-def _log_mean(logs: tuple[float, ...]) -> float:
-    largest = max(logs)
-    return largest + math.log(sum(math.exp(log - largest) for log in logs) / len(logs))
+def _slow(counts: Counts, limit: float) -> Share:
+    return Share(counts.slower(limit), sum(bucket.requests for bucket in counts.latency))
 
 
-def _rate(counts: Counts) -> str:
-    if not counts.requests:
-        return "no requests"
-    return f"{100 * counts.errors / counts.requests:.2g} % errors of {counts.requests:,} requests"
+def _together(one: Iterable[Bucket], other: Iterable[Bucket]) -> tuple[Bucket, ...]:
+    found = {bucket.lower: bucket for bucket in one}
+    for bucket in other:
+        known = found.get(bucket.lower)
+        found[bucket.lower] = bucket._replace(requests=bucket.requests + known.requests) if known else bucket
+    return tuple(found[lower] for lower in sorted(found))
+
+
+def _log_mean(logs: Iterable[float]) -> float:
+    terms = list(logs)
+    return _log_sum(terms) - math.log(len(terms))
+
+
+def _log_sum(logs: Iterable[float]) -> float:
+    terms = list(logs)
+    largest = max(terms)
+    return largest + math.log(sum(math.exp(log - largest) for log in terms))
+
+
+def _rate(share: Share) -> str:
+    return f"{share.percent:.2g} % errors of {share.all:,} requests" if share.all else "no requests"

@@ -292,7 +292,12 @@ def histograms(stats: Mapping[str, Any]) -> dict[str, tuple[Bucket, ...]]:
     for one in stats.get("stats", []):
         for histogram in one.get("histograms", {}).get("details", []):
             found[histogram["name"]] = tuple(
-                Bucket(bucket["lower_bound"] / 1000, (bucket["lower_bound"] + bucket["width"]) / 1000, bucket["count"])
+                Bucket(
+                    # Rounded, so that one bucket's upper bound is the next one's lower.
+                    round(bucket["lower_bound"] / 1000, 6),
+                    round((bucket["lower_bound"] + bucket["width"]) / 1000, 6),
+                    bucket["count"],
+                )
                 for bucket in histogram["totals"]
             )
     return found
