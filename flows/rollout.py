@@ -25,7 +25,7 @@ async def deliver(record: ReleaseRecord, environment: Environment, spec: LaunchS
         try:
             await rollout(record, environment, revision, spec)
             await smoke_test(record, revision, spec, environment.smoke)
-            await accept(record, spec.environment)
+            await accept(record, spec.environment, environment.strategy)
         except BaseException as error:
             if has_changed_something(record.app, spec.environment):
                 await rollback(record.app, spec.environment, reason=f"{type(error).__name__}: {error}")

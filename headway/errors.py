@@ -10,6 +10,7 @@
     │   ├── CheckFailed
     │   ├── BuildFailed
     │   ├── RolloutFailed                       not ready, a bad verdict, a deadline
+    │   │   └── Aborted                         a person said so while it ran
     │   ├── SmokeFailed
     │   ├── Rejected                            a person said no: the environments before it stay as they are
     │   └── Expired                             nobody said anything in time: likewise
@@ -29,6 +30,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "Aborted",
     "BuildFailed",
     "CheckFailed",
     "CommandFailed",
@@ -107,6 +109,10 @@ class BuildFailed(ReleaseFailed):
 
 
 class RolloutFailed(ReleaseFailed):
+    pass
+
+
+class Aborted(RolloutFailed):
     pass
 
 

@@ -9,34 +9,47 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Protocol
 
-from headway.analysis import Tally, look
-from headway.errors import RolloutFailed
+from headway import smoke
+from headway.analysis import Judgement, Tally, look
+from headway.errors import Aborted, RolloutFailed, TargetError
+from headway.load import Load
 from headway.model import (
     Analyze,
     AwaitReady,
+    Capability,
+    Counts,
     Drain,
     Frozen,
+    Gate,
     Launch,
     LaunchSpec,
     Measurements,
+    Order,
     Pause,
     Plan,
     Promote,
     Readiness,
+    Rehearse,
     Retire,
     Revision,
     Route,
     Step,
     Verdict,
+    Verify,
 )
-from headway.ports import Target
+from headway.ports import MetricSource, Target
+from headway.watch import Watch, watching
 
 __all__ = ["Journal", "Outcome", "Rollout", "take", "walk"]
 
 READY_POLL = 0.1  # seconds; a health check costs the app about as much as a request
 ANALYSIS_POLL = 0.5  # seconds; reading the proxy's counters costs it a millisecond
+ORDER_POLL = 0.25  # seconds; a read of the ledger takes a millisecond
+REHEARSAL = 0.3  # seconds of requests before, between and after the switches of a rehearsal
+REHEARSAL_RATE = 100.0  # requests a second
 
 
 class Outcome(Frozen):
@@ -47,17 +60,31 @@ class Outcome(Frozen):
 
 
 class Journal(Protocol):
-    """Where steps are written down. Raises LockLost when another writer took the environment over."""
+    """Where steps are written down, and orders come from. Raises LockLost when another writer took over."""
 
     def started(self, index: int, step: Step) -> None: ...
 
     def measured(self, index: int, measurements: Measurements) -> None: ...
 
-    def finished(self, index: int, outcome: str, detail: str) -> None: ...
+    def finished(self, index: int, outcome: str, detail: str, users: Counts | None) -> None:
+        """`users`: what they were answered since the step before."""
+
+    def order(self) -> Order | None:
+        """What somebody wants of this rollout now; each order is given once.
+
+        Raises Superseded when a newer release is to take its place.
+        """
+
+    def waits(self, asks: str) -> None:
+        """A person is asked; empty when nobody is asked any more."""
 
 
 class Rollout:
-    """A plan, and all it takes to walk it. `specs` have their secrets resolved: they are never logged or stored."""
+    """A plan, and all it takes to walk it. `specs` have their secrets resolved: they are never logged or stored.
+
+    `wait_for_verdict`: an analysis without one by the progress deadline waits for a person instead of going back.
+    `reading` is the last one before the plan began, so that no request between two rollouts goes uncounted.
+    """
 
     def __init__(
         self,
@@ -68,6 +95,10 @@ class Rollout:
         journal: Journal,
         on_line: Callable[[str], None],
         progress_deadline: float = 600.0,
+        *,
+        wait_for_verdict: bool = False,
+        sources: Mapping[str, MetricSource] = MappingProxyType({}),
+        reading: Measurements | None = None,
     ) -> None:
         self.app = app
         self.plan = plan
@@ -76,6 +107,11 @@ class Rollout:
         self.journal = journal
         self.on_line = on_line
         self.progress_deadline = progress_deadline
+        self.wait_for_verdict = wait_for_verdict
+        self.sources = sources
+        self.reading = reading
+        self.looked: Measurements | None = None
+        self.promoted: Order | None = None
         self.tally = Tally()  # one for all analyses: the budget is the rollout's
 
 
@@ -89,33 +125,71 @@ async def take(rollout: Rollout, index: int) -> Outcome:
     """Take one step, with a word in the journal before and after."""
     step = rollout.plan.steps[index]
     rollout.journal.started(index, step)
+    if rollout.reading is None:
+        rollout.reading = await _count(rollout, index)
     try:
         outcome = await _perform(rollout, index, step)
     except BaseException as error:
-        rollout.journal.finished(index, "failed", f"{type(error).__name__}: {error}")
+        users = await asyncio.shield(_users(rollout, index))
+        rollout.journal.finished(index, "failed", f"{type(error).__name__}: {error}", users)
         raise
-    rollout.journal.finished(index, "done", outcome.detail)
+    rollout.journal.finished(index, "done", outcome.detail, await _users(rollout, index))
     if outcome.detail:
         rollout.on_line(outcome.detail)
     return outcome
 
 
+async def _count(rollout: Rollout, index: int) -> Measurements | None:
+    """A reading between steps; a step goes on without one."""
+    if Capability.METRICS not in rollout.target.capabilities:
+        return None
+    try:
+        reading = await asyncio.to_thread(rollout.target.measure, rollout.app)
+    except TargetError as error:
+        rollout.on_line(f"requests are not counted: {error.what}")
+        return None
+    rollout.journal.measured(index, reading)
+    return reading
+
+
+async def _users(rollout: Rollout, index: int) -> Counts | None:
+    """What users were answered since the last reading. An analysis has its own: one more would be one more look."""
+    before, now = rollout.reading, rollout.looked
+    rollout.looked = None
+    if now is None:
+        now = await _count(rollout, index)
+    if now is None:
+        return None
+    rollout.reading = now
+    if before is None or now.edge is None or before.edge is None:
+        return None
+    return now.edge.since(before.edge)
+
+
 async def _perform(rollout: Rollout, index: int, step: Step) -> Outcome:
     target = rollout.target
     match step:
+        case Pause() | Gate() | Verify() | Analyze() | Rehearse() if rollout.promoted:
+            return Outcome(detail=f"left out: {rollout.promoted}")
         case Launch():
             revision, spec = rollout.specs[step.revision]
             wanted = spec.model_copy(update={"instances": step.instances})
             await asyncio.to_thread(target.launch, revision, wanted)
         case AwaitReady():
-            return await _await_ready(target, rollout.specs[step.revision][0], step)
+            return await _await_ready(rollout, rollout.specs[step.revision][0], step)
         case Route():
             await asyncio.to_thread(target.route, rollout.app, step.traffic)
             return Outcome(detail=f"in force: {step.traffic}")
         case Pause():
-            await asyncio.sleep(step.seconds)
+            return Outcome(detail=await _wait(rollout, step.seconds) or "")
+        case Gate():
+            return await _ask(rollout, step)
+        case Verify():
+            return await _verify(rollout, step)
         case Analyze():
             return await _analyze(rollout, index, step)
+        case Rehearse():
+            return await _rehearse(rollout, step)
         case Drain():
             revision, _ = rollout.specs[step.revision]
             if not await asyncio.to_thread(target.drain, revision, step.deadline):
@@ -128,11 +202,48 @@ async def _perform(rollout: Rollout, index: int, step: Step) -> Outcome:
     return Outcome()
 
 
-async def _await_ready(target: Target, revision: Revision, step: AwaitReady) -> Outcome:
+def _ordered(rollout: Rollout) -> str:
+    """Who has this step left out; empty when it is to go on. Raises Aborted, or Superseded."""
+    order = rollout.journal.order()
+    if order is None:
+        return ""
+    if order.kind == "abort":
+        raise Aborted(f"{rollout.plan.new} was {order}")
+    if order.kind == "promote":
+        rollout.promoted = order
+    return str(order)
+
+
+async def _wait(rollout: Rollout, seconds: float) -> str:
+    """Wait; returns at once, and who it was, when somebody has it left out."""
+    end = time.monotonic() + seconds
+    while True:
+        if by := _ordered(rollout):
+            return by
+        left = end - time.monotonic()
+        if left <= 0:
+            return ""
+        await asyncio.sleep(min(ORDER_POLL, left))
+
+
+async def _ask(rollout: Rollout, step: Gate) -> Outcome:
+    rollout.journal.waits(step.asks)
+    rollout.on_line(f"waiting for a person: {step.asks}")
+    try:
+        by = await _wait(rollout, step.deadline)
+    finally:
+        rollout.journal.waits("")
+    if not by:
+        raise RolloutFailed(f"nobody decided within {step.deadline / 3600:g} h: {step.asks}", "release it again")
+    return Outcome(detail=by)
+
+
+async def _await_ready(rollout: Rollout, revision: Revision, step: AwaitReady) -> Outcome:
     deadline = time.monotonic() + step.deadline
     readiness = Readiness(wanted=step.instances, ready=0)
     while True:
-        readiness = await asyncio.to_thread(target.ready, revision)
+        _ordered(rollout)  # there is nothing to leave out here, but it can be aborted
+        readiness = await asyncio.to_thread(rollout.target.ready, revision)
         if readiness.ready >= step.instances:
             return Outcome(detail=f"{readiness.ready} of {step.instances} ready")
         so_far = f"{revision}: {readiness.ready} of {step.instances} ready"
@@ -149,27 +260,87 @@ async def _await_ready(target: Target, revision: Revision, step: AwaitReady) -> 
         await asyncio.sleep(READY_POLL)
 
 
+async def _verify(rollout: Rollout, step: Verify) -> Outcome:
+    revision, spec = rollout.specs[step.revision]
+    url = (await asyncio.to_thread(rollout.target.observe, rollout.app)).preview_url
+    if url is None:
+        raise RolloutFailed(f"{revision}: the target shows no preview", "was it routed to?")
+    secrets = [str(spec.env[name]) for name in spec.secrets]
+    report = await smoke.run(
+        url, step.probes, revision, environment=spec.environment, on_line=rollout.on_line, secrets=secrets
+    )
+    return Outcome(detail=f"{report.probes} probes passed on {url}")
+
+
 async def _analyze(rollout: Rollout, index: int, step: Analyze) -> Outcome:
-    """A fail is known as soon as there is enough to judge; too little data is waited for, and in the end is no pass."""
-    start = await asyncio.to_thread(rollout.target.measure, rollout.app)
-    rollout.journal.measured(index, start)
+    """A fail is known as soon as there is enough to judge. What is no verdict is waited for, then a person is asked."""
     begun = time.monotonic()
-    last = start
-    while True:
-        await asyncio.sleep(ANALYSIS_POLL)
-        now = await asyncio.to_thread(rollout.target.measure, rollout.app)
-        rollout.journal.measured(index, now)
-        rollout.tally, judgement = look(rollout.tally, step, start, last, now)
-        last = now
-        elapsed = time.monotonic() - begun
-        if judgement.verdict is Verdict.FAIL:
-            raise RolloutFailed(
-                f"{step.revision}: {judgement.evidence}", "the figures of every moment are in the ledger"
-            )
-        if judgement.verdict is Verdict.PASS and elapsed >= step.window:
-            return Outcome(detail=judgement.evidence, verdict=judgement.verdict)
-        if elapsed >= max(step.window, rollout.progress_deadline):
-            raise RolloutFailed(
-                f"{step.revision}: no verdict after {elapsed:.0f} s: {judgement.evidence}",
-                "no data is never a pass: send it traffic, lower analysis.min_requests, or leave analysis out",
-            )
+    readings: list[Measurements] = []
+    asked = False
+    async with watching(rollout.app, step, rollout.target, rollout.sources) as watch:
+        try:
+            while True:
+                judgement = await _look(rollout, index, step, watch, readings)
+                elapsed = time.monotonic() - begun
+                if judgement.verdict is Verdict.FAIL:
+                    raise RolloutFailed(
+                        f"{step.revision}: {judgement.evidence}", "the figures of every moment are in the ledger"
+                    )
+                if judgement.verdict is Verdict.PASS and elapsed >= step.window:
+                    return Outcome(detail=judgement.evidence, verdict=judgement.verdict)
+                if elapsed >= max(step.window, rollout.progress_deadline) and not rollout.wait_for_verdict:
+                    raise RolloutFailed(
+                        f"{step.revision}: no verdict after {elapsed:.0f} s: {judgement.evidence}",
+                        "no data is never a pass: send it traffic, declare synthetic requests, lower "
+                        "analysis.min_requests, or leave analysis out",
+                    )
+                if elapsed >= step.window and not asked:
+                    asked = True
+                    rollout.journal.waits(f"no verdict yet: {judgement.evidence}")
+                    rollout.on_line(f"asking a person: no verdict after {elapsed:.0f} s: {judgement.evidence}")
+                if by := await _wait(rollout, ANALYSIS_POLL):
+                    return Outcome(detail=f"{by}; until then: {judgement.evidence}", verdict=judgement.verdict)
+        finally:
+            if asked:
+                rollout.journal.waits("")
+
+
+async def _look(rollout: Rollout, index: int, step: Analyze, watch: Watch, readings: list[Measurements]) -> Judgement:
+    """Nothing that goes wrong with looking is a verdict on the revision."""
+    try:
+        now = await watch.read()
+    except TargetError as error:
+        return Judgement(verdict=Verdict.ERROR, evidence=f"nothing can be measured: {error.what}")
+    rollout.journal.measured(index, now)
+    rollout.looked = now
+    readings.append(now)
+    if len(readings) < 2:
+        return Judgement(verdict=Verdict.INCONCLUSIVE, evidence="measuring has begun")
+    try:
+        rollout.tally, judgement = look(rollout.tally, step, readings)
+    except Exception as error:  # noqa: BLE001  # a judge that fails has not judged
+        return Judgement(verdict=Verdict.ERROR, evidence=f"the judge failed: {type(error).__name__}: {error}")
+    return judgement
+
+
+async def _rehearse(rollout: Rollout, step: Rehearse) -> Outcome:
+    """Requests of our own are counted, whatever users send: a rehearsal without requests would drop none."""
+    target, app = rollout.target, rollout.app
+    url = (await asyncio.to_thread(target.observe, app)).url
+    assert url is not None  # something is live: it would be no way back otherwise
+    path = next(iter(rollout.specs.values()))[1].health.path
+    with Load(url, paths=[path], rate=REHEARSAL_RATE) as load:
+        await asyncio.sleep(REHEARSAL)
+        await asyncio.to_thread(target.route, app, step.low)
+        await asyncio.sleep(REHEARSAL)
+        begun = time.monotonic()
+        await asyncio.to_thread(target.route, app, step.back)
+        seconds = time.monotonic() - begun
+        await asyncio.sleep(REHEARSAL)
+    told = f"the way back took {1000 * seconds:.0f} ms, {load.failed} of {load.sent} requests failed"
+    if load.failed or seconds > step.within:
+        failures = f" ({load.failures[0]})" if load.failures else ""
+        raise RolloutFailed(
+            f"{step.low} was not promoted: {told}{failures}", f"it may take {step.within:g} s and drop nothing"
+        )
+    return Outcome(detail=told)

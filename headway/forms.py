@@ -27,12 +27,15 @@ __all__ = [
     "Cpu",
     "Duration",
     "Freeze",
+    "HeaderName",
     "Image",
     "Label",
+    "Limit",
     "Memory",
     "Percent",
     "Portion",
     "RepoPath",
+    "SourceName",
     "TargetName",
     "Text",
     "TextOrSecret",
@@ -55,6 +58,7 @@ _MEMORY_UNITS = {
 }  # fmt: skip
 _CPU = rf"({_NUMBER})(m)?"
 _PERCENT = rf"({_NUMBER})\s*%"
+_LIMIT = r"(>=|<=)\s*(-?[0-9]+(?:\.[0-9]+)?)"
 _CONDITION = r"(>=|<=)\s*(\S+(?:\s+%)?)"
 _DAY_AND_TIME = "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) (?:[01][0-9]|2[0-3]):[0-5][0-9]"
 
@@ -173,6 +177,19 @@ def _condition(value: object, info: ValidationInfo) -> model.Condition:
     if higher_is_better:
         return model.Condition(metric=metric, op=op, limit=parse_percent(limit if limit.endswith("%") else f"{limit}%"))
     return model.Condition(metric=metric, op=op, limit=parse_duration(limit))
+
+
+def _limit(value: object) -> tuple[Literal[">=", "<="], float]:
+    if isinstance(value, tuple):
+        return cast('tuple[Literal[">=", "<="], float]', value)
+    match = re.fullmatch(_LIMIT, value) if isinstance(value, str) else None
+    if not match:
+        raise ValueError('expected a limit such as ">= 5", in quotes')
+    return cast('Literal[">=", "<="]', match[1]), float(match[2])
+
+
+def _write_limit(limit: tuple[str, float]) -> str:
+    return f"{limit[0]} {Decimal(repr(limit[1])):f}"
 
 
 def _write_condition(condition: model.Condition) -> str:
@@ -335,6 +352,14 @@ Condition = TypeAliasType(
         PlainSerializer(_write_condition),
     ],
 )
+Limit = TypeAliasType(
+    "Limit",
+    Annotated[
+        tuple[Literal[">=", "<="], float],
+        *_read(_limit, 'A limit, in quotes: `">= 5"` or `"<= 0.5"`.', _pattern(_LIMIT)),
+        PlainSerializer(_write_limit),
+    ],
+)
 Text = TypeAliasType(
     "Text",
     Annotated[str, *_read(_text, "Text; a number, `true` or `false` is taken as it is written.", _TEXT_FORM)],
@@ -383,6 +408,10 @@ Image = Annotated[
         "[a-z0-9.-]+(?::[0-9]+(?=/))?(?:/[a-z0-9._-]+)*",
         "an image repository without a tag such as ghcr.io/acme/shop (what is built is named by its digest)",
     ),
+]
+HeaderName = Annotated[str, *_matching("[A-Za-z0-9-]+", "the name of a header such as x-beta")]
+SourceName = Annotated[
+    str, *_matching("[a-z][a-z0-9-]*/[a-z0-9][a-z0-9-]*", "TYPE/NAME of a metric source such as prometheus/main")
 ]
 TargetName = Annotated[
     str, *_matching("[a-z][a-z0-9-]*/[a-z0-9][a-z0-9-]*", "TYPE/NAME of a target such as process/production")

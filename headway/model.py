@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 __all__ = [
     "Analyze",
@@ -25,17 +25,22 @@ __all__ = [
     "Coverage",
     "Drain",
     "Failure",
+    "Gate",
     "HeaderRule",
     "Health",
     "Instance",
     "Launch",
     "LaunchSpec",
     "Measurements",
+    "MetricLimit",
     "Observation",
+    "Order",
     "Pause",
     "Plan",
+    "Probe",
     "Promote",
     "Readiness",
+    "Rehearse",
     "Retire",
     "Revision",
     "Route",
@@ -43,8 +48,10 @@ __all__ = [
     "SmokeReport",
     "Source",
     "Step",
+    "Synthetic",
     "Traffic",
     "Verdict",
+    "Verify",
 ]
 
 
@@ -197,6 +204,7 @@ class Capability(StrEnum):
     INSTANCES = "instances"
     LOGS = "logs"
     METRICS = "metrics"
+    PREVIEW = "preview route"
 
 
 class HeaderRule(Frozen):
@@ -393,6 +401,81 @@ class Pause(Frozen):
         return f"pause {self.seconds:g} s"
 
 
+class Gate(Frozen):
+    """Wait for a person, at most `deadline` seconds: promote, skip or abort."""
+
+    kind: Literal["gate"] = "gate"
+    asks: str = Field(description="what is to be decided, a few words")
+    deadline: float
+
+    def __str__(self) -> str:
+        return f"wait for a person: {self.asks}, at most {self.deadline / 3600:g} h"
+
+
+class Order(Frozen):
+    """What a person wants of a rollout while it runs.
+
+    `skip` leaves out the step that is going on, `promote` every pause, gate and analysis from now on,
+    `abort` goes back.
+    """
+
+    kind: Literal["promote", "skip", "abort"]
+    by: str
+    reason: str = ""
+
+    def __str__(self) -> str:
+        word = {"promote": "promoted", "skip": "skipped", "abort": "aborted"}[self.kind]
+        return f"{word} by {self.by}" + (f": {self.reason}" if self.reason else "")
+
+
+class Probe(Frozen):
+    """One request and what it has to answer. Times in seconds."""
+
+    method: str
+    path: str
+    headers: dict[str, str] = Field(default_factory=dict)
+    body: str | None = None
+    json_body: JsonValue = None
+    expect: int = 200
+    expect_json: dict[str, JsonValue] | None = None
+    expect_text: str | None = None
+    within: float | None = None
+    version: bool = False
+    deadline: float = 30.0
+
+
+class Verify(Frozen):
+    """Ask the revision in the preview whether it does what it should."""
+
+    kind: Literal["verify"] = "verify"
+    revision: str
+    probes: tuple[Probe, ...]
+
+    def __str__(self) -> str:
+        return f"verify {self.revision} through the preview: {len(self.probes)} probes"
+
+
+class Synthetic(Frozen):
+    """Requests that are sent, `rate` a second, while there is less real traffic than that."""
+
+    requests: tuple[Probe, ...]
+    rate: float
+
+
+class MetricLimit(Frozen):
+    """A limit on a metric source's answer; it is broken when it did not hold for `lasting` seconds."""
+
+    name: str
+    source: str = Field(description="the metric source block, as type/name")
+    query: str
+    op: Literal[">=", "<="]
+    limit: float
+    lasting: float
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.op} {self.limit:g}"
+
+
 class Comparison(Frozen):
     """How a revision is judged against the stable one under the same traffic. Shares, not percent."""
 
@@ -414,10 +497,30 @@ class Analyze(Frozen):
     conditions: tuple[Condition, ...]
     min_requests: int = Field(description="with fewer requests than this the verdict is inconclusive")
     against: Comparison | None = None
+    metrics: tuple[MetricLimit, ...] = ()
+    synthetic: Synthetic | None = None
+    preview: bool = Field(default=False, description="the revision is in the preview: all its requests are synthetic")
+
+    @property
+    def limits(self) -> tuple[Condition | MetricLimit | Comparison, ...]:
+        """All that it is judged by; of nothing, no verdict is possible."""
+        return (*self.conditions, *self.metrics, *([self.against] if self.against else []))
 
     def __str__(self) -> str:
-        wanted = ", ".join(map(str, filter(None, (*self.conditions, self.against))))
-        return f"analyze {self.revision} for {self.window:g} s: {wanted}"
+        where = " in the preview" if self.preview else ""
+        return f"analyze {self.revision}{where} for {self.window:g} s: {', '.join(map(str, self.limits))}"
+
+
+class Rehearse(Frozen):
+    """Switch to `low` and back to `back` while requests are counted: the way back, tried before it is needed."""
+
+    kind: Literal["rehearse"] = "rehearse"
+    low: Traffic
+    back: Traffic
+    within: float = Field(description="seconds that the way back may take")
+
+    def __str__(self) -> str:
+        return f"rehearse the way back to {self.back}, within {self.within:g} s"
 
 
 class Promote(Frozen):
@@ -453,7 +556,7 @@ class Retire(Frozen):
 
 
 Step = Annotated[
-    Launch | AwaitReady | Route | Pause | Analyze | Promote | Drain | Retire,
+    Launch | AwaitReady | Route | Pause | Gate | Verify | Analyze | Rehearse | Promote | Drain | Retire,
     Field(discriminator="kind"),
 ]
 

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from headway.control import api_url
 from headway.errors import NotFound
-from headway.ports import Target
+from headway.ports import MetricSource, Target
 
 if TYPE_CHECKING:
     from prefect.blocks.core import Block
 
-__all__ = ["load_target", "register", "root", "targets"]
+__all__ = ["load_metric_source", "load_target", "metric_sources", "register", "root", "targets"]
 
 DEADLINE = 100.0  # seconds for prefect deploy
 DEFAULT_TARGETS = ("preview", "staging", "production")
@@ -42,36 +42,52 @@ def root() -> Path:
 
 def targets() -> dict[str, type[Block]]:
     """Every platform: block type slug -> class. One module of blocks/targets/ each."""
+    return _adapters("blocks.targets", Target)
+
+
+def metric_sources() -> dict[str, type[Block]]:
+    """Every kind of metric source: block type slug -> class. One module of blocks/metrics/ each."""
+    return _adapters("blocks.metrics", MetricSource)
+
+
+def _adapters(package: str, port: type) -> dict[str, type[Block]]:
     root()
     # Prefect reads it when it is first imported; without it, it would start a server of its own.
     os.environ.setdefault("PREFECT_API_URL", api_url())
-    package = importlib.import_module("blocks.targets")
     found: dict[str, type[Block]] = {}
-    for module in pkgutil.iter_modules(package.__path__, "blocks.targets."):
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
         for member in vars(importlib.import_module(module.name)).values():
-            if isinstance(member, type) and issubclass(member, Target) and member.__module__ == module.name:
-                block: type[Block] = member  # type: ignore[assignment]  # a target is a block by rule
+            if isinstance(member, type) and issubclass(member, port) and member.__module__ == module.name:
+                block: type[Block] = member  # type: ignore[assignment]  # an adapter is a block by rule
                 found[block.get_block_type_slug()] = block
     return found
 
 
 async def load_target(slug: str) -> Target:
     """The configured target `type/name`. Raises NotFound, with the choices, when there is none."""
-    kind, _, name = slug.partition("/")
-    known = targets()
-    if kind not in known or not name:
-        raise NotFound(
-            f"target {slug}: no platform is called {kind!r}", f"targets are TYPE/NAME, TYPE one of: {', '.join(known)}"
-        )
-    try:
-        block = await known[kind].aload(name)
-    except ValueError as error:
-        raise NotFound(
-            f"target {slug}: no {kind} block has the name {name!r}",
-            f"make one in the UI under Blocks; there are: {', '.join(await _names(kind)) or 'none'}",
-        ) from error
+    block = await _load(f"target {slug}", slug, targets())
     assert isinstance(block, Target)
     return block
+
+
+async def load_metric_source(slug: str) -> MetricSource:
+    """The configured metric source `type/name`. Raises NotFound, with the choices, when there is none."""
+    block = await _load(f"metric source {slug}", slug, metric_sources())
+    assert isinstance(block, MetricSource)
+    return block
+
+
+async def _load(what: str, slug: str, known: dict[str, type[Block]]) -> object:
+    kind, _, name = slug.partition("/")
+    if kind not in known or not name:
+        raise NotFound(f"{what}: no block type is called {kind!r}", f"it is TYPE/NAME, TYPE one of: {', '.join(known)}")
+    try:
+        return await known[kind].aload(name)
+    except ValueError as error:
+        raise NotFound(
+            f"{what}: no {kind} block has the name {name!r}",
+            f"make one in the UI under Blocks; there are: {', '.join(await _names(kind)) or 'none'}",
+        ) from error
 
 
 async def _names(kind: str) -> list[str]:
@@ -96,7 +112,7 @@ async def register() -> None:
 async def _blocks() -> None:
     """Make the block types known to the server, and the embedded default's three documents where they are missing."""
     known = targets()
-    for block in known.values():
+    for block in (*known.values(), *metric_sources().values()):
         await block.aregister_type_and_schema()
     existing = await _names("process")
     for name in DEFAULT_TARGETS:

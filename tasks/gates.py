@@ -23,11 +23,11 @@ from headway import settings
 from headway import source as git
 from headway.errors import EnvironmentLocked, Expired, HeadwayError, LockLost, Rejected, SourceError, Superseded
 from headway.ledger import ApprovalRecord, Lock, ReleaseRecord
-from headway.model import LaunchSpec, Source
+from headway.model import LaunchSpec, Order, Source
 from headway.summary import evidence_markdown
 from tasks.records import ledger, skip_stage, stage, wait_for_person
 
-__all__ = ["Approval", "approval", "held", "hold"]
+__all__ = ["Approval", "approval", "give_order", "held", "hold"]
 
 LEASE = 30.0  # seconds; a holder that died is found out after this long
 QUEUE_POLL = 0.5  # seconds
@@ -128,6 +128,15 @@ def _settled(release: ReleaseRecord, name: str, asked: ApprovalRecord) -> None:
             raise Rejected(f"{asked.environment}: {word}")
         if asked.state != "approved":
             raise Expired(f"{asked.environment}: nobody decided before {asked.expires_at:%Y-%m-%d %H:%M} UTC")
+
+
+@task(name="give order", task_run_name="{kind} {app} {environment}", cache_policy=NO_CACHE)
+async def give_order(
+    app: str, environment: str, kind: Literal["promote", "skip", "abort"], by: str, reason: str
+) -> None:
+    """Enter it in the ledger, where the rollout looks for it. Raises NotFound when none is under way."""
+    rollout = ledger().give_order(app, environment, Order(kind=kind, by=by, reason=reason), via="ui")
+    get_run_logger().info("%s %s: %s: %s", app, environment, rollout.plan.new, kind)
 
 
 HELD: ContextVar[Mapping[tuple[str, str], Lock]] = ContextVar("held", default=MappingProxyType({}))  # immutable

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from functools import cache
 
 from prefect import State, get_run_logger, task
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.deployments import arun_deployment
 from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 from prefect.states import Cancelled
@@ -19,7 +21,7 @@ from headway.home import home, ledger_url
 from headway.ledger import Ledger, ReleaseRecord, ReleaseState, StageState
 from headway.model import LaunchSpec, Revision, Source
 from headway.retention import prune
-from headway.settings import Settings
+from headway.settings import BlueGreen, Settings, Strategy
 from headway.summary import release_markdown
 
 __all__ = [
@@ -110,10 +112,22 @@ def undelivered(release: ReleaseRecord, spec: LaunchSpec) -> Revision | None:
 
 
 @task(name="accept", task_run_name="accept {environment}", cache_policy=NO_CACHE)
-async def accept(release: ReleaseRecord, environment: str) -> None:
-    """From here on this is the revision that a later rollback of the environment comes back to."""
-    for rollout in ledger().unfinished_rollouts(release.app, environment):
+async def accept(release: ReleaseRecord, environment: str, strategy: Strategy) -> None:
+    """From here on this is the revision that a later rollback of the environment comes back to.
+
+    What was kept warm for it is stopped by a run that is scheduled now: nothing has to wait, and the lock is let go.
+    """
+    done = ledger().unfinished_rollouts(release.app, environment)
+    for rollout in done:
         ledger().finish_rollout(rollout.id, "done")
+    if isinstance(strategy, BlueGreen) and strategy.scale_down_delay and done and done[-1].plan.old:
+        await arun_deployment(
+            "scale-down/main",
+            parameters={"app": release.app, "environment": environment, "revision": done[-1].plan.old},
+            scheduled_time=datetime.now(UTC) + timedelta(seconds=strategy.scale_down_delay),
+            timeout=0,
+            as_subflow=False,
+        )
 
 
 @task(name="record", task_run_name="record", cache_policy=NO_CACHE)

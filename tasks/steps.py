@@ -9,24 +9,34 @@ from prefect.cache_policies import NO_CACHE
 
 from blocks.secrets import resolve
 from headway import project, strategies
-from headway.errors import NotFound
+from headway.errors import NotFound, Superseded
 from headway.executor import Outcome, Rollout, take
 from headway.ledger import Lock, ReleaseRecord, RolloutKind, RolloutRecord
-from headway.model import LaunchSpec, Measurements, Plan, Revision, Step
+from headway.model import Analyze, Counts, LaunchSpec, Measurements, Order, Plan, Revision, Step
 from headway.ports import Target
 from headway.settings import Environment
+from headway.titles import titles
 from tasks.gates import held
 from tasks.records import ledger
 
-__all__ = ["Prepared", "finish_rollback", "has_changed_something", "plan_rollback", "plan_rollout", "take_step"]
+__all__ = [
+    "Prepared",
+    "finish_rollback",
+    "has_changed_something",
+    "plan_rollback",
+    "plan_rollout",
+    "retire_idle",
+    "take_step",
+]
 
 
 class Journal:
     """The ledger's pages on one rollout."""
 
-    def __init__(self, record: RolloutRecord, lock: Lock) -> None:
+    def __init__(self, record: RolloutRecord, lock: Lock, *, supersede: bool) -> None:
         self._record = record
         self._lock = lock
+        self._supersede = supersede
 
     def started(self, index: int, step: Step) -> None:
         ledger().step_started(self._record, index, step, self._lock.token)
@@ -34,8 +44,20 @@ class Journal:
     def measured(self, index: int, measurements: Measurements) -> None:
         ledger().record_measurement(self._record.id, index, measurements)
 
-    def finished(self, index: int, outcome: str, detail: str) -> None:
-        ledger().step_finished(self._record, index, outcome, detail, self._lock.token)
+    def finished(self, index: int, outcome: str, detail: str, users: Counts | None) -> None:
+        ledger().step_finished(self._record, index, outcome, detail, users, self._lock.token)
+
+    def order(self) -> Order | None:
+        record = self._record
+        if self._supersede and record.release_id:
+            newer = ledger().superseded_by(record.release_id, record.app, record.environment)
+            if newer is not None:
+                raise Superseded(f"{record.environment}: {newer.name} takes its place", "supersede: abort says so")
+        return ledger().take_order(record.id)
+
+    def waits(self, asks: str) -> None:
+        if self._record.release_id:
+            ledger().stage_waits(self._record.release_id, self._record.environment, asks)
 
 
 class Prepared:
@@ -47,11 +69,7 @@ class Prepared:
 
     @property
     def steps(self) -> list[tuple[int, str]]:
-        return [(index, _title(step)) for index, step in enumerate(self.rollout.plan.steps)]
-
-
-def _title(step: Step) -> str:
-    return str(step).split(", at most")[0].replace(":", "")
+        return titles(self.rollout.plan)
 
 
 @task(name="plan", task_run_name="plan", cache_policy=NO_CACHE)
@@ -64,7 +82,18 @@ async def plan_rollout(
     observation = await asyncio.to_thread(target.observe, app)
     stable = ledger().live(app, place)
     plan = strategies.plan(environment, observation, revision, spec, stable=stable, capabilities=target.capabilities)
-    return await _prepare(plan, target, app, place, release.id, "release", "", environment.progress_deadline)
+    return await _prepare(
+        plan,
+        target,
+        app,
+        place,
+        release.id,
+        "release",
+        "",
+        environment.progress_deadline,
+        wait_for_verdict=environment.after_deadline == "wait",
+        supersede=environment.supersede == "abort",
+    )
 
 
 @task(name="plan the way back", task_run_name="plan the way back", cache_policy=NO_CACHE)
@@ -98,13 +127,37 @@ async def plan_rollback(
         observation, to_id, instances=spec.instances, startup=spec.health.startup, drain=spec.drain
     )
     release_id = unfinished[0].release_id if unfinished else None
-    return await _prepare(plan, target, app, environment, release_id, "rollback", reason, spec.health.startup)
+    readings = ledger().measurements(unfinished[-1].id) if unfinished else []
+    return await _prepare(
+        plan,
+        target,
+        app,
+        environment,
+        release_id,
+        "rollback",
+        reason,
+        spec.health.startup,
+        reading=readings[-1][1] if readings else None,
+    )
 
 
 @task(task_run_name="{title}", cache_policy=NO_CACHE)
 async def take_step(prepared: Prepared, index: int, title: str) -> Outcome:  # noqa: ARG001  # the title names the task run
     """One step of the plan."""
     return await take(prepared.rollout, index)
+
+
+@task(name="retire", task_run_name="retire {revision_id}", cache_policy=NO_CACHE)
+async def retire_idle(app: str, environment: str, revision_id: str) -> bool:
+    """Drain and stop a revision that was kept warm; whether it was stopped. One that gets traffic again stays."""
+    revision, spec = _recorded(app, environment, revision_id)
+    target = await _claim(spec, app)
+    if (await asyncio.to_thread(target.observe, app)).traffic.weights.get(revision_id):
+        get_run_logger().info("%s serves again: it stays", revision_id)
+        return False
+    await asyncio.to_thread(target.drain, revision, spec.drain)
+    await asyncio.to_thread(target.retire, revision)
+    return True
 
 
 async def finish_rollback(prepared: Prepared) -> None:
@@ -136,6 +189,10 @@ async def _prepare(
     kind: RolloutKind,
     reason: str,
     progress_deadline: float,
+    *,
+    wait_for_verdict: bool = False,
+    supersede: bool = False,
+    reading: Measurements | None = None,
 ) -> Prepared:
     for index, step in enumerate(plan.steps, 1):
         get_run_logger().info("%2d. %s", index, step)
@@ -143,9 +200,22 @@ async def _prepare(
     for revision_id in {revision for step in plan.steps if (revision := getattr(step, "revision", None))}:
         revision, spec = _recorded(app, environment, revision_id)
         specs[revision_id] = revision, await resolve(spec)
+    asked = {limit.source for step in plan.steps if isinstance(step, Analyze) for limit in step.metrics}
+    sources = {source: await project.load_metric_source(source) for source in asked}
     lock = held(app, environment)
     record = ledger().start_rollout(release_id, app, environment, plan, kind=kind, reason=reason, token=lock.token)
-    rollout = Rollout(app, plan, target, specs, Journal(record, lock), _say, progress_deadline)
+    rollout = Rollout(
+        app,
+        plan,
+        target,
+        specs,
+        Journal(record, lock, supersede=supersede),
+        _say,
+        progress_deadline,
+        wait_for_verdict=wait_for_verdict,
+        sources=sources,
+        reading=reading,
+    )
     return Prepared(rollout, record)
 
 

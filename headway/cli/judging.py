@@ -9,7 +9,7 @@ from headway.cli.output import output
 from headway.errors import NotFound, UsageError
 from headway.home import ledger_url
 from headway.ledger import Ledger, RolloutRecord
-from headway.model import Analyze, Comparison
+from headway.model import Analyze
 from headway.settings import CanaryAnalysis
 
 __all__ = ["judge"]
@@ -69,7 +69,5 @@ def _replayed(ledger: Ledger, rollout: RolloutRecord, wanted: CanaryAnalysis | N
 def _with(step: Analyze, wanted: CanaryAnalysis | None, stable: str | None) -> Analyze:
     if wanted is None:
         return step
-    against = None
-    if wanted.false_rollback is not None and stable is not None:
-        against = Comparison(stable=stable, budget=wanted.false_rollback / 100, ignore_below=wanted.ignore_below / 100)
+    against = wanted.against(stable) if stable is not None else None
     return step.model_copy(update={"conditions": wanted.conditions, "against": against})

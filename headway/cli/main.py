@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -132,6 +132,34 @@ def rollback(
 
 
 @app.command()
+def promote(app: App, environment: Environment, by: By = "", reason: Reason = "", json: Json = False) -> None:
+    """Take the rollout under way to 100 %: every pause, wait and analysis from now on is left out."""
+    _steer("promote", app, environment, by, reason, json=json)
+
+
+@app.command()
+def skip(app: App, environment: Environment, by: By = "", reason: Reason = "", json: Json = False) -> None:
+    """Leave out the step that the rollout under way is at: a pause, a wait for a person, an analysis."""
+    _steer("skip", app, environment, by, reason, json=json)
+
+
+@app.command()
+def abort(app: App, environment: Environment, by: By = "", reason: Reason = "", json: Json = False) -> None:
+    """End the rollout under way, and bring the old version back."""
+    _steer("abort", app, environment, by, reason, json=json)
+
+
+def _steer(
+    kind: Literal["promote", "skip", "abort"], app: str, environment: str, by: str, reason: str, *, json: bool
+) -> None:
+    from headway.cli.steering import steer
+    from headway.cli.who import me
+
+    output.json = json
+    steer(app, environment, kind, by or me(Path()), reason)
+
+
+@app.command()
 def status(app: Annotated[str | None, typer.Argument(help="one app only")] = None, json: Json = False) -> None:
     """What is live where, what is going on, and who is waited for."""
     from headway.cli.records import status
@@ -157,6 +185,7 @@ def judge(
     p99: Annotated[str, typer.Option(help='such as "<= 500ms"')] = "",
     false_rollback: Annotated[str, typer.Option(help="compare with the stable version; such as 1%")] = "",
     ignore_below: Annotated[str, typer.Option(help="an error rate below this is never worse; such as 0.1%")] = "",
+    ignore_slower: Annotated[str, typer.Option(help="a version slower by no more is not worse; such as 25%")] = "",
     json: Json = False,
 ) -> None:
     """The verdicts of a release once more, from its readings; with other limits, what they would have been."""
@@ -169,6 +198,7 @@ def judge(
         "p99": p99,
         "false_rollback": false_rollback,
         "ignore_below": ignore_below,
+        "ignore_slower": ignore_slower,
     }
     judge(run, {name: limit for name, limit in limits.items() if limit})
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import subprocess
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any, Literal
 
 from headway import source
 from headway.cli.output import output
+from headway.cli.who import me
 from headway.control import Control, FlowRun
 from headway.errors import HeadwayError, NotFound
 from headway.home import ledger_url
@@ -32,7 +31,7 @@ def release(path: Path, ref: str | None, to: str | None, *, yes: bool, follow: b
 
         settings.load(local.root).release_path(to)  # what is wrong with it is known before anything starts
     with Control() as control, Ledger.open(ledger_url()) as ledger:
-        asked = {"repo": str(local.root), "ref": local.sha, "to": to, "yes": yes, "by": _me(local.root)}
+        asked = {"repo": str(local.root), "ref": local.sha, "to": to, "yes": yes, "by": me(local.root)}
         run_id = control.start("release/main", asked)
         output.say(f"{local.sha[:7]}: {control.run_url(run_id)}")
         if not follow:
@@ -56,7 +55,7 @@ def decide(text: str, decision: Literal["approved", "rejected"], by: str, reason
             raise HeadwayError(
                 f"{found.name} waits for nobody: it is {found.state}", f"see headway history {found.app}"
             )
-        done = ledger.decide(asked.id, decision, by=by or _me(Path()), reason=reason, via="cli")
+        done = ledger.decide(asked.id, decision, by=by or me(Path()), reason=reason, via="cli")
         if found.flow_run_id:
             word = "approve" if decision == "approved" else "reject"
             control.resume(found.flow_run_id, {"decision": word, "by": done.decided_by, "reason": reason})
@@ -74,7 +73,7 @@ def roll_back(app: str, environment: str, to: str | None, reason: str, by: str) 
             ledger.revision(app, to, environment=environment)
         run_id = control.start(
             "rollback/main",
-            {"app": app, "environment": environment, "to": to, "reason": reason, "by": by or _me(Path())},
+            {"app": app, "environment": environment, "to": to, "reason": reason, "by": by or me(Path())},
         )
         waited = _Waited(control, run_id)
         while not (run := control.flow_run(run_id)).final:
@@ -173,10 +172,3 @@ def _rows(stages: list[StageRecord]) -> Any:
     for stage in stages:
         table.add_row(MARKS[stage.state], stage.name, stage.state, f"{stage.seconds:.1f} s", stage.detail)
     return table
-
-
-def _me(repo: Path) -> str:
-    asked = subprocess.run(
-        ["git", "-C", str(repo), "config", "user.email"], capture_output=True, text=True, timeout=10, check=False
-    )
-    return asked.stdout.strip() or getpass.getuser()

@@ -27,7 +27,7 @@ from headway.ledger.records import (
     StageState,
     StepRecord,
 )
-from headway.model import CheckReport, Coverage, Frozen, LaunchSpec, Measurements, Plan, Revision, Step
+from headway.model import CheckReport, Counts, Coverage, Frozen, LaunchSpec, Measurements, Order, Plan, Revision, Step
 
 __all__ = ["Ledger"]
 
@@ -184,6 +184,15 @@ class Ledger:
                 .values(state=state, detail=detail, finished_at=self._now())
             )
 
+    def stage_waits(self, release_id: str, name: str, asks: str) -> None:
+        """The stage asks a person, or with no words goes on."""
+        with writing(self._engine) as db:
+            db.execute(
+                t.stages.update()
+                .where(t.stages.c.release_id == release_id, t.stages.c.name == name, t.stages.c.finished_at.is_(None))
+                .values(state="waiting" if asks else "running", detail=asks)
+            )
+
     def stages(self, release_id: str) -> list[StageRecord]:
         asked = sa.select(t.stages).where(t.stages.c.release_id == release_id).order_by(t.stages.c.position)
         return [StageRecord(**row) for row in self._read(asked)]
@@ -265,14 +274,20 @@ class Ledger:
             if not db.execute(t.steps.update().where(*own).values(begun)).rowcount:
                 db.execute(t.steps.insert().values({"rollout_id": rollout.id, "position": position} | begun))
 
-    def step_finished(self, rollout: RolloutRecord, position: int, outcome: str, detail: str, token: int) -> None:
-        """The word after the deed. Raises LockLost."""
+    def step_finished(
+        self, rollout: RolloutRecord, position: int, outcome: str, detail: str, users: Counts | None, token: int
+    ) -> None:
+        """The word after the deed, and what users were answered meanwhile. Raises LockLost."""
+        seen: dict[str, object] = {}
+        if users is not None:
+            worst = users.latency[-1].upper if users.latency else None
+            seen = {"requests": users.requests, "failed": users.errors, "worst": worst}
         with writing(self._engine) as db:
             self._still_ours(db, rollout.app, rollout.environment, token)
             db.execute(
                 t.steps.update()
                 .where(t.steps.c.rollout_id == rollout.id, t.steps.c.position == position)
-                .values(outcome=outcome, detail=detail, finished_at=self._now())
+                .values(outcome=outcome, detail=detail, finished_at=self._now(), **seen)
             )
 
     def finish_rollout(self, rollout_id: str, state: RolloutState) -> None:
@@ -354,6 +369,26 @@ class Ledger:
     def _rollouts(self, *wanted: sa.ColumnElement[bool]) -> list[RolloutRecord]:
         asked = sa.select(t.rollouts).where(*wanted).order_by(t.rollouts.c.started_at, t.rollouts.c.sequence)
         return [_record(RolloutRecord, row) for row in self._read(asked)]
+
+    def give_order(self, app: str, environment: str, order: Order, *, via: str) -> RolloutRecord:
+        """For the rollout that is under way. Raises NotFound when there is none."""
+        going = [one for one in self.unfinished_rollouts(app, environment) if one.kind == "release"]
+        if not going:
+            raise NotFound(f"{app} {environment}: no rollout is under way", f"see headway status {app}")
+        row = {"rollout_id": going[-1].id, "order": order.model_dump(mode="json"), "via": via, "given_at": self._now()}
+        with writing(self._engine) as db:
+            db.execute(t.orders.insert().values(row))
+        return going[-1]
+
+    def take_order(self, rollout_id: str) -> Order | None:
+        """The oldest that nobody has taken, once."""
+        open_ = (t.orders.c.rollout_id == rollout_id, t.orders.c.taken_at.is_(None))
+        row = self._read_one(sa.select(t.orders).where(*open_).order_by(t.orders.c.id).limit(1))
+        if row is None:
+            return None
+        with writing(self._engine) as db:
+            db.execute(t.orders.update().where(t.orders.c.id == row["id"]).values(taken_at=self._now()))
+        return Order.model_validate(row["order"])
 
     def record_measurement(self, rollout_id: str, position: int, reading: Measurements) -> None:
         """Raw readings are kept, so that a verdict can be looked at again."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from pydantic import Field
+
 from headway.model import CheckReport, Frozen, Plan
 
 __all__ = [
@@ -106,6 +108,9 @@ class StepRecord(Frozen):
     detail: str
     started_at: datetime
     finished_at: datetime | None
+    requests: int | None = Field(default=None, description="answered to users since the step before; None: not counted")
+    failed: int | None = Field(default=None, description="of those, 5xx or broken off")
+    worst: float | None = Field(default=None, description="the longest of those, in seconds")
 
 
 class ApprovalRecord(Frozen):

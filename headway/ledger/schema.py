@@ -9,7 +9,7 @@ from sqlalchemy.engine import Dialect
 
 __all__ = ["REVISION", "metadata"]
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest migration; a database that is there already needs no Alembic to find that out."""
 
 
@@ -112,6 +112,20 @@ steps = sa.Table(
     sa.Column("detail", sa.Text, nullable=False),
     sa.Column("started_at", Utc, nullable=False),
     sa.Column("finished_at", Utc),
+    sa.Column("requests", sa.Integer),
+    sa.Column("failed", sa.Integer),
+    sa.Column("worst", sa.Float),
+)
+
+orders = sa.Table(
+    "orders",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("rollout_id", sa.ForeignKey(rollouts.c.id), nullable=False, index=True),
+    sa.Column("order", sa.JSON, nullable=False),
+    sa.Column("via", sa.String(16), nullable=False),
+    sa.Column("given_at", Utc, nullable=False),
+    sa.Column("taken_at", Utc),
 )
 
 measurements = sa.Table(

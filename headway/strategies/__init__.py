@@ -6,15 +6,17 @@ from collections.abc import Collection
 
 from headway import settings
 from headway.errors import UsageError
-from headway.model import Capability, LaunchSpec, Observation, Plan, Revision
+from headway.model import Analyze, Capability, Gate, LaunchSpec, Observation, Pause, Plan, Revision
 from headway.strategies.blue_green import blue_green
-from headway.strategies.canary import canary
+from headway.strategies.canary import Share, canary
 from headway.strategies.recreate import recreate
 from headway.strategies.rollback import rollback
 from headway.strategies.rolling import rolling
-from headway.strategies.situation import Situation, Watch
+from headway.strategies.situation import Situation
 
-__all__ = ["Situation", "Watch", "blue_green", "canary", "plan", "recreate", "rollback", "rolling"]
+__all__ = ["Share", "Situation", "blue_green", "canary", "plan", "recreate", "rollback", "rolling"]
+
+FOREVER = 7 * 24 * 3600.0  # seconds; what nobody has decided by then goes back
 
 NEEDS = {
     "recreate": frozenset[Capability](),
@@ -38,8 +40,7 @@ def plan(
     Raises UsageError when the target cannot do what the strategy needs.
     """
     chosen = environment.strategy
-    analysis = getattr(chosen, "analysis", None)
-    _possible(chosen.kind, spec, capabilities, judged=analysis is not None)
+    _possible(chosen, spec, capabilities)
     at = Situation.of(
         observation,
         revision,
@@ -47,35 +48,61 @@ def plan(
         instances=spec.instances,
         startup=spec.health.startup,
         drain=spec.drain,
-        watch=analysis and _watch(analysis),
     )
+
+    def analyze(analysis: settings.Analysis | None, *, preview: bool = False) -> Analyze | None:
+        return analysis.step(at.new, at.old, preview=preview) if analysis else None
+
     match chosen:
         case settings.Recreate():
             return recreate(at)
         case settings.Rolling():
             return rolling(
-                at, max_surge=chosen.surge(spec.instances), max_unavailable=chosen.unavailable(spec.instances)
+                at,
+                max_surge=chosen.surge(spec.instances),
+                max_unavailable=chosen.unavailable(spec.instances),
+                analyze=analyze(chosen.analysis),
             )
         case settings.BlueGreen():
-            return blue_green(at, scale_down_delay=chosen.scale_down_delay)
+            return blue_green(
+                at,
+                keep_warm=chosen.scale_down_delay > 0,
+                preview=Capability.PREVIEW in capabilities,
+                verify=tuple(probe.data for probe in environment.smoke),
+                pre_promotion=analyze(chosen.pre_promotion, preview=True),
+                gate=None if chosen.auto_promotion else Gate(asks="promote it?", deadline=FOREVER),
+                rehearse=chosen.rehearse,
+                post_promotion=analyze(chosen.post_promotion),
+            )
         case settings.Canary():
-            return canary(at, steps=[(step.weight, step.pause) for step in chosen.steps])
+            return canary(
+                at,
+                shares=[
+                    Share(
+                        weight=step.weight,
+                        then=_then(step),
+                        analyze=analyze(chosen.analysis_at(step)),
+                        headers=tuple(step.header.items()),
+                    )
+                    for step in chosen.steps
+                ],
+                sticky=chosen.sticky,
+                rehearse=chosen.rehearse,
+            )
 
 
-def _watch(analysis: settings.Analysis) -> Watch:
-    watch = Watch(window=analysis.window, conditions=analysis.conditions, min_requests=analysis.min_requests)
-    if isinstance(analysis, settings.CanaryAnalysis) and analysis.false_rollback is not None:
-        shares = {"budget": analysis.false_rollback / 100, "ignore_below": analysis.ignore_below / 100}
-        return watch.model_copy(update=shares)
-    return watch
+def _then(step: settings.CanaryStep) -> Pause | Gate | None:
+    if step.pause == "forever":
+        return Gate(asks=f"go on from {step.weight} %?", deadline=FOREVER)
+    return Pause(seconds=step.pause) if step.pause else None
 
 
-def _possible(strategy: str, spec: LaunchSpec, capabilities: Collection[Capability], *, judged: bool) -> None:
-    needed = NEEDS[strategy] | ({Capability.METRICS} if judged else set())
+def _possible(chosen: settings.Strategy, spec: LaunchSpec, capabilities: Collection[Capability]) -> None:
+    needed = NEEDS[chosen.kind] | chosen.needs
     missing = needed - set(capabilities)
     if missing:
         raise UsageError(
-            f"environments/{spec.environment}/strategy: {strategy} needs {_names(missing)}; "
+            f"environments/{spec.environment}/strategy: {chosen.kind} needs {_names(missing)}; "
             f"target {spec.target} has: {_names(capabilities)}",
             f"choose one of: {', '.join(name for name, needs in NEEDS.items() if needs <= set(capabilities))}",
         )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from headway.model import Plan, Retire, Route, Step, Traffic
+from headway.model import Analyze, Plan, Retire, Route, Step, Traffic
 from headway.strategies.situation import Situation
 
 __all__ = ["rolling"]
 
 
-def rolling(at: Situation, *, max_surge: int, max_unavailable: int) -> Plan:
+def rolling(at: Situation, *, max_surge: int, max_unavailable: int, analyze: Analyze | None = None) -> Plan:
     """At most `instances + max_surge` run and at least `instances - max_unavailable` are ready at any time.
 
     Traffic follows the instances. The new revision is judged twice: when it gets its first share, and when it has it
@@ -24,7 +24,7 @@ def rolling(at: Situation, *, max_surge: int, max_unavailable: int) -> Plan:
             steps += at.up(new)
             if new < at.instances and at.old:
                 steps.append(Route(traffic=_split(at.new, new, at.old, old)))
-                steps += () if judged else at.analysis()
+                steps += () if judged else at.judged(analyze)
                 judged = True
         shrink = min(old, new + old - (at.instances - max_unavailable))
         if new < at.instances and at.old and shrink > 0:
@@ -34,7 +34,7 @@ def rolling(at: Situation, *, max_surge: int, max_unavailable: int) -> Plan:
                 # to.
                 steps.append(Route(traffic=_split(at.new, new, at.old, old)))
             steps.append(Retire(revision=at.old, keep=old))
-    return Plan(strategy="rolling", new=at.new, old=at.old, steps=(*steps, *at.switch(), *at.down(at.old)))
+    return Plan(strategy="rolling", new=at.new, old=at.old, steps=(*steps, *at.switch(analyze), *at.down(at.old)))
 
 
 def _split(new: str, new_instances: int, old: str, old_instances: int) -> Traffic:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from headway.model import (
     Analyze,
     AwaitReady,
-    Comparison,
-    Condition,
     Drain,
     Frozen,
     Launch,
@@ -19,17 +17,7 @@ from headway.model import (
     Traffic,
 )
 
-__all__ = ["Situation", "Watch"]
-
-
-class Watch(Frozen):
-    """How a revision is judged while it takes traffic. `window` in seconds."""
-
-    window: float
-    conditions: tuple[Condition, ...]
-    min_requests: int
-    budget: float | None = None
-    ignore_below: float = 0.0
+__all__ = ["Situation"]
 
 
 class Situation(Frozen):
@@ -42,7 +30,6 @@ class Situation(Frozen):
     leftovers: tuple[str, ...] = ()
     startup: float
     drain: float
-    watch: Watch | None = None
 
     @classmethod
     def of(
@@ -54,7 +41,6 @@ class Situation(Frozen):
         instances: int,
         startup: float,
         drain: float,
-        watch: Watch | None = None,
     ) -> Situation:
         """What `observation` means for a rollout of `new`.
 
@@ -72,8 +58,12 @@ class Situation(Frozen):
             leftovers=tuple(sorted(running.keys() - {new.id, old})),
             startup=startup,
             drain=drain,
-            watch=watch,
         )
+
+    @property
+    def before(self) -> Traffic:
+        """What is in force until something is switched."""
+        return Traffic.all_to(self.old) if self.old else Traffic()
 
     def up(self, instances: int) -> tuple[Step, ...]:
         """Have that many instances of the new revision ready."""
@@ -82,31 +72,15 @@ class Situation(Frozen):
             AwaitReady(revision=self.new, instances=instances, deadline=self.startup),
         )
 
-    def switch(self) -> tuple[Step, ...]:
+    def switch(self, analyze: Analyze | None = None, *then: Step) -> tuple[Step, ...]:
         """All traffic to the new revision, watched: the point of no return lies behind it."""
-        return (Route(traffic=Traffic.all_to(self.new)), *self.analysis(), Promote(revision=self.new))
+        alone = analyze and analyze.model_copy(update={"against": None})  # the old one has no traffic to compare with
+        judged = self.judged(alone)
+        return (Route(traffic=Traffic.all_to(self.new)), *judged, *then, Promote(revision=self.new))
 
-    def analysis(self, *, shared: bool = False) -> tuple[Step, ...]:
-        """Nothing was live before the first release, so nobody is there to be watched.
-
-        While traffic is `shared` with the old revision the two are compared.
-        """
-        if self.watch is None or self.old is None:
-            return ()
-        against = None
-        if shared and self.watch.budget is not None:
-            against = Comparison(stable=self.old, budget=self.watch.budget, ignore_below=self.watch.ignore_below)
-        if not self.watch.conditions and against is None:
-            return ()
-        return (
-            Analyze(
-                revision=self.new,
-                window=self.watch.window,
-                conditions=self.watch.conditions,
-                min_requests=self.watch.min_requests,
-                against=against,
-            ),
-        )
+    def judged(self, analyze: Analyze | None) -> tuple[Step, ...]:
+        """Nothing was live before the first release, so nobody is there to be watched."""
+        return (analyze,) if analyze is not None and analyze.limits and self.old is not None else ()
 
     def down(self, *revisions: str | None) -> tuple[Step, ...]:
         """Drain and stop these revisions, and whatever earlier rollouts left behind."""

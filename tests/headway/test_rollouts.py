@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as some
 from headway import settings
 from headway import strategies as make
 from headway.analysis import judge
-from headway.errors import LockLost, RolloutFailed, TargetError, UsageError
+from headway.errors import Aborted, LockLost, RolloutFailed, TargetError, UsageError
 from headway.executor import Rollout, walk
 from headway.model import (
     Analyze,
@@ -26,8 +27,10 @@ from headway.model import (
     Launch,
     LaunchSpec,
     Measurements,
+    Order,
     Plan,
     Promote,
+    Rehearse,
     Retire,
     Revision,
     Route,
@@ -37,6 +40,7 @@ from headway.model import (
 )
 from headway.strategies import Situation
 from headway.testing import FakeTarget
+from headway.titles import titles
 
 SPEC = LaunchSpec(
     environment="production",
@@ -55,6 +59,9 @@ class Journal:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.users: list[Counts | None] = []
+        self.orders: list[Order | None] = []
+        self.asked: list[str] = []
 
     def started(self, index: int, step: Step) -> None:
         self.lines.append(f"{index} {step.kind}")
@@ -62,8 +69,15 @@ class Journal:
     def measured(self, index: int, measurements: Measurements) -> None:
         self.lines.append(f"{index} measured")
 
-    def finished(self, index: int, outcome: str, detail: str) -> None:
+    def finished(self, index: int, outcome: str, detail: str, users: Counts | None) -> None:
         self.lines.append(f"{index} {outcome} {detail}".strip())
+        self.users.append(users)
+
+    def order(self) -> Order | None:
+        return self.orders.pop(0) if self.orders else None
+
+    def waits(self, asks: str) -> None:
+        self.asked.append(asks)
 
 
 def rollout(plan: Plan, target: FakeTarget, instances: int, *, deadline: float = 0.3) -> Rollout:
@@ -96,6 +110,15 @@ def planned(target: FakeTarget, strategy: object, instances: int = 2) -> Plan:
     )
 
 
+@pytest.fixture(autouse=True, scope="module")
+def no_time_to_lose() -> Iterator[None]:
+    """Look at once: what happens between two looks of a fake target happens in the look."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("headway.executor.ANALYSIS_POLL", 0.01)
+        patch.setattr("headway.executor.ORDER_POLL", 0.01)
+        yield
+
+
 STRATEGIES = some.sampled_from(
     [
         "recreate",
@@ -103,7 +126,10 @@ STRATEGIES = some.sampled_from(
         {"rolling": {"max_surge": 0, "max_unavailable": 1}},
         {"rolling": {"max_surge": "50%", "max_unavailable": "25%"}},
         {"blue_green": {"scale_down_delay": 0}},
+        {"blue_green": {"scale_down_delay": 0, "post_promotion": {"window": "1ms", "success_rate": ">= 50"}}},
         {"canary": {"steps": ["5%", "50%", "100%"]}},
+        {"canary": {"steps": [{"weight": "1%", "header": {"x-beta": "yes"}, "pause": "1ms"}, "100%"], "sticky": True}},
+        {"canary": {"analysis": {"window": "1ms", "min_requests": 1, "success_rate": ">= 50", "false_rollback": "1%"}}},
     ]
 )
 
@@ -335,7 +361,7 @@ def test_every_step_is_in_the_journal_before_and_after() -> None:
     going = rollout(planned(target, "recreate", 1), target, 1)
     asyncio.run(walk(going))
     assert isinstance(going.journal, Journal)
-    told = [line.split(" ")[:2] for line in going.journal.lines]
+    told = [line.split(" ")[:2] for line in going.journal.lines if not line.endswith(" measured")]
     assert told == [[str(index), word] for index, step in enumerate(going.plan.steps) for word in (step.kind, "done")]
 
 
@@ -346,7 +372,8 @@ def test_a_step_that_fails_is_in_the_journal_with_its_reason() -> None:
     with pytest.raises(TargetError):
         asyncio.run(walk(going))
     assert isinstance(going.journal, Journal)
-    assert going.journal.lines == ["0 launch", "0 failed TargetError: no room"]
+    told = [line for line in going.journal.lines if line != "0 measured"]
+    assert told == ["0 launch", "0 failed TargetError: no room"]
 
 
 def test_who_lost_the_lock_changes_nothing() -> None:
@@ -388,3 +415,153 @@ def test_a_revision_is_named_by_what_runs() -> None:
     assert other.id != OLD.id
     assert SPEC.model_copy(update={"instances": 9}).revision("shop", "1" * 40) == OLD
     assert str(Promote(revision="r")) == "promote r"
+
+
+# --- people and newer releases ---------------------------------------------------------------------------------------
+
+FOREVER = {"canary": {"steps": [{"weight": "5%", "pause": "forever"}, {"weight": "50%", "pause": "forever"}, "100%"]}}
+
+
+def order(kind: str) -> Order:
+    return Order.model_validate({"kind": kind, "by": "ann", "reason": "because"})
+
+
+def steered(strategy: object, *orders: Order | None, target: FakeTarget | None = None) -> tuple[FakeTarget, Journal]:
+    """Walk with these orders coming one a look; an abort is not followed by the way back here."""
+    target = target or live()
+    going = rollout(planned(target, strategy), target, 2)
+    assert isinstance(going.journal, Journal)
+    going.journal.orders = list(orders)
+    asyncio.run(walk(going))
+    return target, going.journal
+
+
+def test_a_pause_for_ever_waits_for_a_person_each_time() -> None:
+    target, journal = steered(FOREVER, None, None, order("skip"), None, order("skip"))
+    assert [traffic.weights.get(NEW.id) for traffic in target.history[1:]] == [5, 50, 100]
+    assert [asked for asked in journal.asked if asked] == ["go on from 5 %?", "go on from 50 %?"]
+    assert journal.asked[-1] == ""
+    assert sum("skipped by ann: because" in line for line in journal.lines) == 2
+
+
+def test_a_promoted_rollout_asks_and_judges_no_more() -> None:
+    target, journal = steered(FOREVER, None, order("promote"))
+    assert target.observe("shop").live == NEW.id
+    assert [asked for asked in journal.asked if asked] == ["go on from 5 %?"]
+    assert any("left out: promoted by ann" in line for line in journal.lines)
+
+
+def test_an_aborted_rollout_ends_at_once() -> None:
+    target = live()
+    with pytest.raises(Aborted, match="was aborted by ann: because"):
+        steered(FOREVER, None, order("abort"), target=target)
+    assert target.history[-1].weights == {NEW.id: 5, OLD.id: 95}
+
+
+def test_one_can_abort_while_instances_are_waited_for() -> None:
+    with pytest.raises(Aborted):
+        steered("rolling", order("abort"))
+
+
+def test_an_analysis_can_be_skipped_and_the_record_says_by_whom() -> None:
+    quiet = live(requests=0)
+    _, journal = steered(WATCHED, None, None, None, order("skip"), order("promote"), target=quiet)
+    assert any("skipped by ann: because; until then: 0 requests" in line for line in journal.lines)
+
+
+def test_without_a_verdict_a_person_is_asked_and_no_answer_goes_back() -> None:
+    target = live(requests=0)
+    going = rollout(planned(target, WATCHED), target, 2)
+    assert isinstance(going.journal, Journal)
+    with pytest.raises(RolloutFailed, match="no verdict after"):
+        asyncio.run(walk(going))
+    assert "no verdict yet: 0 requests, 0 errors: fewer than the 20 it takes to judge" in going.journal.asked
+
+
+def test_or_waits_for_the_answer_when_told_so() -> None:
+    target = live(requests=0)
+    going = rollout(planned(target, WATCHED), target, 2)
+    going.wait_for_verdict = True
+    assert isinstance(going.journal, Journal)
+    going.journal.orders = [None] * 8 + [order("promote")]
+    asyncio.run(walk(going))
+    assert target.observe("shop").live == NEW.id
+
+
+def test_nobody_decides_for_a_week(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(make, "FOREVER", 0.1)
+    with pytest.raises(RolloutFailed, match="nobody decided"):
+        steered(FOREVER)
+
+
+@pytest.mark.parametrize(
+    "fault", [TargetError("Envoy does not answer"), None], ids=["a target that does not tell", "a judge that crashes"]
+)
+def test_what_goes_wrong_with_looking_is_no_verdict(fault: Exception | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = live()
+    going = rollout(planned(target, COMPARED), target, 2, deadline=1.2)
+    if fault:
+        going.target.measure = lambda app: (_ for _ in ()).throw(fault)  # type: ignore[method-assign]
+        words = "nothing can be measured: Envoy does not answer"
+    else:
+        monkeypatch.setattr("headway.executor.look", lambda *_: 1 / 0)
+        words = "the judge failed: ZeroDivisionError"
+    with pytest.raises(RolloutFailed, match=f"no verdict after .*{words}"):
+        asyncio.run(walk(going))
+
+
+# --- blue-green, header rules, rehearsal -----------------------------------------------------------------------------
+
+
+def test_blue_green_shows_the_preview_and_keeps_the_old_one_warm() -> None:
+    target = live()
+    plan = planned(target, {"blue_green": {"post_promotion": {"window": "1ms", "success_rate": ">= 99"}}})
+    asyncio.run(walk(rollout(plan, target, 2)))
+    assert target.history[1] == Traffic(weights={OLD.id: 100}, preview=NEW.id)
+    assert target.observe("shop").live == NEW.id
+    assert target.observe("shop").ready(OLD) == 2
+
+
+def test_without_auto_promotion_a_person_switches() -> None:
+    plan = planned(live(), {"blue_green": {"auto_promotion": False, "scale_down_delay": 0}})
+    assert [step.kind for step in plan.steps] == [
+        "launch", "await_ready", "route", "gate", "route", "promote", "drain", "retire",
+    ]  # fmt: skip
+
+
+def test_a_header_rule_holds_until_all_have_the_new_one() -> None:
+    steps = [{"weight": "1%", "header": {"x-beta": "yes"}}, "50%", "100%"]
+    routes = [step for step in planned(live(), {"canary": {"steps": steps}}).steps if isinstance(step, Route)]
+    assert [[rule.name for rule in route.traffic.headers] for route in routes] == [["x-beta"], ["x-beta"], []]
+
+
+def test_a_rehearsal_comes_before_the_first_share() -> None:
+    plan = planned(live(), {"canary": {"rehearse": True}})
+    assert str(plan.steps[2]) == f"rehearse the way back to {OLD.id} 100 %, within 1 s"
+    (low,) = [step.low.weights for step in plan.steps if isinstance(step, Rehearse)]
+    assert low == {NEW.id: 5, OLD.id: 95}
+
+
+def test_users_are_counted_in_every_step_and_between() -> None:
+    target = live()
+    target.error_rate = {NEW.id: 0.5}
+    going = rollout(planned(target, {"canary": {"steps": ["50%", "100%"]}}), target, 2)
+    asyncio.run(walk(going))
+    assert isinstance(going.journal, Journal)
+    assert len(going.journal.users) == len(going.plan.steps)
+    assert sum(users.requests for users in going.journal.users if users) == 100 * len(going.plan.steps)
+    assert sum(users.errors for users in going.journal.users if users) > 100
+
+
+def test_titles_are_in_the_words_of_the_field() -> None:
+    compared = {"window": "1ms", "false_rollback": "1%", "success_rate": ">= 99"}
+    plan = planned(live(), {"canary": {"analysis": compared, "rehearse": True}})
+    assert [title for _, title in titles(plan)][2:9] == [
+        "rehearse the way back",
+        "canary 5%",
+        "analyse 5%",
+        "canary 50%",
+        "analyse 50%",
+        "canary 100%",
+        "analyse 100%",
+    ]

@@ -19,6 +19,7 @@ from headway.errors import NotFound, SettingsError
 from headway.forms import format_duration, parse_duration
 from headway.model import Artifact, Condition, SecretRef
 from headway.settings import Canary, CanaryStep, Rolling, Settings
+from headway.settings.section import Section
 
 SHOP = """\
 app: shop
@@ -317,17 +318,17 @@ ENVIRONMENT_FAULTS = [
     ("strategy: {rolling: {max_surge: 0}}", "environments/staging/strategy/rolling: max_surge and max_unavailable are both 0: no instance could ever be replaced"),
     ("strategy: {rolling: {max_surge: 0%, max_unavailable: 0}}", "environments/staging/strategy/rolling: max_surge and max_unavailable are both 0: no instance could ever be replaced"),
     ("strategy: {rolling: {max_surge: -1}}", "environments/staging/strategy/rolling/max_surge: expected a number of instances or a percentage such as 25%, got -1"),
-    ("strategy: {rolling: {analysis: {window: 5s}}}", f"{ANALYSIS}: needs at least one of success_rate, p50, p99: an analysis of nothing would always pass"),
+    ("strategy: {rolling: {analysis: {window: 5s}}}", f"{ANALYSIS}: needs at least one of success_rate, p50, p99, metrics: an analysis of nothing would always pass"),
     ("strategy: {rolling: {analysis: {success_rate: 99}}}", f"{ANALYSIS}/success_rate: {CONDITION}, in quotes, got 99"),
     ("strategy: {rolling: {analysis: {success_rate: '<= 99'}}}", f"{ANALYSIS}/success_rate: {CONDITION} (higher is better), got '<= 99'"),
     ("strategy: {rolling: {analysis: {success_rate: '>= 101'}}}", f"{ANALYSIS}/success_rate: expected a percentage such as 5%, got '>= 101'"),
     ("strategy: {rolling: {analysis: {p99: '<= fast'}}}", f"{ANALYSIS}/p99: {DURATION}, got '<= fast'"),
-    ("strategy: {rolling: {analysis: {p99: '<= 1s', false_rollback: 1%}}}", f"{ANALYSIS}/false_rollback: unknown key 'false_rollback' (there is min_requests, p50, p99, success_rate, window)"),
+    ("strategy: {rolling: {analysis: {p99: '<= 1s', false_rollback: 1%}}}", f"{ANALYSIS}/false_rollback: unknown key 'false_rollback' (there is metrics, min_requests, p50, p99, success_rate, synthetic, window)"),
     ("strategy: {canary: {steps: []}}", f"{CANARY}/steps: must not be empty"),
     ("strategy: {canary: {steps: [50%, 5%, 100%]}}", f"{CANARY}/steps: the weights have to rise and end with 100%: 50%, 5%, 100%"),
     ("strategy: {canary: {steps: [5%]}}", f"{CANARY}/steps: the weights have to rise and end with 100%: 5%"),
     ("strategy: {canary: {steps: [0.5%, 100%]}}", f"{CANARY}/steps/0/weight: expected a whole percentage from 1% to 100%, got '0.5%'"),
-    ("strategy: {canary: {analysis: {ignore_below: 1%}}}", f"{CANARY}/analysis: needs at least one of success_rate, p50, p99, false_rollback: an analysis of nothing would always pass"),
+    ("strategy: {canary: {analysis: {ignore_below: 1%}}}", f"{CANARY}/analysis: needs at least one of success_rate, p50, p99, metrics, false_rollback: an analysis of nothing would always pass"),
     ("strategy: {canary: {analysis: {false_rollback: 0%}}}", f"{CANARY}/analysis/false_rollback: Input should be greater than 0"),
     ("strategy: {canary: {analysis: {false_rollback: 1%, ignore_below: 100%}}}", f"{CANARY}/analysis/ignore_below: Input should be less than 100"),
     ("strategy: {canary: {analysis: {p99: '<= 1s', false_rollback: 101%}}}", f"{CANARY}/analysis/false_rollback: expected a percentage such as 5%, got '101%'"),
@@ -595,7 +596,7 @@ def sections(section: type[BaseModel]) -> set[type[BaseModel]]:
 
 @pytest.mark.parametrize(
     "section",
-    sorted(sections(settings.Section) - {settings.Section}, key=str),
+    sorted(sections(Section) - {Section}, key=str),
     ids=lambda section: str(section.__name__),
 )
 def test_every_key_has_one_line_that_says_what_it_means(section: type[BaseModel]) -> None:

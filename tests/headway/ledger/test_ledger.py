@@ -191,7 +191,7 @@ def test_the_journal_is_only_written_by_the_holder(ledger: Ledger) -> None:
     ledger.free_locks("shop#1")
     for act in (
         lambda: ledger.step_started(rollout, 1, step, lock.token),
-        lambda: ledger.step_finished(rollout, 0, "done", "", lock.token),
+        lambda: ledger.step_finished(rollout, 0, "done", "", None, lock.token),
         lambda: ledger.start_rollout(None, "shop", "staging", plan("r1"), kind="release", reason="", token=lock.token),
         lambda: ledger.renew(lock),
     ):

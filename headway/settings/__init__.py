@@ -7,28 +7,22 @@ reference page. Durations are seconds, memory is bytes, cpu is cores, percentage
 from __future__ import annotations
 
 import graphlib
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    JsonValue,
-    SerializerFunctionWrapHandler,
     StrictBool,
     StrictInt,
     ValidationError,
     ValidationInfo,
-    WrapSerializer,
     field_validator,
     model_validator,
 )
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, SkipJsonSchema
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -40,15 +34,12 @@ from headway.forms import (
     Branch,
     CheckName,
     Command,
-    Condition,
     Cpu,
     Duration,
     Freeze,
     Image,
     Label,
     Memory,
-    Percent,
-    Portion,
     RepoPath,
     TargetName,
     Text,
@@ -56,10 +47,23 @@ from headway.forms import (
     Timeout,
     UrlPath,
     VariableName,
-    Weight,
-    parse_percent,
 )
 from headway.model import SecretRef
+from headway.settings.section import Section
+from headway.settings.strategies import (
+    Analysis,
+    BlueGreen,
+    Canary,
+    CanaryAnalysis,
+    CanaryStep,
+    Metric,
+    Probe,
+    Recreate,
+    Rolling,
+    Strategy,
+    StrategySetting,
+    Synthetic,
+)
 
 __all__ = [
     "FILE_NAME",
@@ -75,6 +79,7 @@ __all__ = [
     "Environment",
     "Health",
     "Inputs",
+    "Metric",
     "Migrations",
     "Probe",
     "Recreate",
@@ -82,6 +87,7 @@ __all__ = [
     "Rolling",
     "Settings",
     "Strategy",
+    "Synthetic",
     "Variable",
     "load",
     "schema",
@@ -102,10 +108,6 @@ environments:
 
 
 # --- the sections of the file ----------------------------------------------------------------------------------
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
 
 
 class Inputs(Section):
@@ -245,225 +247,6 @@ class Approval(Section):
     not_author: StrictBool = Field(default=False, description="the author of the change may not approve it")
 
 
-class Probe(Section):
-    """One request to the deployed environment and what it has to answer. Exactly one method, with its path."""
-
-    get: UrlPath | None = Field(default=None, description="path to GET")
-    post: UrlPath | None = Field(default=None, description="path to POST to")
-    put: UrlPath | None = Field(default=None, description="path to PUT to")
-    patch: UrlPath | None = Field(default=None, description="path to PATCH")
-    delete: UrlPath | None = Field(default=None, description="path to DELETE")
-    head: UrlPath | None = Field(default=None, description="path to ask the HEAD of")
-    headers: dict[str, Text] = Field(default={}, description="request headers")
-    body: str | None = Field(default=None, description="request body as text")
-    json_body: JsonValue = Field(default=None, alias="json", description="request body as JSON")
-    expect: StrictInt = Field(default=200, ge=100, le=599, description="status of the answer")
-    expect_json: dict[str, JsonValue] | None = Field(
-        default=None, description="what the JSON of the answer has to contain; it may contain more"
-    )
-    expect_text: str | None = Field(default=None, description="text that the body of the answer has to contain")
-    within: Timeout | None = Field(default=None, description="the answer may take no longer than this")
-    version: StrictBool = Field(default=False, description="the version that answers has to be the one just deployed")
-    deadline: Timeout = Field(default=30.0, description="it is tried again until it passes or this much time is over")
-
-    @model_validator(mode="after")
-    def _one_request(self) -> Probe:
-        if len(self._requests()) != 1:
-            raise ValueError("needs exactly one of get, post, put, patch, delete, head")
-        if self.body is not None and self.json_body is not None:
-            raise ValueError("has both body and json: choose one")
-        return self
-
-    @property
-    def method(self) -> str:
-        """`GET`, `POST` ..."""
-        return self._requests()[0][0]
-
-    @property
-    def path(self) -> str:
-        return self._requests()[0][1]
-
-    def _requests(self) -> list[tuple[str, str]]:
-        paths = {
-            "GET": self.get,
-            "POST": self.post,
-            "PUT": self.put,
-            "PATCH": self.patch,
-            "DELETE": self.delete,
-            "HEAD": self.head,
-        }
-        return [(method, path) for method, path in paths.items() if path is not None]
-
-
-# --- strategies ------------------------------------------------------------------------------------------------
-
-
-JUDGES = ("success_rate", "p50", "p99", "false_rollback")
-
-
-class Analysis(Section):
-    """When the new version is good enough. It has to meet every condition that is written here."""
-
-    window: Timeout = Field(default=10.0, description="how long it is watched")
-    min_requests: StrictInt = Field(default=20, ge=1, description="with fewer requests than this nothing is decided")
-    success_rate: Condition | None = Field(
-        default=None, description="share of requests without a 5xx answer, in percent"
-    )
-    p50: Condition | None = Field(default=None, description="median latency")
-    p99: Condition | None = Field(default=None, description="latency that 99 of 100 requests stay under")
-
-    @model_validator(mode="after")
-    def _judges_something(self) -> Analysis:
-        judges = [name for name in type(self).model_fields if name in JUDGES]
-        if not any(getattr(self, name) is not None for name in judges):
-            raise ValueError(f"needs at least one of {', '.join(judges)}: an analysis of nothing would always pass")
-        return self
-
-    @property
-    def conditions(self) -> tuple[model.Condition, ...]:
-        """The guard-rails in the order success_rate, p50, p99."""
-        return tuple(condition for condition in (self.success_rate, self.p50, self.p99) if condition is not None)
-
-
-class CanaryAnalysis(Analysis):
-    """When the new version is good enough, on its own and beside the stable version under the same traffic."""
-
-    false_rollback: Percent | None = Field(
-        default=None,
-        gt=0,
-        lt=100,
-        description="how often, at most, a version as good as the stable one may be rolled back by mistake; "
-        "with it the error rates of both are compared",
-    )
-    ignore_below: Percent = Field(
-        default=0.0, lt=100, description="an error rate below this is never worse than the stable one"
-    )
-
-
-class Recreate(Section):
-    """Stop the old version, then start the new one. For targets that can do no better."""
-
-    kind: SkipJsonSchema[Literal["recreate"]] = "recreate"
-
-
-class Rolling(Section):
-    """Instance by instance; both versions serve meanwhile."""
-
-    kind: SkipJsonSchema[Literal["rolling"]] = "rolling"
-    max_surge: Portion = Field(default=1, description="instances more than wanted while rolling; a share is rounded up")
-    max_unavailable: Portion = Field(
-        default=0, description="instances fewer than wanted while rolling; a share is rounded down"
-    )
-    analysis: Analysis | None = Field(
-        default=None, description="judge the new version at the end, before the old one goes"
-    )
-
-    @model_validator(mode="after")
-    def _moves(self) -> Rolling:
-        if not _is_positive(self.max_surge) and not _is_positive(self.max_unavailable):
-            raise ValueError("max_surge and max_unavailable are both 0: no instance could ever be replaced")
-        return self
-
-    def surge(self, instances: int) -> int:
-        """Instances beyond `instances` that may run at once; a percentage is rounded up."""
-        return _share(self.max_surge, instances, math.ceil)
-
-    def unavailable(self, instances: int) -> int:
-        """Instances of `instances` that may be missing; a percentage is rounded down, but not so that nothing moves."""
-        missing = _share(self.max_unavailable, instances, math.floor)
-        return missing if missing or self.surge(instances) else 1
-
-
-def _share(portion: int | str, instances: int, whole: Callable[[float], int]) -> int:
-    return portion if isinstance(portion, int) else whole(parse_percent(portion) * instances / 100)
-
-
-def _is_positive(portion: int | str) -> bool:
-    return _share(portion, 100, math.ceil) > 0
-
-
-class BlueGreen(Section):
-    """The new version runs idle and is verified, then one atomic switch; the old one stays warm for a while."""
-
-    kind: SkipJsonSchema[Literal["blue_green"]] = "blue_green"
-    scale_down_delay: Duration = Field(
-        default=600.0, description="how long the old version stays warm, one switch away from being live again"
-    )
-    auto_promotion: StrictBool = Field(default=True, description="switch by itself once the new version is verified")
-
-
-class CanaryStep(Section):
-    """One step of a canary. Just the weight is a step too: `5%`."""
-
-    weight: Weight = Field(description="share of the traffic that the new version gets")
-    pause: Duration = Field(default=0.0, description="wait after this step")
-
-
-def _long_step(value: object) -> object:
-    return value if isinstance(value, dict | CanaryStep) else {"weight": value}
-
-
-class Canary(Section):
-    """A growing share of the traffic, each step judged before the next."""
-
-    kind: SkipJsonSchema[Literal["canary"]] = "canary"
-    steps: tuple[
-        Annotated[CanaryStep, BeforeValidator(_long_step, json_schema_input_type=Weight | CanaryStep)], ...
-    ] = Field(
-        default=(CanaryStep(weight=5), CanaryStep(weight=50), CanaryStep(weight=100)),
-        min_length=1,
-        description="rising weights, the last one 100%; left out: `[5%, 50%, 100%]`",
-    )
-    analysis: CanaryAnalysis | None = Field(default=None, description="judge the new version at every step")
-
-    @field_validator("steps")
-    @classmethod
-    def _rise_to_all(cls, steps: tuple[CanaryStep, ...]) -> tuple[CanaryStep, ...]:
-        weights = [step.weight for step in steps]
-        if weights != sorted(set(weights)) or weights[-1] != 100:
-            raise ValueError(f"the weights have to rise and end with 100%: {', '.join(f'{w}%' for w in weights)}")
-        return steps
-
-
-Strategy = Annotated[Recreate | Rolling | BlueGreen | Canary, Field(discriminator="kind")]
-_StrategyName = Literal["recreate", "rolling", "blue_green", "canary"]
-
-
-class StrategyForm(Section):
-    """One strategy with its settings. Just its name is a strategy too: `strategy: rolling`."""
-
-    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
-
-    recreate: Recreate | None = Field(default=None, description="stop the old version, then start the new one")
-    rolling: Rolling | None = Field(default=None, description="instance by instance")
-    blue_green: BlueGreen | None = Field(default=None, description="all instances idle, then one switch")
-    canary: Canary | None = Field(default=None, description="a growing share of the traffic")
-
-
-def _long_strategy(value: object) -> object:
-    """`rolling` or `{rolling: {max_surge: 2}}` -> what the discriminated union reads."""
-    names = get_args(_StrategyName)
-    if isinstance(value, Section):
-        return value
-    if isinstance(value, str):
-        value = {value: {}}
-    if not isinstance(value, dict) or len(value) != 1:
-        raise ValueError(f"expected one strategy: {', '.join(names)}")
-    ((name, body),) = value.items()
-    if name not in names:
-        raise ValueError(f"unknown strategy {name!r}{nearest(str(name), names)}")
-    if not isinstance(body, dict):
-        raise_faults([Fault((name,), "expected a mapping")])
-    if "kind" in body:
-        raise_faults([Fault((name, "kind"), "unknown key 'kind'")])
-    return {**body, "kind": name}
-
-
-def _write_strategy(strategy: object, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
-    body = handler(strategy)
-    return {body.pop("kind"): body}
-
-
 def _long_approval(value: object) -> object:
     if value is None or isinstance(value, dict | Approval):
         return value
@@ -476,11 +259,13 @@ class Environment(Section):
     """One place the app runs."""
 
     target: TargetName = Field(description="where it runs: TYPE/NAME of a target block, such as `process/production`")
-    strategy: Annotated[
-        Strategy,
-        BeforeValidator(_long_strategy, json_schema_input_type=_StrategyName | StrategyForm),
-        WrapSerializer(_write_strategy),
-    ] = Field(default=Rolling(), description="how a new version takes over; left out: `rolling`")
+    strategy: StrategySetting = Field(
+        default=Rolling(), description="how a new version takes over; left out: `rolling`"
+    )
+    supersede: Literal["queue", "abort"] = Field(
+        default="queue",
+        description="a newer release that comes during a rollout waits for its end, or `abort`s it and takes its place",
+    )
     instances: StrictInt = Field(default=1, ge=1, le=1000, description="copies of the app that run")
     port: StrictInt | None = Field(
         default=None, ge=1, le=65535, description="public port; left out, the target keeps one per app"
@@ -497,6 +282,10 @@ class Environment(Section):
     stop_grace: Duration = Field(default=10.0, description="time between SIGTERM and SIGKILL")
     drain: Duration = Field(default=30.0, description="time that requests in flight may take to finish")
     progress_deadline: Timeout = Field(default=600.0, description="a rollout step that takes longer has failed")
+    after_deadline: Literal["rollback", "wait"] = Field(
+        default="rollback",
+        description="an analysis without a verdict by then is rolled back, or `wait`s until a person decides",
+    )
 
 
 def _long_check(value: object) -> object:
@@ -616,6 +405,7 @@ class Settings(Section):
             env=self.variables(environment),
             health=model.Health(path=self.health.path, timeout=self.health.timeout, startup=self.health.startup),
             port=place.port,
+            preview_port=place.strategy.preview_port if isinstance(place.strategy, BlueGreen) else None,
             stop_grace=place.stop_grace,
             drain=place.drain,
         )

@@ -1,0 +1,1 @@
+"""Where business metrics come from: one file each. A new one passes tests/contracts/test_metric_source.py."""

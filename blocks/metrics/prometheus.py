@@ -1,0 +1,183 @@
+"""Business metrics from Prometheus, or from anything else that speaks its HTTP API."""
+
+from __future__ import annotations
+
+import json
+import math
+import ssl
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+from prefect.blocks.core import Block
+from pydantic import ConfigDict, Field, HttpUrl, SecretStr, TypeAdapter, field_validator
+
+from headway.errors import MetricsUnavailable
+from headway.masking import Masker
+from headway.ports import MetricSource
+
+__all__ = ["Prometheus"]
+
+LARGEST = 10_000_000  # bytes of an answer
+LONGEST = 200  # characters of an expression, or of what Prometheus says, in an error
+
+
+class Prometheus(Block, MetricSource):
+    """Instant queries in PromQL.
+
+    An expression has to give one value: a scalar, or a vector of at most one series.
+    """
+
+    _block_type_name = "Headway Prometheus"
+    _block_type_slug = "prometheus"
+    _description = "Asks Prometheus for business metrics."
+
+    model_config = ConfigDict(hide_input_in_errors=True)  # what is refused may be the token, or a URL with a password
+
+    url: str = Field(description="base URL, http or https, such as http://prometheus:9090")
+    token: SecretStr | None = Field(default=None, description="sent as a bearer token")
+    timeout: float = Field(default=5.0, gt=0, allow_inf_nan=False, description="seconds that a query may take")
+
+    @field_validator("url")
+    @classmethod
+    def _base(cls, value: str) -> str:
+        url = TypeAdapter(HttpUrl).validate_python(value)
+        if url.username or url.password:
+            raise ValueError("no user or password in the URL: it is shown in logs; use the token")
+        if url.query is not None or url.fragment is not None:
+            raise ValueError("the base URL only, without ? and #")
+        return str(url).rstrip("/")
+
+    @field_validator("token")
+    @classmethod
+    def _sendable(cls, value: SecretStr | None) -> SecretStr | None:
+        # Many a token is read from a file that ends in a newline, and a form's empty field is an empty string.
+        token = value.get_secret_value().strip() if value else ""
+        if not all("!" <= character <= "~" for character in token):
+            raise ValueError("a token has only printable ASCII characters and no spaces")
+        return SecretStr(token) if token else None
+
+    # --- the port ----------------------------------------------------------------------------------------------
+
+    def query(self, expression: str) -> float | None:
+        status, body = self._ask(expression)
+        try:
+            said = json.loads(body)
+        except (ValueError, RecursionError):
+            said = None
+        if status != httpx.codes.OK and not _refuses(said):
+            raise self._error(f"answers {status}", _what_to_do(status))
+        return self._value(expression, said)
+
+    # --- asking ------------------------------------------------------------------------------------------------
+
+    def _ask(self, expression: str) -> tuple[int, bytes]:
+        """Status and body of the answer. Raises MetricsUnavailable when there is none in time."""
+        # httpx limits every step but not their sum, and the look-up of a name not at all.
+        pool = ThreadPoolExecutor(1, "prometheus")
+        try:
+            return pool.submit(self._fetch, expression).result(self.timeout)
+        except (TimeoutError, httpx.TimeoutException):
+            raise self._error(
+                f"no answer within {self.timeout:g} s", "see whether it is overloaded, or raise the block's timeout"
+            ) from None
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise self._error(
+                f"{self._quote(expression)} cannot be sent: {self._quote(str(error))}",
+                "check the expression and the block's URL",
+            ) from None
+        except httpx.HTTPError as error:
+            # Not chained: the original quotes what the server sent, and that may be our token.
+            raise self._error(
+                f"{type(error).__name__}: {self._quote(str(error))}",
+                "see whether it runs and the worker can reach it, and whether the block's URL is right",
+            ) from None
+        finally:
+            pool.shutdown(wait=False)
+
+    def _fetch(self, expression: str) -> tuple[int, bytes]:
+        end = time.monotonic() + self.timeout
+        headers = {"Authorization": f"Bearer {self.token.get_secret_value()}"} if self.token else {}
+        url, asked = f"{self.url}/api/v1/query", {"query": expression}
+        body = bytearray()
+        with (
+            # A proxy of the environment's may not come between; its certificates (SSL_CERT_FILE) have to count.
+            httpx.Client(
+                timeout=self.timeout, trust_env=False, headers=headers, verify=ssl.create_default_context()
+            ) as client,
+            client.stream("GET", url, params=asked) as answer,
+        ):
+            for piece in answer.iter_bytes():
+                body += piece
+                if time.monotonic() > end:  # nobody waits for it any more: let the thread go
+                    raise httpx.ReadTimeout("")
+                if len(body) > LARGEST:
+                    raise self._error(
+                        f"{self._quote(expression)} gives more than {LARGEST:,} bytes", "aggregate, as in sum(...)"
+                    )
+        return answer.status_code, bytes(body)
+
+    # --- understanding -----------------------------------------------------------------------------------------
+
+    def _value(self, expression: str, said: Any) -> float | None:
+        asked = self._quote(expression)
+        match said:
+            case {"status": "error", "error": str(words)}:
+                raise self._error(f"refuses {asked}: {self._quote(words)}", f"try the expression at {self.url}/graph")
+            case {"status": "success", "data": {"resultType": str(kind), "result": result}}:
+                pass
+            case _:
+                raise self._not_prometheus()
+        match kind, result:
+            case "vector", []:
+                return None
+            case ("scalar", [_, str(value)]) | ("vector", [{"value": [_, str(value)]}]):
+                return self._number(value)
+            case "vector", [_, _, *_]:
+                raise self._error(
+                    f"{asked} gives {len(result)} series instead of one", "aggregate them, as in sum(...) or max(...)"
+                )
+            case "vector", [{"histogram": _}]:
+                raise self._error(
+                    f"{asked} gives a histogram instead of a number", "take histogram_quantile(...) or such of it"
+                )
+            case "matrix" | "string", _:
+                raise self._error(
+                    f"{asked} gives a {kind} instead of a number", "ask for a value at one time, as in rate(...[5m])"
+                )
+        raise self._not_prometheus()
+
+    def _number(self, value: str) -> float | None:
+        try:
+            number = float(value)
+        except ValueError:
+            raise self._not_prometheus() from None
+        return None if math.isnan(number) else number
+
+    # --- errors ------------------------------------------------------------------------------------------------
+
+    def _error(self, what: str, hint: str) -> MetricsUnavailable:
+        return MetricsUnavailable(f"Prometheus at {self.url}: {what}", hint)
+
+    def _not_prometheus(self) -> MetricsUnavailable:
+        return self._error("answers, but not as Prometheus does", _what_to_do(httpx.codes.OK))
+
+    def _quote(self, text: str) -> str:
+        """Fit for an error: without the token, on one line, at most 200 characters."""
+        masked = Masker([self.token.get_secret_value()] if self.token else [])(text)
+        line = " ".join("".join(one if one.isprintable() else " " for one in masked).split())
+        return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+
+
+def _refuses(said: Any) -> bool:
+    """Whether the answer is Prometheus' own no: it comes with 4xx or 5xx, and says more than those."""
+    return isinstance(said, dict) and said.get("status") == "error" and isinstance(said.get("error"), str)
+
+
+def _what_to_do(status: int) -> str:
+    if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        return "give the block a token that may query"
+    if status >= httpx.codes.INTERNAL_SERVER_ERROR:
+        return "see its log, or that of the proxy in front of it"
+    return "check the block's URL: what follows it is /api/v1/query"

@@ -1,0 +1,117 @@
+"""Watches a revision while it takes traffic: readings of the target and of metric sources, synthetic requests."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+
+import httpx
+
+from headway.errors import HeadwayError
+from headway.model import Analyze, Counts, Measurements, MetricLimit, Synthetic
+from headway.ports import MetricSource, Target
+
+__all__ = ["Watch", "watching"]
+
+ASK_AGAIN = 5.0  # seconds between two questions to a metric source
+TIMEOUT = 30.0  # seconds for a synthetic request; a user would have gone
+AT_ONCE = 50  # synthetic requests in flight, at most: more would not find out more about a revision that hangs
+REVISION_HEADER = "x-headway-revision"
+
+
+class Watch:
+    """The readings of one analysis. Use `watching` to have its requests and questions going meanwhile."""
+
+    def __init__(self, app: str, step: Analyze, target: Target, sources: Mapping[str, MetricSource]) -> None:
+        self._app = app
+        self._step = step
+        self._target = target
+        self._sources = sources
+        self._metrics: dict[str, float | str | None] = {limit.name: None for limit in step.metrics}
+        self._synthetic: dict[str, Counts] = {}
+        self._last: Measurements | None = None
+        self._busy = False  # users send more than the synthetic rate
+
+    async def read(self) -> Measurements:
+        """What is known now. Raises TargetError when the target does not tell."""
+        counted = await asyncio.to_thread(self._target.measure, self._app)
+        now = counted.model_copy(update={"metrics": dict(self._metrics), "synthetic": dict(self._synthetic)})
+        if self._step.synthetic and self._last and not self._step.preview:
+            self._busy = _real_rate(self._last, now) >= self._step.synthetic.rate
+        self._last = now
+        return now
+
+    async def ask(self, limit: MetricLimit) -> None:
+        """Ask a metric source again and again; what it answers, or why it does not, is in the next reading."""
+        while True:
+            try:
+                self._metrics[limit.name] = await asyncio.to_thread(self._sources[limit.source].query, limit.query)
+            except HeadwayError as error:
+                self._metrics[limit.name] = error.what
+            await asyncio.sleep(ASK_AGAIN)
+
+    async def request(self, url: str, synthetic: Synthetic) -> None:
+        """Send the requests in turn, at their rate; the proxy splits them as everybody's."""
+        begun, going = time.monotonic(), set[asyncio.Task[None]]()
+        limits = httpx.Limits(max_connections=AT_ONCE)
+        async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT, limits=limits, trust_env=False) as client:
+            try:
+                for number, probe in enumerate(itertools.cycle(synthetic.requests), 1):
+                    if not self._busy and len(going) < AT_ONCE:
+                        asked = client.build_request(
+                            probe.method, probe.path, headers=probe.headers, content=probe.body, json=probe.json_body
+                        )
+                        task = asyncio.create_task(self._send(client, asked))
+                        going.add(task)
+                        task.add_done_callback(going.discard)
+                    await asyncio.sleep(max(0.0, begun + number / synthetic.rate - time.monotonic()))
+            finally:
+                for task in going:
+                    task.cancel()
+                await asyncio.gather(*going, return_exceptions=True)
+
+    async def _send(self, client: httpx.AsyncClient, request: httpx.Request) -> None:
+        revision, failed = self._step.revision if self._step.preview else "", True
+        try:
+            answer = await client.send(request)
+            revision, failed = answer.headers.get(REVISION_HEADER, revision), answer.is_server_error
+        except httpx.HTTPError:
+            pass  # without an answer; the proxy has counted it with the revision it chose
+        known = self._synthetic.get(revision, Counts())
+        self._synthetic[revision] = Counts(requests=known.requests + 1, errors=known.errors + failed)
+
+
+@asynccontextmanager
+async def watching(
+    app: str, step: Analyze, target: Target, sources: Mapping[str, MetricSource]
+) -> AsyncIterator[Watch]:
+    """A watch whose synthetic requests and metric questions go on until the block ends."""
+    watch = Watch(app, step, target, sources)
+    going = [asyncio.create_task(watch.ask(limit)) for limit in step.metrics]
+    if step.synthetic:
+        seen = await asyncio.to_thread(target.observe, app)
+        url = seen.preview_url if step.preview else seen.url
+        if url:
+            going.append(asyncio.create_task(watch.request(url, step.synthetic)))
+    try:
+        yield watch
+    finally:
+        for task in going:
+            task.cancel()
+        await asyncio.gather(*going, return_exceptions=True)
+
+
+def _real_rate(last: Measurements, now: Measurements) -> float:
+    """Requests a second that are not synthetic."""
+    seconds = (now.at - last.at).total_seconds()
+    if not now.edge or not last.edge or seconds <= 0:
+        return 0.0
+    ours = _all(now.synthetic.values()) - _all(last.synthetic.values())
+    return (now.edge.since(last.edge).requests - ours) / seconds
+
+
+def _all(counts: Iterable[Counts]) -> int:
+    return sum(each.requests for each in counts)
