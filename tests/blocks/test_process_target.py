@@ -17,7 +17,7 @@ import pytest
 from blocks.targets.process import ProcessTarget
 from headway.errors import LockLost, TargetError
 from headway.load import Load
-from headway.model import LaunchSpec, Traffic
+from headway.model import HeaderRule, LaunchSpec, Traffic
 from tests.contracts.test_target import SHA, process, spec, until, up
 from tests.e2e.conftest import APP
 
@@ -74,6 +74,109 @@ def test_weights_are_what_users_see(target: ProcessTarget, spec: LaunchSpec) -> 
         assert 140 < seen.count(new.id) < 260  # 20 % of 1000, and 4.7 standard deviations each way
         named = [client.get("/", headers={"x-headway-revision": new.id}).json()["version"] for _ in range(20)]
     assert set(named) == {SHA["new"]}
+
+
+def test_a_header_or_a_cookie_chooses_the_version(target: ProcessTarget, spec: LaunchSpec) -> None:
+    old, new = up(target, spec), up(target, spec, "new", 1)
+    rules = (HeaderRule(name="x-beta", value="yes", revision=new.id),)
+    wanted = Traffic(weights={old.id: 100, new.id: 0}, headers=rules)
+    target.route("shop", wanted)
+    assert target.observe("shop").traffic.headers == rules
+    with httpx.Client(base_url=url(target), trust_env=False) as client:
+
+        def seen(**headers: str) -> str:
+            return client.get("/", headers=headers).headers["x-headway-revision"]
+
+        assert {seen() for _ in range(20)} == {old.id}
+        assert {seen(**{"x-beta": "yes"}) for _ in range(20)} == {new.id}
+        assert seen(**{"x-beta": "no"}) == old.id
+        assert seen(cookie=f"a=b; x-headway-revision={new.id}; c=d") == new.id
+        assert seen(cookie=f"x-headway-revision={new.id}0") == old.id
+        assert seen(cookie="x-headway-revision=gone") == old.id
+
+
+def test_sticky_users_stay_and_a_rising_weight_moves_nobody_back(target: ProcessTarget, spec: LaunchSpec) -> None:
+    old, new = up(target, spec), up(target, spec, "new", 1)
+    address = url(target)
+
+    def visit(session: str) -> str:
+        headers = {"cookie": f"headway-session={session}"}
+        return httpx.get(address, headers=headers, trust_env=False).headers["x-headway-revision"]
+
+    def share(weight: int) -> None:
+        target.route("shop", Traffic(weights={new.id: weight, old.id: 100 - weight}, sticky=True))
+        assert target.observe("shop").traffic == Traffic(weights={new.id: weight, old.id: 100 - weight}, sticky=True)
+
+    share(20)
+    users = {}
+    for _ in range(200):
+        answer = httpx.get(address, trust_env=False)
+        users[answer.cookies["headway-session"]] = answer.headers["x-headway-revision"]
+    canaries = {user for user, revision in users.items() if revision == new.id}
+    assert 15 < len(canaries) < 70  # 20 % of 200, and more than 4 standard deviations each way
+    assert {user: visit(user) for user in users} == users
+    share(60)
+    later = {user: visit(user) for user in users}
+    assert all(later[user] == new.id for user in canaries)
+    assert 80 < sum(revision == new.id for revision in later.values()) < 160
+    share(20)
+    assert {user: visit(user) for user in users} == users
+
+
+def test_the_preview_has_a_port_and_a_header_of_its_own(target: ProcessTarget, spec: LaunchSpec) -> None:
+    old, new = up(target, spec), up(target, spec, "new", 1)
+    target.route("shop", Traffic(weights={old.id: 100}, preview=new.id))
+    seen = target.observe("shop")
+    assert seen.traffic.preview == new.id
+    assert seen.preview_url is not None
+    assert seen.preview_url != seen.url
+    assert httpx.get(seen.preview_url, trust_env=False).json()["version"] == SHA["new"]
+    asked = httpx.get(url(target), headers={"x-headway-preview": "true"}, trust_env=False)
+    assert asked.json()["version"] == SHA["new"]
+    assert httpx.get(url(target), trust_env=False).json()["version"] == SHA["old"]
+    target.route("shop", Traffic.all_to(new))
+    assert target.observe("shop").preview_url is None
+    assert httpx.get(seen.preview_url, trust_env=False).status_code == 503
+
+
+def test_the_preview_s_port_may_be_named(target: ProcessTarget, spec: LaunchSpec) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        named = spec.model_copy(update={"preview_port": port})
+        with pytest.raises(TargetError, match=f"environments/staging/preview_port: {port} on 127.0.0.1 is taken"):
+            target.launch(spec.revision("shop", SHA["new"]), named)
+    new = up(target, named, "new", 1)
+    target.route("shop", Traffic(preview=new.id))
+    assert target.observe("shop").preview_url == f"http://127.0.0.1:{port}"
+    assert httpx.get(f"http://127.0.0.1:{port}", trust_env=False).json()["version"] == SHA["new"]
+
+
+def test_latency_is_measured_where_users_are(target: ProcessTarget, spec: LaunchSpec, tmp_path: Path) -> None:
+    slow = "import time\ndef answer(path):\n    time.sleep(0.2 if path == '/slow' else 0)\n    return 200, {}\n"
+    (tmp_path / "bundle" / "app.py").write_text(slow + APP)
+    revision = up(target, spec)
+    target.route("shop", Traffic.all_to(revision))
+    before = target.measure("shop")
+    with httpx.Client(base_url=url(target), trust_env=False) as client:
+        for path in ["/"] * 9 + ["/slow"]:
+            client.get(path)
+
+    def measured() -> bool:
+        since = target.measure("shop").since(before, revision)
+        return sum(bucket.requests for bucket in since.latency) == 10
+
+    until(measured, 10)  # Envoy merges its threads' histograms every second
+    now = target.measure("shop")
+    since = now.since(before, revision)
+    median, longest = since.quantile(0.5), since.quantile(1.0)
+    assert median is not None
+    assert longest is not None
+    assert median < 0.1 < 0.19 < longest < 0.4
+    assert since.slower(0.15) == 1
+    assert now.edge is not None
+    assert before.edge is not None
+    assert now.edge.since(before.edge).requests == 10
 
 
 def test_a_wrong_version_is_not_ready(target: ProcessTarget, spec: LaunchSpec, tmp_path: Path) -> None:
