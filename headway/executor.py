@@ -75,8 +75,8 @@ class Journal(Protocol):
         Raises Superseded when a newer release is to take its place.
         """
 
-    def waits(self, asks: str) -> None:
-        """A person is asked; empty when nobody is asked any more."""
+    def waits(self, asks: str, *, stands: bool = True) -> None:
+        """A person is asked; it `stands` until then, or may go on by itself. Empty: nobody is asked any more."""
 
 
 class Rollout:
@@ -296,7 +296,7 @@ async def _analyze(rollout: Rollout, index: int, step: Analyze) -> Outcome:
                     )
                 if elapsed >= step.window and not asked:
                     asked = True
-                    rollout.journal.waits(f"no verdict yet: {judgement.evidence}")
+                    rollout.journal.waits(f"no verdict yet: {judgement.evidence}", stands=False)
                     rollout.on_line(f"asking a person: no verdict after {elapsed:.0f} s: {judgement.evidence}")
                 if by := await _wait(rollout, ANALYSIS_POLL):
                     return Outcome(detail=f"{by}; until then: {judgement.evidence}", verdict=judgement.verdict)

@@ -55,9 +55,10 @@ class Journal:
                 raise Superseded(f"{record.environment}: {newer.name} takes its place", "supersede: abort says so")
         return ledger().take_order(record.id)
 
-    def waits(self, asks: str) -> None:
-        if self._record.release_id:
-            ledger().stage_waits(self._record.release_id, self._record.environment, asks)
+    def waits(self, asks: str, *, stands: bool = True) -> None:
+        if release_id := self._record.release_id:
+            ledger().stage_waits(release_id, self._record.environment, asks)
+            ledger().release_waits(release_id, waits=bool(asks) and stands)
 
 
 class Prepared:

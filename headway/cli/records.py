@@ -7,9 +7,9 @@ from typing import Any
 from headway.cli.output import output
 from headway.errors import NotFound
 from headway.home import ledger_url
-from headway.ledger import Ledger
+from headway.ledger import Ledger, ReleaseRecord
 
-__all__ = ["history", "logs", "status"]
+__all__ = ["history", "logs", "status", "waits_for"]
 
 
 def status(app: str | None) -> None:
@@ -26,7 +26,7 @@ def status(app: str | None) -> None:
             held = f", held by {place['held_by']}" if place["held_by"] else ""
             output.say(f"  {place['environment']:14} {place['live'] or 'nothing'}{held}")
         for going in one["open"]:
-            output.say(f"  {going['name']} {going['state']}{going['waits_for']}")
+            output.say(f"  {going['name']} {going['state']} {going['waits_for']}".rstrip())
     output.result(told)
 
 
@@ -41,18 +41,24 @@ def _app(ledger: Ledger, app: str) -> dict[str, Any]:
                 "held_by": holder.holder if holder and not holder.expired else None,
             }
         )
-    going = []
-    for release in ledger.open_releases():
-        if release.app == app:
-            asked = ledger.waiting_approval(release.id)
-            words = (
-                f": {asked.environment} wants an approval before {asked.expires_at:%Y-%m-%d %H:%M} UTC: "
-                f"headway approve {release.name}"
-                if asked
-                else ""
-            )
-            going.append({"name": release.name, "state": release.state, "waits_for": words})
+    going = [
+        {"name": release.name, "state": release.state, "waits_for": waits_for(ledger, release)}
+        for release in ledger.open_releases()
+        if release.app == app
+    ]
     return {"app": app, "environments": environments, "open": going}
+
+
+def waits_for(ledger: Ledger, release: ReleaseRecord) -> str:
+    """Which person's word an open release waits for, and how to give it; empty when it waits for nobody."""
+    if asked := ledger.waiting_approval(release.id):
+        until = f"{asked.expires_at:%Y-%m-%d %H:%M} UTC"
+        return f"waits for an approval of {asked.environment} before {until}: headway approve {release.name}"
+    for stage in ledger.stages(release.id):
+        if stage.state == "waiting" and stage.finished_at is None:
+            place = f"{release.app} {stage.name}"
+            return f"asks a person: {stage.detail}: headway promote, skip or abort {place}"
+    return ""
 
 
 def history(app: str, limit: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from headway import source
 from headway.cli.output import output
+from headway.cli.records import waits_for
 from headway.cli.who import me
 from headway.control import Control, FlowRun
 from headway.errors import HeadwayError, NotFound
@@ -134,9 +135,7 @@ def _conclude(found: ReleaseRecord, ledger: Ledger, control: Control, run_id: st
         | {"name": found.name, "exit_code": code, "stages": [stage.model_dump(mode="json") for stage in stages]}
     )
     if found.state == "waiting":
-        output.say(
-            f"{found.name} waits for an approval: headway approve {found.name}, or in the UI: {control.run_url(run_id)}"
-        )
+        output.say(f"{found.name} {waits_for(ledger, found)}, or in the UI: {control.run_url(run_id)}")
     elif code:
         output.say(f"{found.name} {found.state.replace('_', ' ')} after {took:.1f} s: {found.reason}")
         output.say(f"  look at it: {control.run_url(run_id)}")

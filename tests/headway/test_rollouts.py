@@ -76,7 +76,7 @@ class Journal:
     def order(self) -> Order | None:
         return self.orders.pop(0) if self.orders else None
 
-    def waits(self, asks: str) -> None:
+    def waits(self, asks: str, *, stands: bool = True) -> None:
         self.asked.append(asks)
 
 
