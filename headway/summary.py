@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from headway.ledger import ApprovalRecord, ReleaseRecord, StageRecord
+from headway.ledger import ApprovalRecord, ReleaseRecord, StageRecord, Users
 
 __all__ = ["evidence_markdown", "release_markdown"]
 
@@ -35,7 +35,7 @@ def evidence_markdown(asked: ApprovalRecord, refusal: str = "") -> str:
     return "\n".join(lines)
 
 
-def release_markdown(release: ReleaseRecord, stages: Iterable[StageRecord]) -> str:
+def release_markdown(release: ReleaseRecord, stages: Iterable[StageRecord], users: Users | None) -> str:
     """The whole release in one table."""
     rows = [f"| {stage.name} | {stage.state} | {stage.seconds:.1f} s | {_cell(stage.detail)} |" for stage in stages]
     return "\n".join(
@@ -44,6 +44,7 @@ def release_markdown(release: ReleaseRecord, stages: Iterable[StageRecord]) -> s
             "",
             *([_cell(release.reason), ""] if release.reason else []),
             f"`{release.sha}` {_cell(release.subject or '')}, `{release.digest or 'nothing built'}`",
+            *(["", f"**{users}**"] if users else []),
             "",
             "| stage | | | |",
             "|---|---|---:|---|",

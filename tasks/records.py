@@ -137,7 +137,7 @@ async def close_release(release: ReleaseRecord, error: BaseException | None = No
     closed = ledger().finish_release(release.id, state, reason)
     await acreate_markdown_artifact(
         key=f"release-{closed.app}",
-        markdown=release_markdown(closed, ledger().stages(closed.id)),
+        markdown=release_markdown(closed, ledger().stages(closed.id), ledger().users(closed.id)),
         description=closed.name,
     )
     await asyncio.to_thread(_tidy)

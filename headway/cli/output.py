@@ -23,10 +23,11 @@ class Output:
         """Whether a table that redraws itself makes sense."""
         return not self.json and sys.stdout.isatty()
 
-    def say(self, line: str) -> None:
-        """A line for a person."""
+    def say(self, *lines: str) -> None:
+        """Lines for a person."""
         if not self.json:
-            print(line, flush=True)
+            for line in lines:
+                print(line, flush=True)
 
     def result(self, document: Any) -> None:
         """The one document of `--json`."""

@@ -129,18 +129,21 @@ def _conclude(found: ReleaseRecord, ledger: Ledger, control: Control, run_id: st
         raise _died(control.flow_run(run_id), control)
     took = ((found.finished_at or found.started_at) - found.started_at).total_seconds()
     stages = ledger.stages(found.id)
+    users = ledger.users(found.id)
     code = {"succeeded": 0, "waiting": 3}.get(found.state, 1)
     output.result(
         found.model_dump(mode="json")
         | {"name": found.name, "exit_code": code, "stages": [stage.model_dump(mode="json") for stage in stages]}
+        | {"users": users.model_dump(mode="json") if users else None}
     )
     if found.state == "waiting":
         output.say(f"{found.name} {waits_for(ledger, found)}, or in the UI: {control.run_url(run_id)}")
     elif code:
         output.say(f"{found.name} {found.state.replace('_', ' ')} after {took:.1f} s: {found.reason}")
-        output.say(f"  look at it: {control.run_url(run_id)}")
+        output.say(*([f"  {users}"] if users else []), f"  look at it: {control.run_url(run_id)}")
     else:
         output.say(f"{found.name} succeeded in {took:.1f} s: {(found.sha or '')[:7]} is live")
+        output.say(*([f"  {users}"] if users else []))
     return code
 
 

@@ -14,6 +14,7 @@ from headway.ledger.records import (
     StageRecord,
     StageState,
     StepRecord,
+    Users,
 )
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "StageRecord",
     "StageState",
     "StepRecord",
+    "Users",
 ]

@@ -26,6 +26,7 @@ from headway.ledger.records import (
     StageRecord,
     StageState,
     StepRecord,
+    Users,
 )
 from headway.model import CheckReport, Counts, Coverage, Frozen, LaunchSpec, Measurements, Order, Plan, Revision, Step
 
@@ -301,6 +302,19 @@ class Ledger:
     def steps(self, rollout_id: str) -> list[StepRecord]:
         asked = sa.select(t.steps).where(t.steps.c.rollout_id == rollout_id).order_by(t.steps.c.position)
         return [StepRecord(**row) for row in self._read(asked)]
+
+    def users(self, release_id: str) -> Users | None:
+        """What users were answered during all rollouts of a release, the way back included; None: nobody counted."""
+        rollouts = sa.select(t.rollouts.c.id).where(t.rollouts.c.release_id == release_id)
+        steps = [StepRecord(**row) for row in self._read(sa.select(t.steps).where(t.steps.c.rollout_id.in_(rollouts)))]
+        counted = [step for step in steps if step.requests is not None]
+        if not counted:
+            return None
+        return Users(
+            requests=sum(step.requests or 0 for step in counted),
+            failed=sum(step.failed or 0 for step in counted),
+            worst=max((step.worst for step in counted if step.worst is not None), default=None),
+        )
 
     def rollouts_of(self, release_id: str) -> list[RolloutRecord]:
         return self._rollouts(t.rollouts.c.release_id == release_id)

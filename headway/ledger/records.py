@@ -22,6 +22,7 @@ __all__ = [
     "StageRecord",
     "StageState",
     "StepRecord",
+    "Users",
 ]
 
 ReleaseState = Literal[
@@ -111,6 +112,18 @@ class StepRecord(Frozen):
     requests: int | None = Field(default=None, description="answered to users since the step before; None: not counted")
     failed: int | None = Field(default=None, description="of those, 5xx or broken off")
     worst: float | None = Field(default=None, description="the longest of those, in seconds")
+
+
+class Users(Frozen):
+    """What users were answered while a release changed its environments."""
+
+    requests: int
+    failed: int
+    worst: float | None = Field(description="the longest, in seconds")
+
+    def __str__(self) -> str:
+        worst = f", the longest took {1000 * self.worst:.0f} ms" if self.worst is not None else ""
+        return f"{self.requests:,} requests of users meanwhile, {self.failed:,} failed{worst}"
 
 
 class ApprovalRecord(Frozen):

@@ -11,16 +11,20 @@ def rollback(observation: Observation, to: str | None, *, instances: int, startu
     """Bring an environment to revision `to`, or to nothing when there was none before.
 
     The old revision gets all traffic only when `instances` of it are ready: traffic on an undersized set is an outage
-    of its own. Everything else is drained and stopped afterwards. On an environment that is there already the plan has
-    no steps.
+    of its own. When none of it is, whoever else is ready serves everybody meanwhile. Everything else is drained and
+    stopped afterwards. On an environment that is there already the plan has no steps.
     """
     others = [revision for revision, running in sorted(observation.instances.items()) if running and revision != to]
     steps: list[Step] = []
+    if to is not None and observation.traffic.weights.get(to) and not observation.ready(to):
+        standing = max(others, key=observation.ready, default=None)
+        if standing is not None and observation.ready(standing):
+            steps.append(Route(traffic=Traffic.all_to(standing)))
     if to is not None and observation.ready(to) < instances:
         steps.append(Launch(revision=to, instances=instances))
         steps.append(AwaitReady(revision=to, instances=instances, deadline=startup))
     wanted = Traffic.all_to(to) if to is not None else Traffic()
-    if observation.traffic != wanted:
+    if steps or observation.traffic != wanted:
         steps.append(Route(traffic=wanted))
     for revision in others:
         steps += [Drain(revision=revision, deadline=drain), Retire(revision=revision)]

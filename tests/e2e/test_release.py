@@ -90,11 +90,13 @@ def test_a_release_under_load_drops_nothing(headway: Headway, repo: Repo) -> Non
     headway.release(repo.path)
     sha = repo.behave("    return 200, {'second': True}")
     with Load(headway.url(repo.app, "production"), rate=100) as load:
-        headway.release(repo.path)
+        users = headway.release(repo.path)["users"]
         headway.until(lambda: len(load.seen) == 2)
         code = headway.run("rollback", repo.app, "production", "--reason", "a test")
     assert load.sent > 100
     assert load.failures == []
+    assert users["requests"] > 50
+    assert users["failed"] == 0
     assert code.stdout.startswith(f"{repo.app} production: ")
     assert version(headway.url(repo.app, "production")) != sha
 
@@ -111,6 +113,7 @@ def test_a_bad_version_goes_back_by_itself(headway: Headway, tmp_path: Path) -> 
     assert {version(headway.url("bad", "production")) for _ in range(20)} == {good}
     kinds = [(rollout.kind, rollout.state) for rollout in headway.ledger.rollouts_of(told["id"])]
     assert kinds == [("release", "rolled_back"), ("rollback", "done")]
+    assert 0 < told["users"]["failed"] < told["users"]["requests"]
 
 
 def test_a_canary_worse_than_the_stable_version_goes_back_by_itself(headway: Headway, tmp_path: Path) -> None:

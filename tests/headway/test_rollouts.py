@@ -234,6 +234,21 @@ def test_the_only_healthy_copy_is_not_retired_for_one_that_does_not_start() -> N
     assert target.observe("shop").live == NEW.id
 
 
+def test_who_is_healthy_serves_everybody_while_the_old_one_comes_back() -> None:
+    target = live()
+    target.launch(NEW, SPEC)
+    target.route("shop", Traffic(weights={NEW.id: 5, OLD.id: 95}))
+    target.broken = {OLD.id}
+    back = make.rollback(target.observe("shop"), OLD.id, instances=2, startup=0.3, drain=0.1)
+    with pytest.raises(RolloutFailed, match="0 of 2 ready"):
+        asyncio.run(walk(rollout(back, target, 2)))
+    assert target.observe("shop").live == NEW.id
+    target.broken = set()
+    back = make.rollback(target.observe("shop"), OLD.id, instances=2, startup=0.3, drain=0.1)
+    asyncio.run(walk(rollout(back, target, 2)))
+    assert target.observe("shop").live == OLD.id
+
+
 def test_a_rollout_left_half_way_is_cleaned_up_by_the_next() -> None:
     target = live()
     stray = SPEC.revision("shop", "3" * 40)
