@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache
 
 from prefect import State, get_run_logger, task
-from prefect.artifacts import acreate_markdown_artifact
+from prefect.artifacts import acreate_image_artifact, acreate_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.deployments import arun_deployment
 from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
+from headway.analysis.drawing import draw
 from headway.errors import Expired, HeadwayError, Rejected, Superseded
 from headway.home import home, ledger_url
-from headway.ledger import Ledger, ReleaseRecord, ReleaseState, StageState
-from headway.model import LaunchSpec, Revision, Source
+from headway.ledger import Ledger, ReleaseRecord, ReleaseState, RolloutRecord, StageState
+from headway.model import Analyze, LaunchSpec, Revision, Route, Source
 from headway.retention import prune
 from headway.settings import BlueGreen, Settings, Strategy
 from headway.summary import release_markdown
+from headway.titles import titles
 
 __all__ = [
     "accept",
     "close_release",
+    "draw_verdict",
     "ledger",
     "open_release",
     "run_state",
@@ -140,8 +144,41 @@ async def close_release(release: ReleaseRecord, error: BaseException | None = No
         markdown=release_markdown(closed, ledger().stages(closed.id), ledger().users(closed.id)),
         description=closed.name,
     )
+    for rollout in ledger().rollouts_of(closed.id):
+        if rollout.kind == "release" and rollout.state != "done":
+            await draw_verdict(rollout)
     await asyncio.to_thread(_tidy)
     return closed
+
+
+async def draw_verdict(rollout: RolloutRecord) -> None:
+    """The picture of what the judge saw, in the UI. One that cannot be drawn is said, and changes nothing."""
+    readings = [reading for _, reading in ledger().measurements(rollout.id)]
+    steps = ledger().steps(rollout.id)
+    names = dict(titles(rollout.plan))
+    judged = [step for step in steps if isinstance(rollout.plan.steps[step.position], Analyze)]
+    if not judged:
+        return
+    try:
+        picture = await asyncio.to_thread(
+            draw,
+            readings,
+            canary=rollout.plan.new,
+            stable=rollout.plan.old,
+            marks=[
+                (step.started_at, names[step.position])
+                for step in steps
+                if isinstance(rollout.plan.steps[step.position], Route)
+            ],
+            title=f"{rollout.app} {rollout.environment}: {names[judged[-1].position]}: {judged[-1].outcome}",
+        )
+        await acreate_image_artifact(
+            image_url="data:image/svg+xml;base64," + base64.b64encode(picture.encode()).decode(),
+            key=f"verdict-{rollout.app}-{rollout.environment}",
+            description=judged[-1].detail,
+        )
+    except Exception as error:  # noqa: BLE001  # whatever a library has against these figures
+        get_run_logger().warning("the verdict is not drawn: %s: %s", type(error).__name__, error)
 
 
 def _tidy() -> None:

@@ -17,7 +17,7 @@ from headway.ports import Target
 from headway.settings import Environment
 from headway.titles import titles
 from tasks.gates import held
-from tasks.records import ledger
+from tasks.records import draw_verdict, ledger
 
 __all__ = [
     "Prepared",
@@ -144,8 +144,11 @@ async def plan_rollback(
 
 @task(task_run_name="{title}", cache_policy=NO_CACHE)
 async def take_step(prepared: Prepared, index: int, title: str) -> Outcome:  # noqa: ARG001  # the title names the task run
-    """One step of the plan."""
-    return await take(prepared.rollout, index)
+    """One step of the plan. A verdict that lets it go on is drawn at once; one that does not, when it is back."""
+    outcome = await take(prepared.rollout, index)
+    if isinstance(prepared.rollout.plan.steps[index], Analyze):
+        await draw_verdict(prepared.record)
+    return outcome
 
 
 @task(name="retire", task_run_name="retire {revision_id}", cache_policy=NO_CACHE)

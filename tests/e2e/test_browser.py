@@ -14,6 +14,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
+from headway.load import Load
 from tests.e2e.conftest import Headway, Repo
 
 pytestmark = pytest.mark.e2e
@@ -26,6 +27,15 @@ checks: {{lint: "true", unit: "true"}}
 run: exec python3 app.py
 environments:
   production: {{target: process/production, approval: {{expires: 1h}}}}
+"""
+
+JUDGED = """
+app: {app}
+run: exec python3 app.py
+environments:
+  production:
+    target: process/production
+    strategy: {{canary: {{steps: [20%, 100%], analysis: {{window: 3s, false_rollback: 1%}}}}}}
 """
 
 
@@ -76,10 +86,31 @@ def test_a_release_is_watched_and_approved_in_the_browser(headway: Headway, tmp_
     assert f"{told['name']}: succeeded" in text(browser)
 
 
+def test_a_verdict_is_drawn_in_the_browser(headway: Headway, tmp_path: Path, browser: Chrome) -> None:
+    repo = Repo(tmp_path / "app", "drawn", JUDGED)
+    headway.release(repo.path)
+    bad = """    import random
+    return (500 if random.random() < 0.5 and path != '/health' else 200), {}"""
+    repo.behave(bad)
+    with Load(headway.url("drawn", "production"), rate=100):
+        assert headway.release(repo.path, code=1)["state"] == "rolled_back"
+    with headway.control() as control:
+        drawing = headway.until(lambda: artifact(control.url, "verdict-drawn-production"))
+        browser.get(f"{control.ui_url}/artifacts/artifact/{drawing}")
+    headway.until(lambda: "false-alarm chance under 1 %" in text(browser))
+    picture = headway.until(lambda: [one for one in images(browser) if one.get_attribute("naturalWidth") != "0"])[0]
+    assert int(picture.get_attribute("naturalWidth") or 0) > 500
+
+
+def images(browser: Chrome) -> list[WebElement]:
+    found = browser.find_elements(By.TAG_NAME, "img")
+    return [one for one in found if (one.get_attribute("src") or "").startswith("data:image/svg+xml")]
+
+
 def artifact(api: str, key: str) -> str:
     asked = {"artifacts": {"key": {"any_": [key]}}}
     found = httpx.post(f"{api}/artifacts/filter", json=asked, trust_env=False).raise_for_status().json()
-    return str(found[0]["id"])
+    return str(found[0]["id"]) if found else ""
 
 
 def text(browser: Chrome) -> str:
