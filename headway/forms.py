@@ -32,6 +32,7 @@ __all__ = [
     "Label",
     "Limit",
     "Memory",
+    "PauseLength",
     "Percent",
     "Portion",
     "RepoPath",
@@ -127,6 +128,15 @@ def _timeout(value: object) -> float:
     if seconds == 0:
         raise ValueError("expected a duration above zero (nothing waits for ever)")
     return seconds
+
+
+def _pause(value: object) -> float | Literal["forever"]:
+    if value == "forever":
+        return "forever"
+    try:
+        return _duration(value)
+    except ValueError:
+        raise ValueError("expected a duration such as 10m, or forever") from None
 
 
 def _memory(value: object) -> int:
@@ -278,6 +288,13 @@ Timeout = TypeAliasType(
             {"type": "number", "exclusiveMinimum": 0},
             _pattern(_DURATION),
         ),
+    ],
+)
+PauseLength = TypeAliasType(
+    "PauseLength",
+    Annotated[
+        float | Literal["forever"],
+        *_read(_pause, "A duration such as `10m`, or `forever`.", _NUMBER_FORM, _pattern(f"forever|{_DURATION}")),
     ],
 )
 Memory = TypeAliasType(

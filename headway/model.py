@@ -235,6 +235,16 @@ class Traffic(Frozen):
     def all_to(cls, revision: Revision | str) -> Traffic:
         return cls(weights={str(revision): 100})
 
+    def without(self, revision: Revision | str) -> Traffic:
+        """The same for everybody else, when this revision, which has no weight, is gone."""
+        gone = str(revision)
+        return Traffic(
+            weights={one: weight for one, weight in self.weights.items() if one != gone},
+            headers=tuple(rule for rule in self.headers if rule.revision != gone),
+            sticky=self.sticky,
+            preview=None if self.preview == gone else self.preview,
+        )
+
     def __str__(self) -> str:
         shares = [f"{revision} {weight} %" for revision, weight in self.weights.items() if weight]
         shares += [f"{rule.revision} for {rule.name}: {rule.value}" for rule in self.headers]

@@ -65,7 +65,9 @@ class FakeTarget(Target):
             if number
         }
         url = "http://fake" if app in self._instances else None
-        return Observation(app=app, url=url, traffic=self._traffic.get(app, Traffic()), instances=instances)
+        traffic = self._traffic.get(app, Traffic())
+        preview_url = "http://fake-preview" if traffic.preview else None
+        return Observation(app=app, url=url, preview_url=preview_url, traffic=traffic, instances=instances)
 
     def launch(self, revision: Revision, spec: LaunchSpec) -> None:
         self._writes(revision.app, "launch")
@@ -122,6 +124,7 @@ class FakeTarget(Target):
             running[revision.id] = min(running[revision.id], keep)
             if not running[revision.id]:
                 del running[revision.id]
+                self._traffic[revision.app] = self._traffic.get(revision.app, Traffic()).without(revision)
 
     def logs(self, app: str, revision: str | None = None, *, lines: int = 100, follow: bool = False) -> Iterator[str]:
         for one in self._instances.get(app, {}):

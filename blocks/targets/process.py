@@ -194,7 +194,7 @@ class ProcessTarget(Block, Target):
                 state["instances"].pop(name, None)
                 state["specs"].pop(name, None)
         if gone:
-            edge.set_traffic(_without(edge.traffic, name), list(self._read(app)["instances"]))
+            edge.set_traffic(edge.traffic.without(name), list(self._read(app)["instances"]))
             self._write_clusters(app)
         self._supervisor.stop(*going)
         if not gone:
@@ -412,17 +412,6 @@ def _unhealthy(client: httpx.Client, url: str, versions: tuple[str, str]) -> str
 
 def _endpoints(ours: dict[str, Any]) -> Endpoints:
     return {(HOST, one["port"]): one["draining"] for one in ours.values()}
-
-
-def _without(traffic: Traffic, revision: str) -> Traffic:
-    """The same traffic with nothing that names a revision which is gone."""
-    return traffic.model_copy(
-        update={
-            "weights": {one: weight for one, weight in traffic.weights.items() if one != revision},
-            "headers": tuple(rule for rule in traffic.headers if rule.revision != revision),
-            "preview": None if traffic.preview == revision else traffic.preview,
-        }
-    )
 
 
 def _may_hold(place: Path, port: int) -> bool:

@@ -29,6 +29,7 @@ from headway.forms import (
     HeaderName,
     Label,
     Limit,
+    PauseLength,
     Percent,
     Portion,
     SourceName,
@@ -351,12 +352,9 @@ class CanaryStep(Section):
     """One step of a canary. Just the weight is a step too: `5%`."""
 
     weight: Weight = Field(description="share of the traffic that the new version gets")
-    pause: Duration | Literal["forever"] = Field(
-        default=0.0, description="wait after this step; `forever`: until a person says to go on"
-    )
-    analysis: CanaryAnalysis | Literal[False] | None = Field(
-        default=None, description="judge this step by other limits than the others, or with `false` not at all"
-    )
+    pause: PauseLength = Field(default=0.0, description="wait after this step; `forever`: until a person says to go on")
+    analysis: CanaryAnalysis | None = Field(default=None, description="judge this step by other limits than the others")
+    judged: StrictBool = Field(default=True, description="with `false` this step is not judged at all")
     header: dict[HeaderName, Text] = Field(
         default={}, description="requests with such a header get the new version, from this step on"
     )
@@ -393,7 +391,7 @@ class Canary(Strategy):
 
     def analysis_at(self, step: CanaryStep) -> CanaryAnalysis | None:
         """The step's own analysis, or that of all steps."""
-        return self.analysis if step.analysis is None else step.analysis or None
+        return (step.analysis or self.analysis) if step.judged else None
 
     @property
     def needs(self) -> frozenset[Capability]:

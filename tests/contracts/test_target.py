@@ -13,7 +13,7 @@ import pytest
 from blocks.targets.process import ProcessTarget
 from headway import project
 from headway.errors import LockLost, TargetError
-from headway.model import Artifact, Health, LaunchSpec, Revision, SecretRef, Traffic
+from headway.model import Artifact, HeaderRule, Health, LaunchSpec, Revision, SecretRef, Traffic
 from headway.ports import Target
 from headway.testing import FakeTarget
 from tests.e2e.conftest import APP, GOOD
@@ -111,6 +111,21 @@ def test_traffic_is_split_and_switched_back(target: Target, spec: LaunchSpec) ->
     for wanted in (Traffic.all_to(old), split, Traffic.all_to(new), Traffic.all_to(old), Traffic()):
         target.route("shop", wanted)
         assert target.observe("shop").traffic == wanted
+
+
+def test_rules_previews_and_sessions_are_in_force_as_routed(target: Target, spec: LaunchSpec) -> None:
+    old, new = up(target, spec), up(target, spec, "new", 1)
+    rule = HeaderRule(name="x-beta", value="yes", revision=new.id)
+    shared = Traffic(weights={old.id: 95, new.id: 5}, headers=(rule,), sticky=True)
+    shown = Traffic(weights={old.id: 100}, preview=new.id)
+    for wanted in (shared, shown, Traffic.all_to(old)):
+        target.route("shop", wanted)
+        seen = target.observe("shop")
+        assert seen.traffic == wanted
+        assert (seen.preview_url is not None) is (wanted.preview is not None)
+    target.route("shop", shown)
+    target.retire(new)
+    assert target.observe("shop").traffic == Traffic.all_to(old)
 
 
 def test_nobody_is_routed_to_where_nothing_is_ready(target: Target, spec: LaunchSpec) -> None:

@@ -580,3 +580,20 @@ def test_titles_are_in_the_words_of_the_field() -> None:
         "canary 100%",
         "analyse 100%",
     ]
+
+
+def test_a_step_may_be_judged_by_its_own_limits_or_not_at_all() -> None:
+    steps = [
+        {"weight": "5%", "judged": False},
+        {"weight": "50%", "analysis": {"window": "3s", "p99": "<= 1s"}},
+        "100%",
+    ]
+    plan = planned(live(), {"canary": {"steps": steps, "analysis": {"window": "9s", "success_rate": ">= 99"}}})
+    assert [step.window for step in plan.steps if isinstance(step, Analyze)] == [3, 9]
+
+
+def test_a_query_names_the_versions() -> None:
+    limit = {"source": "prometheus/main", "query": 'sum(orders{revision="$revision"})', "limit": ">= 5"}
+    plan = planned(live(), {"canary": {"analysis": {"metrics": {"orders": limit}}}})
+    asked = [limit.query for step in plan.steps if isinstance(step, Analyze) for limit in step.metrics]
+    assert asked == [f'sum(orders{{revision="{NEW.id}"}})'] * 3

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from headway.analysis import replay
-from headway.model import Analyze, Comparison, Condition, Counts, Measurements, Verdict
+import pytest
+
+from headway.analysis import Judgement, Tally, look, replay
+from headway.analysis.metrics import metric
+from headway.model import Analyze, Bucket, Comparison, Condition, Counts, Measurements, MetricLimit, Verdict
 
 BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
 GOOD = Condition(metric="success_rate", op=">=", limit=90)
@@ -65,3 +68,79 @@ def test_with_other_limits_it_is_another_verdict() -> None:
 def test_no_readings_are_no_pass() -> None:
     (found,) = replay([(analyze(GOOD), [])])
     assert found.judgement.verdict is Verdict.INCONCLUSIVE
+
+
+# --- metrics ---------------------------------------------------------------------------------------------------------
+
+ORDERS = MetricLimit(name="orders", source="prometheus/main", query="sum(orders)", op=">=", limit=5, lasting=3)
+
+
+def told(*values: float | str | None) -> list[Measurements]:
+    """What the source answered, second after second."""
+    return [
+        Measurements(at=BEGUN + timedelta(seconds=second), counts={}, metrics={"orders": value})
+        for second, value in enumerate(values)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict", "words"),
+    [
+        ((9.0, 9.0), Verdict.PASS, "orders 9"),
+        ((9.0, 5.0), Verdict.PASS, "orders 5"),
+        ((1.0, 9.0), Verdict.PASS, "orders 9"),
+        ((9.0, 1.0), Verdict.INCONCLUSIVE, "orders >= 5 does not hold: 1, for 0 s of 3"),
+        ((9.0, 1.0, 1.0, 1.0, 1.0), Verdict.FAIL, "orders >= 5 does not hold: 1, for 3 s"),
+        ((1.0, 1.0, 9.0, 1.0, 1.0), Verdict.INCONCLUSIVE, "orders >= 5 does not hold: 1, for 1 s of 3"),
+        ((1.0, 1.0, None, 1.0, 1.0), Verdict.INCONCLUSIVE, "orders >= 5 does not hold: 1, for 1 s of 3"),
+        ((9.0, None), Verdict.INCONCLUSIVE, "orders: no data"),
+        ((9.0, float("nan")), Verdict.INCONCLUSIVE, "orders: no data"),
+        ((9.0, "Prometheus is away"), Verdict.ERROR, "orders: Prometheus is away"),
+        ((9.0, float("inf")), Verdict.PASS, "orders inf"),
+    ],
+)
+def test_a_metric_is_judged_by_how_long_its_limit_is_broken(
+    values: tuple[float | str | None, ...], verdict: Verdict, words: str
+) -> None:
+    assert metric(ORDERS, told(*values)) == Judgement(verdict=verdict, evidence=words)
+
+
+def judged(step: Analyze, taken: list[Measurements]) -> Judgement:
+    return look(Tally(), step, taken)[1]
+
+
+def test_the_worst_verdict_wins_and_a_fail_is_explained_by_what_failed() -> None:
+    step = analyze(GOOD, compared=False).model_copy(update={"metrics": (ORDERS,)})
+    good, bad = readings(0.0, 5), readings(0.5, 5)
+    with_metric = [one.model_copy(update={"metrics": {"orders": "it is away"}}) for one in good]
+    assert judged(step, with_metric).verdict is Verdict.ERROR
+    assert judged(step, with_metric).evidence == ("success_rate 100.00 % (500 requests, 0 errors); orders: it is away")
+    with_metric = [one.model_copy(update={"metrics": {"orders": "it is away"}}) for one in bad]
+    assert judged(step, with_metric) == Judgement(
+        verdict=Verdict.FAIL, evidence="success_rate >= 90 % does not hold: 50.00 % (500 requests, 250 errors)"
+    )
+
+
+def test_metrics_alone_need_no_requests() -> None:
+    step = analyze(compared=False).model_copy(update={"metrics": (ORDERS,)})
+    assert judged(step, told(9.0, 9.0)).verdict is Verdict.PASS
+
+
+def test_synthetic_requests_are_named() -> None:
+    taken = readings(0.0, 2)
+    taken[-1] = taken[-1].model_copy(update={"synthetic": {"new": Counts(requests=120)}})
+    assert judged(analyze(GOOD, compared=False), taken).evidence.endswith("120 of its 200 requests were synthetic")
+
+
+def test_latency_is_replayed_as_well() -> None:
+    def taken(second: int, milliseconds: int) -> Counts:
+        bucket = Bucket(milliseconds / 1000, (milliseconds + 1) / 1000, 100 * second)
+        return Counts(requests=100 * second, latency=(bucket,))
+
+    measured = [
+        Measurements(at=BEGUN + timedelta(seconds=second), counts={"new": taken(second, 400), "old": taken(second, 40)})
+        for second in range(60)
+    ]
+    (found,) = replay([(analyze(), measured)])
+    assert found.judgement.verdict is Verdict.FAIL
+    assert "slower than stable's p" in found.judgement.evidence

@@ -21,7 +21,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 
 from headway.errors import HeadwayError, LockLost, NotFound, ServiceUnavailable, UsageError
-from headway.ledger import Ledger, ReleaseRecord, RolloutKind
+from headway.ledger import Ledger, ReleaseRecord, RolloutKind, Users
 from headway.ledger.database import MIGRATIONS
 from headway.ledger.schema import REVISION, metadata
 from headway.model import (
@@ -33,6 +33,7 @@ from headway.model import (
     Launch,
     LaunchSpec,
     Measurements,
+    Order,
     Plan,
     Promote,
     SecretRef,
@@ -213,6 +214,60 @@ def test_measurements_are_kept_in_order(ledger: Ledger) -> None:
     for reading in readings:
         ledger.record_measurement(rollout.id, 0, reading)
     assert ledger.measurements(rollout.id) == [(0, reading) for reading in readings]
+
+
+def test_an_order_is_for_the_rollout_under_way_and_taken_once(ledger: Ledger) -> None:
+    with pytest.raises(NotFound, match="shop staging: no rollout is under way"):
+        ledger.give_order("shop", "staging", Order(kind="skip", by="ann"), via="cli")
+    lock = ledger.acquire("shop", "staging", holder="x", revision="r1", lease=30)
+    assert lock is not None
+    rollout = ledger.start_rollout(None, "shop", "staging", plan("r1"), kind="release", reason="", token=lock.token)
+    assert ledger.take_order(rollout.id) is None
+    orders = [Order(kind="skip", by="ann"), Order(kind="abort", by="bob", reason="no")]
+    assert [ledger.give_order("shop", "staging", order, via="cli").id for order in orders] == [rollout.id] * 2
+    assert [ledger.take_order(rollout.id) for _ in range(3)] == [*orders, None]
+    back = ledger.start_rollout(None, "shop", "staging", plan("r0"), kind="rollback", reason="", token=lock.token)
+    ledger.finish_rollout(rollout.id, "rolled_back")
+    with pytest.raises(NotFound):  # the way back takes no orders
+        ledger.give_order("shop", "staging", orders[0], via="ui")
+    assert ledger.take_order(back.id) is None
+
+
+def test_what_users_were_answered_adds_up(ledger: Ledger) -> None:
+    release = start(ledger)
+    assert ledger.users(release.id) is None
+    lock = ledger.acquire("shop", "staging", holder="x", revision="r1", lease=30)
+    assert lock is not None
+    steps = plan("r1").steps
+    kinds: list[tuple[RolloutKind, int]] = [("release", 3), ("rollback", 1)]
+    for kind, failed in kinds:
+        rollout = ledger.start_rollout(
+            release.id,
+            "shop",
+            "staging",
+            plan("r1"),
+            kind=kind,
+            reason="",
+            token=lock.token,
+        )
+        seen = Counts(requests=10, errors=failed, latency=(Bucket(0.1, 0.2, 9), Bucket(failed, failed + 1, 1)))
+        for position, users in enumerate((None, seen)):
+            ledger.step_started(rollout, position, steps[position], lock.token)
+            ledger.step_finished(rollout, position, "done", "", users, lock.token)
+    assert ledger.users(release.id) == Users(requests=20, failed=4, worst=4.0)
+    assert str(ledger.users(release.id)) == "20 requests of users meanwhile, 4 failed, the longest took 4000 ms"
+
+
+def test_a_stage_that_asks_says_what(ledger: Ledger) -> None:
+    release = start(ledger)
+    ledger.stage_started(release.id, "production")
+    ledger.stage_waits(release.id, "production", "go on?")
+    assert [(one.state, one.detail) for one in ledger.stages(release.id)] == [("waiting", "go on?")]
+    ledger.stage_waits(release.id, "production", "")
+    assert [(one.state, one.detail) for one in ledger.stages(release.id)] == [("running", "")]
+    ledger.stage_finished(release.id, "production", "passed", "r1")
+    ledger.stage_waits(release.id, "production", "too late")
+    assert [(one.state, one.detail) for one in ledger.stages(release.id)] == [("passed", "r1")]
 
 
 # --- locks ---------------------------------------------------------------------------------------------------------
