@@ -179,7 +179,10 @@ async def _perform(rollout: Rollout, index: int, step: Step) -> Outcome:
             return await _await_ready(rollout, rollout.specs[step.revision][0], step)
         case Route():
             await asyncio.to_thread(target.route, rollout.app, step.traffic)
-            return Outcome(detail=f"in force: {step.traffic}")
+            where = ""
+            if step.traffic.preview:
+                where = f" at {(await asyncio.to_thread(target.observe, rollout.app)).preview_url}"
+            return Outcome(detail=f"in force: {step.traffic}{where}")
         case Pause():
             return Outcome(detail=await _wait(rollout, step.seconds) or "")
         case Gate():

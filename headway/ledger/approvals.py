@@ -1,0 +1,128 @@
+"""Whose word a release waits for, and what it was."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from headway.errors import HeadwayError, NotFound, UsageError
+from headway.ledger import schema as t
+from headway.ledger.book import new_id, one, record
+from headway.ledger.database import writing
+from headway.ledger.records import (
+    ApprovalRecord,
+    ReleaseRecord,
+)
+from headway.ledger.releases import Releases
+
+__all__ = ["Approvals"]
+
+
+class Approvals(Releases):
+    """Asked for, decided, expired: each once."""
+
+    def request_approval(
+        self,
+        release_id: str,
+        environment: str,
+        revision: str,
+        *,
+        evidence: dict[str, Any],
+        expires_at: datetime,
+        by: list[str],
+        not_author: bool,
+    ) -> ApprovalRecord:
+        """Asked once for one revision: a run that comes back finds what was said meanwhile."""
+        own = (
+            t.approvals.c.release_id == release_id,
+            t.approvals.c.environment == environment,
+            t.approvals.c.revision == revision,
+        )
+        with writing(self._engine) as db:
+            known = one(db, sa.select(t.approvals).where(*own))
+            if known:
+                return record(ApprovalRecord, known)
+            row = {
+                "id": new_id(),
+                "release_id": release_id,
+                "environment": environment,
+                "revision": revision,
+                "state": "waiting",
+                "evidence": evidence,
+                "by": by,
+                "not_author": not_author,
+                "requested_at": self._now(),
+                "expires_at": expires_at,
+            }
+            db.execute(t.approvals.insert().values(row))
+        return self.approval(str(row["id"]))
+
+    def approval(self, approval_id: str) -> ApprovalRecord:
+        row = self._read_one(sa.select(t.approvals).where(t.approvals.c.id == approval_id))
+        if row is None:
+            raise NotFound(f"there is no approval {approval_id}", "see headway status")
+        return record(ApprovalRecord, row)
+
+    def waiting_approval(self, release_id: str) -> ApprovalRecord | None:
+        row = self._read_one(
+            sa.select(t.approvals).where(t.approvals.c.release_id == release_id, t.approvals.c.state == "waiting")
+        )
+        return record(ApprovalRecord, row) if row else None
+
+    def decide(
+        self, approval_id: str, decision: Literal["approved", "rejected"], *, by: str, reason: str, via: str
+    ) -> ApprovalRecord:
+        """A person's word. Raises HeadwayError when it comes too late, a second time, or from somebody who may not."""
+        asked = self.approval(approval_id)
+        if not by.strip():
+            raise UsageError("an approval needs a name", "say who decides: --by NAME")
+        if asked.by and not any(_same_person(by, one) for one in asked.by):
+            raise UsageError(f"{by} may not decide on {asked.environment}", f"it is for: {', '.join(asked.by)}")
+        author = self.release(asked.release_id).author or ""
+        if asked.not_author and decision == "approved" and _same_person(by, author):
+            raise UsageError(f"{by} is the author of the change", f"{asked.environment} wants somebody else's word")
+        with writing(self._engine) as db:
+            done = db.execute(
+                t.approvals.update()
+                .where(
+                    t.approvals.c.id == approval_id,
+                    t.approvals.c.state == "waiting",
+                    t.approvals.c.expires_at > self._now(),
+                )
+                .values(state=decision, decided_at=self._now(), decided_by=by, reason=reason, via=via)
+            )
+        now = self.approval(approval_id)
+        if not done.rowcount:
+            what = f"{now.state} by {now.decided_by}" if now.decided_by else f"expired at {now.expires_at:%F %H:%M} UTC"
+            raise HeadwayError(
+                f"the approval for {now.environment} is settled: {what}", "release it again to ask again"
+            )
+        return now
+
+    def expire_approvals(self, now: datetime) -> list[ApprovalRecord]:
+        """Close what nobody decided in time; returns those that this call closed."""
+        late = (t.approvals.c.state == "waiting", t.approvals.c.expires_at <= now)
+        expired = []
+        for row in self._read(sa.select(t.approvals.c.id).where(*late)):
+            with writing(self._engine) as db:
+                closed = db.execute(
+                    t.approvals.update().where(t.approvals.c.id == row["id"], *late).values(state="expired")
+                )
+            if closed.rowcount:
+                expired.append(self.approval(row["id"]))
+        return expired
+
+    def releases_with_expired_approval(self) -> list[ReleaseRecord]:
+        """Those that wait still: their run has to be woken to find out."""
+        late = sa.select(t.approvals.c.release_id).where(t.approvals.c.state == "expired")
+        waits = sa.select(t.releases).where(t.releases.c.state == "waiting", t.releases.c.id.in_(late))
+        return [record(ReleaseRecord, row) for row in self._read(waits.order_by(t.releases.c.started_at))]
+
+
+def _same_person(one: str, other: str) -> bool:
+    """Whether a name or mail is the same as, or part of, `Name <mail>`."""
+    one, other = one.strip().casefold(), other.strip().casefold()
+    parts = {other, *other.replace(">", "").split(" <")}
+    return one in parts or bool({one, *one.replace(">", "").split(" <")} & parts)
