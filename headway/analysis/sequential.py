@@ -30,7 +30,7 @@ __all__ = ["Share", "Tally", "Worse"]
 RATIOS = (1.1, 1.2, 1.35, 1.6, 2.0, 3.0, 5.0, 10.0, 30.0)
 # `ignore_below` is tested by itself: how much worse than that limit the canary's own error rate may be.
 FACTORS = (1.2, 1.6, 2.5, 5.0, 15.0)
-QUANTILES = (0.5, 0.99)
+QUANTILES = (0.9, 0.99)  # the median says less: half of the stable version is beyond it as well
 ENOUGH = 10  # requests beyond a quantile before it is used
 FLOOR = 0.010  # seconds; nobody notices less, and Envoy counts milliseconds
 ERRORS, LATENCY = math.log(0.75), math.log(0.25 / len(QUANTILES))  # parts of the budget, as logarithms

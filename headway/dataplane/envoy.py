@@ -291,16 +291,16 @@ def histograms(stats: Mapping[str, Any]) -> dict[str, tuple[Bucket, ...]]:
     found = {}
     for one in stats.get("stats", []):
         for histogram in one.get("histograms", {}).get("details", []):
-            found[histogram["name"]] = tuple(
-                Bucket(
-                    # Rounded, so that one bucket's upper bound is the next one's lower.
-                    round(bucket["lower_bound"] / 1000, 6),
-                    round((bucket["lower_bound"] + bucket["width"]) / 1000, 6),
-                    bucket["count"],
-                )
-                for bucket in histogram["totals"]
-            )
+            found[histogram["name"]] = tuple(_bucket(bucket) for bucket in histogram["totals"])
     return found
+
+
+def _bucket(told: Mapping[str, Any]) -> Bucket:
+    """Envoy rounds down to milliseconds: what it counts at 0 took up to one. Rounded, so that the bounds of two
+    neighbours are the same.
+    """
+    lower, width = told["lower_bound"], told["width"] or 1
+    return Bucket(round(lower / 1000, 6), round((lower + width) / 1000, 6), told["count"])
 
 
 def _source(file: Path) -> dict[str, Any]:

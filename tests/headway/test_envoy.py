@@ -1,0 +1,63 @@
+"""What Envoy says about itself, understood."""
+
+from __future__ import annotations
+
+from headway.dataplane import envoy
+from headway.model import Bucket, Counts, HeaderRule, Traffic
+
+
+def told(name: str, *totals: tuple[float, float, int]) -> dict[str, object]:
+    """A histogram as `/stats?histogram_buckets=detailed` has it."""
+    buckets = [{"lower_bound": lower, "width": width, "count": count} for lower, width, count in totals]
+    return {"stats": [{"histograms": {"details": [{"name": name, "totals": buckets}]}}, {"name": "x", "value": 1}]}
+
+
+def test_milliseconds_become_seconds_and_neighbours_touch() -> None:
+    found = envoy.histograms(told("h", (0, 0, 7), (1, 0.1, 5), (1.1, 0.1, 1), (1.2, 0.1, 1), (300, 10, 2)))["h"]
+    assert found == (
+        Bucket(0.0, 0.001, 7),
+        Bucket(0.001, 0.0011, 5),
+        Bucket(0.0011, 0.0012, 1),
+        Bucket(0.0012, 0.0013, 1),
+        Bucket(0.3, 0.31, 2),
+    )
+
+
+def test_what_is_quicker_than_a_millisecond_is_not_slow() -> None:
+    (buckets,) = envoy.histograms(told("h", (0, 0, 90), (2, 0.1, 10))).values()
+    assert Counts(requests=100, latency=buckets).slower(buckets[0].upper) == 10
+
+
+def test_tries_that_a_retry_hid_count_as_well() -> None:
+    stats = {
+        "cluster.r1.upstream_rq_completed": 100,
+        "cluster.r1.retry.upstream_rq_completed": 5,
+        "cluster.r1.upstream_rq_5xx": 1,
+        "cluster.r1.retry.upstream_rq_5xx": 5,
+        "cluster.r2.upstream_rq_completed": 7,
+    }
+    assert envoy.counts(stats, {}, "r1") == Counts(requests=105, errors=6)
+    assert envoy.counts(stats, {}, "r2") == Counts(requests=7)
+
+
+def test_an_answer_that_broke_off_is_an_error_of_users() -> None:
+    stats = {
+        "http.edge.downstream_rq_completed": 10,
+        "http.edge.downstream_rq_5xx": 2,
+        "http.edge.downstream_rq_tx_reset": 1,
+    }
+    assert envoy.edge_counts(stats, {}) == Counts(requests=10, errors=3)
+
+
+def test_what_is_in_force_is_read_from_the_dump() -> None:
+    rule = HeaderRule(name="x-beta", value="yes", revision="r2")
+    for wanted in (
+        Traffic(),
+        Traffic.all_to("r1"),
+        Traffic(weights={"r1": 95, "r2": 5}, headers=(rule,), sticky=True),
+        Traffic(weights={"r1": 100}, preview="r2"),
+    ):
+        dumped = [{"version_info": "v", "route_config": envoy.preview(wanted)}]
+        dumped.append({"version_info": "w", "route_config": envoy.routes(wanted, ["r1", "r2"])})
+        assert envoy.route_traffic({"configs": dumped}) == ("w", wanted)
+    assert envoy.route_traffic({}) == ("", Traffic())
