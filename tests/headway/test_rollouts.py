@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import http.server
+import re
+import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -27,6 +31,7 @@ from headway.model import (
     Launch,
     LaunchSpec,
     Measurements,
+    Observation,
     Order,
     Plan,
     Promote,
@@ -585,6 +590,73 @@ def test_a_rehearsal_comes_before_the_first_share() -> None:
     assert str(plan.steps[2]) == f"rehearse the way back to {OLD.id} 100 %, within 1 s"
     (low,) = [step.low.weights for step in plan.steps if isinstance(step, Rehearse)]
     assert low == {NEW.id: 5, OLD.id: 95}
+
+
+class Answering(Guarded):
+    """A fake at an address; switching takes `seconds`."""
+
+    def __init__(self, url: str, seconds: float = 0.0) -> None:
+        super().__init__()
+        self.url = url
+        self.seconds = seconds
+
+    def observe(self, app: str) -> Observation:
+        return super().observe(app).model_copy(update={"url": self.url})
+
+    def route(self, app: str, traffic: Traffic) -> None:
+        time.sleep(self.seconds)
+        super().route(app, traffic)
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def rehearsed(target: Answering) -> Journal:
+    target.launch(OLD, SPEC)
+    target.route("shop", Traffic.all_to(OLD))
+    plan = planned(target, {"canary": {"rehearse": "200ms"}}, 1)
+    going = rollout(plan, target, 1)
+    assert isinstance(going.journal, Journal)
+    asyncio.run(walk(going))
+    return going.journal
+
+
+def test_a_way_back_that_works_is_written_down_and_the_rollout_goes_on(address: str) -> None:
+    target = Answering(address)
+    journal = rehearsed(target)
+    assert any(re.search(r"the way back took \d+ ms, 0 of \d+ requests failed", line) for line in journal.lines)
+    assert [traffic.weights.get(NEW.id, 0) for traffic in target.history] == [0, 5, 0, 5, 50, 100]
+
+
+def test_a_way_back_that_is_too_slow_is_not_promoted(address: str) -> None:
+    target = Answering(address, 0.3)
+    with pytest.raises(RolloutFailed, match=r"was not promoted: the way back took 3\d\d ms, 0 of"):
+        rehearsed(target)
+    assert target.observe("shop").live == OLD.id
+
+
+def test_a_way_back_that_drops_requests_is_not_promoted() -> None:
+    target = Answering("http://127.0.0.1:1")
+    with pytest.raises(RolloutFailed, match=r"(\d+) of \1 requests failed \(/health: ConnectError\)"):
+        rehearsed(target)
+    assert target.observe("shop").live == OLD.id
 
 
 def test_users_are_counted_in_every_step_and_between() -> None:
