@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import tenacity
 
+from headway import certificates
 from headway.errors import HeadwayError, NotFound, ServiceUnavailable
 from headway.home import home
 from headway.model import Frozen
@@ -85,7 +86,13 @@ class Control:
     def __init__(self, url: str | None = None) -> None:
         self.url = url or api_url()
         # The API is named on purpose: no proxy from the environment may stand between us and it.
-        self._http = httpx.Client(base_url=self.url, headers=_credentials(), timeout=TIMEOUT, trust_env=False)
+        self._http = httpx.Client(
+            base_url=self.url,
+            headers=_credentials(),
+            timeout=TIMEOUT,
+            trust_env=False,
+            verify=certificates.for_url(self.url),
+        )
 
     def __enter__(self) -> Control:
         return self

@@ -12,6 +12,8 @@ from types import TracebackType
 
 import httpx
 
+from headway import certificates
+
 __all__ = ["Load"]
 
 TIMEOUT = 10.0  # seconds
@@ -49,7 +51,9 @@ class Load:
             thread.join(TIMEOUT + 1)
 
     def _send(self) -> None:
-        with httpx.Client(base_url=self.url, timeout=TIMEOUT, trust_env=False) as client:
+        with httpx.Client(
+            base_url=self.url, timeout=TIMEOUT, trust_env=False, verify=certificates.for_url(self.url)
+        ) as client:
             while not self._stop.is_set():
                 begun = time.monotonic()
                 with self._lock:

@@ -12,6 +12,7 @@ import httpx
 import tenacity
 from pydantic import JsonValue
 
+from headway import certificates
 from headway.errors import SmokeFailed
 from headway.masking import Masker
 from headway.model import Revision, SmokeReport
@@ -74,7 +75,7 @@ async def run(
     masker = Masker([*secrets, *_confidential(probes)])
     attempts = 0
     # Without the proxies and credentials of this machine: the environment is asked as its users ask it.
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, verify=certificates.for_url(url)) as client:
         for probe in probes:
             attempts += await _until_it_passes(client, url, probe, revision, environment, masker, on_line)
     return SmokeReport(

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 import httpx
 
+from headway import certificates
 from headway.errors import HeadwayError
 from headway.model import Analyze, Counts, Measurements, MetricLimit, Synthetic
 from headway.ports import MetricSource, Target
@@ -57,7 +58,9 @@ class Watch:
         """Send the requests in turn, at their rate; the proxy splits them as everybody's."""
         begun, going = time.monotonic(), set[asyncio.Task[None]]()
         limits = httpx.Limits(max_connections=AT_ONCE)
-        async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT, limits=limits, trust_env=False) as client:
+        async with httpx.AsyncClient(
+            base_url=url, timeout=TIMEOUT, limits=limits, trust_env=False, verify=certificates.for_url(url)
+        ) as client:
             try:
                 for number, probe in enumerate(itertools.cycle(synthetic.requests), 1):
                     if not self._busy and len(going) < AT_ONCE:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,6 +12,7 @@ import httpx
 from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, HttpUrl, SecretStr, TypeAdapter, field_validator
 
+from headway import certificates
 from headway.errors import MetricsUnavailable
 from headway.masking import Masker
 from headway.ports import MetricSource
@@ -102,9 +102,8 @@ class Prometheus(Block, MetricSource):
         url, asked = f"{self.url}/api/v1/query", {"query": expression}
         body = bytearray()
         with (
-            # A proxy of the environment's may not come between; its certificates (SSL_CERT_FILE) have to count.
             httpx.Client(
-                timeout=self.timeout, trust_env=False, headers=headers, verify=ssl.create_default_context()
+                timeout=self.timeout, trust_env=False, headers=headers, verify=certificates.for_url(url)
             ) as client,
             client.stream("GET", url, params=asked) as answer,
         ):

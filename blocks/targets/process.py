@@ -23,6 +23,7 @@ import psutil
 from prefect.blocks.core import Block
 from pydantic import Field, PrivateAttr
 
+from headway import certificates
 from headway import home as places
 from headway.dataplane.edge import Edge, Endpoints
 from headway.errors import LockLost, TargetError
@@ -130,10 +131,13 @@ class ProcessTarget(Block, Target):
         state = self._read(revision.app)
         ours = state["instances"].get(revision.id, {})
         instances = self._probe(state, revision.id, ours)
+        if all(instance.ready for instance in instances):  # then Envoy has to see it too: it is what sends requests
+            seen = self._seen_by_envoy(revision)
+            instances = [one for one in instances if one.address in seen]
         ready = sum(instance.ready for instance in instances)
         states = self._supervisor.states() if self._supervisor.running else {}
         dead = [name for name in ours if states.get(name, {}).get("statename") == "FATAL"]
-        missing = next((instance.detail for instance in instances if not instance.ready), "")
+        missing = next((instance.detail for instance in instances if not instance.ready), "Envoy has not seen it yet")
         if dead:
             words = " | ".join(self._tail(revision.app, dead[0], 3))
             missing = f"{dead[0]} keeps dying ({states[dead[0]].get('description') or 'exited too quickly'}): {words}"
@@ -307,7 +311,9 @@ class ProcessTarget(Block, Target):
         spec = state["specs"][revision]
         versions = (spec["sha"], revision)
         with (
-            httpx.Client(timeout=spec["health"]["timeout"], trust_env=False) as client,
+            httpx.Client(
+                timeout=spec["health"]["timeout"], trust_env=False, verify=certificates.for_url(f"http://{HOST}")
+            ) as client,
             ThreadPoolExecutor(len(asked)) as pool,
         ):
             details = pool.map(
@@ -321,6 +327,14 @@ class ProcessTarget(Block, Target):
 
     def _ready(self, state: dict[str, Any], revision: str) -> int:
         return sum(one.ready for one in self._probe(state, revision, state["instances"].get(revision, {})))
+
+    def _seen_by_envoy(self, revision: Revision) -> set[str]:
+        """Addresses of the instances that it sends requests to; none while it is being started again."""
+        try:
+            healthy = self._edge(revision.app).healthy()
+        except TargetError:
+            return set()
+        return {f"{HOST}:{port}" for one, port in healthy if one == revision.id}
 
     def _tail(self, app: str, name: str, lines: int) -> list[str]:
         logs = self._place(app) / "logs"

