@@ -128,7 +128,6 @@ async def plan_rollback(
         observation, to_id, instances=spec.instances, startup=spec.health.startup, drain=spec.drain
     )
     release_id = unfinished[0].release_id if unfinished else None
-    readings = ledger().measurements(unfinished[-1].id) if unfinished else []
     return await _prepare(
         plan,
         target,
@@ -138,7 +137,7 @@ async def plan_rollback(
         "rollback",
         reason,
         spec.health.startup,
-        reading=readings[-1][1] if readings else None,
+        reading=ledger().last_measurement(unfinished[-1].id) if unfinished else None,
     )
 
 

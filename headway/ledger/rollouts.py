@@ -236,6 +236,12 @@ class Rollouts(Locks):
         with writing(self._engine) as db:
             db.execute(t.measurements.insert().values(row))
 
+    def last_measurement(self, rollout_id: str) -> Measurements | None:
+        """The newest reading alone: on the way back nobody waits for thousands of others."""
+        asked = sa.select(t.measurements).where(t.measurements.c.rollout_id == rollout_id)
+        row = self._read_one(asked.order_by(t.measurements.c.id.desc()).limit(1))
+        return Measurements.model_validate(row["reading"]) if row else None
+
     def measurements(self, rollout_id: str) -> list[tuple[int, Measurements]]:
         """(position of the step, reading) in the order they were made."""
         asked = sa.select(t.measurements).where(t.measurements.c.rollout_id == rollout_id).order_by(t.measurements.c.id)

@@ -214,6 +214,8 @@ def test_measurements_are_kept_in_order(ledger: Ledger) -> None:
     for reading in readings:
         ledger.record_measurement(rollout.id, 0, reading)
     assert ledger.measurements(rollout.id) == [(0, reading) for reading in readings]
+    assert ledger.last_measurement(rollout.id) == readings[-1]
+    assert ledger.last_measurement("none") is None
 
 
 def test_an_order_is_for_the_rollout_under_way_and_taken_once(ledger: Ledger) -> None:
