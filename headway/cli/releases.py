@@ -54,7 +54,8 @@ def decide(text: str, decision: Literal["approved", "rejected"], by: str, reason
         asked = ledger.waiting_approval(found.id)
         if asked is None:
             raise HeadwayError(
-                f"{found.name} waits for nobody: it is {found.state}", f"see headway history {found.app}"
+                f"{found.name} waits for no approval: it is {found.state}",
+                f"it {waits}" if (waits := waits_for(ledger, found)) else f"see headway history {found.app}",
             )
         done = ledger.decide(asked.id, decision, by=by or me(Path()), reason=reason, via="cli")
         if found.flow_run_id:

@@ -157,6 +157,7 @@ def test_an_aborted_canary_goes_back(headway: Headway, tmp_path: Path) -> None:
     stable = repo.git("rev-parse", "HEAD")
     repo.behave("    return 200, {'new': True}")
     told = headway.release(repo.path, code=3)
+    assert "headway promote, skip or abort aborted production" in headway.run("approve", told["name"], code=1).stderr
     headway.run("abort", "aborted", "production", "--by", "ann", "--reason", "wrong colour")
     closed = headway.until(lambda: not (found := headway.ledger.release(told["id"])).open and found)
     assert (closed.state, closed.reason.endswith("was aborted by ann: wrong colour")) == ("rolled_back", True)

@@ -306,7 +306,7 @@ def test_approval_waits_without_a_process_and_is_recorded(headway: Headway, tmp_
     stages = {stage.name: stage.detail for stage in headway.ledger.stages(told["id"])}
     assert stages["production approval"] == "approved by bob@example.com: looks good"
     again = headway.run("approve", name, "--by", "bob@example.com", code=1)
-    assert "waits for nobody" in again.stderr
+    assert "waits for no approval" in again.stderr
 
 
 def test_an_answer_that_does_not_count_is_asked_for_again(headway: Headway, tmp_path: Path) -> None:
