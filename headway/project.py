@@ -65,27 +65,29 @@ def _adapters(package: str, port: type) -> dict[str, type[Block]]:
 
 async def load_target(slug: str) -> Target:
     """The configured target `type/name`. Raises NotFound, with the choices, when there is none."""
-    block = await _load(f"target {slug}", slug, targets())
+    block = await _load("target", "platform", slug, targets())
     assert isinstance(block, Target)
     return block
 
 
 async def load_metric_source(slug: str) -> MetricSource:
     """The configured metric source `type/name`. Raises NotFound, with the choices, when there is none."""
-    block = await _load(f"metric source {slug}", slug, metric_sources())
+    block = await _load("metric source", "kind of metric source", slug, metric_sources())
     assert isinstance(block, MetricSource)
     return block
 
 
-async def _load(what: str, slug: str, known: dict[str, type[Block]]) -> object:
+async def _load(what: str, kinds: str, slug: str, known: dict[str, type[Block]]) -> object:
     kind, _, name = slug.partition("/")
     if kind not in known or not name:
-        raise NotFound(f"{what}: no block type is called {kind!r}", f"it is TYPE/NAME, TYPE one of: {', '.join(known)}")
+        raise NotFound(
+            f"{what} {slug}: no {kinds} is called {kind!r}", f"it is TYPE/NAME, TYPE one of: {', '.join(known)}"
+        )
     try:
         return await known[kind].aload(name)
     except ValueError as error:
         raise NotFound(
-            f"{what}: no {kind} block has the name {name!r}",
+            f"{what} {slug}: no {kind} block has the name {name!r}",
             f"make one in the UI under Blocks; there are: {', '.join(await _names(kind)) or 'none'}",
         ) from error
 

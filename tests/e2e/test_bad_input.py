@@ -11,9 +11,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.conftest import HEADWAY, Headway, Repo
+from tests.e2e.conftest import HEADWAY, SETTINGS, Headway, Repo
 
 pytestmark = pytest.mark.e2e
+
+MEASURED = (
+    SETTINGS
+    + "    strategy: {{rolling: {{analysis: {{metrics: {{orders: "
+    + '{{source: %s/nowhere, query: orders, limit: ">= 5"}}}}}}}}}}\n'
+)
 
 
 def refused(headway: Headway, *arguments: str | Path, code: int = 2) -> str:
@@ -123,6 +129,17 @@ def test_a_target_that_does_not_exist(headway: Headway, repo: Repo) -> None:
     assert told["state"] == "failed"
     repo.commit("platform", {"headway.yaml": text.replace("process/nowhere", "mainframe/one")})
     assert "no platform is called 'mainframe'" in headway.release(repo.path, code=1)["reason"]
+
+
+def test_a_metric_source_that_does_not_exist(headway: Headway, tmp_path: Path) -> None:
+    repo = Repo(tmp_path / "app", "unmeasured", MEASURED % "prometheus")
+    headway.release(repo.path)
+    repo.behave("    return 200, {'new': True}")
+    told = headway.release(repo.path, code=1)
+    assert "metric source prometheus/nowhere: no prometheus block has the name 'nowhere'" in told["reason"]
+    assert told["state"] == "failed"  # nothing was changed yet
+    repo.commit("kind", {"headway.yaml": (MEASURED % "abacus").format(app="unmeasured")})
+    assert "no kind of metric source is called 'abacus'" in headway.release(repo.path, code=1)["reason"]
 
 
 def test_an_install_that_may_write_no_more(headway: Headway, repo: Repo) -> None:
