@@ -37,7 +37,7 @@ environments:
     target: process/production
     stop_grace: 2s
     drain: 3s
-    strategy: {{canary: {{steps: [20%, 50%, 100%], analysis: {{window: 4s, min_requests: 20, false_rollback: 1%}}}}}}
+    strategy: {{canary: {{steps: [20%, 50%, 100%], analysis: {{window: 4s, min_requests: 1, false_rollback: 1%}}}}}}
 """
 APPROVED = """
 app: {app}
