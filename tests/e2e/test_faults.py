@@ -46,7 +46,7 @@ LATER = """    global begun
     late = time.monotonic() - begun > 1.5
 """
 FAULTS = {
-    "crashes-after-a-while": LATER + "    os._exit(3) if late else None\n    return 200, {}",
+    "crashes-again-and-again": LATER.replace("1.5", "0.8") + "    os._exit(3) if late else None\n    return 200, {}",
     "leaks-until-it-is-killed": """    import resource
     resource.setrlimit(resource.RLIMIT_AS, (512 << 20, 512 << 20))
     try:
