@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Protocol
+from typing import ParamSpec, Protocol, TypeVar
 
 from headway import smoke
 from headway.analysis import Judgement, Tally, look
@@ -45,6 +45,8 @@ from headway.watch import Watch, watching
 
 __all__ = ["Journal", "Outcome", "Rollout", "take", "walk"]
 
+P = ParamSpec("P")
+R = TypeVar("R")
 READY_POLL = 0.1  # seconds; a health check costs the app about as much as a request
 ANALYSIS_POLL = 0.5  # seconds; reading the proxy's counters costs it a millisecond
 ORDER_POLL = 0.25  # seconds; a read of the ledger takes a millisecond
@@ -112,6 +114,7 @@ class Rollout:
         self.reading = reading
         self.looked: Measurements | None = None
         self.promoted: Order | None = None
+        self.skip: Order | None = None
         self.tally = Tally()  # one for all analyses: the budget is the rollout's
 
 
@@ -166,27 +169,34 @@ async def _users(rollout: Rollout, index: int) -> Counts | None:
     return now.edge.since(before.edge)
 
 
+def _keep_skip(rollout: Rollout, index: int) -> None:
+    """Where nothing is waited for there is nothing to leave out: a skip is kept until its step looks for it."""
+    order = _ordered(rollout, index)
+    rollout.skip = order if order and order.kind == "skip" else None
+
+
 async def _perform(rollout: Rollout, index: int, step: Step) -> Outcome:
+    _keep_skip(rollout, index)
     target = rollout.target
     match step:
-        case Pause() | Gate() | Verify() | Analyze() | Rehearse() if rollout.promoted:
+        case Pause() | Gate() | Analyze() if rollout.promoted:
             return Outcome(detail=f"left out: {rollout.promoted}")
         case Launch():
             revision, spec = rollout.specs[step.revision]
             wanted = spec.model_copy(update={"instances": step.instances})
-            await asyncio.to_thread(target.launch, revision, wanted)
+            await _change(target.launch, revision, wanted)
         case AwaitReady():
-            return await _await_ready(rollout, rollout.specs[step.revision][0], step)
+            return await _await_ready(rollout, index, rollout.specs[step.revision][0], step)
         case Route():
-            await asyncio.to_thread(target.route, rollout.app, step.traffic)
+            await _change(target.route, rollout.app, step.traffic)
             where = ""
             if step.traffic.preview:
                 where = f" at {(await asyncio.to_thread(target.observe, rollout.app)).preview_url}"
             return Outcome(detail=f"in force: {step.traffic}{where}")
         case Pause():
-            return Outcome(detail=await _wait(rollout, step.seconds) or "")
+            return Outcome(detail=await _wait(rollout, index, step.seconds) or "")
         case Gate():
-            return await _ask(rollout, step)
+            return await _ask(rollout, index, step)
         case Verify():
             return await _verify(rollout, step)
         case Analyze():
@@ -205,35 +215,38 @@ async def _perform(rollout: Rollout, index: int, step: Step) -> Outcome:
     return Outcome()
 
 
-def _ordered(rollout: Rollout) -> str:
-    """Who has this step left out; empty when it is to go on. Raises Aborted, or Superseded."""
-    order = rollout.journal.order()
+def _ordered(rollout: Rollout, index: int) -> Order | None:
+    """A skip of this step, or a promotion. Raises Aborted, or Superseded."""
+    order, rollout.skip = rollout.skip or rollout.journal.order(), None
     if order is None:
-        return ""
+        return None
     if order.kind == "abort":
         raise Aborted(f"{rollout.plan.new} was {order}")
     if order.kind == "promote":
         rollout.promoted = order
-    return str(order)
+    elif order.position not in (None, index):
+        rollout.on_line(f"{order}: too late, that step is over")
+        return None
+    return order
 
 
-async def _wait(rollout: Rollout, seconds: float) -> str:
+async def _wait(rollout: Rollout, index: int, seconds: float) -> str:
     """Wait; returns at once, and who it was, when somebody has it left out."""
     end = time.monotonic() + seconds
     while True:
-        if by := _ordered(rollout):
-            return by
+        if order := _ordered(rollout, index):
+            return str(order)
         left = end - time.monotonic()
         if left <= 0:
             return ""
         await asyncio.sleep(min(ORDER_POLL, left))
 
 
-async def _ask(rollout: Rollout, step: Gate) -> Outcome:
+async def _ask(rollout: Rollout, index: int, step: Gate) -> Outcome:
     rollout.journal.waits(step.asks)
     rollout.on_line(f"waiting for a person: {step.asks}")
     try:
-        by = await _wait(rollout, step.deadline)
+        by = await _wait(rollout, index, step.deadline)
     finally:
         rollout.journal.waits("")
     if not by:
@@ -241,11 +254,11 @@ async def _ask(rollout: Rollout, step: Gate) -> Outcome:
     return Outcome(detail=by)
 
 
-async def _await_ready(rollout: Rollout, revision: Revision, step: AwaitReady) -> Outcome:
+async def _await_ready(rollout: Rollout, index: int, revision: Revision, step: AwaitReady) -> Outcome:
     deadline = time.monotonic() + step.deadline
     readiness = Readiness(wanted=step.instances, ready=0)
     while True:
-        _ordered(rollout)  # there is nothing to leave out here, but it can be aborted
+        _keep_skip(rollout, index)  # there is nothing to leave out here, but it can be aborted
         readiness = await asyncio.to_thread(rollout.target.ready, revision)
         if readiness.ready >= step.instances:
             return Outcome(detail=f"{readiness.ready} of {step.instances} ready")
@@ -301,7 +314,7 @@ async def _analyze(rollout: Rollout, index: int, step: Analyze) -> Outcome:
                     asked = True
                     rollout.journal.waits(f"no verdict yet: {judgement.evidence}", stands=False)
                     rollout.on_line(f"asking a person: no verdict after {elapsed:.0f} s: {judgement.evidence}")
-                if by := await _wait(rollout, ANALYSIS_POLL):
+                if by := await _wait(rollout, index, ANALYSIS_POLL):
                     return Outcome(detail=f"{by}; until then: {judgement.evidence}", verdict=judgement.verdict)
         finally:
             if asked:
@@ -328,18 +341,11 @@ async def _look(rollout: Rollout, index: int, step: Analyze, watch: Watch, readi
 
 async def _rehearse(rollout: Rollout, step: Rehearse) -> Outcome:
     """Requests of our own are counted, whatever users send: a rehearsal without requests would drop none."""
-    target, app = rollout.target, rollout.app
-    url = (await asyncio.to_thread(target.observe, app)).url
+    url = (await asyncio.to_thread(rollout.target.observe, rollout.app)).url
     assert url is not None  # something is live: it would be no way back otherwise
     path = next(iter(rollout.specs.values()))[1].health.path
-    with Load(url, paths=[path], rate=REHEARSAL_RATE) as load:
-        await asyncio.sleep(REHEARSAL)
-        await asyncio.to_thread(target.route, app, step.low)
-        await asyncio.sleep(REHEARSAL)
-        begun = time.monotonic()
-        await asyncio.to_thread(target.route, app, step.back)
-        seconds = time.monotonic() - begun
-        await asyncio.sleep(REHEARSAL)
+    load = Load(url, paths=[path], rate=REHEARSAL_RATE)
+    seconds = await _change(_there_and_back, rollout.target, rollout.app, step, load)
     told = f"the way back took {1000 * seconds:.0f} ms, {load.failed} of {load.sent} requests failed"
     if load.failed or seconds > step.within:
         failures = f" ({load.failures[0]})" if load.failures else ""
@@ -347,3 +353,29 @@ async def _rehearse(rollout: Rollout, step: Rehearse) -> Outcome:
             f"{step.low} was not promoted: {told}{failures}", f"it may take {step.within:g} s and drop nothing"
         )
     return Outcome(detail=told)
+
+
+def _there_and_back(target: Target, app: str, step: Rehearse, load: Load) -> float:
+    """Seconds that the way back took."""
+    with load:
+        time.sleep(REHEARSAL)
+        target.route(app, step.low)
+        time.sleep(REHEARSAL)
+        begun = time.monotonic()
+        target.route(app, step.back)
+        seconds = time.monotonic() - begun
+        time.sleep(REHEARSAL)
+    return seconds
+
+
+async def _change(verb: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
+    """A change that has begun is not abandoned: a thread cannot be stopped, and the way back would be overtaken by it.
+
+    Whoever cancels waits for it; the target's verbs have deadlines.
+    """
+    going = asyncio.ensure_future(asyncio.to_thread(verb, *arguments, **named))
+    try:
+        return await asyncio.shield(going)
+    except BaseException:
+        await asyncio.wait([going])
+        raise

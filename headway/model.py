@@ -432,6 +432,7 @@ class Order(Frozen):
     kind: Literal["promote", "skip", "abort"]
     by: str
     reason: str = ""
+    position: int | None = Field(default=None, description="the step that was going on; a skip is for that one alone")
 
     def __str__(self) -> str:
         word = {"promote": "promoted", "skip": "skipped", "abort": "aborted"}[self.kind]

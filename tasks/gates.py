@@ -30,6 +30,7 @@ from tasks.records import ledger, skip_stage, stage, wait_for_person
 __all__ = ["Approval", "approval", "give_order", "held", "hold"]
 
 LEASE = 30.0  # seconds; a holder that died is found out after this long
+RENEWALS = 6  # within a lease: some may fail
 QUEUE_POLL = 0.5  # seconds
 QUEUE_DEADLINE = 4 * 3600.0  # seconds; longer than any rollout's progress deadline lets it run
 GRACE = timedelta(days=30)  # the sweep ends what has expired; Prefect's own timeout would fail the run without a word
@@ -202,11 +203,16 @@ async def _queue(app: str, environment: str, holder: str, revision: str, release
 
 
 async def _keep(lock: Lock) -> None:
-    """Renew the lease until told to stop. A lock that is lost is found out by the next word in the journal."""
+    """Renew the lease until told to stop. A lock that is lost is found out by the next word in the journal.
+
+    A ledger that cannot be written just now is asked again: there is time until the lease has run out.
+    """
     while True:
-        await asyncio.sleep(LEASE / 3)
+        await asyncio.sleep(LEASE / RENEWALS)
         try:
             await asyncio.to_thread(ledger().renew, lock)
         except LockLost as lost:
             get_run_logger().error("%s", lost)
             return
+        except HeadwayError as error:
+            get_run_logger().warning("the lock is not renewed yet: %s", error)

@@ -18,7 +18,7 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
 from headway.analysis.drawing import draw
-from headway.errors import Expired, HeadwayError, Rejected, Superseded
+from headway.errors import Aborted, Expired, HeadwayError, Rejected, Superseded
 from headway.home import home, ledger_url
 from headway.ledger import Ledger, ReleaseRecord, ReleaseState, RolloutRecord, StageState
 from headway.model import Analyze, LaunchSpec, Revision, Route, Source
@@ -123,6 +123,9 @@ async def accept(release: ReleaseRecord, environment: str, strategy: Strategy) -
     """
     done = ledger().unfinished_rollouts(release.app, environment)
     for rollout in done:
+        while order := ledger().take_order(rollout.id):
+            if order.kind == "abort":  # it came while nothing was waited for, or during the smoke test
+                raise Aborted(f"{rollout.plan.new} was {order}")
         ledger().finish_rollout(rollout.id, "done")
     if isinstance(strategy, BlueGreen) and strategy.scale_down_delay and done and done[-1].plan.old:
         await arun_deployment(

@@ -115,8 +115,10 @@ async def plan_rollback(
         back, spec = _recorded(app, environment, to)
     elif unfinished:
         failed = unfinished[0].plan
-        _, spec = _recorded(app, environment, failed.old or failed.new)
-        back = _recorded(app, environment, failed.old)[0] if failed.old else None
+        # What is live and is released again has no older revision beside it: the way back leads to itself.
+        before = failed.old or ledger().live(app, environment)
+        recorded, spec = _recorded(app, environment, before or failed.new)
+        back = recorded if before else None
     elif previous := ledger().previous(app, environment):
         back, spec = _recorded(app, environment, previous)
     else:

@@ -16,7 +16,7 @@ from headway.ledger.schema import REVISION
 
 __all__ = ["connect", "writing"]
 
-BUSY = 30_000  # milliseconds; how long a writer waits for another
+BUSY = 10_000  # milliseconds; how long a writer waits for another: well below a lock's lease
 ADVISORY = 0x48656164  # "Head": the key of our lock while a PostgreSQL database is migrated
 MIGRATIONS = Path(__file__).with_name("migrations")
 

@@ -215,6 +215,8 @@ class Rollouts(Locks):
         going = [one for one in self.unfinished_rollouts(app, environment) if one.kind == "release"]
         if not going:
             raise NotFound(f"{app} {environment}: no rollout is under way", f"see headway status {app}")
+        steps = self.steps(going[-1].id)
+        order = order.model_copy(update={"position": steps[-1].position if steps else None})
         row = {"rollout_id": going[-1].id, "order": order.model_dump(mode="json"), "via": via, "given_at": self._now()}
         with writing(self._engine) as db:
             db.execute(t.orders.insert().values(row))

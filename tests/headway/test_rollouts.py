@@ -66,9 +66,12 @@ class Journal:
         self.lines: list[str] = []
         self.users: list[Counts | None] = []
         self.orders: list[Order | None] = []
+        self.when = {"gate", "analyze"}  # orders come during these steps, one a look
+        self.step = ""
         self.asked: list[str] = []
 
     def started(self, index: int, step: Step) -> None:
+        self.step = step.kind
         self.lines.append(f"{index} {step.kind}")
 
     def measured(self, index: int, measurements: Measurements) -> None:
@@ -79,7 +82,7 @@ class Journal:
         self.users.append(users)
 
     def order(self) -> Order | None:
-        return self.orders.pop(0) if self.orders else None
+        return self.orders.pop(0) if self.orders and self.step in self.when else None
 
     def waits(self, asks: str, *, stands: bool = True) -> None:
         self.asked.append(asks)
@@ -509,14 +512,56 @@ def test_an_aborted_rollout_ends_at_once() -> None:
 
 
 def test_one_can_abort_while_instances_are_waited_for() -> None:
+    target = live()
+    going = rollout(planned(target, "rolling"), target, 2)
+    assert isinstance(going.journal, Journal)
+    going.journal.when, going.journal.orders = {"await_ready"}, [None, order("abort")]
     with pytest.raises(Aborted):
-        steered("rolling", order("abort"))
+        asyncio.run(walk(going))
+    assert [line for line in going.journal.lines if line.startswith("1 failed")]
 
 
 def test_an_analysis_can_be_skipped_and_the_record_says_by_whom() -> None:
     quiet = live(requests=0)
     _, journal = steered(WATCHED, None, None, None, order("skip"), order("promote"), target=quiet)
     assert any("skipped by ann: because; until then: 0 requests" in line for line in journal.lines)
+
+
+def test_a_skip_that_comes_too_late_skips_nothing_else() -> None:
+    said: list[str] = []
+    target = live()
+    going = rollout(planned(target, FOREVER), target, 2)
+    going.on_line = said.append
+    assert isinstance(going.journal, Journal)
+    late = order("skip").model_copy(update={"position": 1})
+    going.journal.orders = [late, None, order("abort")]
+    with pytest.raises(Aborted):
+        asyncio.run(walk(going))
+    assert target.history[-1].weights == {NEW.id: 5, OLD.id: 95}
+    assert "skipped by ann: because: too late, that step is over" in said
+
+
+def test_an_abort_is_heard_though_nothing_is_waited_for() -> None:
+    target = live()
+    going = rollout(planned(target, "rolling"), target, 2)
+    assert isinstance(going.journal, Journal)
+    going.journal.when, going.journal.orders = {"promote"}, [order("abort")]
+    with pytest.raises(Aborted):
+        asyncio.run(walk(going))
+
+
+async def test_a_change_that_has_begun_is_waited_for_by_who_cancels(address: str) -> None:
+    target = Answering(address, 0.4)
+    target.launch(OLD, SPEC)
+    target.launch(NEW, SPEC)
+    step = Route(traffic=Traffic.all_to(NEW))
+    going = rollout(Plan(strategy="rolling", new=NEW.id, old=OLD.id, steps=(step,)), target, 1)
+    walking = asyncio.create_task(walk(going))
+    await asyncio.sleep(0.1)
+    walking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await walking
+    assert target.observe("shop").live == NEW.id  # it is in force before the way back looks, not after
 
 
 def test_without_a_verdict_a_person_is_asked_and_no_answer_goes_back() -> None:

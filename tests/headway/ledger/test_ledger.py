@@ -225,7 +225,8 @@ def test_an_order_is_for_the_rollout_under_way_and_taken_once(ledger: Ledger) ->
     assert lock is not None
     rollout = ledger.start_rollout(None, "shop", "staging", plan("r1"), kind="release", reason="", token=lock.token)
     assert ledger.take_order(rollout.id) is None
-    orders = [Order(kind="skip", by="ann"), Order(kind="abort", by="bob", reason="no")]
+    ledger.step_started(rollout, 0, rollout.plan.steps[0], lock.token)
+    orders = [Order(kind="skip", by="ann", position=0), Order(kind="abort", by="bob", reason="no", position=0)]
     assert [ledger.give_order("shop", "staging", order, via="cli").id for order in orders] == [rollout.id] * 2
     assert [ledger.take_order(rollout.id) for _ in range(3)] == [*orders, None]
     back = ledger.start_rollout(None, "shop", "staging", plan("r0"), kind="rollback", reason="", token=lock.token)
