@@ -16,6 +16,7 @@ from headway import smoke
 from headway.analysis import Judgement, Tally, look
 from headway.errors import Aborted, RolloutFailed, TargetError
 from headway.load import Load
+from headway.meter import Meter
 from headway.model import (
     Analyze,
     AwaitReady,
@@ -47,6 +48,7 @@ __all__ = ["Journal", "Outcome", "Rollout", "take", "walk"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+DRAINED = 1.0  # seconds that a drained revision gets once more: for requests that asked for it by name
 READY_POLL = 0.1  # seconds; a health check costs the app about as much as a request
 ANALYSIS_POLL = 0.5  # seconds; reading the proxy's counters costs it a millisecond
 ORDER_POLL = 0.25  # seconds; a read of the ledger takes a millisecond
@@ -112,6 +114,7 @@ class Rollout:
         self.wait_for_verdict = wait_for_verdict
         self.sources = sources
         self.reading = reading
+        self.meter = Meter(target, app)
         self.looked: Measurements | None = None
         self.promoted: Order | None = None
         self.skip: Order | None = None
@@ -147,7 +150,7 @@ async def _count(rollout: Rollout, index: int) -> Measurements | None:
     if Capability.METRICS not in rollout.target.capabilities:
         return None
     try:
-        reading = await asyncio.to_thread(rollout.target.measure, rollout.app)
+        reading = await asyncio.to_thread(rollout.meter.read)
     except TargetError as error:
         rollout.on_line(f"requests are not counted: {error.what}")
         return None
@@ -209,7 +212,7 @@ async def _perform(rollout: Rollout, index: int, step: Step) -> Outcome:
                 return Outcome(detail=f"{revision} still had requests in flight after {step.deadline:g} s")
         case Retire():
             revision, _ = rollout.specs[step.revision]
-            await asyncio.to_thread(target.retire, revision, step.keep)
+            await asyncio.to_thread(target.retire, revision, step.keep, DRAINED if step.drained else None)
         case Promote():
             return Outcome(detail=f"{step.revision} is the stable revision")
     return Outcome()
@@ -293,7 +296,7 @@ async def _analyze(rollout: Rollout, index: int, step: Analyze) -> Outcome:
     begun = time.monotonic()
     readings: list[Measurements] = []
     asked = False
-    async with watching(rollout.app, step, rollout.target, rollout.sources) as watch:
+    async with watching(rollout.app, step, rollout.target, rollout.meter, rollout.sources) as watch:
         try:
             while True:
                 judgement = await _look(rollout, index, step, watch, readings)

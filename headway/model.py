@@ -259,6 +259,7 @@ class Instance(Frozen):
     address: str = Field(description="host:port")
     ready: bool
     detail: str = Field(default="", description="why it is not ready, one line")
+    started: datetime | None = Field(default=None, description="when it was last started, as far as the target knows")
 
 
 class Observation(Frozen):
@@ -301,8 +302,9 @@ class Bucket(NamedTuple):
 class Counts(Frozen):
     """Requests of one revision, as its users saw them. Monotonic; latency in seconds."""
 
-    requests: int = 0
-    errors: int = Field(default=0, description="answers 5xx and requests without an answer, before any retry hid them")
+    requests: int = Field(default=0, description="answered requests; one that was tried again counts once")
+    errors: int = Field(default=0, description="of those: 5xx, broken off, or saved by a retry")
+    unanswered: int = Field(default=0, description="requests besides, that whoever sent them gave up on")
     latency: tuple[Bucket, ...] = Field(default=(), description="by rising bounds; empty buckets left out")
 
     def quantile(self, share: float) -> float | None:
@@ -321,6 +323,19 @@ class Counts(Frozen):
         """Requests that took longer than `limit` seconds, to the bucket: one that contains the limit is not slower."""
         return sum(bucket.requests for bucket in self.latency if bucket.lower >= limit)
 
+    def plus(self, other: Counts) -> Counts:
+        """Both together."""
+        buckets = {bucket.lower: bucket for bucket in self.latency}
+        for bucket in other.latency:
+            known = buckets.get(bucket.lower)
+            buckets[bucket.lower] = bucket._replace(requests=bucket.requests + known.requests) if known else bucket
+        return Counts(
+            requests=self.requests + other.requests,
+            errors=self.errors + other.errors,
+            unanswered=self.unanswered + other.unanswered,
+            latency=tuple(buckets[lower] for lower in sorted(buckets)),
+        )
+
     def since(self, earlier: Counts) -> Counts:
         """What was added. A counter that went backwards was reset and started from 0."""
         if self.requests < earlier.requests:
@@ -330,6 +345,7 @@ class Counts(Frozen):
         return Counts(
             requests=self.requests - earlier.requests,
             errors=max(0, self.errors - earlier.errors),
+            unanswered=max(0, self.unanswered - earlier.unanswered),
             latency=tuple(bucket for bucket in added if bucket.requests > 0),
         )
 
@@ -343,6 +359,8 @@ class Measurements(Frozen):
     synthetic: dict[str, Counts] = Field(
         default_factory=dict, description="Headway's own probes: part of `counts`, as they were answered"
     )
+    uptime: float | None = Field(default=None, description="seconds since the proxy's counters began at 0")
+    instances: tuple[Instance, ...] = Field(default=(), description="those of the revision that is watched")
     metrics: dict[str, float | str | None] = Field(
         default_factory=dict, description="answers of metric sources by name; None: no data, words: why there are none"
     )
@@ -561,6 +579,7 @@ class Retire(Frozen):
     kind: Literal["retire"] = "retire"
     revision: str
     keep: int = 0
+    drained: bool = Field(default=False, description="a Drain came before: what is in flight has had its time")
 
     def __str__(self) -> str:
         return f"retire {self.revision}" + (f" down to {self.keep}" if self.keep else "")

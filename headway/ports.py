@@ -68,9 +68,9 @@ class Target(ABC):
         """
 
     @abstractmethod
-    def retire(self, revision: Revision, keep: int = 0) -> None:
+    def retire(self, revision: Revision, keep: int = 0, drain: float | None = None) -> None:
         """Stop instances of the revision until `keep` are left; each takes no new request first and finishes those it
-        has.
+        has, within `drain` seconds, or those of its spec.
 
         Raises TargetError when it would stop all instances of a revision that has a positive weight.
         """

@@ -115,7 +115,7 @@ class FakeTarget(Target):
         self._maybe_fail("drain")
         return True
 
-    def retire(self, revision: Revision, keep: int = 0) -> None:
+    def retire(self, revision: Revision, keep: int = 0, drain: float | None = None) -> None:
         self._writes(revision.app, "retire")
         running = self._instances.get(revision.app, {})
         if not keep and self._traffic.get(revision.app, Traffic()).weights.get(revision.id):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ import httpx
 
 from headway import certificates
 from headway.errors import HeadwayError
+from headway.meter import Meter
 from headway.model import Analyze, Counts, Measurements, MetricLimit, Synthetic
 from headway.ports import MetricSource, Target
 
@@ -26,10 +28,13 @@ REVISION_HEADER = "x-headway-revision"
 class Watch:
     """The readings of one analysis. Use `watching` to have its requests and questions going meanwhile."""
 
-    def __init__(self, app: str, step: Analyze, target: Target, sources: Mapping[str, MetricSource]) -> None:
+    def __init__(
+        self, app: str, step: Analyze, target: Target, meter: Meter, sources: Mapping[str, MetricSource]
+    ) -> None:
         self._app = app
         self._step = step
         self._target = target
+        self._meter = meter
         self._sources = sources
         self._metrics: dict[str, float | str | None] = {limit.name: None for limit in step.metrics}
         self._synthetic: dict[str, Counts] = {}
@@ -38,8 +43,15 @@ class Watch:
 
     async def read(self) -> Measurements:
         """What is known now. Raises TargetError when the target does not tell."""
-        counted = await asyncio.to_thread(self._target.measure, self._app)
-        now = counted.model_copy(update={"metrics": dict(self._metrics), "synthetic": dict(self._synthetic)})
+        counted = await asyncio.to_thread(self._meter.read)
+        seen = await asyncio.to_thread(self._target.observe, self._app)
+        now = counted.model_copy(
+            update={
+                "instances": seen.instances.get(self._step.revision, ()),
+                "metrics": dict(self._metrics),
+                "synthetic": dict(self._synthetic),
+            }
+        )
         if self._step.synthetic and self._last and not self._step.preview:
             self._busy = _real_rate(self._last, now) >= self._step.synthetic.rate
         self._last = now
@@ -49,9 +61,13 @@ class Watch:
         """Ask a metric source again and again; what it answers, or why it does not, is in the next reading."""
         while True:
             try:
-                self._metrics[limit.name] = await asyncio.to_thread(self._sources[limit.source].query, limit.query)
+                answer = await asyncio.to_thread(self._sources[limit.source].query, limit.query)
+                # Infinity is no figure to judge by, and no JSON either.
+                self._metrics[limit.name] = None if answer is None or not math.isfinite(answer) else float(answer)
             except HeadwayError as error:
                 self._metrics[limit.name] = error.what
+            except Exception as error:  # noqa: BLE001  # its last answer may not stand for ever
+                self._metrics[limit.name] = f"a bug in {limit.source}: {type(error).__name__}: {error}"
             await asyncio.sleep(ASK_AGAIN)
 
     async def request(self, url: str, synthetic: Synthetic) -> None:
@@ -89,10 +105,10 @@ class Watch:
 
 @asynccontextmanager
 async def watching(
-    app: str, step: Analyze, target: Target, sources: Mapping[str, MetricSource]
+    app: str, step: Analyze, target: Target, meter: Meter, sources: Mapping[str, MetricSource]
 ) -> AsyncIterator[Watch]:
     """A watch whose synthetic requests and metric questions go on until the block ends."""
-    watch = Watch(app, step, target, sources)
+    watch = Watch(app, step, target, meter, sources)
     going = [asyncio.create_task(watch.ask(limit)) for limit in step.metrics]
     if step.synthetic:
         seen = await asyncio.to_thread(target.observe, app)

@@ -45,6 +45,8 @@ from headway.supervision import Program, Supervisor
 __all__ = ["ProcessTarget"]
 
 HOST = "127.0.0.1"
+IN_FORCE = 10.0  # seconds that a route waits for an instance which is being started again
+POLL = 0.05  # seconds
 FIRST_PORT = 8100  # the public ports that are given out when headway.yaml names none
 INHERITED = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER", "SSL_CERT_FILE")
 
@@ -78,7 +80,7 @@ class ProcessTarget(Block, Target):
         if not state["instances"]:
             return Observation(app=app, url=self._url(state["port"]), traffic=Traffic(), instances={})
         edge = self._running_edge(app)
-        traffic, healthy = edge.traffic, edge.healthy()
+        traffic, healthy, states = edge.traffic, edge.healthy(), self._supervisor.states()
         instances = {
             revision: tuple(
                 Instance(
@@ -86,6 +88,7 @@ class ProcessTarget(Block, Target):
                     address=f"{HOST}:{one['port']}",
                     ready=(revision, one["port"]) in healthy,
                     detail="" if (revision, one["port"]) in healthy else "Envoy sees it as unhealthy",
+                    started=_started(states.get(name)),
                 )
                 for name, one in ours.items()
                 if not one["draining"]
@@ -124,7 +127,7 @@ class ProcessTarget(Block, Target):
                     instance["port"] = _free_port()  # the old one may be what it died of
         for name, instance in ours.items():
             self._supervisor.start(self._program(app, name, instance["port"], revision, spec))
-        self._write_clusters(app)
+        self._write_clusters(app, self._read(app))
         self._running_edge(app)
 
     def ready(self, revision: Revision) -> Readiness:
@@ -144,35 +147,33 @@ class ProcessTarget(Block, Target):
         return Readiness(wanted=len(ours), ready=ready, failed=bool(dead), detail=missing)
 
     def route(self, app: str, traffic: Traffic) -> None:
-        with self._writing(app) as state:
-            serving = {one: self._ready(state, one) for one, weight in traffic.weights.items() if weight}
-            for revision, ready in serving.items():
-                if not ready:
-                    raise TargetError(f"{app}: {revision} has no ready instance to route to", "launch it first")
-        if not state["port"]:
+        serving = [revision for revision, weight in traffic.weights.items() if weight]
+        state = self._read(app)
+        if not state["port"] and not serving:
             return  # nothing was ever launched: nothing is routed already
+        ready = {revision: self._await_one_ready(app, revision) for revision in serving}
         edge = self._running_edge(app)
-        edge.await_healthy(serving)
-        edge.set_traffic(traffic, list(self._read(app)["instances"]))
+        edge.await_healthy(ready)
+        with self._writing(app) as state:  # nobody has taken over while it was waited for
+            edge.set_traffic(traffic, list(state["instances"]))
 
     def measure(self, app: str) -> Measurements:
         state = self._read(app)
         if not state["port"] or not self._supervisor.running:
             return Measurements(at=datetime.now(UTC), counts={})
-        counts, edge = self._edge(app).counts(list(state["instances"]))
-        return Measurements(at=datetime.now(UTC), counts=counts, edge=edge)
+        return self._edge(app).measure(list(state["instances"]))
 
     def drain(self, revision: Revision, deadline: float) -> bool:
         state = self._read(revision.app)
         ports = {one["port"] for one in state["instances"].get(revision.id, {}).values()}
         return not ports or self._running_edge(revision.app).drained(revision.id, ports, deadline)
 
-    def retire(self, revision: Revision, keep: int = 0) -> None:
+    def retire(self, revision: Revision, keep: int = 0, drain: float | None = None) -> None:
         app, name = revision.app, revision.id
         with self._writing(app) as state:
             ours = state["instances"].get(name, {})
             going = list(ours)[: max(0, len(ours) - keep)]
-            if not going:
+            if not going and not state["stopping"]:
                 return
             edge = self._running_edge(app)
             weight = edge.traffic.weights.get(name)
@@ -184,24 +185,24 @@ class ProcessTarget(Block, Target):
             for instance in going:
                 ours[instance]["draining"] = True
             ports = {ours[instance]["port"] for instance in going}
-            drain = state["specs"][name]["drain"]
-        edge.set_endpoints(name, _endpoints(ours))
-        edge.drained(name, ports, drain)
+            spec = state["specs"].get(name, {})
+        if going:
+            edge.set_endpoints(name, _endpoints(ours))
+            edge.drained(name, ports, spec["drain"] if drain is None else drain)
         with self._writing(app) as state:
             ours = state["instances"].get(name, {})
             # A rollback may have called them back meanwhile: then they stay.
             going = [instance for instance in going if ours.get(instance, {}).get("draining")]
             for instance in going:
                 del ours[instance]
-            gone = not ours
-            if gone:
+            state["stopping"] += going  # remembered until they have: what goes wrong before is done again
+            if not ours:
                 state["instances"].pop(name, None)
                 state["specs"].pop(name, None)
-        if gone:
-            edge.set_traffic(edge.traffic.without(name), list(self._read(app)["instances"]))
-            self._write_clusters(app)
-        self._supervisor.stop(*going)
-        if not gone:
+                edge.set_traffic(edge.traffic.without(name), list(state["instances"]))
+                self._write_clusters(app, state)
+        self._stop(app)
+        if ours:
             edge.set_endpoints(name, _endpoints(ours))
 
     def logs(self, app: str, revision: str | None = None, *, lines: int = 100, follow: bool = False) -> Iterator[str]:
@@ -253,7 +254,14 @@ class ProcessTarget(Block, Target):
         try:
             state: dict[str, Any] = json.loads((self._place(app) / "state.json").read_text())
         except FileNotFoundError:
-            state = {"token": 0, "port": None, "preview_port": None, "instances": {}, "specs": {}}
+            state = {
+                "token": 0,
+                "port": None,
+                "preview_port": None,
+                "instances": {},
+                "specs": {},
+                "stopping": [],
+            }
         return state
 
     @contextlib.contextmanager
@@ -325,6 +333,22 @@ class ProcessTarget(Block, Target):
                 for (name, port), detail in zip(asked.items(), details, strict=True)
             ]
 
+    def _stop(self, app: str) -> None:
+        """End what is to be ended. Not under the lock: it takes as long as the app's grace."""
+        stopping = self._read(app)["stopping"]
+        self._supervisor.stop(*stopping)
+        with self._app(app) as state:
+            state["stopping"] = [name for name in state["stopping"] if name not in stopping]
+
+    def _await_one_ready(self, app: str, revision: str) -> int:
+        """How many are ready. One that died a moment ago is being started again: it is waited for, but not for ever."""
+        end = time.monotonic() + IN_FORCE
+        while not (ready := self._ready(state := self._read(app), revision)):
+            if not state["instances"].get(revision) or time.monotonic() >= end:
+                raise TargetError(f"{app}: {revision} has no ready instance to route to", "launch it first")
+            time.sleep(POLL)
+        return ready
+
     def _ready(self, state: dict[str, Any], revision: str) -> int:
         return sum(one.ready for one in self._probe(state, revision, state["instances"].get(revision, {})))
 
@@ -363,10 +387,10 @@ class ProcessTarget(Block, Target):
             edge.await_start()
         return edge
 
-    def _write_clusters(self, app: str) -> None:
-        state = self._read(app)
+    def _write_clusters(self, app: str, state: dict[str, Any]) -> None:
+        specs = state["specs"]
         self._edge(app).set_clusters(
-            {one: (state["specs"][one]["health"]["path"], _endpoints(ours)) for one, ours in state["instances"].items()}
+            {one: (specs[one]["health"]["path"], _endpoints(ours)) for one, ours in state["instances"].items()}
         )
 
     def _choose_ports(self, app: str, state: dict[str, Any], spec: LaunchSpec) -> None:
@@ -422,6 +446,10 @@ def _unhealthy(client: httpx.Client, url: str, versions: tuple[str, str]) -> str
     if version in (None, sha, revision) or (isinstance(version, str) and len(version) >= 7 and sha.startswith(version)):
         return ""
     return f"{url} answers version {version}, expected {sha}"
+
+
+def _started(state: dict[str, Any] | None) -> datetime | None:
+    return datetime.fromtimestamp(state["start"], UTC) if state and state.get("start") else None
 
 
 def _endpoints(ours: dict[str, Any]) -> Endpoints:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from headway.analysis.guardrails import Judgement, judge
+from headway.analysis.instances import steadiness
 from headway.analysis.metrics import metric
 from headway.analysis.sequential import Tally
 from headway.model import Analyze, Counts, Frozen, Measurements, Verdict
@@ -27,6 +28,8 @@ def look(tally: Tally, step: Analyze, readings: Sequence[Measurements]) -> tuple
     found = [metric(limit, readings) for limit in step.metrics]
     if step.conditions or step.against:
         found.insert(0, judge(step.conditions, own, step.min_requests))
+    if steady := steadiness(readings):
+        found += [steady] if steady.verdict is not Verdict.PASS else []
     if step.against is not None:
         tally, compared = _compare(tally, step, start, last, now)
         found.append(compared)
@@ -49,8 +52,12 @@ def _compare(
     tally = replace(tally, ignore_below=against.ignore_below, ignore_slower=against.ignore_slower, history=known).after(
         now.since(last, step.revision), now.since(last, against.stable)
     )
-    verdict = Verdict.FAIL if tally.alarm(against.budget) else Verdict.PASS
-    return tally, Judgement(verdict=verdict, evidence=tally.sentence(against.budget))
+    sentence = tally.sentence(against.budget)
+    if tally.alarm(against.budget):
+        return tally, Judgement(verdict=Verdict.FAIL, evidence=sentence)
+    if unknown := tally.unknown(step.min_requests):
+        return tally, Judgement(verdict=Verdict.INCONCLUSIVE, evidence=f"{sentence}; {unknown}")
+    return tally, Judgement(verdict=Verdict.PASS, evidence=sentence)
 
 
 class Replayed(Frozen):

@@ -98,13 +98,20 @@ class Tally:
         limits = [_slow_beyond(self.history, quantile) for quantile in QUANTILES]
         return replace(
             self,
-            history=_together(self.history, stable.latency) if stable.latency else self.history,
-            errors=self.errors.after(Share(canary.errors, canary.requests), Share(stable.errors, stable.requests)),
+            history=Counts(latency=self.history).plus(stable).latency if stable.latency else self.history,
+            errors=self.errors.after(_failed(canary), _failed(stable)),
             slow=tuple(
                 known if limit is None else known.after(_slow(canary, self._slower(limit)), _slow(stable, limit))
                 for known, limit in zip(self.slow, limits, strict=True)
             ),
         )
+
+    def unknown(self, requests: int) -> str:
+        """What is missing before the versions can be called equal; `requests` of each have to be there."""
+        stable, limit = self.errors.stable.all, _slow_beyond(self.history, QUANTILES[0])
+        if stable < requests:
+            return f"stable had {stable:,} requests, fewer than the {requests} it takes to compare"
+        return "" if limit is not None else "too little is known of stable's latency to compare"
 
     @property
     def evidence(self) -> float:
@@ -160,16 +167,13 @@ def _slow_beyond(history: Iterable[Bucket], quantile: float) -> float | None:
     return None
 
 
+def _failed(counts: Counts) -> Share:
+    """Whoever gave up got no answer: that is as bad, and a version that hangs shows nothing else."""
+    return Share(counts.errors + counts.unanswered, counts.requests + counts.unanswered)
+
+
 def _slow(counts: Counts, limit: float) -> Share:
     return Share(counts.slower(limit), sum(bucket.requests for bucket in counts.latency))
-
-
-def _together(one: Iterable[Bucket], other: Iterable[Bucket]) -> tuple[Bucket, ...]:
-    found = {bucket.lower: bucket for bucket in one}
-    for bucket in other:
-        known = found.get(bucket.lower)
-        found[bucket.lower] = bucket._replace(requests=bucket.requests + known.requests) if known else bucket
-    return tuple(found[lower] for lower in sorted(found))
 
 
 def _log_mean(logs: Iterable[float]) -> float:

@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from headway import certificates
 from headway.dataplane import envoy
 from headway.errors import TargetError
 from headway.files import write_json
-from headway.model import Counts, Traffic
+from headway.model import Measurements, Traffic
 
 __all__ = ["Edge", "Endpoints"]
 
@@ -134,13 +135,14 @@ class Edge:
             if not host["health_status"].get("failed_active_health_check")
         }
 
-    def counts(self, revisions: list[str]) -> tuple[dict[str, Counts], Counts]:
-        """Counters since each was first seen: by revision, and of the public port."""
-        stats, latency = self._stats(
-            rf"^cluster\..*upstream_rq_(completed|5xx|time)$|^http\.{envoy.PUBLIC}\.downstream_rq_(completed|5xx|tx_reset|time)$"
-        )
-        return {revision: envoy.counts(stats, latency, revision) for revision in revisions}, envoy.edge_counts(
-            stats, latency
+    def measure(self, revisions: list[str]) -> Measurements:
+        """Counters since Envoy was started: by revision, and of the public port."""
+        stats, latency = self._stats(envoy.COUNTERS)
+        return Measurements(
+            at=datetime.now(UTC),
+            counts={revision: envoy.counts(stats, latency, revision) for revision in revisions},
+            edge=envoy.edge_counts(stats, latency),
+            uptime=stats.get("server.uptime"),
         )
 
     def _routes(self) -> tuple[str, Traffic]:

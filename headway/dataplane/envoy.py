@@ -33,6 +33,11 @@ __all__ = [
 TYPE = "type.googleapis.com/envoy."
 PUBLIC, PREVIEW = "edge", "preview"  # the two listeners; Envoy's statistics carry their names
 REVISION_HEADER = "x-headway-revision"  # also the name of the cookie that asks for one revision
+COUNTERS = (  # pattern of the statistics that `counts` and `edge_counts` read
+    r"^cluster\..*\.upstream_(rq_(completed|5xx|time|total|active|retry|retry_success)"
+    r"|rq_pending_(active|overflow|failure_eject)|cx_(protocol_error|none_healthy))$"
+    rf"|^http\.{PUBLIC}\.downstream_rq_(completed|5xx|tx_reset|rx_reset|time)$|^server\.uptime$"
+)
 PREVIEW_HEADER = "x-headway-preview"
 SESSION_COOKIE = "headway-session"
 SESSION = 24 * 3600  # seconds a user stays with a revision, at most
@@ -267,22 +272,37 @@ def route_traffic(dump: Mapping[str, Any]) -> tuple[str, Traffic]:
 
 
 def counts(stats: Mapping[str, int], latency: Mapping[str, tuple[Bucket, ...]], revision: str) -> Counts:
-    """A cluster's counters. Retries hide errors, so the tries that failed before count as well."""
-    prefix = f"cluster.{revision}."
+    """A cluster's counters, by request: one that was tried four times counts once, or failures would come in bunches.
+
+    Whoever gave up is the difference of what was begun and what has ended: Envoy does not count it by itself.
+    """
+
+    def value(name: str) -> int:
+        return stats.get(f"cluster.{revision}.upstream_{name}", 0)
+
+    answered = value("rq_completed")
+    failed = value("rq_5xx") + value("rq_retry_success") + value("cx_protocol_error")
+    unreachable = value("rq_pending_failure_eject") + value("rq_pending_overflow") + value("cx_none_healthy")
+    begun = value("rq_total") + unreachable - value("rq_retry")
     return Counts(
-        requests=stats.get(f"{prefix}upstream_rq_completed", 0) + stats.get(f"{prefix}retry.upstream_rq_completed", 0),
-        errors=stats.get(f"{prefix}upstream_rq_5xx", 0) + stats.get(f"{prefix}retry.upstream_rq_5xx", 0),
-        latency=latency.get(f"{prefix}upstream_rq_time", ()),
+        requests=answered,
+        errors=min(failed, answered),
+        unanswered=max(0, begun - answered - value("rq_active") - value("rq_pending_active")),
+        latency=latency.get(f"cluster.{revision}.upstream_rq_time", ()),
     )
 
 
 def edge_counts(stats: Mapping[str, int], latency: Mapping[str, tuple[Bucket, ...]]) -> Counts:
-    """The public port's counters: what users saw. An answer that broke off is an error."""
-    prefix = f"http.{PUBLIC}.downstream_rq_"
+    """The public port's counters: what users saw. An answer that broke off is reset from both sides."""
+
+    def value(name: str) -> int:
+        return stats.get(f"http.{PUBLIC}.downstream_rq_{name}", 0)
+
     return Counts(
-        requests=stats.get(f"{prefix}completed", 0),
-        errors=stats.get(f"{prefix}5xx", 0) + stats.get(f"{prefix}tx_reset", 0),
-        latency=latency.get(f"{prefix}time", ()),
+        requests=value("completed"),
+        errors=value("5xx") + value("tx_reset"),
+        unanswered=max(0, value("rx_reset") - value("tx_reset")),
+        latency=latency.get(f"http.{PUBLIC}.downstream_rq_time", ()),
     )
 
 

@@ -110,7 +110,7 @@ class StepRecord(Frozen):
     started_at: datetime
     finished_at: datetime | None
     requests: int | None = Field(default=None, description="answered to users since the step before; None: not counted")
-    failed: int | None = Field(default=None, description="of those, 5xx or broken off")
+    failed: int | None = Field(default=None, description="of those, 5xx, broken off, or given up on")
     worst: float | None = Field(default=None, description="the longest of those, in seconds")
 
 

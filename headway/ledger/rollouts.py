@@ -108,7 +108,8 @@ class Rollouts(Locks):
         seen: dict[str, object] = {}
         if users is not None:
             worst = users.latency[-1].upper if users.latency else None
-            seen = {"requests": users.requests, "failed": users.errors, "worst": worst}
+            gone = users.unanswered
+            seen = {"requests": users.requests + gone, "failed": users.errors + gone, "worst": worst}
         with writing(self._engine) as db:
             self._still_ours(db, rollout.app, rollout.environment, token)
             db.execute(

@@ -27,7 +27,7 @@ def rollback(observation: Observation, to: str | None, *, instances: int, startu
     if steps or observation.traffic != wanted:
         steps.append(Route(traffic=wanted))
     for revision in others:
-        steps += [Drain(revision=revision, deadline=drain), Retire(revision=revision)]
+        steps += [Drain(revision=revision, deadline=drain), Retire(revision=revision, drained=True)]
     if steps and to is not None:
         steps.append(Promote(revision=to))
     return Plan(strategy="rollback", new=to or "", old=observation.live, steps=tuple(steps))

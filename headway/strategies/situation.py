@@ -87,5 +87,5 @@ class Situation(Frozen):
         steps: list[Step] = []
         for revision in (*revisions, *self.leftovers):
             if revision is not None:
-                steps += [Drain(revision=revision, deadline=self.drain), Retire(revision=revision)]
+                steps += [Drain(revision=revision, deadline=self.drain), Retire(revision=revision, drained=True)]
         return tuple(steps)

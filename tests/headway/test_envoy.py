@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from headway.dataplane import envoy
 from headway.model import Bucket, Counts, HeaderRule, Traffic
 
@@ -28,16 +30,34 @@ def test_what_is_quicker_than_a_millisecond_is_not_slow() -> None:
     assert Counts(requests=100, latency=buckets).slower(buckets[0].upper) == 10
 
 
-def test_tries_that_a_retry_hid_count_as_well() -> None:
-    stats = {
-        "cluster.r1.upstream_rq_completed": 100,
-        "cluster.r1.retry.upstream_rq_completed": 5,
-        "cluster.r1.upstream_rq_5xx": 1,
-        "cluster.r1.retry.upstream_rq_5xx": 5,
-        "cluster.r2.upstream_rq_completed": 7,
-    }
-    assert envoy.counts(stats, {}, "r1") == Counts(requests=105, errors=6)
-    assert envoy.counts(stats, {}, "r2") == Counts(requests=7)
+def cluster(**values: int) -> dict[str, int]:
+    return {f"cluster.r1.upstream_{name}": value for name, value in values.items()}
+
+
+@pytest.mark.parametrize(
+    ("stats", "counted"),
+    [  # as a real Envoy 1.40 counts them
+        (cluster(rq_completed=20, rq_total=20), Counts(requests=20)),
+        (cluster(rq_completed=20, rq_5xx=20, rq_total=20), Counts(requests=20, errors=20)),
+        # 503 four times each, and reset four times each: one failure a request
+        (cluster(rq_completed=5, rq_5xx=5, rq_total=20, rq_retry=15), Counts(requests=5, errors=5)),
+        # saved by a retry
+        (cluster(rq_completed=5, rq_total=8, rq_retry=3, rq_retry_success=3), Counts(requests=5, errors=3)),
+        # broken off in the middle of the answer
+        (cluster(rq_completed=5, rq_total=5, cx_protocol_error=5), Counts(requests=5, errors=5)),
+        # given up on while it hung; one hangs still, one waits for a connection
+        (cluster(rq_completed=7, rq_total=12, rq_active=1, rq_pending_active=1), Counts(requests=7, unanswered=3)),
+        # refused: no try was ever begun
+        (
+            cluster(rq_completed=5, rq_5xx=5, rq_pending_failure_eject=20, rq_retry=15),
+            Counts(requests=5, errors=5),
+        ),
+        # nobody healthy, answered by Envoy itself
+        (cluster(rq_completed=9, rq_5xx=4, rq_total=5, cx_none_healthy=4), Counts(requests=9, errors=4)),
+    ],
+)
+def test_a_request_counts_once_however_it_ended(stats: dict[str, int], counted: Counts) -> None:
+    assert envoy.counts(stats | {"cluster.r2.upstream_rq_completed": 7}, {}, "r1") == counted
 
 
 def test_an_answer_that_broke_off_is_an_error_of_users() -> None:
@@ -45,8 +65,9 @@ def test_an_answer_that_broke_off_is_an_error_of_users() -> None:
         "http.edge.downstream_rq_completed": 10,
         "http.edge.downstream_rq_5xx": 2,
         "http.edge.downstream_rq_tx_reset": 1,
+        "http.edge.downstream_rq_rx_reset": 4,
     }
-    assert envoy.edge_counts(stats, {}) == Counts(requests=10, errors=3)
+    assert envoy.edge_counts(stats, {}) == Counts(requests=10, errors=3, unanswered=3)
 
 
 def test_what_is_in_force_is_read_from_the_dump() -> None:

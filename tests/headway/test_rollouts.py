@@ -103,9 +103,9 @@ class Guarded(FakeTarget):
         super().route(app, traffic)
         self._guard(app)
 
-    def retire(self, revision: Revision, keep: int = 0) -> None:
+    def retire(self, revision: Revision, keep: int = 0, drain: float | None = None) -> None:
         before = self._healthy(revision.app)
-        super().retire(revision, keep)
+        super().retire(revision, keep, drain)
         assert self._healthy(revision.app) or not before or self.stops_first, "the last healthy copy was retired"
         self._guard(revision.app)
 

@@ -6,10 +6,12 @@ import asyncio
 import http.server
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 
 from headway.errors import MetricsUnavailable
+from headway.meter import Meter
 from headway.model import Analyze, Counts, Measurements, MetricLimit, Observation, Probe, Synthetic, Traffic
 from headway.ports import MetricSource
 from headway.testing import FakeTarget
@@ -80,6 +82,12 @@ def server() -> Iterator[Server]:
         made.shutdown()
 
 
+def watched(
+    app: str, step: Analyze, target: FakeTarget, sources: dict[str, MetricSource]
+) -> AbstractAsyncContextManager[Watch]:
+    return watching(app, step, target, Meter(target, app), sources)
+
+
 def step(*, preview: bool = False, synthetic: Synthetic | None = PROBES, metrics: bool = False) -> Analyze:
     return Analyze(
         revision="new",
@@ -105,7 +113,7 @@ def url(server: Server) -> str:
 
 
 async def test_synthetic_requests_are_sent_in_turn_and_counted_as_they_were_answered(server: Server) -> None:
-    async with watching("shop", step(), Proxy(url(server)), {}) as watch:
+    async with watched("shop", step(), Proxy(url(server)), {}) as watch:
         await until(lambda: len(server.asked) >= 20)
         await asyncio.sleep(0.1)
         reading = await watch.read()
@@ -120,7 +128,7 @@ async def test_synthetic_requests_are_sent_in_turn_and_counted_as_they_were_answ
 
 async def test_while_users_send_more_headway_sends_nothing(server: Server) -> None:
     target = Proxy(url(server), users=1000)
-    async with watching("shop", step(), target, {}) as watch:
+    async with watched("shop", step(), target, {}) as watch:
         for _ in range(3):
             await watch.read()
             await asyncio.sleep(0.05)
@@ -139,7 +147,7 @@ def _read(watch: Watch) -> bool:
 
 
 async def test_the_preview_is_asked_at_its_own_address(server: Server) -> None:
-    async with watching("shop", step(preview=True), Proxy(url(server), users=1000), {}) as watch:
+    async with watched("shop", step(preview=True), Proxy(url(server), users=1000), {}) as watch:
         await until(lambda: len(server.asked) >= 5)
         await watch.read()
         await watch.read()
@@ -149,7 +157,7 @@ async def test_the_preview_is_asked_at_its_own_address(server: Server) -> None:
 
 
 async def test_requests_without_an_answer_are_errors_of_nobody_known() -> None:
-    async with watching("shop", step(), Proxy("http://127.0.0.1:1"), {}) as watch:
+    async with watched("shop", step(), Proxy("http://127.0.0.1:1"), {}) as watch:
         await asyncio.sleep(0.3)
         reading = await watch.read()
     (counted,) = reading.synthetic.values()
@@ -160,10 +168,32 @@ async def test_what_a_metric_source_says_is_in_the_next_reading(monkeypatch: pyt
     monkeypatch.setattr("headway.watch.ASK_AGAIN", 0.02)
     source = Source(None, MetricsUnavailable("it is away", "start it"), 7.5)
     seen: list[object] = []
-    async with watching("shop", step(synthetic=None, metrics=True), FakeTarget(), {"fake/one": source}) as watch:
+    async with watched("shop", step(synthetic=None, metrics=True), FakeTarget(), {"fake/one": source}) as watch:
         for _ in range(100):
             seen.append((await watch.read()).metrics["orders"])
             await asyncio.sleep(0.005)
     assert seen[0] is None
     assert "it is away" in seen
     assert seen[-1] == 7.5
+
+
+class Buggy(MetricSource):
+    def query(self, expression: str) -> float | None:
+        raise ZeroDivisionError("oops")
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (Buggy(), "a bug in fake/one: ZeroDivisionError: oops"),
+        (Source(float("inf")), None),
+        (Source(float("nan")), None),
+        (Source(3), 3.0),
+    ],
+)
+async def test_an_answer_that_is_none_replaces_the_last_one(source: MetricSource, said: object) -> None:
+    async with watched("shop", step(synthetic=None, metrics=True), FakeTarget(), {"fake/one": source}) as watch:
+        await asyncio.sleep(0.1)
+        answer = (await watch.read()).metrics["orders"]
+    assert answer == said
+    assert type(answer) is type(said)

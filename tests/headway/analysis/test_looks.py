@@ -19,14 +19,19 @@ def analyze(*conditions: Condition, compared: bool = True) -> Analyze:
     return Analyze(revision="new", window=10, conditions=conditions, min_requests=10, against=against)
 
 
+def counted(requests: int, share: float) -> Counts:
+    latency = (Bucket(0.01, 0.02, requests),) if requests else ()
+    return Counts(requests=requests, errors=round(share * requests), latency=latency)
+
+
 def readings(share: float, looks: int, *, stable: float = 0.01, before: int = 0) -> list[Measurements]:
     """Counters that have been running for `before` seconds, read every second: 100 requests to each version."""
     return [
         Measurements(
             at=BEGUN + timedelta(seconds=second),
             counts={
-                "new": Counts(requests=100 * second, errors=round(share * 100 * second)),
-                "old": Counts(requests=100 * second, errors=round(stable * 100 * second)),
+                "new": counted(100 * second, share),
+                "old": counted(100 * second, stable),
             },
         )
         for second in range(before, before + looks + 1)

@@ -1,0 +1,52 @@
+"""Counters that only rise: what a target measures, carried on when its proxy was started again."""
+
+from __future__ import annotations
+
+from headway.model import Counts, Measurements
+from headway.ports import Target
+
+__all__ = ["Meter"]
+
+
+class Meter:
+    """The readings of one app. One of them for a whole rollout: two would not agree on what was before a restart."""
+
+    def __init__(self, target: Target, app: str) -> None:
+        self._target = target
+        self._app = app
+        self._raw: Measurements | None = None
+        self._last: Measurements | None = None
+        self._carried: Measurements | None = None  # what had been counted when the proxy was last started again
+
+    def read(self) -> Measurements:
+        """The next reading. Raises TargetError when the target does not tell."""
+        raw = self._target.measure(self._app)
+        if self._raw is not None and _started_again(self._raw, raw):
+            self._carried = self._last
+        self._raw = raw
+        last, carried = self._last, self._carried
+        counts = {
+            revision: _rising(counts, _of(carried, revision), _of(last, revision))
+            for revision, counts in raw.counts.items()
+        }
+        edge = None
+        if raw.edge is not None:
+            edge = _rising(raw.edge, carried.edge if carried else None, last.edge if last else None)
+        self._last = raw.model_copy(update={"counts": counts, "edge": edge})
+        return self._last
+
+
+def _started_again(before: Measurements, now: Measurements) -> bool:
+    return before.uptime is not None and now.uptime is not None and now.uptime < before.uptime
+
+
+def _of(reading: Measurements | None, revision: str) -> Counts | None:
+    return reading.counts.get(revision) if reading else None
+
+
+def _rising(now: Counts, carried: Counts | None, last: Counts | None) -> Counts:
+    """Unanswered requests are the difference of counters that are not read in one moment: they may seem to fall."""
+    total = now.plus(carried) if carried else now
+    if last is not None and total.unanswered < last.unanswered:
+        return total.model_copy(update={"unanswered": last.unanswered})
+    return total
