@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from prefect import flow
+from prefect import flow, get_run_logger
 
+from headway.errors import EnvironmentLocked
 from tasks.gates import hold
 from tasks.steps import retire_idle
 
@@ -14,10 +15,15 @@ __all__ = ["scale_down"]
 async def scale_down(app: str, environment: str, revision: str) -> None:
     """Stop a revision that nobody is routed to any more; one that serves again stays.
 
+    Whoever is at work in the environment just now stops what is left over itself.
+
     Args:
         app: name of the app, as in its headway.yaml
         environment: staging, production, ...
         revision: id of the revision to stop
     """
-    async with hold(app, environment, holder=f"scale-down of {revision}", revision=revision, release=None):
-        await retire_idle(app, environment, revision)
+    try:
+        async with hold(app, environment, holder=f"scale-down of {revision}", revision=revision, release=None):
+            await retire_idle(app, environment, revision)
+    except EnvironmentLocked as busy:
+        get_run_logger().info("left to who is at work there: %s", busy)

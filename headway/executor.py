@@ -86,7 +86,7 @@ class Journal(Protocol):
 class Rollout:
     """A plan, and all it takes to walk it. `specs` have their secrets resolved: they are never logged or stored.
 
-    `wait_for_verdict`: an analysis without one by the progress deadline waits for a person instead of going back.
+    An analysis without a verdict by the progress deadline waits `patience` seconds more for a person, then goes back.
     `reading` is the last one before the plan began, so that no request between two rollouts goes uncounted.
     """
 
@@ -100,7 +100,7 @@ class Rollout:
         on_line: Callable[[str], None],
         progress_deadline: float = 600.0,
         *,
-        wait_for_verdict: bool = False,
+        patience: float = 0.0,
         sources: Mapping[str, MetricSource] = MappingProxyType({}),
         reading: Measurements | None = None,
     ) -> None:
@@ -111,7 +111,7 @@ class Rollout:
         self.journal = journal
         self.on_line = on_line
         self.progress_deadline = progress_deadline
-        self.wait_for_verdict = wait_for_verdict
+        self.patience = patience
         self.sources = sources
         self.reading = reading
         self.meter = Meter(target, app)
@@ -307,7 +307,7 @@ async def _analyze(rollout: Rollout, index: int, step: Analyze) -> Outcome:
                     )
                 if judgement.verdict is Verdict.PASS and elapsed >= step.window:
                     return Outcome(detail=judgement.evidence, verdict=judgement.verdict)
-                if elapsed >= max(step.window, rollout.progress_deadline) and not rollout.wait_for_verdict:
+                if elapsed >= max(step.window, rollout.progress_deadline) + rollout.patience:
                     raise RolloutFailed(
                         f"{step.revision}: no verdict after {elapsed:.0f} s: {judgement.evidence}",
                         "no data is never a pass: send it traffic, declare synthetic requests, lower "

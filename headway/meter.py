@@ -14,16 +14,17 @@ class Meter:
     def __init__(self, target: Target, app: str) -> None:
         self._target = target
         self._app = app
-        self._raw: Measurements | None = None
+        self._run: str | None = None
         self._last: Measurements | None = None
         self._carried: Measurements | None = None  # what had been counted when the proxy was last started again
 
     def read(self) -> Measurements:
         """The next reading. Raises TargetError when the target does not tell."""
         raw = self._target.measure(self._app)
-        if self._raw is not None and _started_again(self._raw, raw):
-            self._carried = self._last
-        self._raw = raw
+        if raw.run is not None:
+            if self._run not in (None, raw.run):
+                self._carried = self._last
+            self._run = raw.run
         last, carried = self._last, self._carried
         counts = {
             revision: _rising(counts, _of(carried, revision), _of(last, revision))
@@ -34,10 +35,6 @@ class Meter:
             edge = _rising(raw.edge, carried.edge if carried else None, last.edge if last else None)
         self._last = raw.model_copy(update={"counts": counts, "edge": edge})
         return self._last
-
-
-def _started_again(before: Measurements, now: Measurements) -> bool:
-    return before.uptime is not None and now.uptime is not None and now.uptime < before.uptime
 
 
 def _of(reading: Measurements | None, revision: str) -> Counts | None:

@@ -259,7 +259,7 @@ class Instance(Frozen):
     address: str = Field(description="host:port")
     ready: bool
     detail: str = Field(default="", description="why it is not ready, one line")
-    started: datetime | None = Field(default=None, description="when it was last started, as far as the target knows")
+    run: str | None = Field(default=None, description="another one each time it is started, if the target knows")
 
 
 class Observation(Frozen):
@@ -359,7 +359,7 @@ class Measurements(Frozen):
     synthetic: dict[str, Counts] = Field(
         default_factory=dict, description="Headway's own probes: part of `counts`, as they were answered"
     )
-    uptime: float | None = Field(default=None, description="seconds since the proxy's counters began at 0")
+    run: str | None = Field(default=None, description="another one each time the proxy's counters begin at 0 again")
     instances: tuple[Instance, ...] = Field(default=(), description="those of the revision that is watched")
     metrics: dict[str, float | str | None] = Field(
         default_factory=dict, description="answers of metric sources by name; None: no data, words: why there are none"

@@ -143,6 +143,15 @@ class Supervisor:
         """Supervisor's own words on each program: statename, pid, exitstatus, spawnerr."""
         return {one["name"]: one for one in self._rpc.getAllProcessInfo()}
 
+    def pid(self, name: str) -> int | None:
+        """The process that leads the program: another one after a restart, the same when supervisord was replaced."""
+        what = str(self._what(name))
+        try:
+            process = psutil.Process(int(Path(f"{what}.pid").read_text()))
+            return process.pid if what in process.cmdline() else None
+        except (FileNotFoundError, ValueError, psutil.Error):
+            return None
+
     def shut_down(self) -> None:
         """End it and all it runs; what an earlier one left behind too."""
         if self.running:

@@ -92,7 +92,7 @@ async def plan_rollout(
         "release",
         "",
         environment.progress_deadline,
-        wait_for_verdict=environment.after_deadline == "wait",
+        patience=strategies.FOREVER if environment.after_deadline == "wait" else 0.0,
         supersede=environment.supersede == "abort",
     )
 
@@ -195,7 +195,7 @@ async def _prepare(
     reason: str,
     progress_deadline: float,
     *,
-    wait_for_verdict: bool = False,
+    patience: float = 0.0,
     supersede: bool = False,
     reading: Measurements | None = None,
 ) -> Prepared:
@@ -217,7 +217,7 @@ async def _prepare(
         Journal(record, lock, supersede=supersede),
         _say,
         progress_deadline,
-        wait_for_verdict=wait_for_verdict,
+        patience=patience,
         sources=sources,
         reading=reading,
     )

@@ -80,7 +80,7 @@ class ProcessTarget(Block, Target):
         if not state["instances"]:
             return Observation(app=app, url=self._url(state["port"]), traffic=Traffic(), instances={})
         edge = self._running_edge(app)
-        traffic, healthy, states = edge.traffic, edge.healthy(), self._supervisor.states()
+        traffic, healthy = edge.traffic, edge.healthy()
         instances = {
             revision: tuple(
                 Instance(
@@ -88,7 +88,7 @@ class ProcessTarget(Block, Target):
                     address=f"{HOST}:{one['port']}",
                     ready=(revision, one["port"]) in healthy,
                     detail="" if (revision, one["port"]) in healthy else "Envoy sees it as unhealthy",
-                    started=_started(states.get(name)),
+                    run=self._run(name),
                 )
                 for name, one in ours.items()
                 if not one["draining"]
@@ -159,9 +159,10 @@ class ProcessTarget(Block, Target):
 
     def measure(self, app: str) -> Measurements:
         state = self._read(app)
-        if not state["port"] or not self._supervisor.running:
+        if not state["port"]:
             return Measurements(at=datetime.now(UTC), counts={})
-        return self._edge(app).measure(list(state["instances"]))
+        measured = self._edge(app).measure(list(state["instances"]))
+        return measured.model_copy(update={"run": self._run(f"{app}-edge")})
 
     def drain(self, revision: Revision, deadline: float) -> bool:
         state = self._read(revision.app)
@@ -285,6 +286,10 @@ class ProcessTarget(Block, Target):
 
     def _url(self, port: int | None) -> str | None:
         return f"http://{self.host}:{port}" if port else None
+
+    def _run(self, name: str) -> str | None:
+        pid = self._supervisor.pid(name)
+        return str(pid) if pid else None
 
     # --- instances ---------------------------------------------------------------------------------------------
 
@@ -446,10 +451,6 @@ def _unhealthy(client: httpx.Client, url: str, versions: tuple[str, str]) -> str
     if version in (None, sha, revision) or (isinstance(version, str) and len(version) >= 7 and sha.startswith(version)):
         return ""
     return f"{url} answers version {version}, expected {sha}"
-
-
-def _started(state: dict[str, Any] | None) -> datetime | None:
-    return datetime.fromtimestamp(state["start"], UTC) if state and state.get("start") else None
 
 
 def _endpoints(ours: dict[str, Any]) -> Endpoints:

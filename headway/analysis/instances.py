@@ -37,7 +37,7 @@ def steadiness(readings: Sequence[Measurements]) -> Judgement | None:
 
 
 def _started_again(before: Instance, now: Instance | None) -> bool:
-    return now is not None and before.started is not None and now.started is not None and now.started > before.started
+    return now is not None and None not in (before.run, now.run) and now.run != before.run
 
 
 def _unhealthy_since(name: str, readings: Sequence[Measurements]) -> datetime | None:

@@ -7,7 +7,8 @@ hypergeometric, whose convex functions have expectations no larger than the bino
 smaller still when the canary is the better one. The error rate itself, which nobody knows, drops out. The product over
 all looks is a test supermartingale, so is the mean over several r, and the chance that it ever reaches 1/budget is at
 most the budget (Ville 1939; Ramdas et al. 2023, "Game-theoretic statistics and safe anytime-valid inference"). Weights
-may change between looks.
+may change between looks. All of this takes requests to fail independently of each other: those of one user, one page
+or one outage of a single instance do not, and are more evidence than they should be.
 
 Latency is the same question about other failures: a request of the stable version is slow beyond its own quantile q, as
 known before the look, one of the canary beyond g(q), a little more. A canary that is slower by less than g answers no

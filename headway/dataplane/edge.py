@@ -142,7 +142,6 @@ class Edge:
             at=datetime.now(UTC),
             counts={revision: envoy.counts(stats, latency, revision) for revision in revisions},
             edge=envoy.edge_counts(stats, latency),
-            uptime=stats.get("server.uptime"),
         )
 
     def _routes(self) -> tuple[str, Traffic]:

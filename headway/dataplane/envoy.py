@@ -36,7 +36,7 @@ REVISION_HEADER = "x-headway-revision"  # also the name of the cookie that asks 
 COUNTERS = (  # pattern of the statistics that `counts` and `edge_counts` read
     r"^cluster\..*\.upstream_(rq_(completed|5xx|time|total|active|retry|retry_success)"
     r"|rq_pending_(active|overflow|failure_eject)|cx_(protocol_error|none_healthy))$"
-    rf"|^http\.{PUBLIC}\.downstream_rq_(completed|5xx|tx_reset|rx_reset|time)$|^server\.uptime$"
+    rf"|^http\.{PUBLIC}\.downstream_rq_(completed|5xx|tx_reset|rx_reset|time)$"
 )
 PREVIEW_HEADER = "x-headway-preview"
 SESSION_COOKIE = "headway-session"

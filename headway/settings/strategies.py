@@ -216,7 +216,7 @@ class CanaryAnalysis(Analysis):
         gt=0,
         lt=100,
         description="how often, at most, a version as good as the stable one may be rolled back by mistake; "
-        "with it the error rates and latencies of both are compared",
+        "with it the error rates and latencies of both are compared. Holds for requests that fail independently",
     )
     ignore_below: Percent = Field(
         default=0.0, lt=100, description="an error rate below this is never worse than the stable one"
@@ -377,7 +377,9 @@ class Canary(Strategy):
     )
     analysis: CanaryAnalysis | None = Field(default=None, description="judge the new version at every step")
     sticky: StrictBool = Field(
-        default=False, description="keep users with the version they had, by a cookie; a rising weight takes more along"
+        default=False,
+        description="keep users with the version they had, by a cookie; a rising weight takes more along. Requests of "
+        "one user fail together, so `false_rollback` is then a guide and no promise",
     )
     rehearse: Rehearsal = Field(default=None, description=REHEARSE)
 
@@ -387,7 +389,21 @@ class Canary(Strategy):
         weights = [step.weight for step in steps]
         if weights != sorted(set(weights)) or weights[-1] != 100:
             raise ValueError(f"the weights have to rise and end with 100%: {', '.join(f'{w}%' for w in weights)}")
+        if steps[-1].header:
+            raise ValueError(
+                "the last step has a header, but everybody gets the new version there: give an earlier one"
+            )
         return steps
+
+    @model_validator(mode="after")
+    def _splits_the_traffic(self) -> Canary:
+        """With one step both versions never serve side by side, and nothing that is about that would ever happen."""
+        vain = [name for name in ("sticky", "rehearse") if getattr(self, name)]
+        analysis = self.analysis_at(self.steps[0])
+        vain += ["false_rollback"] if analysis and analysis.false_rollback else []
+        if vain and len(self.steps) == 1:
+            raise ValueError(f"{' and '.join(vain)} would do nothing: needs a step below 100%")
+        return self
 
     def analysis_at(self, step: CanaryStep) -> CanaryAnalysis | None:
         """The step's own analysis, or that of all steps."""

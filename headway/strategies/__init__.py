@@ -14,7 +14,7 @@ from headway.strategies.rollback import rollback
 from headway.strategies.rolling import rolling
 from headway.strategies.situation import Situation
 
-__all__ = ["Share", "Situation", "blue_green", "canary", "plan", "recreate", "rollback", "rolling"]
+__all__ = ["FOREVER", "Share", "Situation", "blue_green", "canary", "plan", "recreate", "rollback", "rolling"]
 
 FOREVER = 7 * 24 * 3600.0  # seconds; what nobody has decided by then goes back
 

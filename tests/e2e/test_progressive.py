@@ -166,6 +166,21 @@ def test_an_aborted_canary_goes_back(headway: Headway, tmp_path: Path) -> None:
     assert {version(url, **{"x-beta": "yes"}) for _ in range(10)} == {stable}
 
 
+def test_an_abort_that_comes_during_the_smoke_test_goes_back_too(headway: Headway, tmp_path: Path) -> None:
+    slow = SETTINGS.replace("deadline: 5s", "expect_text: '\"warm\": true', deadline: 20s")
+    repo = Repo(tmp_path / "app", "late", slow % "rolling")
+    repo.behave("    return 200, {'warm': True}")
+    headway.release(repo.path)
+    stable = repo.git("rev-parse", "HEAD")
+    repo.behave("    return 200, {'warm': time.monotonic() - began > 6}\nbegan = __import__('time').monotonic()")
+    _, release = following(headway, repo)
+    headway.until(lambda: any("smoke" in stage.name for stage in headway.ledger.stages(release.id)))
+    headway.run("abort", "late", "production", "--by", "ann", "--reason", "wrong colour")
+    closed = ended(headway, release)
+    assert (closed.state, closed.reason.endswith("was aborted by ann: wrong colour")) == ("rolled_back", True)
+    assert version(headway.url("late", "production")) == stable
+
+
 def test_a_newer_release_ends_a_canary_that_says_so(headway: Headway, tmp_path: Path) -> None:
     repo = Repo(tmp_path / "app", "newer", SETTINGS % FOREVER + "    supersede: abort\n")
     headway.release(repo.path)

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from headway.load import Load
-from tests.e2e.conftest import APP, GOOD, Headway, Repo, Up
+from tests.e2e.conftest import APP, GOOD, SETTINGS, Headway, Repo, Up
 
 pytestmark = pytest.mark.e2e
 
@@ -218,6 +218,22 @@ def test_a_failing_smoke_test_goes_back(headway: Headway, repo: Repo) -> None:
     assert "welcome" in told["reason"]
     assert version(headway.url(repo.app, "staging")) == good
     assert all(stage["name"] != "production" for stage in told["stages"])
+
+
+def test_what_is_live_and_fails_when_it_is_released_again_stays_live(headway: Headway, tmp_path: Path) -> None:
+    ill = tmp_path / "ill"
+    settings = SETTINGS.replace("instances: 2", "instances: 1\n    smoke: [{{get: /, deadline: 1s}}]")
+    repo = Repo(tmp_path / "app", "again", settings)
+    repo.behave(f"    return (500 if path == '/' and os.path.exists({str(ill)!r}) else 200), {{}}")
+    headway.release(repo.path)
+    live = headway.ledger.live("again", "production")
+    ill.touch()
+    told = headway.release(repo.path, code=1)
+    ill.unlink()
+    assert told["state"] == "rolled_back"
+    assert headway.ledger.live("again", "production") == live
+    answer = httpx.get(headway.url("again", "production"), trust_env=False)
+    assert (answer.status_code, answer.headers["x-headway-revision"]) == (200, live)
 
 
 def test_a_failing_check_lets_the_others_finish(headway: Headway, tmp_path: Path) -> None:

@@ -287,6 +287,21 @@ def test_who_is_healthy_serves_everybody_while_the_old_one_comes_back() -> None:
     assert target.observe("shop").live == OLD.id
 
 
+def kinds_back(target: FakeTarget) -> list[str]:
+    back = make.rollback(target.observe("shop"), OLD.id, instances=3, startup=0.3, drain=0.1)
+    return [f"{step.kind} {step.traffic}" if isinstance(step, Route) else step.kind for step in back.steps]
+
+
+def test_one_that_has_most_of_the_traffic_gets_the_rest_before_all_of_it_is_there() -> None:
+    target = live()
+    target.launch(NEW, SPEC)
+    target.route("shop", Traffic(weights={NEW.id: 50, OLD.id: 50}))
+    rest = ["drain", "retire", "promote"]
+    assert kinds_back(target) == [f"route {OLD.id} 100 %", "launch", "await_ready", *rest]
+    target.route("shop", Traffic(weights={NEW.id: 51, OLD.id: 49}))
+    assert kinds_back(target) == ["launch", "await_ready", f"route {OLD.id} 100 %", *rest]
+
+
 def test_a_rollout_left_half_way_is_cleaned_up_by_the_next() -> None:
     target = live()
     stray = SPEC.revision("shop", "3" * 40)
@@ -576,11 +591,19 @@ def test_without_a_verdict_a_person_is_asked_and_no_answer_goes_back() -> None:
 def test_or_waits_for_the_answer_when_told_so() -> None:
     target = live(requests=0)
     going = rollout(planned(target, WATCHED), target, 2)
-    going.wait_for_verdict = True
+    going.patience = 60.0
     assert isinstance(going.journal, Journal)
     going.journal.orders = [None] * 8 + [order("promote")]
     asyncio.run(walk(going))
     assert target.observe("shop").live == NEW.id
+
+
+def test_nor_is_that_waited_for_for_ever() -> None:
+    target = live(requests=0)
+    going = rollout(planned(target, WATCHED), target, 2)
+    going.patience = 0.3
+    with pytest.raises(RolloutFailed, match="no verdict after"):
+        asyncio.run(walk(going))
 
 
 def test_nobody_decides_for_a_week(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,6 +117,7 @@ ENVIRONMENT = "app: a\nrun: x\nenvironments:\n  staging:\n    target: process/a\
 SHORT_FORMS = [
     ("strategy: rolling", "strategy: {rolling: {}}"),
     ("strategy: canary", "strategy: {canary: {steps: [5%, 50%, 100%]}}"),
+    ("strategy: {canary: {steps: [100%]}}", "strategy: {canary: {steps: [100]}}"),
     ("strategy: {canary: {steps: [5%, 100]}}", "strategy: {canary: {steps: [{weight: 5}, {weight: 100%, pause: 0}]}}"),
     ("strategy: rolling", "strategy: {rolling: {max_surge: 1, max_unavailable: 0}}"),
     ("instances: 1", "strategy: rolling"),
@@ -336,6 +337,9 @@ ENVIRONMENT_FAULTS = [
     ("strategy: {canary: {steps: [{weight: 5%, judged: no one}, 100%]}}", f"{CANARY}/steps/0/judged: expected true or false, got 'no one'"),
     ("strategy: {canary: {steps: [{weight: 5%, analysis: {window: 3s}}, 100%]}}", f"{CANARY}/steps/0/analysis: needs at least one of success_rate, p50, p99, metrics, false_rollback: an analysis of nothing would always pass"),
     ("strategy: {canary: {steps: [{weight: 5%, header: {x beta: a}}, 100%]}}", f"{CANARY}/steps/0/header/x beta: expected the name of a header such as x-beta, got 'x beta'"),
+    ("strategy: {canary: {steps: [5%, {weight: 100%, header: {x-beta: a}}]}}", f"{CANARY}/steps: the last step has a header, but everybody gets the new version there: give an earlier one"),
+    ("strategy: {canary: {steps: [100%], sticky: true, rehearse: true}}", f"{CANARY}: sticky and rehearse would do nothing: needs a step below 100%"),
+    ("strategy: {canary: {steps: [100%], analysis: {false_rollback: 1%}}}", f"{CANARY}: false_rollback would do nothing: needs a step below 100%"),
     ("strategy: {canary: {rehearse: 0s}}", f"{CANARY}/rehearse: expected a duration above zero (nothing waits for ever), got '0s'"),
     ("strategy: {blue_green: {pre_promotion: {p99: '<= 1s'}}}", "environments/staging/strategy/blue_green/pre_promotion: needs synthetic requests: nobody else sees the preview"),
     ("strategy: {blue_green: {preview_port: 0}}", "environments/staging/strategy/blue_green/preview_port: expected at least 1, got 0"),

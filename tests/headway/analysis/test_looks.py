@@ -75,6 +75,24 @@ def test_no_readings_are_no_pass() -> None:
     assert found.judgement.verdict is Verdict.INCONCLUSIVE
 
 
+@pytest.mark.parametrize(
+    ("stable", "words"),
+    [
+        (Counts(), "stable had 0 requests, fewer than the 10 it takes to compare"),
+        (counted(9, 0.0), "stable had 9 requests"),
+        (counted(50, 0.0), "too little is known of stable's latency to compare"),
+    ],
+)
+def test_with_nothing_to_compare_with_no_difference_is_no_pass(stable: Counts, words: str) -> None:
+    measured = [
+        Measurements(at=BEGUN, counts={}),
+        Measurements(at=BEGUN + timedelta(seconds=1), counts={"new": counted(500, 0.0), "old": stable}),
+    ]
+    (found,) = replay([(analyze(), measured)])
+    assert found.judgement.verdict is Verdict.INCONCLUSIVE
+    assert words in found.judgement.evidence
+
+
 # --- metrics ---------------------------------------------------------------------------------------------------------
 
 ORDERS = MetricLimit(name="orders", source="prometheus/main", query="sum(orders)", op=">=", limit=5, lasting=3)
