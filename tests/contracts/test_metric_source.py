@@ -325,36 +325,36 @@ def test_a_source_that_was_given_up_on_keeps_nothing_busy(adapter: str) -> None:
 # --- what only Prometheus promises ---------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def real(world: World) -> Prometheus:
-    if not isinstance(world.source, Prometheus):
-        pytest.skip("not Prometheus")
-    return world.source
+only_prometheus = pytest.mark.parametrize("world", ["prometheus"], indirect=True)
 
 
+@only_prometheus
 @pytest.mark.parametrize(
     ("expression", "value"),
     [("7 * 6", 42), ("scalar(orders)", 12.5), ("0 / 0", None), ("1 / 0", math.inf), ("-1 / 0", -math.inf)],
 )
-def test_a_scalar_is_a_value(real: Prometheus, expression: str, value: float | None) -> None:
-    assert real.query(expression) == value
+def test_a_scalar_is_a_value(world: World, expression: str, value: float | None) -> None:
+    assert world.source.query(expression) == value
 
 
+@only_prometheus
 @pytest.mark.parametrize(("expression", "kind"), [("orders[1m]", "matrix"), ('"orders"', "string")])
-def test_what_is_no_number_is_refused(real: Prometheus, expression: str, kind: str) -> None:
+def test_what_is_no_number_is_refused(world: World, expression: str, kind: str) -> None:
     with pytest.raises(MetricsUnavailable, match=f"gives a {kind} instead of a number"):
-        real.query(expression)
+        world.source.query(expression)
 
 
-def test_an_expression_arrives_as_it_was_written(real: Prometheus) -> None:
-    assert real.query('sum(stock{shelf=~"a|b&c=d#?%20+"}) + 0') == 1
-    assert real.query("orders # ünïcode\n") == 12.5
+@only_prometheus
+def test_an_expression_arrives_as_it_was_written(world: World) -> None:
+    assert world.source.query('sum(stock{shelf=~"a|b&c=d#?%20+"}) + 0') == 1
+    assert world.source.query("orders # ünïcode\n") == 12.5
 
 
+@only_prometheus
 @pytest.mark.parametrize("expression", ["", "\ud800", "x" * 100_000, "\x1b[31mred\n\n\nnot" + " or" * 500])
-def test_an_expression_that_cannot_be_is_refused_in_a_short_line(real: Prometheus, expression: str) -> None:
+def test_an_expression_that_cannot_be_is_refused_in_a_short_line(world: World, expression: str) -> None:
     with pytest.raises(MetricsUnavailable) as raised:
-        real.query(expression)
+        world.source.query(expression)
     assert raised.value.what.isprintable()
     assert len(raised.value.what) < 500
 

@@ -1,0 +1,159 @@
+"""All that one repository says: its checks, its build and its environments."""
+
+from __future__ import annotations
+
+import graphlib
+from collections.abc import Iterator, Mapping
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+
+from headway import model
+from headway.errors import NotFound
+from headway.faults import Fault, nearest, raise_faults
+from headway.forms import Branch, CheckName, Command, Label, VariableName
+from headway.model import SecretRef
+from headway.settings.section import Section
+from headway.settings.sections import Build, Check, Environment, Health, Migrations, Resources
+from headway.settings.strategies import BlueGreen
+from headway.settings.variables import Variable, contract_faults, is_given
+
+__all__ = ["FILE_NAME", "PREVIEW", "Settings"]
+
+FILE_NAME = "headway.yaml"
+PREVIEW = "preview"
+
+
+def _long_check(value: object) -> object:
+    if isinstance(value, dict | Check):
+        return value
+    if isinstance(value, str):
+        return {"run": value}
+    raise ValueError("expected a command or a mapping")
+
+
+class Settings(Section):
+    """A repository's headway.yaml: what it checks, what it builds, where it runs."""
+
+    app: Label = Field(description="name of the app, a DNS label")
+    branch: Branch = Field(default="main", description="branch whose commits are released")
+    checks: dict[CheckName, Annotated[Check, BeforeValidator(_long_check, json_schema_input_type=Command | Check)]] = (
+        Field(default={}, description="commands that have to pass, side by side unless `needs` says otherwise")
+    )
+    build: Build = Field(default=Build(), description="what is built, once, and promoted through every environment")
+    run: Command | None = Field(
+        default=None, description="command that starts the app, which listens on `$PORT`; environments need it"
+    )
+    health: Health = Field(default=Health(), description="how an instance is asked whether it can serve")
+    env: dict[VariableName, Variable] = Field(
+        default={}, description="the contract: what the app needs to be told, checked before anything is deployed"
+    )
+    resources: Resources = Field(default=Resources(), description="what one instance may use")
+    migrations: Migrations | None = Field(default=None, description="how the database follows the code")
+    environments: dict[Label, Environment] = Field(
+        default={},
+        description="where the app runs, in the order it is promoted; "
+        "`preview` is the environment of pull requests and never part of that order",
+    )
+
+    @field_validator("checks")
+    @classmethod
+    def _needs_are_checks(cls, checks: dict[str, Check]) -> dict[str, Check]:
+        faults = [
+            Fault((name, "needs", index), f"no check {needed!r}{nearest(needed, checks.keys() - {name})}")
+            for name, check in checks.items()
+            for index, needed in enumerate(check.needs)
+            if needed not in checks
+        ]
+        try:
+            graphlib.TopologicalSorter({name: check.needs for name, check in checks.items()}).prepare()
+        except graphlib.CycleError as error:
+            cycle = error.args[1][::-1]
+            faults.append(Fault((cycle[0], "needs"), f"goes round in a circle: {' needs '.join(cycle)}"))
+        raise_faults(faults)
+        return checks
+
+    @field_validator("environments")
+    @classmethod
+    def _environments_fit(cls, environments: dict[str, Environment], info: ValidationInfo) -> dict[str, Environment]:
+        faults: list[Fault] = []
+        if environments and "run" in info.data and info.data["run"] is None:
+            faults.append(Fault((), "need `run`, the command that starts the app"))
+        faults.extend(_place_faults(environments))
+        if "env" in info.data:
+            told = {name: environment.env for name, environment in environments.items()}
+            faults.extend(contract_faults(info.data["env"], told))
+        raise_faults(faults)
+        return environments
+
+    def release_path(self, to: str | None = None) -> list[str]:
+        """Environments a release goes through, in order, up to and including `to`; never `preview`.
+
+        Raises NotFound, naming the choices, when `to` is not one of them.
+        """
+        path = [name for name in self.environments if name != PREVIEW]
+        if to is None:
+            return path
+        if to not in path:
+            raise NotFound(
+                f"environments/{to}: a release of {self.app} does not go there{nearest(to, path)}",
+                f"environments of {self.app}: {', '.join(path) or 'none'}",
+            )
+        return path[: path.index(to) + 1]
+
+    def environment(self, name: str) -> Environment:
+        """Raises NotFound, naming the choices, when there is no such environment."""
+        if name not in self.environments:
+            raise NotFound(
+                f"environments/{name}: not in the {FILE_NAME} of {self.app}{nearest(name, self.environments)}",
+                f"environments of {self.app}: {', '.join(self.environments) or 'none'}",
+            )
+        return self.environments[name]
+
+    def variables(self, environment: str) -> dict[str, str | SecretRef]:
+        """What an instance is told: the defaults of the contract, then what the environment gives.
+
+        Without those Headway gives itself: PORT and HEADWAY_*. That they keep the contract was checked when the file
+        was read; what is behind a SecretRef is for `Variable.fault` to check once it is known. Raises NotFound.
+        """
+        given = self.environment(environment).env
+        told: dict[str, str | SecretRef] = {}
+        for name, variable in self.env.items():
+            if is_given(name):
+                continue
+            if name in given:
+                told[name] = given[name]
+            elif variable.default is not None:
+                told[name] = variable.default
+            elif variable.secret and variable.required:
+                told[name] = SecretRef(secret=f"{self.app}-{environment}/{name.lower().replace('_', '-')}")
+        return told | given
+
+    def launch_spec(self, environment: str, artifact: model.Artifact) -> model.LaunchSpec:
+        """All a target needs to run the artifact in this environment. Raises NotFound."""
+        place = self.environment(environment)
+        assert self.run is not None  # environments without it do not validate
+        return model.LaunchSpec(
+            environment=environment,
+            target=place.target,
+            artifact=artifact,
+            run=self.run,
+            instances=place.instances,
+            env=self.variables(environment),
+            health=model.Health(path=self.health.path, timeout=self.health.timeout, startup=self.health.startup),
+            port=place.port,
+            preview_port=place.strategy.preview_port if isinstance(place.strategy, BlueGreen) else None,
+            stop_grace=place.stop_grace,
+            drain=place.drain,
+        )
+
+
+def _place_faults(environments: Mapping[str, Environment]) -> Iterator[Fault]:
+    owners: dict[str, str] = {}
+    for name, environment in environments.items():
+        if environment.ttl is not None and name != PREVIEW:
+            yield Fault((name, "ttl"), f"only {PREVIEW} ends by itself")
+        # A target knows one set of revisions an app: two environments on it would retire each other's.
+        owner = owners.setdefault(environment.target, name)
+        if owner != name:
+            yield Fault((name, "target"), f"{environment.target} is {owner}'s already: each environment needs its own")

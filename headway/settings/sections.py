@@ -1,0 +1,144 @@
+"""The parts of headway.yaml: checks, the build, health, and the environments."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, StrictBool, StrictInt, model_validator
+
+from headway.forms import (
+    Command,
+    Cpu,
+    Duration,
+    Freeze,
+    Image,
+    Memory,
+    RepoPath,
+    TargetName,
+    Text,
+    TextOrSecret,
+    Timeout,
+    UrlPath,
+    VariableName,
+)
+from headway.settings.section import Section
+from headway.settings.strategies import Probe, Rolling, StrategySetting
+
+__all__ = ["Approval", "Build", "Check", "Environment", "Health", "Inputs", "Migrations", "Resources"]
+
+
+class Inputs(Section):
+    """What the result of a check depends on, besides its command and env. Only a check that says so is ever cached."""
+
+    paths: tuple[RepoPath, ...] = Field(min_length=1, description="files and directories whose content matters")
+    tools: tuple[Command, ...] = Field(
+        default=(), description="commands whose output matters, such as `node --version`"
+    )
+
+
+class Check(Section):
+    """One command that has to pass before anything is built. Just the command is a check too: `lint: npm run lint`."""
+
+    run: Command = Field(description="the command; exit code 0 is a pass")
+    needs: tuple[str, ...] = Field(default=(), description="checks that have to pass first")
+    env: dict[VariableName, Text] = Field(default={}, description="environment variables of the command")
+    timeout: Timeout = Field(default=600.0, description="after this its whole process group is ended and it has failed")
+    retries: StrictInt = Field(default=0, ge=0, le=10, description="how often a failed check is tried again")
+    reports: RepoPath | None = Field(default=None, description="JUnit XML report it writes: a path or a glob")
+    coverage: RepoPath | None = Field(default=None, description="coverage report it writes: lcov or Cobertura")
+    inputs: Inputs | None = Field(default=None, description="what it depends on; left out, the check always runs")
+
+
+class Build(Section):
+    """What is built, once, from the commit: a bundle with `install`, an image with `image`, or the tree as it is."""
+
+    install: Command | None = Field(default=None, description="command that completes a bundle, run in the tree")
+    image: Image | None = Field(default=None, description="repository the container image is pushed to, without a tag")
+    dockerfile: RepoPath | None = Field(default=None, description="Dockerfile of the image; `Dockerfile` when left out")
+    env: dict[VariableName, Text] = Field(default={}, description="environment variables of `install`")
+    timeout: Timeout = Field(default=600.0, description="after this the build has failed")
+
+    @model_validator(mode="after")
+    def _one_shape(self) -> Build:
+        if self.install is not None and self.image is not None:
+            raise ValueError("has both install (a bundle) and image (a container): choose one")
+        if self.dockerfile is not None and self.image is None:
+            raise ValueError("has a dockerfile but no image to push it to")
+        if self.env and self.install is None:
+            raise ValueError("has an env but no install that would see it")
+        return self
+
+
+class Health(Section):
+    """How an instance is asked whether it can serve."""
+
+    path: UrlPath = Field(default="/health", description="answers 200 when the instance can serve")
+    detailed: UrlPath | None = Field(default=None, description="answers with the state of what the app depends on")
+    startup: Timeout = Field(default=60.0, description="an instance that is not ready after this has failed")
+    timeout: Timeout = Field(default=2.0, description="longest wait for one answer")
+
+
+class Resources(Section):
+    """What one instance may use."""
+
+    cpu: Cpu | None = Field(default=None, description="processor cores")
+    memory: Memory | None = Field(default=None, description="memory")
+
+
+class Migrations(Section):
+    """How the database follows the code."""
+
+    apply: Command = Field(
+        description="brings the database to what this version needs; doing it twice is doing it once"
+    )
+    revert: Command | None = Field(default=None, description="takes back what `apply` did")
+    check: Command | None = Field(default=None, description="exit code 0 when there is nothing to apply")
+
+
+class Approval(Section):
+    """Who has to agree before this environment changes. `true` is an approval by anybody."""
+
+    by: tuple[str, ...] = Field(default=(), description="people or groups that may approve; left out: anybody")
+    expires: Timeout = Field(default=86400.0, description="without an answer until then the release ends")
+    not_author: StrictBool = Field(default=False, description="the author of the change may not approve it")
+
+
+def _long_approval(value: object) -> object:
+    if value is None or isinstance(value, dict | Approval):
+        return value
+    if isinstance(value, bool):
+        return Approval() if value else None
+    raise ValueError("expected true, false or a mapping")
+
+
+class Environment(Section):
+    """One place the app runs."""
+
+    target: TargetName = Field(description="where it runs: TYPE/NAME of a target block, such as `process/production`")
+    strategy: StrategySetting = Field(
+        default=Rolling(), description="how a new version takes over; left out: `rolling`"
+    )
+    supersede: Literal["queue", "abort"] = Field(
+        default="queue",
+        description="a newer release that comes during a rollout waits for its end, or `abort`s it and takes its place",
+    )
+    instances: StrictInt = Field(default=1, ge=1, le=1000, description="copies of the app that run")
+    port: StrictInt | None = Field(
+        default=None, ge=1, le=65535, description="public port; left out, the target keeps one per app"
+    )
+    smoke: tuple[Probe, ...] = Field(default=(), description="requests that have to succeed after each rollout")
+    approval: Annotated[
+        Approval | None, BeforeValidator(_long_approval, json_schema_input_type=StrictBool | Approval)
+    ] = Field(default=None, description="who has to agree first; left out or `false`: nobody")
+    freeze: tuple[Freeze, ...] = Field(default=(), description="weekly windows in which nothing is released here")
+    env: dict[VariableName, TextOrSecret] = Field(default={}, description="values of the variables of the contract")
+    ttl: Timeout | None = Field(
+        default=None, description="only for `preview`: an environment older than this is removed"
+    )
+    stop_grace: Duration = Field(default=10.0, description="time between SIGTERM and SIGKILL")
+    drain: Duration = Field(default=30.0, description="time that requests in flight may take to finish")
+    progress_deadline: Timeout = Field(default=600.0, description="a rollout step that takes longer has failed")
+    after_deadline: Literal["rollback", "wait"] = Field(
+        default="rollback",
+        description="an analysis without a verdict by then is rolled back, or `wait`s until a person decides",
+    )
