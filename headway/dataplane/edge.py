@@ -23,15 +23,17 @@ from headway.errors import TargetError
 from headway.files import write_json
 from headway.model import Measurements, Traffic
 
-__all__ = ["Edge", "Endpoints"]
+__all__ = ["Address", "Edge", "Endpoints"]
 
 IN_FORCE = 10.0  # seconds for Envoy to take a new configuration; it takes milliseconds
 ADMIN = "http://envoy"  # through its socket
 POLL = 0.02  # seconds
 WORKERS = min(4, os.cpu_count() or 1)  # Envoy's threads, each with its own connections and an inotify instance
 
-Endpoints = Mapping[tuple[str, int], bool]
-"""(host, port) of an instance -> whether it drains."""
+Address = tuple[str, int]
+"""IP address and port of an instance."""
+Endpoints = Mapping[Address, bool]
+"""Address of an instance -> whether it drains."""
 
 
 class Edge:
@@ -90,7 +92,7 @@ class Edge:
 
     def set_endpoints(self, revision: str, endpoints: Endpoints) -> None:
         self._write(f"eds-{revision}", envoy.endpoints(revision, endpoints))
-        draining = {port for (_, port), drains in endpoints.items() if drains}
+        draining = {address for address, drains in endpoints.items() if drains}
         self._until(lambda: draining <= self._draining(revision), "Envoy does not take the endpoints")
 
     def set_traffic(self, traffic: Traffic, known: list[str]) -> None:
@@ -110,10 +112,10 @@ class Edge:
 
         self._until(seen, "Envoy does not see the instances as healthy")
 
-    def drained(self, revision: str, ports: set[int], deadline: float) -> bool:
+    def drained(self, revision: str, instances: set[Address], deadline: float) -> bool:
         """Wait, at most `deadline` seconds, until these instances have no request in flight; False when some do."""
         end = time.monotonic() + deadline
-        while active := self._active(revision, ports):
+        while active := self._active(revision, instances):
             if time.monotonic() >= end:
                 break
             time.sleep(POLL)
@@ -126,10 +128,10 @@ class Edge:
         """What is in force."""
         return self._routes()[1]
 
-    def healthy(self) -> set[tuple[str, int]]:
-        """Revision and port of the instances that get requests. Known already: nobody hanging is asked."""
+    def healthy(self) -> set[tuple[str, Address]]:
+        """Revision and address of the instances that get requests. Known already: nobody hanging is asked."""
         return {
-            (cluster["name"], _port(host))
+            (cluster["name"], _address(host))
             for cluster in self._clusters()
             for host in cluster.get("host_statuses", [])
             if not host["health_status"].get("failed_active_health_check")
@@ -161,15 +163,15 @@ class Edge:
             for host in cluster.get("host_statuses", [])
         ]
 
-    def _draining(self, revision: str) -> set[int]:
+    def _draining(self, revision: str) -> set[Address]:
         hosts = self._hosts(revision)
-        return {_port(host) for host in hosts if host["health_status"].get("eds_health_status") == "DRAINING"}
+        return {_address(host) for host in hosts if host["health_status"].get("eds_health_status") == "DRAINING"}
 
-    def _active(self, revision: str, ports: set[int]) -> int:
+    def _active(self, revision: str, instances: set[Address]) -> int:
         return sum(
             int(stat.get("value", 0))
             for host in self._hosts(revision)
-            if _port(host) in ports
+            if _address(host) in instances
             for stat in host.get("stats", [])
             if stat["name"] == "rq_active"
         )
@@ -211,5 +213,6 @@ class Edge:
             time.sleep(POLL)
 
 
-def _port(host: dict[str, Any]) -> int:
-    return int(host["address"]["socket_address"]["port_value"])
+def _address(host: dict[str, Any]) -> Address:
+    at = host["address"]["socket_address"]
+    return at["address"], int(at["port_value"])

@@ -1,0 +1,88 @@
+"""Which version of a language a repository asks for, of those that there are images of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import InvalidVersion, Version
+
+__all__ = ["node_range", "pick", "python_range"]
+
+_COMPARATOR = re.compile(r"(\^|~>?|>=|<=|>|<|=)?\s*v?(\d+|[xX*])(?:\.(\d+|[xX*]))?(?:\.(\d+|[xX*]))?(?:[-+][\w.+-]*)?")
+
+
+def pick(known: Mapping[str, str], preferred: str, ranges: list[SpecifierSet], written: str) -> str | None:
+    """Tag of the image: the preferred version when it is allowed, else the newest of `known` that is.
+
+    `known` has the newest release of each version that images are tagged with, the newest first. A version that is
+    written down to the patch is taken as it is when it belongs to one of them. None: there is no such image.
+    """
+    for tag in (preferred, *known):
+        if any(allowed.contains(known[tag]) for allowed in ranges):
+            return tag
+    exact = re.search(r"\d+\.\d+(?:\.\d+)?", written)
+    if exact and any(allowed.contains(exact[0]) for allowed in ranges):
+        number = Version(exact[0])
+        return exact[0] if any(Version(tag).major == number.major <= _line(tag, number) for tag in known) else None
+    return None
+
+
+def _line(tag: str, number: Version) -> float:
+    """Python's images are by minor version, which then has to be one of those known; Node's go by the major."""
+    known = Version(tag)
+    return float("inf") if known.major > 3 or known.minor == number.minor else -1
+
+
+def python_range(text: str) -> list[SpecifierSet]:
+    """`requires-python`, or how Poetry writes it; empty when it cannot be read."""
+    try:
+        return [SpecifierSet(text)]
+    except InvalidSpecifier:
+        return node_range(text.replace(",", " "))
+
+
+def node_range(text: str) -> list[SpecifierSet]:
+    """The alternatives of a range as npm writes them; empty when it cannot be read."""
+    try:
+        return [_alternative(part.strip()) for part in text.split("||")]
+    except (InvalidSpecifier, InvalidVersion, ValueError):
+        return []
+
+
+def _alternative(text: str) -> SpecifierSet:
+    text = re.sub(r"(\S+)\s+-\s+(\S+)", r">=\1 <=\2", text)
+    rest = _COMPARATOR.sub("", text)
+    if rest.strip():
+        raise ValueError(f"cannot read {rest}")
+    parts = (_specifier(match[1] or "=", match.groups()[1:]) for match in _COMPARATOR.finditer(text))
+    return SpecifierSet(",".join(part for part in parts if part))
+
+
+def _specifier(operator: str, places: tuple[str | None, ...]) -> str:
+    numbers: list[int] = []
+    for place in places:
+        if place is None or not place.isdigit():
+            break
+        numbers.append(int(place))
+    if not numbers:
+        return ""
+    version, whole = ".".join(map(str, numbers)), len(numbers) == 3
+    match operator:
+        case "^":
+            first = next((at for at, number in enumerate(numbers) if number), len(numbers) - 1)
+            return f">={version},<{_next(numbers[: first + 1])}"
+        case "~" | "~>":
+            return f">={version},<{_next(numbers[:2])}"
+        case "=":
+            return f"=={version}" if whole else f"=={version}.*"
+        case ">" if not whole:
+            return f">={_next(numbers)}"
+        case "<=" if not whole:
+            return f"<{_next(numbers)}"
+    return f"{operator}{version}"
+
+
+def _next(numbers: list[int]) -> str:
+    return ".".join(map(str, [*numbers[:-1], numbers[-1] + 1]))
