@@ -17,7 +17,7 @@ lint: .venv/ready
 	$(BIN)/lint-imports
 
 unit: .venv/ready
-	$(BIN)/pytest -q -n 2 -m "not e2e"
+	$(BIN)/pytest -q -n 2 --dist loadgroup -m "not e2e"
 
 e2e: .venv/ready
 	$(BIN)/pytest -q -m e2e

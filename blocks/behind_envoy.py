@@ -80,8 +80,8 @@ class BehindEnvoy(Block, Target):
         """Those of these instances that the platform knows."""
 
     @abstractmethod
-    def _address(self, spec: LaunchSpec) -> Address:
-        """Where a new instance will answer; nobody else gets it."""
+    def _address(self, taken: Collection[Address]) -> Address:
+        """Where a new instance will answer; none of these, and nobody else gets it."""
 
     @abstractmethod
     def _start(self, name: str, address: Address, revision: Revision, spec: LaunchSpec) -> None:
@@ -94,6 +94,10 @@ class BehindEnvoy(Block, Target):
     @abstractmethod
     def _said(self, app: str, name: str, lines: int) -> list[str]:
         """The last lines that an instance wrote."""
+
+    def _kept(self, revision: Revision) -> Mapping[str, Address]:  # noqa: ARG002  # for platforms that keep nothing
+        """Instances of an earlier time that stand still, to be started again."""
+        return {}
 
     # --- the port ----------------------------------------------------------------------------------------------
 
@@ -135,22 +139,17 @@ class BehindEnvoy(Block, Target):
         app = revision.app
         with self._writing(app) as state:
             self._choose_ports(app, state, spec)
-            state["specs"][revision.id] = {
-                "sha": revision.sha,
-                "health": spec.health.model_dump(),
-                "grace": spec.stop_grace,
-                "drain": spec.drain,
-            }
+            state["specs"][revision.id] = self._remembered(revision, spec)
             ours = state["instances"].setdefault(revision.id, {})
+            kept = [(name, at) for name, at in self._kept(revision).items() if name not in ours]
             while len(ours) < spec.instances:
-                host, port = self._address(spec)
-                name = f"{app}-{revision.id}-{secrets.token_hex(2)}"
+                name, (host, port) = kept.pop() if kept else (_name(revision), self._address(_addresses(state)))
                 ours[name] = {"host": host, "port": port, "draining": False}
             standing = self._standing(app, list(ours))
             for name, instance in ours.items():
                 instance["draining"] = False  # one that was on its way out is as good as a new one, and warm
                 if standing.get(name, Standing()).given_up:  # its address may be what it died of
-                    instance["host"], instance["port"] = self._address(spec)
+                    instance["host"], instance["port"] = self._address(_addresses(state))
         for name, instance in ours.items():
             self._start(name, _at(instance), revision, spec)
         self._write_clusters(app, self._read(app))
@@ -307,6 +306,11 @@ class BehindEnvoy(Block, Target):
 
     # --- instances ---------------------------------------------------------------------------------------------
 
+    def _remembered(self, revision: Revision, spec: LaunchSpec) -> dict[str, Any]:
+        """What has to be known of a revision while it runs."""
+        health = spec.health.model_dump()
+        return {"sha": revision.sha, "health": health, "drain": spec.drain}
+
     def _identity(self, app: str, revision: Revision, spec: LaunchSpec, port: int) -> dict[str, str]:
         """What every instance is told of itself."""
         return {
@@ -431,8 +435,16 @@ class BehindEnvoy(Block, Target):
             return True
 
 
+def _name(revision: Revision) -> str:
+    return f"{revision.app}-{revision.id}-{secrets.token_hex(2)}"
+
+
 def _at(one: Mapping[str, Any]) -> Address:
     return one["host"], one["port"]
+
+
+def _addresses(state: Mapping[str, Any]) -> set[Address]:
+    return {_at(one) for ours in state["instances"].values() for one in ours.values()}
 
 
 def _written(at: Address) -> str:

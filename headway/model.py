@@ -107,7 +107,12 @@ class LaunchSpec(Frozen):
     environment: str
     target: str = Field(default="", description="the target block it runs on, as type/name")
     artifact: Artifact
-    run: str = Field(description="shell command; gets PORT and, as HEADWAY_*, who it is")
+    run: str = Field(
+        default="", description="shell command; gets PORT and, as HEADWAY_*, who it is; empty: the image's own"
+    )
+    release: str = Field(default="", description="name of the release that launched it")
+    cpu: float | None = Field(default=None, gt=0, description="processor cores an instance may use")
+    memory: int | None = Field(default=None, gt=0, description="bytes an instance may use")
     instances: int = Field(default=1, ge=1)
     env: dict[str, str | SecretRef] = Field(default_factory=dict)
     secrets: tuple[str, ...] = Field(default=(), description="variables of `env` that were a SecretRef, now resolved")
@@ -118,11 +123,11 @@ class LaunchSpec(Frozen):
     drain: float = Field(default=30.0, description="seconds that requests in flight may take to finish")
 
     def configuration_hash(self) -> str:
-        """First 12 hex digits of the sha256 of what the app sees: command, environment, health.
+        """First 12 hex digits of the sha256 of what the app sees: command, environment, health, limits.
 
         Not the instance count.
         """
-        seen = self.model_dump_json(include={"environment", "run", "env", "health"})
+        seen = self.model_dump_json(include={"environment", "run", "env", "health", "cpu", "memory"})
         return hashlib.sha256(seen.encode()).hexdigest()[:12]
 
     def revision(self, app: str, sha: str) -> Revision:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.engines import Engine, running
+
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
@@ -43,3 +45,10 @@ def postgres() -> Iterator[str]:
     finally:
         run("pg_ctl", "-D", str(place / "data"), "-m", "immediate", "-w", "stop")
         shutil.rmtree(place)
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    """A Docker Engine of our own. Its sockets' paths are short, and it is on a disk that overlays work on."""
+    with running(Path(tempfile.mkdtemp(prefix="headway-docker-"))) as made:
+        yield made

@@ -40,7 +40,7 @@ class ProcessTarget(BehindEnvoy):
             given_up = f"keeps dying ({state.get('description') or 'exited too quickly'})"
         return Standing(run=str(pid) if pid else None, given_up=given_up)
 
-    def _address(self, spec: LaunchSpec) -> Address:  # noqa: ARG002  # any port will do
+    def _address(self, taken: Collection[Address]) -> Address:  # noqa: ARG002  # the kernel knows a free one
         with socket.socket() as probe:
             probe.bind((LOOPBACK, 0))
             return LOOPBACK, int(probe.getsockname()[1])

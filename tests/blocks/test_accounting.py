@@ -59,8 +59,8 @@ while True:
 
 
 @pytest.fixture
-def target(tmp_path: Path) -> Iterator[ProcessTarget]:
-    with process(tmp_path / "target") as made:
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ProcessTarget]:
+    with process(request, tmp_path / "target") as made:
         assert isinstance(made, ProcessTarget)
         yield made
 

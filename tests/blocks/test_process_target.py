@@ -25,8 +25,8 @@ __all__ = ["spec"]
 
 
 @pytest.fixture
-def target(tmp_path: Path) -> Iterator[ProcessTarget]:
-    with process(tmp_path / "target") as made:
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ProcessTarget]:
+    with process(request, tmp_path / "target") as made:
         assert isinstance(made, ProcessTarget)
         yield made
 
@@ -285,12 +285,14 @@ def test_a_taken_port_is_somebody_else_s(target: ProcessTarget, spec: LaunchSpec
             target.launch(spec.revision("shop", SHA["old"]), spec.model_copy(update={"port": port}))
 
 
-def test_apps_of_two_targets_never_share_a_port(tmp_path: Path, spec: LaunchSpec) -> None:
-    with process(tmp_path / "one") as one, process(tmp_path / "two") as two, ThreadPoolExecutor() as pool:
-        launched = [pool.submit(each.launch, spec.revision("shop", SHA["old"]), spec) for each in (one, two)]
+def test_apps_of_two_targets_never_share_a_port(
+    target: ProcessTarget, request: pytest.FixtureRequest, tmp_path: Path, spec: LaunchSpec
+) -> None:
+    with process(request, tmp_path / "two") as two, ThreadPoolExecutor() as pool:
+        launched = [pool.submit(each.launch, spec.revision("shop", SHA["old"]), spec) for each in (target, two)]
         for each in launched:
             each.result()
-        assert one.observe("shop").url != two.observe("shop").url
+        assert target.observe("shop").url != two.observe("shop").url
 
 
 def test_another_process_s_older_token_is_refused(target: ProcessTarget, spec: LaunchSpec) -> None:

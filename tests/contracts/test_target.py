@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from blocks.targets.docker import DockerTarget
 from blocks.targets.process import ProcessTarget
 from headway import project
 from headway.errors import LockLost, TargetError
@@ -17,43 +19,65 @@ from headway.model import Artifact, HeaderRule, Health, LaunchSpec, Revision, Se
 from headway.ports import Target
 from headway.testing import FakeTarget
 from tests.e2e.conftest import APP, GOOD
+from tests.engines import Engine
 
 SHA = {"old": "1" * 40, "new": "2" * 40}
 
 
 @contextmanager
-def fake(_directory: Path) -> Iterator[Target]:
+def fake(_request: pytest.FixtureRequest, _directory: Path) -> Iterator[Target]:
     yield FakeTarget()
 
 
 @contextmanager
-def process(directory: Path) -> Iterator[Target]:
+def process(_request: pytest.FixtureRequest, directory: Path) -> Iterator[Target]:
     target = ProcessTarget(directory=directory)
     yield target
     target.destroy()
-    left = [one for one in psutil.process_iter() if _mark(one) == str(directory)]
-    assert left == []
+    assert left_by(directory) == []
 
 
-TARGETS = {"fake": fake, "process": process}
+@contextmanager
+def docker(request: pytest.FixtureRequest, directory: Path) -> Iterator[Target]:
+    engine: Engine = request.getfixturevalue("engine")
+    namespace = f"headway-test-{secrets.token_hex(3)}"
+    target = DockerTarget(directory=directory, url=engine.url, namespace=namespace)
+    yield target
+    target.destroy()
+    assert left_by(directory) == []
+    assert engine.client.containers.list(all=True) == []
 
 
-@pytest.fixture(params=TARGETS)
+def left_by(directory: Path) -> list[psutil.Process]:
+    return [one for one in psutil.process_iter() if _mark(one) == str(directory)]
+
+
+TARGETS = {"fake": fake, "process": process, "docker": docker}
+PARAMS = ["fake", "process", pytest.param("docker", marks=pytest.mark.xdist_group("docker"))]
+
+
+@pytest.fixture(params=PARAMS)
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
-    with TARGETS[request.param](tmp_path / "target") as made:
+    with TARGETS[request.param](request, tmp_path / "target") as made:
         yield made
 
 
 @pytest.fixture
-def spec(tmp_path: Path) -> LaunchSpec:
-    bundle = tmp_path / "bundle"
-    bundle.mkdir()
-    (bundle / "app.py").write_text(GOOD + APP)
-    artifact = Artifact(digest="sha256:" + "a" * 64, location=str(bundle), size=1)
+def spec(target: Target, tmp_path: Path, request: pytest.FixtureRequest) -> LaunchSpec:
+    """An app that answers, as the target wants it."""
+    files = {"app.py": GOOD + APP}
+    if isinstance(target, DockerTarget):
+        engine: Engine = request.getfixturevalue("engine")
+        artifact, run = engine.image(files), ""
+    else:
+        bundle = tmp_path / "bundle"
+        bundle.mkdir()
+        (bundle / "app.py").write_text(files["app.py"])
+        artifact, run = Artifact(digest="sha256:" + "a" * 64, location=str(bundle), size=1), "exec python3 app.py"
     return LaunchSpec(
         environment="staging",
         artifact=artifact,
-        run="exec python3 app.py",
+        run=run,
         instances=2,
         health=Health(startup=20),
         stop_grace=2,

@@ -1,0 +1,426 @@
+"""Containers on a Docker Engine, here or elsewhere, behind an Envoy on the worker's machine.
+
+Labels say what a container is, so nothing but the engine is needed to know what runs. On a local engine instances have
+an address of their own on a network of the target's; on a remote one each publishes a port. Either stays the same when
+the engine starts a container again, so Envoy never has to be told.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import math
+import os
+import secrets
+import socket
+import time
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import docker
+import requests
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from pydantic import Field, SecretStr
+
+from blocks.behind_envoy import BehindEnvoy, Standing
+from headway.dataplane.edge import Address
+from headway.errors import TargetError
+from headway.files import locked
+from headway.model import LaunchSpec, Revision
+
+__all__ = ["DockerTarget"]
+
+LABEL = "headway."  # before each of ours
+PORT = 8080  # what a container is told to listen on; each has an address of its own
+PUBLISHED = range(20000, 32000)  # ports of a remote engine that instances may get; below where systems take theirs
+TIMEOUT = 60  # seconds without a word of the engine
+HEALTHCHECK = 5.0  # seconds between two HEALTHCHECKs, at most: an instance is not ready before the first
+CRASHES = 3  # in a row; Supervisor gives up on a process as soon
+SECOND = 1_000_000_000  # in nanoseconds, the engine's unit
+LOGS = {"type": "json-file", "config": {"max-size": "10m", "max-file": "4"}}
+PROCESSES = 4096  # of one container
+STILL = ("exited", "created", "dead")  # states of a container that does not run, and will not by itself
+FOLLOW = 0.3  # seconds between two looks at the logs
+
+
+class DockerTarget(BehindEnvoy):
+    """Containers with limits, dropped capabilities and a read-only root, behind Envoy."""
+
+    _block_type_name = "Headway Docker Target"
+    _block_type_slug = "docker"
+    _description = "Runs apps as containers on a Docker Engine, behind Envoy."
+
+    url: str | None = Field(
+        default=None, description="the engine, as DOCKER_HOST has it: unix://, tcp:// or ssh://; left out: DOCKER_HOST"
+    )
+    namespace: str | None = Field(
+        default=None, description="label of all that is this target's on the engine; left out: the block's name"
+    )
+    username: str | None = Field(default=None, description="user of the registry that images are pulled from")
+    password: SecretStr | None = Field(default=None, description="password or token of that user")
+    keep: int = Field(default=3, ge=0, description="earlier revisions whose containers and images are kept, stopped")
+    read_only: bool = Field(default=True, description="the root file system is read-only, all but /tmp")
+    cap_add: list[str] = Field(default=[], description="Linux capabilities an app keeps, such as CHOWN; else none")
+
+    def destroy(self) -> None:
+        """End and remove everything of this target: containers, their network, the proxies. Images and files stay."""
+        self._supervisor.shut_down()
+        with self._engine() as engine:
+            for container in engine.api.containers(all=True, filters={"label": f"{LABEL}target={self._marked}"}):
+                with suppress(NotFound):
+                    engine.api.remove_container(container["Id"], force=True, v=True)
+            with suppress(NotFound):
+                engine.api.remove_network(self._network)
+
+    def revive(self, app: str) -> bool:
+        """An engine that was killed takes those for stopped by hand that it finds dead."""
+        revived = super().revive(app)
+        names = [name for ours in self._read(app)["instances"].values() for name in ours]
+        with self._engine() as engine:
+            for name in names:
+                found = self._inspected(engine, name)
+                if found is not None and found["State"]["Status"] in STILL:
+                    engine.api.start(found["Id"])
+                    revived = True
+        return revived
+
+    # --- instances ---------------------------------------------------------------------------------------------
+
+    def _standing(self, app: str, names: Collection[str]) -> Mapping[str, Standing]:  # noqa: ARG002  # one engine
+        with self._engine() as engine:
+            return {name: _stands(self._inspected(engine, name)) for name in names}
+
+    def _address(self, taken: Collection[Address]) -> Address:
+        with self._engine() as engine:
+            gone = {*taken, *(_labelled(one) for one in self._containers(engine))}
+            while True:
+                chosen = (self._remote, secrets.choice(PUBLISHED)) if self._remote else (self._host_in(engine), PORT)
+                if chosen not in gone:
+                    return chosen
+
+    def _kept(self, revision: Revision) -> Mapping[str, Address]:
+        with self._engine() as engine:
+            return {
+                one["Labels"][f"{LABEL}instance"]: _labelled(one)
+                for one in self._containers(engine, revision.app)
+                if one["Labels"][f"{LABEL}revision"] == revision.id and one["State"] in STILL
+            }
+
+    def _start(self, name: str, address: Address, revision: Revision, spec: LaunchSpec) -> None:
+        with self._engine() as engine:
+            image = self._image(engine, spec.artifact.location)
+            wanted = self._wanted(engine, name, address, revision, spec, image)
+            found = self._inspected(engine, name)
+            if found is not None and not _fits(found, wanted):
+                engine.api.remove_container(found["Id"], force=True, v=True)
+                found = None
+            if found is None:
+                engine.api.create_container_from_config(wanted, name=self._called(name))
+            if found is None or not found["State"]["Running"]:
+                engine.api.start(self._called(name))
+
+    def _end(self, app: str, names: Collection[str]) -> None:
+        with self._engine() as engine:
+            with ThreadPoolExecutor(max(1, len(names))) as pool:
+                list(pool.map(lambda name: self._end_one(engine, name), names))
+            self._forget(engine, app)
+
+    def _end_one(self, engine: docker.DockerClient, name: str) -> None:
+        found = self._inspected(engine, name)
+        if found is None:
+            return
+        grace = int(found["Config"]["StopTimeout"])
+        with suppress(NotFound):
+            engine.api.stop(found["Id"], timeout=grace)
+
+    def _forget(self, engine: docker.DockerClient, app: str) -> None:
+        """Remove what stands still of revisions older than those that are kept, and their images."""
+        containers = self._containers(engine, app)
+        running = {one["Labels"][f"{LABEL}revision"] for one in containers if one["State"] not in STILL}
+        still = sorted((one for one in containers if one["State"] in STILL), key=_created, reverse=True)
+        older = list(dict.fromkeys(one["Labels"][f"{LABEL}revision"] for one in still))
+        forgotten = [revision for revision in older if revision not in running][self.keep :]
+        for one in still:
+            if one["Labels"][f"{LABEL}revision"] in forgotten:
+                with suppress(NotFound):
+                    engine.api.remove_container(one["Id"], v=True)
+        used = {one["ImageID"] for one in engine.api.containers(all=True)}
+        for image, location in {(one["ImageID"], one["Labels"][f"{LABEL}image"]) for one in still}:
+            if image not in used:
+                with suppress(NotFound, ImageNotFound):
+                    engine.api.remove_image(location)
+
+    # --- logs --------------------------------------------------------------------------------------------------
+
+    def _logged(self, app: str) -> list[str]:
+        with self._engine() as engine:
+            return sorted(one["Labels"][f"{LABEL}instance"] for one in self._containers(engine, app))
+
+    def _said(self, app: str, name: str, lines: int) -> list[str]:  # noqa: ARG002  # one engine
+        with self._engine() as engine:
+            try:
+                said: bytes = engine.api.logs(self._called(name), tail=lines)
+            except NotFound:
+                return []
+        return said.decode(errors="replace").splitlines()
+
+    def _follow(self, app: str, names: list[str]) -> Iterator[str]:  # noqa: ARG002  # one engine
+        since = dict.fromkeys(names, datetime.now(UTC).isoformat())
+        while True:
+            with self._engine() as engine:
+                for name in names:
+                    with suppress(NotFound):
+                        for line in _stamped(engine, self._called(name)):
+                            stamp, _, words = line.partition(" ")
+                            if stamp > since[name]:
+                                since[name] = stamp
+                                yield f"{name}: {words}"
+            time.sleep(FOLLOW)
+
+    # --- what is on the engine ---------------------------------------------------------------------------------
+
+    def _read(self, app: str) -> dict[str, Any]:
+        """The state, and what runs on the engine without being in it: the file may be older, or lost."""
+        state = super()._read(app)
+        known = {name for ours in state["instances"].values() for name in ours} | set(state["stopping"])
+        with self._engine() as engine:
+            for one in self._containers(engine, app):
+                labels = one["Labels"]
+                name, revision = labels[f"{LABEL}instance"], labels[f"{LABEL}revision"]
+                if name in known or one["State"] in STILL:
+                    continue
+                host, port = _labelled(one)
+                ours = state["instances"].setdefault(revision, {})
+                ours[name] = {"host": host, "port": port, "draining": False}
+                state["specs"].setdefault(revision, json.loads(labels[f"{LABEL}spec"]))
+        return state
+
+    def _containers(self, engine: docker.DockerClient, app: str | None = None) -> list[dict[str, Any]]:
+        labels = [f"{LABEL}target={self._marked}", *([f"{LABEL}app={app}"] if app else [])]
+        found: list[dict[str, Any]] = engine.api.containers(all=True, filters={"label": labels})
+        return found
+
+    def _inspected(self, engine: docker.DockerClient, name: str) -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = engine.api.inspect_container(self._called(name))
+        except NotFound:
+            return None
+        return found
+
+    @property
+    def _marked(self) -> str:
+        return self.namespace or f"headway-{self._block_document_name or 'default'}"
+
+    def _called(self, name: str) -> str:
+        """The name of an instance's container, on an engine that others use as well."""
+        return f"{self._marked}-{name}"
+
+    # --- making containers -------------------------------------------------------------------------------------
+
+    def _wanted(
+        self,
+        engine: docker.DockerClient,
+        name: str,
+        address: Address,
+        revision: Revision,
+        spec: LaunchSpec,
+        image: dict[str, Any],
+    ) -> dict[str, Any]:
+        """The container, as the engine's API wants it."""
+        environment = {name: str(value) for name, value in spec.env.items()}
+        environment |= self._identity(revision.app, revision, spec, PORT)
+        host, port = address
+        labels = {
+            "target": self._marked,
+            "app": revision.app,
+            "environment": spec.environment,
+            "revision": revision.id,
+            "release": spec.release,
+            "instance": name,
+            "address": f"{host}:{port}",
+            "image": spec.artifact.location,
+            "spec": json.dumps(self._remembered(revision, spec)),
+        }
+        api = engine.api
+        host_config = api.create_host_config(
+            restart_policy={"Name": "unless-stopped"},
+            init=True,  # an app that is the first process would get no SIGTERM it does not ask for
+            read_only=self.read_only,
+            tmpfs={"/tmp": ""},  # noqa: S108  # the container's
+            cap_drop=["ALL"],
+            cap_add=self.cap_add,
+            security_opt=["no-new-privileges"],
+            pids_limit=PROCESSES,
+            mem_limit=spec.memory,
+            memswap_limit=spec.memory,  # no swap beside it: out of memory is out of memory
+            nano_cpus=round(spec.cpu * SECOND) if spec.cpu else None,
+            log_config=LOGS,
+            network_mode=None if self._remote else self._network,
+            port_bindings={f"{PORT}/tcp": port} if self._remote else None,
+        )
+        endpoint = {self._network: api.create_endpoint_config(ipv4_address=host)}
+        config: dict[str, Any] = api.create_container_config(
+            image["Id"],
+            ["/bin/sh", "-c", spec.run] if spec.run else None,
+            environment=environment,
+            labels={f"{LABEL}{key}": value for key, value in labels.items()},
+            ports=[PORT],
+            stop_timeout=math.ceil(spec.stop_grace),
+            host_config=host_config,
+            networking_config=None if self._remote else api.create_networking_config(endpoint),
+            healthcheck=_healthcheck(image),
+        )
+        return config
+
+    def _image(self, engine: docker.DockerClient, location: str) -> dict[str, Any]:
+        """The image, pulled when it is not there."""
+        try:
+            return dict(engine.api.inspect_image(location))
+        except ImageNotFound:
+            pass
+        login = {"username": self.username, "password": self.password.get_secret_value() if self.password else ""}
+        try:
+            engine.api.pull(location, auth_config=login if self.username else None)
+            return dict(engine.api.inspect_image(location))
+        except APIError as error:
+            raise TargetError(
+                f"{self._marked}: image {location} is not on the engine, and it cannot pull it: {_words(error)}",
+                "was it removed from the registry? if it is private, give the target its user and password",
+            ) from error
+
+    # --- the engine --------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _engine(self) -> Iterator[docker.DockerClient]:
+        """A client of one's own: they are not made for threads. Raises TargetError for all the engine says no to."""
+        engine = None
+        try:
+            environment = {**os.environ, **({"DOCKER_HOST": self.url} if self.url else {})}
+            ssh = environment.get("DOCKER_HOST", "").startswith("ssh://")
+            engine = docker.from_env(environment=environment, timeout=TIMEOUT, use_ssh_client=ssh)
+            yield engine
+        except APIError as error:
+            raise TargetError(
+                f"{self._marked}: the Docker engine says: {_words(error)}", "docker ps shows more"
+            ) from error
+        except (DockerException, requests.RequestException, OSError) as error:
+            raise TargetError(
+                f"{self._marked}: the Docker engine {self._engine_url} does not answer: {_first_line(error)}",
+                "is dockerd running, and may this user talk to it?",
+            ) from error
+        finally:
+            if engine is not None:
+                engine.close()
+
+    @property
+    def _engine_url(self) -> str:
+        return self.url or os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+
+    @property
+    def _remote(self) -> str:
+        """IP address of an engine that is not on this machine; empty for one that is."""
+        url = urlsplit(self._engine_url)
+        if url.scheme in ("unix", "npipe", "") or url.hostname is None:
+            return ""
+        try:
+            return socket.gethostbyname(url.hostname)
+        except OSError as error:
+            raise TargetError(
+                f"{self._marked}: {url.hostname}: {error.strerror}", "is the engine's name right?"
+            ) from error
+
+    # --- its network -------------------------------------------------------------------------------------------
+
+    @property
+    def _network(self) -> str:
+        return self._marked
+
+    def _host_in(self, engine: docker.DockerClient) -> str:
+        """Some address of the target's network, which is made when it is not there."""
+        self._home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with locked(self._home / "network.lock"):
+            try:
+                network = engine.api.inspect_network(self._network)
+            except NotFound:
+                network = self._made_network(engine)
+        subnet = ipaddress.ip_network(network["IPAM"]["Config"][0]["Subnet"])
+        return str(subnet[2 + secrets.randbelow(subnet.num_addresses - 3)])  # the first is the gateway's
+
+    def _made_network(self, engine: docker.DockerClient) -> dict[str, Any]:
+        """With a subnet that is named: otherwise nobody may choose an address. The engine knows which one is free."""
+        labels = {f"{LABEL}target": self._marked}
+        probe = engine.api.create_network(self._network, driver="bridge", labels=labels)["Id"]
+        subnet = engine.api.inspect_network(probe)["IPAM"]["Config"][0]["Subnet"]
+        engine.api.remove_network(probe)
+        pool = docker.types.IPAMConfig(pool_configs=[docker.types.IPAMPool(subnet=subnet)])
+        engine.api.create_network(self._network, driver="bridge", ipam=pool, labels=labels)
+        return dict(engine.api.inspect_network(self._network))
+
+
+def _stands(found: dict[str, Any] | None) -> Standing:
+    """What the engine says of a container."""
+    if found is None:
+        return Standing(ailing="its container is gone: somebody removed it")
+    state = found["State"]
+    if state["Running"] and not state["Restarting"]:
+        return Standing(run=f"{state['StartedAt']}", ailing=_sick(state.get("Health")))
+    died = _died(found)
+    if found["RestartCount"] >= CRASHES and state["Restarting"]:
+        return Standing(given_up=f"keeps dying: {died}", ailing=died)
+    return Standing(ailing=died)
+
+
+def _died(found: dict[str, Any]) -> str:
+    state = found["State"]
+    if state["OOMKilled"]:
+        return f"out of memory (OOMKilled): its limit is {found['HostConfig']['Memory'] // 2**20} MiB"
+    return state["Error"] or f"it exited with code {state['ExitCode']}"
+
+
+def _sick(health: dict[str, Any] | None) -> str:
+    if health is None or health["Status"] in ("none", "healthy"):
+        return ""
+    if health["Status"] == "starting" or not health["Log"]:
+        return "its HEALTHCHECK has not passed yet"
+    return f"its HEALTHCHECK fails: {' '.join(str(health['Log'][-1]['Output']).split())[:200]}"
+
+
+def _healthcheck(image: dict[str, Any]) -> dict[str, Any] | None:
+    """The image's own, but asked often enough: a rollout waits for its first answer."""
+    check = image["Config"].get("Healthcheck")
+    if not check or check["Test"][:1] == ["NONE"]:
+        return None
+    return {**check, "Interval": min(check.get("Interval") or math.inf, round(HEALTHCHECK * SECOND))}
+
+
+def _fits(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether this container is what is wanted: its secrets may have changed since it was made, or its address."""
+    labels = found["Config"]["Labels"]
+    same = labels[f"{LABEL}address"] == wanted["Labels"][f"{LABEL}address"] and found["Image"] == wanted["Image"]
+    return same and set(wanted["Env"]) <= set(found["Config"]["Env"])
+
+
+def _labelled(container: dict[str, Any]) -> Address:
+    host, _, port = container["Labels"][f"{LABEL}address"].rpartition(":")
+    return host, int(port)
+
+
+def _created(container: dict[str, Any]) -> int:
+    return int(container["Created"])
+
+
+def _stamped(engine: docker.DockerClient, name: str) -> list[str]:
+    said: bytes = engine.api.logs(name, timestamps=True, tail=1000)
+    return said.decode(errors="replace").splitlines()
+
+
+def _words(error: APIError) -> str:
+    return _first_line(error.explanation or error)
+
+
+def _first_line(error: object) -> str:
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
