@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from prefect.blocks.system import Secret
@@ -15,29 +16,35 @@ from prefect.blocks.system import Secret
 from headway.errors import NotFound
 from headway.model import LaunchSpec, SecretRef
 
-__all__ = ["resolve"]
+__all__ = ["resolve", "values_of"]
 
 
 async def resolve(spec: LaunchSpec) -> LaunchSpec:
     """The spec with the values of its secrets in place. Raises NotFound naming every secret that cannot be found."""
-    values: dict[str, str | SecretRef] = {}
+    values = await values_of(spec.env, f"environments/{spec.environment}/env")
+    secret = tuple(variable for variable, value in spec.env.items() if isinstance(value, SecretRef))
+    return spec.model_copy(update={"env": values, "secrets": secret})
+
+
+async def values_of(named: Mapping[str, str | SecretRef], where: str) -> dict[str, str]:
+    """Each with its value. Raises NotFound, which begins with `where`, naming every secret that cannot be found."""
+    values: dict[str, str] = {}
     missing: list[str] = []
-    for variable, value in spec.env.items():
+    for name, value in named.items():
         if not isinstance(value, SecretRef):
-            values[variable] = value
+            values[name] = value
         elif (found := await _look_up(value.secret)) is not None:
-            values[variable] = found
+            values[name] = found
         else:
             missing.append(
-                f"{variable} (!secret {value.secret}: neither ${_variable(value.secret)} nor a Secret block has it)"
+                f"{name} (!secret {value.secret}: neither ${_variable(value.secret)} nor a Secret block has it)"
             )
     if missing:
         raise NotFound(
-            f"environments/{spec.environment}/env: {'; '.join(missing)}",
+            f"{where}: {'; '.join(missing)}",
             "make a Secret block in the Prefect UI under Blocks, or set the variable where the worker runs",
         )
-    secret = tuple(variable for variable, value in spec.env.items() if isinstance(value, SecretRef))
-    return spec.model_copy(update={"env": values, "secrets": secret})
+    return values
 
 
 async def _look_up(name: str) -> str | None:

@@ -36,7 +36,7 @@ async def release(
         await verify(record, source, settings)
         artifact = await build(record, source, settings)
         for environment in settings.release_path(to):
-            spec = settings.launch_spec(environment, artifact)
+            spec = settings.launch_spec(environment, artifact, record.name)
             rules = settings.environment(environment)
             await approval(record, source, rules.approval, spec, skip=yes)
             await deliver(record, rules, spec)

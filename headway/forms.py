@@ -36,6 +36,7 @@ __all__ = [
     "Percent",
     "Portion",
     "RepoPath",
+    "Secret",
     "SourceName",
     "TargetName",
     "Text",
@@ -224,6 +225,11 @@ def _text_or_secret(value: object) -> str | SecretRef:
     return _text(value)
 
 
+def _secret(value: object) -> SecretRef:
+    found = _text_or_secret(value)
+    return found if isinstance(found, SecretRef) else parse_secret(None)
+
+
 def _inside(value: str) -> str:
     path = PurePosixPath(value)
     if not value.strip() or "\0" in value or path.is_absolute() or ".." in path.parts:
@@ -380,6 +386,13 @@ Limit = TypeAliasType(
 Text = TypeAliasType(
     "Text",
     Annotated[str, *_read(_text, "Text; a number, `true` or `false` is taken as it is written.", _TEXT_FORM)],
+)
+Secret = TypeAliasType(
+    "Secret",
+    Annotated[
+        SecretRef,
+        *_read(_secret, "The name of a secret: `!secret shop-build/npm-token`.", _SECRET_FORM),
+    ],
 )
 TextOrSecret = TypeAliasType(
     "TextOrSecret",

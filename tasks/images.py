@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import asyncio
 
 from prefect import get_run_logger, task
 
-from headway import bundles, commands
+from blocks.secrets import values_of
+from headway import bundles, commands, images, project
+from headway.engine import connected
 from headway.home import home
 from headway.ledger import ReleaseRecord
 from headway.model import Artifact, Source
-from headway.settings import Settings
+from headway.settings import Build, Settings
 from tasks.records import ledger, stage
 
 __all__ = ["build"]
@@ -18,19 +20,47 @@ __all__ = ["build"]
 
 @task(name="build", task_run_name="build", persist_result=True)
 async def build(release: ReleaseRecord, source: Source, settings: Settings) -> Artifact:
-    """Build once. The same commit with the same result of `build.install` is the same digest, and is not stored
-    twice.
-    """
+    """Build once: a bundle, or an image in a registry. What goes everywhere is named by its digest."""
     with stage(release, "build") as going_on:
-        artifact = await bundles.build(
-            source,
-            settings.build.install,
-            env={**commands.clean_environment(), **settings.build.env},
-            timeout=settings.build.timeout,
-            store=home() / "bundles",
-            on_line=get_run_logger().info,
-        )
+        if settings.build.image:
+            artifact = await _image(release, source, settings.build, settings.build.image)
+        else:
+            artifact = await _bundle(source, settings.build)
         going_on.detail = artifact.digest[:19]
         ledger().update_release(release.id, digest=artifact.digest)
-        get_run_logger().info("%s, %d bytes, in %s", artifact.digest, artifact.size, Path(artifact.location))
+        get_run_logger().info("%s, %d bytes: %s", artifact.digest, artifact.size, artifact.location)
         return artifact
+
+
+async def _bundle(source: Source, how: Build) -> Artifact:
+    """The same commit with the same result of `build.install` is the same digest, and is not stored twice."""
+    return await bundles.build(
+        source,
+        how.install,
+        env={**commands.clean_environment(), **how.env},
+        timeout=how.timeout,
+        store=home() / "bundles",
+        on_line=get_run_logger().info,
+    )
+
+
+async def _image(release: ReleaseRecord, source: Source, how: Build, repository: str) -> Artifact:
+    """Built on the engine of the worker, pushed, and known from then on by the digest that the registry says."""
+    registry = await project.load_registry(how.registry, repository)
+    recipe = images.Recipe(
+        repository=repository,
+        dockerfile=how.dockerfile or "Dockerfile",
+        args=how.args,
+        platform=how.platform,
+        cache=how.cache,
+    )
+    say = get_run_logger().info
+    secrets = await values_of(how.secrets, "build/secrets")
+    built = await images.build(source, recipe, version=release.name, secrets=secrets, timeout=how.timeout, on_line=say)
+
+    def push() -> str:
+        with connected("push") as engine:
+            return registry.push(engine, built.image, repository, images.tags(source), say)
+
+    digest = await asyncio.to_thread(push)
+    return Artifact(kind="image", digest=digest, location=f"{repository}@{digest}", size=built.size)

@@ -14,7 +14,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import docker
@@ -81,8 +81,11 @@ class Engine:
         """Everything, whatever state it is in."""
         if self._process is None or self._process.poll() is not None:
             self.start()
-        for container in self.client.containers.list(all=True):
-            container.remove(force=True, v=True)
+        end = time.monotonic() + START
+        while (left := self.client.containers.list(all=True)) and time.monotonic() < end:
+            for container in left:
+                with suppress(docker.errors.APIError):  # it may be on its way out already
+                    container.remove(force=True, v=True)
         self.client.networks.prune()
         self.stop()
         if self._containerd is not None:
@@ -93,8 +96,7 @@ class Engine:
         self, files: dict[str, str], *, name: str = "app", dockerfile: str = 'CMD ["python3", "app.py"]'
     ) -> Artifact:
         """An image of these files on top of Python, known by its id: it is in no registry."""
-        if not self.client.images.list(PYTHON):
-            self._import_python()
+        self.prepare()
         recipe = f"FROM {PYTHON}\nWORKDIR /app\nCOPY . .\n{dockerfile}\n"
         context = io.BytesIO()
         with tarfile.open(fileobj=context, mode="w") as tar:
@@ -107,6 +109,11 @@ class Engine:
             fileobj=context, custom_context=True, tag=f"headway-test/{name}", rm=True, network_mode="none"
         )
         return Artifact(kind="image", digest=image.id, location=image.id, size=image.attrs["Size"])
+
+    def prepare(self) -> None:
+        """Have the image that others are built on."""
+        if not self.client.images.list(PYTHON):
+            self._import_python()
 
     def _import_python(self) -> None:
         """This interpreter with its standard library, the libraries both need, and a shell."""

@@ -10,24 +10,24 @@ from __future__ import annotations
 import ipaddress
 import json
 import math
-import os
 import secrets
 import socket
 import time
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 import docker
-import requests
-from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.errors import APIError, ImageNotFound, NotFound
 from pydantic import Field, SecretStr
 
 from blocks.behind_envoy import BehindEnvoy, Standing
 from headway.dataplane.edge import Address
+from headway.engine import address as engine_address
+from headway.engine import connected, words
 from headway.errors import TargetError
 from headway.files import locked
 from headway.model import LaunchSpec, Revision
@@ -37,7 +37,6 @@ __all__ = ["DockerTarget"]
 LABEL = "headway."  # before each of ours
 PORT = 8080  # what a container is told to listen on; each has an address of its own
 PUBLISHED = range(20000, 32000)  # ports of a remote engine that instances may get; below where systems take theirs
-TIMEOUT = 60  # seconds without a word of the engine
 HEALTHCHECK = 5.0  # seconds between two HEALTHCHECKs, at most: an instance is not ready before the first
 CRASHES = 3  # in a row; Supervisor gives up on a process as soon
 SECOND = 1_000_000_000  # in nanoseconds, the engine's unit
@@ -288,42 +287,19 @@ class DockerTarget(BehindEnvoy):
             return dict(engine.api.inspect_image(location))
         except APIError as error:
             raise TargetError(
-                f"{self._marked}: image {location} is not on the engine, and it cannot pull it: {_words(error)}",
+                f"{self._marked}: image {location} is not on the engine, and it cannot pull it: {words(error)}",
                 "was it removed from the registry? if it is private, give the target its user and password",
             ) from error
 
     # --- the engine --------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _engine(self) -> Iterator[docker.DockerClient]:
-        """A client of one's own: they are not made for threads. Raises TargetError for all the engine says no to."""
-        engine = None
-        try:
-            environment = {**os.environ, **({"DOCKER_HOST": self.url} if self.url else {})}
-            ssh = environment.get("DOCKER_HOST", "").startswith("ssh://")
-            engine = docker.from_env(environment=environment, timeout=TIMEOUT, use_ssh_client=ssh)
-            yield engine
-        except APIError as error:
-            raise TargetError(
-                f"{self._marked}: the Docker engine says: {_words(error)}", "docker ps shows more"
-            ) from error
-        except (DockerException, requests.RequestException, OSError) as error:
-            raise TargetError(
-                f"{self._marked}: the Docker engine {self._engine_url} does not answer: {_first_line(error)}",
-                "is dockerd running, and may this user talk to it?",
-            ) from error
-        finally:
-            if engine is not None:
-                engine.close()
-
-    @property
-    def _engine_url(self) -> str:
-        return self.url or os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    def _engine(self) -> AbstractContextManager[docker.DockerClient]:
+        return connected(self._marked, self.url)
 
     @property
     def _remote(self) -> str:
         """IP address of an engine that is not on this machine; empty for one that is."""
-        url = urlsplit(self._engine_url)
+        url = urlsplit(engine_address(self.url))
         if url.scheme in ("unix", "npipe", "") or url.hostname is None:
             return ""
         try:
@@ -416,11 +392,3 @@ def _created(container: dict[str, Any]) -> int:
 def _stamped(engine: docker.DockerClient, name: str) -> list[str]:
     said: bytes = engine.api.logs(name, timestamps=True, tail=1000)
     return said.decode(errors="replace").splitlines()
-
-
-def _words(error: APIError) -> str:
-    return _first_line(error.explanation or error)
-
-
-def _first_line(error: object) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

@@ -64,6 +64,19 @@ def demo(
 
 
 @app.command()
+def init(
+    path: PathArgument = Path(),
+    force: Annotated[bool, typer.Option("--force", help="replace the files that are there")] = False,
+    json: Json = False,
+) -> None:
+    """Write a Dockerfile, a .dockerignore and a headway.yaml for a Node, Go or Python app."""
+    from headway.cli.planning import init
+
+    output.json = json
+    init(path, force=force)
+
+
+@app.command()
 def check(path: PathArgument = Path(), json: Json = False) -> None:
     """Everything that can be known without deploying."""
     from headway.cli.planning import check

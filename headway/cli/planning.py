@@ -1,4 +1,4 @@
-"""`headway check` and `headway plan`: what can be known without changing anything."""
+"""`headway init`, `headway check` and `headway plan`: what can be known without changing anything."""
 
 from __future__ import annotations
 
@@ -6,14 +6,25 @@ import asyncio
 import hashlib
 from pathlib import Path
 
-from headway import project, settings, source, strategies
+from headway import project, scaffold, settings, source, strategies
 from headway.cli.output import output
 from headway.errors import HeadwayError
 from headway.home import ledger_url
 from headway.ledger import Ledger
 from headway.model import Artifact
 
-__all__ = ["check", "plan"]
+__all__ = ["check", "init", "plan"]
+
+
+def init(path: Path, *, force: bool) -> None:
+    """Raises UsageError when something is there already, and NotFound when nothing is recognised."""
+    project = scaffold.detect(path)
+    written = scaffold.write(path, force=force)
+    output.say(f"{project.name}: {project.kind} {project.version}, started with: {project.run}")
+    for note in project.notes:
+        output.say(f"note: {note}")
+    output.say(f"written: {', '.join(written)}. Look at them, commit them, then: headway check {path}")
+    output.result({"app": project.name, "kind": project.kind, "written": written, "notes": list(project.notes)})
 
 
 def check(path: Path) -> None:

@@ -15,7 +15,18 @@ from pydantic import Field
 from headway.errors import UsageError
 from headway.model import Frozen
 
-__all__ = ["Check", "GoProject", "NodeProject", "Project", "PythonProject", "entry", "label", "mentions", "read", "walk"]
+__all__ = [
+    "Check",
+    "GoProject",
+    "NodeProject",
+    "Project",
+    "PythonProject",
+    "entry",
+    "label",
+    "mentions",
+    "read",
+    "walk",
+]
 
 _SKIPPED = {"node_modules", "vendor", "venv", "env", "dist", "build", "docs", "test", "tests", "__tests__", "testdata"}
 _MOST_FILES = 2000
@@ -37,7 +48,9 @@ class Project(Frozen):
     version: str = Field(description="of the language, as the tag of its image begins")
     run: str = Field(description="shell command that starts the app inside its image")
     checks: tuple[Check, ...] = ()
-    ignored: tuple[str, ...] = Field(default=(), description="build output of this repository, as .dockerignore says it")
+    ignored: tuple[str, ...] = Field(
+        default=(), description="build output of this repository, as .dockerignore says it"
+    )
     image: str | None = Field(default=None, description="repository of its image; None: nothing in the repo tells")
     notes: tuple[str, ...] = Field(default=(), description="what was guessed, or is left for a person to do")
 
@@ -90,13 +103,13 @@ def walk(tree: Path, *suffixes: str) -> Iterator[Path]:
     level, seen = [tree], 0
     while level:
         deeper: list[Path] = []
-        for entry in (Path(found) for place in level for found in sorted(os.scandir(place), key=lambda one: one.name)):
-            if entry.is_symlink() or entry.name.startswith(".") or entry.name in _SKIPPED:
+        for found in (Path(each) for place in level for each in sorted(os.scandir(place), key=lambda one: one.name)):
+            if found.is_symlink() or found.name.startswith(".") or found.name in _SKIPPED:
                 continue
-            if entry.is_dir():
-                deeper.append(entry)
-            elif entry.suffix in suffixes and entry.stat().st_size <= _MOST_BYTES:
-                yield entry
+            if found.is_dir():
+                deeper.append(found)
+            elif found.suffix in suffixes and found.stat().st_size <= _MOST_BYTES:
+                yield found
                 seen += 1
                 if seen == _MOST_FILES:
                     return
@@ -119,10 +132,18 @@ def label(text: str) -> str:
 
 def entry(run: str) -> list[str]:
     """CMD of an image for a shell command: the app replaces the shell, so that it is the one that gets SIGTERM."""
-    before, joined, last = run.rpartition("&&")
+    before, joined, last = run.rpartition("&&") if _outside_quotes(run) else ("", "", run)
     if not joined and not re.search(r"[$`*?~<>|;&()\[\]{}#\\\n]", run):
         words = shlex.split(run)
         return ["env", *words] if _ASSIGNMENTS.match(run) else words
     last = last.strip()
     env = "env " if _ASSIGNMENTS.match(last) else ""
     return ["sh", "-c", f"{before.strip()} && exec {env}{last}" if joined else f"exec {env}{last}"]
+
+
+def _outside_quotes(run: str) -> bool:
+    """Whether the last && of the command is one, and not part of a word."""
+    try:
+        return all(shlex.split(part) for part in run.rpartition("&&"))
+    except ValueError:
+        return False

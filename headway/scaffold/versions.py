@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.version import InvalidVersion, Version
+from packaging.version import InvalidVersion
 
 __all__ = ["node_range", "pick", "python_range"]
 
@@ -14,25 +14,18 @@ _COMPARATOR = re.compile(r"(\^|~>?|>=|<=|>|<|=)?\s*v?(\d+|[xX*])(?:\.(\d+|[xX*])
 
 
 def pick(known: Mapping[str, str], preferred: str, ranges: list[SpecifierSet], written: str) -> str | None:
-    """Tag of the image: the preferred version when it is allowed, else the newest of `known` that is.
+    """Tag of the image: the preferred line when it is allowed, else the newest of `known` that is.
 
-    `known` has the newest release of each version that images are tagged with, the newest first. A version that is
-    written down to the patch is taken as it is when it belongs to one of them. None: there is no such image.
+    `known` has the newest release of each line that there are images of (`24` of Node, `3.13` of Python), the newest
+    first. A version that is written down to the patch is taken as it is when it is of one of them. None: no image.
     """
-    for tag in (preferred, *known):
-        if any(allowed.contains(known[tag]) for allowed in ranges):
-            return tag
+    for line in (preferred, *known):
+        if any(allowed.contains(known[line]) for allowed in ranges):
+            return ".".join(known[line].split(".")[:2])
     exact = re.search(r"\d+\.\d+(?:\.\d+)?", written)
-    if exact and any(allowed.contains(exact[0]) for allowed in ranges):
-        number = Version(exact[0])
-        return exact[0] if any(Version(tag).major == number.major <= _line(tag, number) for tag in known) else None
+    if exact and any(f"{exact[0]}.".startswith(f"{line}.") for line in known):
+        return exact[0] if any(allowed.contains(exact[0]) for allowed in ranges) else None
     return None
-
-
-def _line(tag: str, number: Version) -> float:
-    """Python's images are by minor version, which then has to be one of those known; Node's go by the major."""
-    known = Version(tag)
-    return float("inf") if known.major > 3 or known.minor == number.minor else -1
 
 
 def python_range(text: str) -> list[SpecifierSet]:

@@ -22,6 +22,8 @@ __all__ = ["FILE_NAME", "PREVIEW", "Settings"]
 
 FILE_NAME = "headway.yaml"
 PREVIEW = "preview"
+RUN_IMAGES = ("docker", "kubernetes")  # kinds of targets
+RUN_BUNDLES = ("process",)
 
 
 def _long_check(value: object) -> object:
@@ -42,7 +44,9 @@ class Settings(Section):
     )
     build: Build = Field(default=Build(), description="what is built, once, and promoted through every environment")
     run: Command | None = Field(
-        default=None, description="command that starts the app, which listens on `$PORT`; environments need it"
+        default=None,
+        description="command that starts the app, which listens on `$PORT`; environments need it, unless `build.image` "
+        "has a command of its own",
     )
     health: Health = Field(default=Health(), description="how an instance is asked whether it can serve")
     env: dict[VariableName, Variable] = Field(
@@ -77,9 +81,12 @@ class Settings(Section):
     @classmethod
     def _environments_fit(cls, environments: dict[str, Environment], info: ValidationInfo) -> dict[str, Environment]:
         faults: list[Fault] = []
-        if environments and "run" in info.data and info.data["run"] is None:
+        image = info.data["build"].image if "build" in info.data else None
+        if environments and "run" in info.data and info.data["run"] is None and image is None:
             faults.append(Fault((), "need `run`, the command that starts the app"))
         faults.extend(_place_faults(environments))
+        if "build" in info.data:
+            faults.extend(_kind_faults(environments, image))
         if "env" in info.data:
             told = {name: environment.env for name, environment in environments.items()}
             faults.extend(contract_faults(info.data["env"], told))
@@ -129,15 +136,17 @@ class Settings(Section):
                 told[name] = SecretRef(secret=f"{self.app}-{environment}/{name.lower().replace('_', '-')}")
         return told | given
 
-    def launch_spec(self, environment: str, artifact: model.Artifact) -> model.LaunchSpec:
-        """All a target needs to run the artifact in this environment. Raises NotFound."""
+    def launch_spec(self, environment: str, artifact: model.Artifact, release: str = "") -> model.LaunchSpec:
+        """All a target needs to run the artifact of this release in this environment. Raises NotFound."""
         place = self.environment(environment)
-        assert self.run is not None  # environments without it do not validate
         return model.LaunchSpec(
             environment=environment,
             target=place.target,
             artifact=artifact,
-            run=self.run,
+            release=release,
+            run=self.run or "",
+            cpu=self.resources.cpu,
+            memory=self.resources.memory,
             instances=place.instances,
             env=self.variables(environment),
             health=model.Health(path=self.health.path, timeout=self.health.timeout, startup=self.health.startup),
@@ -146,6 +155,16 @@ class Settings(Section):
             stop_grace=place.stop_grace,
             drain=place.drain,
         )
+
+
+def _kind_faults(environments: Mapping[str, Environment], image: str | None) -> Iterator[Fault]:
+    """Whether the one thing that is built can run on each target."""
+    for name, environment in environments.items():
+        kind = environment.target.partition("/")[0]
+        if kind in RUN_IMAGES and image is None:
+            yield Fault((name, "target"), f"{kind} runs images: build one with build/image, or choose another target")
+        if kind in RUN_BUNDLES and image is not None:
+            yield Fault((name, "target"), f"{kind} runs bundles, and build/image makes an image: choose another target")
 
 
 def _place_faults(environments: Mapping[str, Environment]) -> Iterator[Fault]:

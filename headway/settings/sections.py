@@ -12,8 +12,10 @@ from headway.forms import (
     Duration,
     Freeze,
     Image,
+    Label,
     Memory,
     RepoPath,
+    Secret,
     TargetName,
     Text,
     TextOrSecret,
@@ -55,6 +57,16 @@ class Build(Section):
     install: Command | None = Field(default=None, description="command that completes a bundle, run in the tree")
     image: Image | None = Field(default=None, description="repository the container image is pushed to, without a tag")
     dockerfile: RepoPath | None = Field(default=None, description="Dockerfile of the image; `Dockerfile` when left out")
+    registry: Label | None = Field(
+        default=None,
+        description="registry block that knows how to get into the image's registry; left out: nobody asks",
+    )
+    args: dict[VariableName, Text] = Field(default={}, description="build arguments; they end up in the image")
+    secrets: dict[VariableName, Secret] = Field(
+        default={}, description="secrets that the build may read and that stay out of the image; BuildKit mounts them"
+    )
+    platform: Text | None = Field(default=None, description="such as `linux/arm64`; the engine's own when left out")
+    cache: StrictBool = Field(default=True, description="take layers from the image that the branch had last")
     env: dict[VariableName, Text] = Field(default={}, description="environment variables of `install`")
     timeout: Timeout = Field(default=600.0, description="after this the build has failed")
 
@@ -62,8 +74,11 @@ class Build(Section):
     def _one_shape(self) -> Build:
         if self.install is not None and self.image is not None:
             raise ValueError("has both install (a bundle) and image (a container): choose one")
-        if self.dockerfile is not None and self.image is None:
-            raise ValueError("has a dockerfile but no image to push it to")
+        about_images = [
+            name for name in ("dockerfile", "registry", "args", "secrets", "platform") if getattr(self, name)
+        ]
+        if about_images and self.image is None:
+            raise ValueError(f"has {' and '.join(about_images)} but no image to push anywhere")
         if self.env and self.install is None:
             raise ValueError("has an env but no install that would see it")
         return self

@@ -40,9 +40,9 @@ env:                                      # the contract: checked before anythin
 resources: {cpu: 500m, memory: 256Mi}
 migrations: {apply: npx prisma migrate deploy, revert: ..., check: ...}
 environments:
-  preview: {target: process/preview, ttl: 72h}
+  preview: {target: docker/preview, ttl: 72h}
   staging:
-    {target: process/staging, strategy: rolling, instances: 2, smoke: [{get: /health, expect: 200, version: true}]}
+    {target: docker/staging, strategy: rolling, instances: 2, smoke: [{get: /health, expect: 200, version: true}]}
   production:
     target: kubernetes/prod
     instances: 4
@@ -265,7 +265,7 @@ TOP_FAULTS = [
     ("app: a\nchecks:\n  unit: {run: x, env: {A: !secret a/b}}", "3: checks/unit/env/A: a secret cannot be used here"),
     ("app: a\nchecks:\n  unit: {run: x, env: {A-B: x}}", "3: checks/unit/env/A-B: expected the name of a variable: letters, digits and '_'"),
     ("app: a\nbuild: {install: x, image: y}", "2: build: has both install (a bundle) and image (a container): choose one"),
-    ("app: a\nbuild: {dockerfile: Dockerfile}", "2: build: has a dockerfile but no image to push it to"),
+    ("app: a\nbuild: {dockerfile: Dockerfile}", "2: build: has dockerfile but no image to push anywhere"),
     ("app: a\nbuild: {image: y, env: {A: b}}", "2: build: has an env but no install that would see it"),
     ("app: a\nbuild: {image: 'ghcr.io/acme/shop:1'}", f"2: build/image: {IMAGE}, got 'ghcr.io/acme/shop:1'"),
     ("app: a\nbuild: {image: 'shop:1'}", f"2: build/image: {IMAGE}, got 'shop:1'"),

@@ -1,0 +1,151 @@
+"""Images built on a real engine."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from headway import images
+from headway.errors import BuildFailed, TargetError
+from headway.images import Recipe
+from headway.model import Source
+from tests.engines import Engine
+
+pytestmark = pytest.mark.xdist_group("docker")
+
+REPOSITORY = "127.0.0.1:1/headway-test/shop"
+RECIPE = Recipe(repository=REPOSITORY, dockerfile="Dockerfile")
+DOCKERFILE = """
+FROM headway-test/python
+ARG COLOUR=red
+WORKDIR /app
+COPY . .
+RUN cat greeting && echo made of $COLOUR
+CMD ["python3", "-c", "pass"]
+"""
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Source:
+    (tmp_path / "Dockerfile").write_text(DOCKERFILE)
+    (tmp_path / "greeting").write_text("good morning\n")
+    (tmp_path / "hidden").write_text("not in the image\n")
+    (tmp_path / ".dockerignore").write_text("hidden\n")
+    return Source(
+        repo="https://ann:hunter2@git.example.com/shop",
+        ref="feature/red",
+        sha="1" * 40,
+        tree="2" * 40,
+        author="Ann <ann@example.com>",
+        subject="first",
+        committed_at=datetime(2026, 1, 1, tzinfo=UTC),
+        workspace=str(tmp_path),
+    )
+
+
+@pytest.fixture
+def engine(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """The one that images are built on; without BuildKit, wherever the tests run."""
+    engine.prepare()
+    monkeypatch.setenv("DOCKER_HOST", engine.url)
+    monkeypatch.setattr(images, "_buildkit", lambda: None)
+    return engine
+
+
+async def built(source: Source, recipe: Recipe = RECIPE, limit: float = 60, **secrets: str) -> tuple[str, list[str]]:
+    said: list[str] = []
+    made = await images.build(source, recipe, version="shop#1", secrets=secrets, timeout=limit, on_line=said.append)
+    return made.image, said
+
+
+async def test_an_image_says_what_it_was_built_from(engine: Engine, source: Source) -> None:
+    image, said = await built(source, RECIPE.model_copy(update={"args": {"COLOUR": "blue"}}))
+    found = engine.client.images.get(image)
+    assert {tag.rpartition(":")[2] for tag in found.tags} == {"1" * 40, "feature-red"}
+    assert found.labels == {
+        "org.opencontainers.image.created": "2026-01-01T00:00:00+00:00",
+        "org.opencontainers.image.revision": "1" * 40,
+        "org.opencontainers.image.source": "https://git.example.com/shop",
+        "org.opencontainers.image.version": "shop#1",
+    }
+    assert said[0] == "builder: the engine itself (no docker buildx here)"
+    assert "good morning" in said
+    assert "made of blue" in said
+
+
+async def test_what_has_not_changed_is_not_built_again(engine: Engine, source: Source) -> None:
+    first, _ = await built(source)
+    again, said = await built(source)
+    assert again == first
+    assert any("Using cache" in line for line in said)
+    _, fresh = await built(source, RECIPE.model_copy(update={"cache": False}))
+    assert not any("Using cache" in line for line in fresh)
+
+
+async def test_what_is_ignored_is_not_in_the_image(engine: Engine, source: Source) -> None:
+    Path(source.workspace, "Dockerfile").write_text(DOCKERFILE.replace("cat greeting", "cat hidden"))
+    with pytest.raises(BuildFailed, match="hidden"):
+        await built(source)
+
+
+async def test_a_build_that_fails_says_its_last_words(engine: Engine, source: Source) -> None:
+    Path(source.workspace, "Dockerfile").write_text(DOCKERFILE.replace("cat greeting", "echo no such table; exit 3"))
+    with pytest.raises(BuildFailed, match=r"no such table .*returned a non-zero code: 3"):
+        await built(source)
+
+
+async def test_a_dockerfile_that_is_not_there_and_one_that_is_none(engine: Engine, source: Source) -> None:
+    with pytest.raises(BuildFailed, match="no other/Dockerfile in the commit"):
+        await built(source, RECIPE.model_copy(update={"dockerfile": "other/Dockerfile"}))
+    Path(source.workspace, "Dockerfile").write_text("FORM scratch\n")
+    with pytest.raises((BuildFailed, TargetError), match=r"(?i)unknown instruction: form"):
+        await built(source)
+
+
+async def test_a_build_without_an_end_is_ended(engine: Engine, source: Source) -> None:
+    Path(source.workspace, "Dockerfile").write_text(
+        DOCKERFILE.replace("cat greeting", "while sleep 0.2; do echo going; done")
+    )
+    with pytest.raises(BuildFailed, match="no end after 2 s"):
+        await built(source, limit=2)
+
+
+async def test_a_secret_is_not_given_to_a_builder_that_cannot_keep_it(engine: Engine, source: Source) -> None:
+    with pytest.raises(BuildFailed, match="only BuildKit keeps secrets out of an image, and there is none: NPM_TOKEN"):
+        await built(source, NPM_TOKEN="hunter2")
+
+
+async def test_an_engine_that_is_not_there_is_said(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    monkeypatch.setattr(images, "_buildkit", lambda: None)
+    with pytest.raises(TargetError, match="does not answer"):
+        await built(source)
+
+
+def test_buildkit_is_told_the_same(source: Source, tmp_path: Path) -> None:
+    recipe = RECIPE.model_copy(update={"args": {"COLOUR": "blue"}, "platform": "linux/arm64"})
+    words = images._command(source, recipe, {"a": "b c"}, ["NPM_TOKEN"], tmp_path / "id")
+    line = " ".join(words)
+    assert words[:3] == ["docker", "buildx", "build"]
+    assert words[-1] == "."
+    assert f"--tag {REPOSITORY}:{'1' * 40} --tag {REPOSITORY}:feature-red" in line
+    assert "--label a=b c" in line
+    assert "--build-arg SOURCE_DATE_EPOCH=1767225600 --build-arg COLOUR=blue" in line
+    assert "--secret id=NPM_TOKEN,env=NPM_TOKEN" in line
+    assert "--platform linux/arm64" in line
+    assert f"--cache-from {REPOSITORY}:feature-red" in line
+
+
+@pytest.mark.parametrize(
+    ("ref", "wanted"),
+    [
+        ("main", ("1" * 40, "main")),
+        ("feature/a b", ("1" * 40, "feature-a-b")),
+        ("1" * 40, ("1" * 40,)),
+        ("--", ("1" * 40,)),
+    ],
+)
+def test_tags_are_what_registries_take(source: Source, ref: str, wanted: tuple[str, ...]) -> None:
+    assert images.tags(source.model_copy(update={"ref": ref})) == wanted
