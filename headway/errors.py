@@ -15,6 +15,7 @@
     │   ├── Rejected                            a person said no: the environments before it stay as they are
     │   └── Expired                             nobody said anything in time: likewise
     ├── TargetError                    exit 1   the platform refused or did not answer
+    ├── RegistryError                  exit 1   an image registry refused or did not answer
     ├── MetricsUnavailable             exit 1   a metric source did not answer, or not with one value
     ├── CommandFailed                  exit 1   a command of the app's ended badly or ran out of time
     ├── EnvironmentLocked              exit 1   somebody else is changing this environment
@@ -41,6 +42,7 @@ __all__ = [
     "MetricsUnavailable",
     "NeedsPerson",
     "NotFound",
+    "RegistryError",
     "Rejected",
     "ReleaseFailed",
     "RolloutFailed",
@@ -129,6 +131,10 @@ class Expired(ReleaseFailed):
 
 
 class TargetError(HeadwayError):
+    pass
+
+
+class RegistryError(HeadwayError):
     pass
 
 

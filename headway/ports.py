@@ -6,12 +6,15 @@ Each port has one contract suite in tests/contracts/ that every adapter passes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import ClassVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 from headway.model import Capability, LaunchSpec, Measurements, Observation, Readiness, Revision, Traffic
 
-__all__ = ["MetricSource", "Target"]
+if TYPE_CHECKING:
+    import docker
+
+__all__ = ["MetricSource", "Registry", "Target"]
 
 
 class Target(ABC):
@@ -41,6 +44,10 @@ class Target(ABC):
 
         Every value of `spec.env` is resolved by now: a `SecretRef` here is a `TargetError`.
         """
+
+    @abstractmethod
+    def missing(self, spec: LaunchSpec) -> str:
+        """Why the spec's artifact cannot be launched, in words; empty when it can. Asked before a way back needs it."""
 
     @abstractmethod
     def ready(self, revision: Revision) -> Readiness:
@@ -84,6 +91,28 @@ class Target(ABC):
     def revive(self, app: str) -> bool:  # noqa: ARG002  # for targets that have nothing to revive
         """Start again what should be running and nobody else starts; whether there was anything. Repeatable."""
         return False
+
+
+class Registry(ABC):
+    """Where images are, known by the digest that the registry itself says."""
+
+    @abstractmethod
+    def push(
+        self,
+        engine: docker.DockerClient,
+        image: str,
+        repository: str,
+        tags: Sequence[str],
+        on_line: Callable[[str], None],
+    ) -> str:
+        """Push an image of this engine under these tags; its digest. Repeatable: what is there is not sent again.
+
+        Raises RegistryError when the registry refuses, or does not take it in several tries.
+        """
+
+    @abstractmethod
+    def exists(self, repository: str, digest: str) -> bool:
+        """Whether all of the image is still there. Raises RegistryError when the registry does not say."""
 
 
 class MetricSource(ABC):

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from headway.control import api_url
 from headway.errors import NotFound
-from headway.ports import MetricSource, Target
+from headway.ports import MetricSource, Registry, Target
 
 if TYPE_CHECKING:
     from prefect.blocks.core import Block
 
-__all__ = ["load_metric_source", "load_target", "metric_sources", "register", "root", "targets"]
+__all__ = ["load_metric_source", "load_registry", "load_target", "metric_sources", "register", "root", "targets"]
 
 DEADLINE = 100.0  # seconds for prefect deploy
 DEFAULT_TARGETS = ("preview", "staging", "production")
@@ -74,6 +74,21 @@ async def load_metric_source(slug: str) -> MetricSource:
     """The configured metric source `type/name`. Raises NotFound, with the choices, when there is none."""
     block = await _load("metric source", "kind of metric source", slug, metric_sources())
     assert isinstance(block, MetricSource)
+    return block
+
+
+async def load_registry(name: str | None, repository: str) -> Registry:
+    """The registry block of this name; without one, the registry of this image repository, and no password.
+
+    Raises NotFound, with the choices, when there is none of this name.
+    """
+    root()
+    known: dict[str, type[Block]] = {"registry": importlib.import_module("blocks.registry").Registry}
+    if name is None:
+        block: object = known["registry"](host=repository.partition("/")[0])
+    else:
+        block = await _load("registry", "kind of registry", f"registry/{name}", known)
+    assert isinstance(block, Registry)
     return block
 
 

@@ -26,7 +26,8 @@ __all__ = ["FakeTarget"]
 
 
 class FakeTarget(Target):
-    """A target in memory. Instances are ready at once, unless their revision is in `broken`.
+    """A target in memory. Instances are ready at once, unless their revision is in `broken`, and artifacts are there,
+    unless their digest is in `lost`.
 
     `faults` makes verbs fail: `faults["route"] = [TargetError("..."), None]` fails the next call of `route` and lets
     the one after it pass. `error_rate` is the share of a revision's requests that fail, `slowness` how many times as
@@ -38,6 +39,7 @@ class FakeTarget(Target):
     def __init__(self) -> None:
         self.faults: dict[str, list[Exception | None]] = {}
         self.broken: set[str] = set()
+        self.lost: set[str] = set()
         self.error_rate: dict[str, float] = {}
         self.slowness: dict[str, float] = {}
         self.requests = 100
@@ -75,6 +77,9 @@ class FakeTarget(Target):
             raise TargetError(f"{spec.environment}: secrets without a value")
         running = self._instances.setdefault(revision.app, {})
         running[revision.id] = max(running.get(revision.id, 0), spec.instances)
+
+    def missing(self, spec: LaunchSpec) -> str:
+        return "it is lost" if spec.artifact.digest in self.lost else ""
 
     def ready(self, revision: Revision) -> Readiness:
         self._maybe_fail("ready")

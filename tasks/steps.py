@@ -12,7 +12,7 @@ from headway import project, strategies
 from headway.errors import NotFound, Superseded
 from headway.executor import Outcome, Rollout, take
 from headway.ledger import Lock, ReleaseRecord, RolloutKind, RolloutRecord
-from headway.model import Analyze, Counts, LaunchSpec, Measurements, Order, Plan, Revision, Step
+from headway.model import Analyze, Counts, Launch, LaunchSpec, Measurements, Order, Plan, Revision, Step
 from headway.ports import Target
 from headway.settings import Environment
 from headway.titles import titles
@@ -129,6 +129,10 @@ async def plan_rollback(
     plan = strategies.rollback(
         observation, to_id, instances=spec.instances, startup=spec.health.startup, drain=spec.drain
     )
+    if back and any(isinstance(step, Launch) for step in plan.steps):
+        lost = await asyncio.to_thread(target.missing, spec)
+        if lost:
+            raise NotFound(f"{app} {environment}: {back} cannot come back: {lost}", "go to another one with --to")
     release_id = unfinished[0].release_id if unfinished else None
     return await _prepare(
         plan,

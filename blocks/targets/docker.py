@@ -153,6 +153,18 @@ class DockerTarget(BehindEnvoy):
                 with suppress(NotFound, ImageNotFound):
                     engine.api.remove_image(location)
 
+    def missing(self, spec: LaunchSpec) -> str:
+        location = spec.artifact.location
+        with self._engine() as engine:
+            with suppress(ImageNotFound):
+                engine.api.inspect_image(location)
+                return ""
+            try:
+                engine.api.inspect_distribution(location, auth_config=self._login)
+            except APIError as error:
+                return f"image {location} is not on the engine, and its registry says: {words(error)}"
+        return ""
+
     # --- logs --------------------------------------------------------------------------------------------------
 
     def _logged(self, app: str) -> list[str]:
@@ -281,9 +293,8 @@ class DockerTarget(BehindEnvoy):
             return dict(engine.api.inspect_image(location))
         except ImageNotFound:
             pass
-        login = {"username": self.username, "password": self.password.get_secret_value() if self.password else ""}
         try:
-            engine.api.pull(location, auth_config=login if self.username else None)
+            engine.api.pull(location, auth_config=self._login)
             return dict(engine.api.inspect_image(location))
         except APIError as error:
             raise TargetError(
@@ -308,6 +319,12 @@ class DockerTarget(BehindEnvoy):
             raise TargetError(
                 f"{self._marked}: {url.hostname}: {error.strerror}", "is the engine's name right?"
             ) from error
+
+    @property
+    def _login(self) -> dict[str, str] | None:
+        if not self.username:
+            return None
+        return {"username": self.username, "password": self.password.get_secret_value() if self.password else ""}
 
     # --- its network -------------------------------------------------------------------------------------------
 

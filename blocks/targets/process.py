@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 
 from blocks.behind_envoy import LOOPBACK, BehindEnvoy, Standing
 from headway.dataplane.edge import Address
@@ -65,6 +66,10 @@ class ProcessTarget(BehindEnvoy):
 
     def _end(self, app: str, names: Collection[str]) -> None:  # noqa: ARG002  # one supervisor
         self._supervisor.stop(*names)
+
+    def missing(self, spec: LaunchSpec) -> str:
+        there = spec.artifact.kind == "bundle" and Path(spec.artifact.location).is_dir()
+        return "" if there else f"there is no bundle {spec.artifact.location} on this machine"
 
     # --- logs --------------------------------------------------------------------------------------------------
 

@@ -114,6 +114,15 @@ def names(target: Target, revision: Revision) -> list[str]:
     return [instance.name for instance in target.observe("shop").instances[revision.id]]
 
 
+def test_an_artifact_that_is_gone_is_said_before_it_is_needed(target: Target, spec: LaunchSpec) -> None:
+    assert target.missing(spec) == ""
+    location = "127.0.0.1:1/shop@sha256:" + "b" * 64
+    gone = spec.artifact.model_copy(update={"location": location, "digest": "sha256:" + "b" * 64})
+    if isinstance(target, FakeTarget):
+        target.lost = {gone.digest}
+    assert target.missing(spec.model_copy(update={"artifact": gone})) != ""
+
+
 def test_launching_twice_is_launching_once(target: Target, spec: LaunchSpec) -> None:
     revision = up(target, spec)
     first = names(target, revision)
