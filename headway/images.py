@@ -7,11 +7,12 @@ import re
 import shlex
 import shutil
 import subprocess
+import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 import docker
 from docker.errors import APIError
@@ -23,7 +24,7 @@ from headway.errors import BuildFailed
 from headway.masking import Masker
 from headway.model import Frozen, Source
 
-__all__ = ["Built", "Recipe", "build", "tags"]
+__all__ = ["Built", "Recipe", "build", "root_filesystem", "tags"]
 
 LAST = 5  # lines of the build's log in an error
 ASKED = 20.0  # seconds for `docker buildx version`
@@ -93,19 +94,29 @@ async def build(
     return Built(image=image, size=size, builder=buildkit or "the engine's own")
 
 
+@contextmanager
+def root_filesystem(image: str) -> Iterator[tarfile.TarFile]:
+    """All files of an image of the engine. Raises TargetError."""
+    with connected("look into the image") as engine, tempfile.TemporaryFile() as exported:
+        container = engine.api.create_container(image, ["nothing"])["Id"]  # it is never started
+        try:
+            for piece in engine.api.export(container):
+                exported.write(piece)
+        finally:
+            engine.api.remove_container(container, v=True)
+        exported.seek(0)
+        with tarfile.open(fileobj=exported) as root:
+            yield root
+
+
 def _labels(source: Source, version: str) -> dict[str, str]:
     """Of the OCI image specification. The time is the commit's: the same commit makes the same image."""
     return {
         "org.opencontainers.image.created": source.committed_at.isoformat(),
         "org.opencontainers.image.revision": source.sha,
-        "org.opencontainers.image.source": _without_password(source.repo),
+        "org.opencontainers.image.source": source.public_repo,
         "org.opencontainers.image.version": version,
     }
-
-
-def _without_password(repo: str) -> str:
-    url = urlsplit(repo)
-    return urlunsplit(url._replace(netloc=url.netloc.rpartition("@")[2])) if url.password or url.username else repo
 
 
 def _arguments(source: Source, recipe: Recipe) -> dict[str, str]:

@@ -9,6 +9,7 @@ import hashlib
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
@@ -73,6 +74,14 @@ class Source(Frozen):
     subject: str = Field(description="first line of the commit message")
     committed_at: datetime = Field(description="commit time, with time zone")
     workspace: str = Field(description="absolute path of the checked-out tree")
+
+    @property
+    def public_repo(self) -> str:
+        """The repository, without the password that its URL may have."""
+        url = urlsplit(self.repo)
+        return (
+            urlunsplit(url._replace(netloc=url.netloc.rpartition("@")[2])) if url.scheme and url.netloc else self.repo
+        )
 
 
 class Artifact(Frozen):

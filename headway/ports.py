@@ -114,6 +114,13 @@ class Registry(ABC):
     def exists(self, repository: str, digest: str) -> bool:
         """Whether all of the image is still there. Raises RegistryError when the registry does not say."""
 
+    @abstractmethod
+    def attach(self, repository: str, subject_digest: str, artifact_type: str, content: bytes, media_type: str) -> str:
+        """Keep a statement about an image, such as what it is made of, beside it; its digest. Repeatable.
+
+        Raises RegistryError.
+        """
+
 
 class MetricSource(ABC):
     """Where business metrics are asked for: orders per minute, payments that failed."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 from prefect import get_run_logger, task
 
 from blocks.secrets import values_of
-from headway import bundles, commands, images, project
+from headway import attestations, bundles, commands, images, project
 from headway.engine import connected
 from headway.home import home
 from headway.ledger import ReleaseRecord
@@ -45,7 +46,11 @@ async def _bundle(source: Source, how: Build) -> Artifact:
 
 
 async def _image(release: ReleaseRecord, source: Source, how: Build, repository: str) -> Artifact:
-    """Built on the engine of the worker, pushed, and known from then on by the digest that the registry says."""
+    """Built on the engine of the worker, pushed, and known from then on by the digest that the registry says.
+
+    What it is made of and how it came to be are kept beside it in the registry.
+    """
+    say, begun = get_run_logger().info, datetime.now(UTC)
     registry = await project.load_registry(how.registry, repository)
     recipe = images.Recipe(
         repository=repository,
@@ -54,13 +59,28 @@ async def _image(release: ReleaseRecord, source: Source, how: Build, repository:
         platform=how.platform,
         cache=how.cache,
     )
-    say = get_run_logger().info
     secrets = await values_of(how.secrets, "build/secrets")
     built = await images.build(source, recipe, version=release.name, secrets=secrets, timeout=how.timeout, on_line=say)
 
-    def push() -> str:
+    def publish() -> str:
         with connected("push") as engine:
-            return registry.push(engine, built.image, repository, images.tags(source), say)
+            digest = registry.push(engine, built.image, repository, images.tags(source), say)
+        with images.root_filesystem(built.image) as root:
+            found = attestations.packages(root)
+        bill = attestations.bill_of_materials(repository, digest, found)
+        how_it_came = attestations.provenance(
+            source,
+            recipe,
+            digest=digest,
+            builder=built.builder,
+            run=release.name,
+            begun=begun,
+            ended=datetime.now(UTC),
+        )
+        for kind, content in ((attestations.CYCLONEDX, bill), (attestations.IN_TOTO, how_it_came)):
+            registry.attach(repository, digest, kind, content.encode(), kind)
+        say("%d packages in its bill of materials", len(found))
+        return digest
 
-    digest = await asyncio.to_thread(push)
+    digest = await asyncio.to_thread(publish)
     return Artifact(kind="image", digest=digest, location=f"{repository}@{digest}", size=built.size)

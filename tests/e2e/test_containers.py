@@ -1,0 +1,134 @@
+"""From a commit to containers: image, registry and Docker Engine, through the whole pipeline."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from headway.load import Load
+from tests.e2e.conftest import APP, Headway, Repo, Up
+from tests.engines import Engine
+from tests.registries import serving
+
+pytestmark = pytest.mark.e2e
+
+SETTINGS = """
+app: {app}
+checks: {{check: "true"}}
+build: {{image: %(host)s/acme/{app}, registry: here}}
+resources: {{cpu: 1, memory: 128Mi}}
+health: {{startup: 20s}}
+environments:
+  staging: {{target: docker/staging, stop_grace: 1s, drain: 1s, smoke: [{{get: /, version: true, deadline: 5s}}]}}
+  production:
+    target: docker/production
+    instances: 2
+    stop_grace: 1s
+    drain: 2s
+    strategy: {{canary: {{steps: [50%%, 100%%], analysis: {{window: 2s, success_rate: ">= 99"}}}}}}
+"""
+DOCKERFILE = """
+FROM headway-test/python
+WORKDIR /app
+COPY app.py .
+USER 10001:10001
+CMD ["python3", "app.py"]
+"""
+BLOCKS = """
+from blocks.registry import Registry
+from blocks.targets.docker import DockerTarget
+Registry(host="%(host)s", plain_http=True, timeout=5).save("here", overwrite=True)
+for name in ("staging", "production"):
+    DockerTarget(url="%(url)s", namespace="headway-e2e-" + name).save(name, overwrite=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory, engine: Engine) -> Iterator[Up]:
+    """A service whose worker builds on the tests' engine."""
+    engine.prepare()
+    up = Up(tmp_path_factory.mktemp("containers"), DOCKER_HOST=engine.url)
+    with up.running():
+        yield up
+
+
+@pytest.fixture
+def headway(own: Up) -> Headway:
+    return Headway(own)
+
+
+@pytest.fixture
+def host(headway: Headway, engine: Engine, tmp_path: Path) -> Iterator[str]:
+    """A registry, and the blocks that know it and the engine."""
+    with serving(tmp_path / "registry") as made:
+        with headway.control() as control:
+            environment = {**os.environ, "PREFECT_API_URL": control.url}
+        script = BLOCKS % {"host": made, "url": engine.url}
+        subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=60, capture_output=True)
+        yield made
+        for container in engine.client.containers.list(all=True):
+            container.remove(force=True)
+
+
+def version(url: str) -> str:
+    return str(httpx.get(url, trust_env=False).json()["version"])
+
+
+def test_an_image_reaches_production_and_comes_back(
+    headway: Headway, engine: Engine, host: str, tmp_path: Path
+) -> None:
+    repo = Repo(tmp_path / "app", "boxed", SETTINGS % {"host": host})
+    good = repo.commit("in a box", {"Dockerfile": DOCKERFILE})
+    first = headway.release(repo.path)
+    assert first["state"] == "succeeded"
+    url = headway.url("boxed", "production")
+    assert version(url) == version(headway.url("boxed", "staging")) == good
+    containers = engine.client.containers.list()
+    assert {one.labels["headway.release"] for one in containers} == {first["name"]}
+    digest = headway.ledger.release(first["id"]).digest
+    assert digest is not None
+    assert {one.labels["headway.image"] for one in containers} == {f"{host}/acme/boxed@{digest}"}
+    listed = f"http://{host}/v2/acme/boxed/manifests/{digest.replace(':', '-')}"
+    accepted = {"Accept": "application/vnd.oci.image.index.v1+json"}
+    statements = httpx.get(listed, headers=accepted, trust_env=False).json()
+    assert {one["artifactType"] for one in statements["manifests"]} == {
+        "application/vnd.cyclonedx+json",
+        "application/vnd.in-toto+json",
+    }
+    with Load(url, rate=100) as load:
+        newer = repo.behave("    return 200, {'new': True}")
+        assert headway.release(repo.path)["state"] == "succeeded"
+        assert version(url) == newer
+        repo.behave(
+            "    return (500 if path == '/' and 'production' in os.environ['HEADWAY_ENVIRONMENT'] else 200), {}"
+        )
+        told = headway.release(repo.path, code=1)
+        assert told["state"] == "rolled_back"
+        assert version(url) == newer
+    errors = [failure for failure in load.failures if ": 500" not in failure]
+    assert errors == []
+    headway.run("rollback", "boxed", "production")
+    assert version(url) == good
+
+
+def test_what_cannot_be_built_or_pushed_changes_nothing(
+    headway: Headway, engine: Engine, host: str, tmp_path: Path
+) -> None:
+    repo = Repo(tmp_path / "app", "unbuilt", SETTINGS % {"host": host})
+    told = json.loads(headway.run("release", repo.path, "--json", code=1).stdout)
+    assert "no Dockerfile in the commit" in told["reason"]
+    repo.commit("broken", {"Dockerfile": DOCKERFILE.replace("COPY", "RUN exit 3\nCOPY")})
+    told = json.loads(headway.run("release", repo.path, "--json", code=1).stdout)
+    assert "code: 3" in told["reason"]
+    elsewhere = SETTINGS.replace("registry: here", "platform: linux/amd64") % {"host": "127.0.0.1:1"}
+    repo.commit("nowhere", {"Dockerfile": DOCKERFILE, "headway.yaml": elsewhere.format(app="unbuilt")})
+    told = json.loads(headway.run("release", repo.path, "--json", code=1).stdout)
+    assert "127.0.0.1:1" in told["reason"]
+    assert engine.client.containers.list(all=True) == []
