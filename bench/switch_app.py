@@ -34,7 +34,9 @@ class App:
 
     async def run(self) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.told.set)
-        server = await asyncio.start_server(self.connection, "127.0.0.1", int(os.environ["PORT"]), backlog=1024)
+        server = await asyncio.start_server(
+            self.connection, os.environ.get("LISTEN", "127.0.0.1"), int(os.environ["PORT"]), backlog=1024
+        )
         await self.told.wait()
         print(f"told to stop with {self.in_flight} requests in flight, {len(self.sockets)} websockets", flush=True)
         server.close()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["load_metric_source", "load_registry", "load_target", "metric_sources", "register", "root", "targets"]
 
 DEADLINE = 100.0  # seconds for prefect deploy
+DEFAULT_KINDS = ("process", "docker")  # of targets that need nothing to be said
 DEFAULT_TARGETS = ("preview", "staging", "production")
 
 
@@ -127,14 +128,16 @@ async def register() -> None:
 
 
 async def _blocks() -> None:
-    """Make the block types known to the server, and the embedded default's three documents where they are missing."""
+    """Make the block types known to the server, and have the targets that need nothing to be said."""
     known = targets()
-    for block in (*known.values(), *metric_sources().values()):
+    registry: type[Block] = importlib.import_module("blocks.registry").Registry
+    for block in (*known.values(), *metric_sources().values(), registry):
         await block.aregister_type_and_schema()
-    existing = await _names("process")
-    for name in DEFAULT_TARGETS:
-        if f"process/{name}" not in existing:
-            await known["process"]().asave(name)
+    for kind in DEFAULT_KINDS:
+        existing = await _names(kind)
+        for name in DEFAULT_TARGETS:
+            if f"{kind}/{name}" not in existing:
+                await known[kind]().asave(name)
 
 
 async def _work_pool() -> None:
