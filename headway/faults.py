@@ -103,4 +103,4 @@ def _got(keys: Keys, value: object) -> str:
     if not isinstance(value, str):
         return f", got {shorten(str(value))}"
     # In an env section it may be a secret in the wrong place: not to be repeated in a log.
-    return "" if "env" in keys else f", got {shorten(value)!r}"
+    return "" if {"env", "secrets"} & set(keys) else f", got {shorten(value)!r}"

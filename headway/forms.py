@@ -36,6 +36,7 @@ __all__ = [
     "Percent",
     "Portion",
     "RepoPath",
+    "RuleName",
     "Secret",
     "SourceName",
     "TargetName",
@@ -439,6 +440,7 @@ Image = Annotated[
         "an image repository without a tag such as ghcr.io/acme/shop (what is built is named by its digest)",
     ),
 ]
+RuleName = Annotated[str, *_matching("[A-Z]+[0-9]+", "the name of a rule such as DL3008")]
 HeaderName = Annotated[str, *_matching("[A-Za-z0-9-]+", "the name of a header such as x-beta")]
 SourceName = Annotated[
     str, *_matching("[a-z][a-z0-9-]*/[a-z0-9][a-z0-9-]*", "TYPE/NAME of a metric source such as prometheus/main")

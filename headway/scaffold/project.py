@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 _SKIPPED = {"node_modules", "vendor", "venv", "env", "dist", "build", "docs", "test", "tests", "__tests__", "testdata"}
+NEEDS_SOURCE = "installing the dependencies needs the source"
 _MOST_FILES = 2000
 _MOST_BYTES = 512 * 1024
 _ASSIGNMENTS = re.compile(r"""(?:[A-Za-z_]\w*=(?:"[^"]*"|'[^']*'|[^\s"'])*\s+)+""")
@@ -54,6 +55,11 @@ class Project(Frozen):
     image: str | None = Field(default=None, description="repository of its image; None: nothing in the repo tells")
     notes: tuple[str, ...] = Field(default=(), description="what was guessed, or is left for a person to do")
 
+    @property
+    def exceptions(self) -> dict[str, str]:
+        """Rules for Dockerfiles that cannot hold here, and why."""
+        return {}
+
 
 class NodeProject(Project):
     kind: Literal["node"] = "node"
@@ -65,12 +71,23 @@ class NodeProject(Project):
     corepack: bool = False
     berry: bool = Field(default=False, description="Yarn 2 or newer")
 
+    @property
+    def exceptions(self) -> dict[str, str]:
+        found = {"HW004": NEEDS_SOURCE} if self.source_first else {}
+        return found | (
+            {"HW012": "only in the stage that builds, and removed there"} if ".npmrc" in self.copied else {}
+        )
+
 
 class GoProject(Project):
     kind: Literal["go"] = "go"
     package: str = Field(description="what is built, such as ./cmd/shop")
     copied: tuple[str, ...]
     vendored: bool = False
+
+    @property
+    def exceptions(self) -> dict[str, str]:
+        return {"HW004": "the dependencies are in the repository"} if self.vendored else {}
 
 
 class PythonProject(Project):
@@ -83,6 +100,10 @@ class PythonProject(Project):
     src: bool = Field(default=False, description="its packages are in src/ and not installed")
     scm: bool = Field(default=False, description="its version is read from git, which the image does not have")
     interrupted: bool = Field(default=False, description="ends at SIGINT only")
+
+    @property
+    def exceptions(self) -> dict[str, str]:
+        return {"HW004": NEEDS_SOURCE} if self.source_first else {}
 
 
 # --- looking into a repository ---------------------------------------------------------------------------------

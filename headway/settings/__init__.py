@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from headway.settings.file import load, schema
 from headway.settings.repository import FILE_NAME, PREVIEW, Settings
-from headway.settings.sections import Approval, Build, Check, Environment, Health, Inputs, Migrations, Resources
+from headway.settings.sections import Approval, Build, Check, Environment, Health, Inputs, Lint, Migrations, Resources
 from headway.settings.strategies import (
     Analysis,
     BlueGreen,
@@ -38,6 +38,7 @@ __all__ = [
     "Environment",
     "Health",
     "Inputs",
+    "Lint",
     "Metric",
     "Migrations",
     "Probe",

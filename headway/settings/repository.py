@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import graphlib
 from collections.abc import Iterator, Mapping
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
@@ -18,10 +19,14 @@ from headway.settings.sections import Build, Check, Environment, Health, Migrati
 from headway.settings.strategies import BlueGreen
 from headway.settings.variables import Variable, contract_faults, is_given
 
+if TYPE_CHECKING:
+    from headway.dockerfiles import Finding
+
 __all__ = ["FILE_NAME", "PREVIEW", "Settings"]
 
 FILE_NAME = "headway.yaml"
 PREVIEW = "preview"
+LEVELS = ("error", "warning", "info")  # the worst first
 RUN_IMAGES = ("docker", "kubernetes")  # kinds of targets
 RUN_BUNDLES = ("process",)
 
@@ -92,6 +97,23 @@ class Settings(Section):
             faults.extend(contract_faults(info.data["env"], told))
         raise_faults(faults)
         return environments
+
+    def dockerfile_findings(self, tree: Path) -> tuple[list[Finding], list[Finding]]:
+        """What is wrong with the Dockerfile in this tree: what stops a release, and what does not.
+
+        Raises what `headway.dockerfiles.lint` raises.
+        """
+        from headway.dockerfiles import lint  # with hadolint and detect-secrets: slow, and only for images
+
+        wanted = self.build.lint
+        found = lint(
+            tree,
+            self.build.dockerfile or "Dockerfile",
+            limits=bool(self.resources.cpu and self.resources.memory),
+            exceptions=wanted.exceptions,
+        )
+        worst = LEVELS[: LEVELS.index(wanted.fails) + 1] if wanted.fails != "never" else ()
+        return [one for one in found if one.level in worst], [one for one in found if one.level not in worst]
 
     def release_path(self, to: str | None = None) -> list[str]:
         """Environments a release goes through, in order, up to and including `to`; never `preview`.

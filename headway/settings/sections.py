@@ -15,6 +15,7 @@ from headway.forms import (
     Label,
     Memory,
     RepoPath,
+    RuleName,
     Secret,
     TargetName,
     Text,
@@ -26,7 +27,7 @@ from headway.forms import (
 from headway.settings.section import Section
 from headway.settings.strategies import Probe, Rolling, StrategySetting
 
-__all__ = ["Approval", "Build", "Check", "Environment", "Health", "Inputs", "Migrations", "Resources"]
+__all__ = ["Approval", "Build", "Check", "Environment", "Health", "Inputs", "Lint", "Migrations", "Resources"]
 
 
 class Inputs(Section):
@@ -51,6 +52,17 @@ class Check(Section):
     inputs: Inputs | None = Field(default=None, description="what it depends on; left out, the check always runs")
 
 
+class Lint(Section):
+    """What is asked of the Dockerfile before anything is built."""
+
+    fails: Literal["error", "warning", "info", "never"] = Field(
+        default="error", description="findings of this level, and worse ones, stop a release"
+    )
+    exceptions: dict[RuleName, Text] = Field(
+        default={}, description="rules that do not count here, such as `DL3008` or `HW008`, each with the reason"
+    )
+
+
 class Build(Section):
     """What is built, once, from the commit: a bundle with `install`, an image with `image`, or the tree as it is."""
 
@@ -66,6 +78,7 @@ class Build(Section):
         default={}, description="secrets that the build may read and that stay out of the image; BuildKit mounts them"
     )
     platform: Text | None = Field(default=None, description="such as `linux/arm64`; the engine's own when left out")
+    lint: Lint = Field(default=Lint(), description="what is asked of the Dockerfile")
     cache: StrictBool = Field(default=True, description="take layers from the image that the branch had last")
     env: dict[VariableName, Text] = Field(default={}, description="environment variables of `install`")
     timeout: Timeout = Field(default=600.0, description="after this the build has failed")

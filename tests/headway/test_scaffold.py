@@ -173,6 +173,12 @@ def probe(place: Path) -> list[str]:
 # --- every kind ------------------------------------------------------------------------------------------------
 
 
+def test_headway_s_own_lint_finds_nothing(variant: Path) -> None:
+    scaffold.write(variant)
+    found = settings.load(variant).dockerfile_findings(variant)
+    assert found == ([], [])
+
+
 def test_hadolint_finds_nothing(variant: Path) -> None:
     scaffold.write(variant)
     found = subprocess.run(

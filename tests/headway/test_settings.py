@@ -285,6 +285,10 @@ TOP_FAULTS = [
     ("app: a\nenv: {A: {min_length: 3, default: ab}}", "2: env/A/default: expected at least 3 characters, got 2"),
     ("app: a\nenv: {A: {requierd: false}}", "2: env/A/requierd: unknown key 'requierd' (did you mean 'required'?)"),
     ("app: a\nenvironments:\n  staging: {target: process/a}", "2: environments: need `run`, the command that starts the app"),
+    ("app: a\nrun: x\nenvironments:\n  staging: {target: docker/a}", "4: environments/staging/target: docker runs images: build one with build/image, or choose another target"),
+    ("app: a\nbuild: {image: b/c}\nenvironments:\n  staging: {target: process/a}", "4: environments/staging/target: process runs bundles, and build/image makes an image: choose another target"),
+    ("app: a\nbuild: {image: b/c, secrets: {A: hunter2}}", "2: build/secrets/A: expected the name of a secret such as !secret shop-prod/database-url"),
+    ("app: a\nbuild: {registry: here, args: {A: b}}", "2: build: has registry and args but no image to push anywhere"),
     ("app: a\nrun: x\nenvironments:\n  Prod: {target: process/a}", f"4: environments/Prod: {LABEL}, got 'Prod'"),
     ("app: a\nrun: x\nenvironments:\n  prod: {}", "4: environments/prod/target: is missing"),
     (
