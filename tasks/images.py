@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from pathlib import Path
 
 from prefect import get_run_logger, task
 
 from blocks.secrets import values_of
 from headway import attestations, bundles, commands, images, project
 from headway.engine import connected
+from headway.errors import BuildFailed
 from headway.home import home
 from headway.ledger import ReleaseRecord
 from headway.model import Artifact, Source
@@ -24,7 +26,7 @@ async def build(release: ReleaseRecord, source: Source, settings: Settings) -> A
     """Build once: a bundle, or an image in a registry. What goes everywhere is named by its digest."""
     with stage(release, "build") as going_on:
         if settings.build.image:
-            artifact = await _image(release, source, settings.build, settings.build.image)
+            artifact = await _image(release, source, settings, settings.build.image)
         else:
             artifact = await _bundle(source, settings.build)
         going_on.detail = artifact.digest[:19]
@@ -45,12 +47,25 @@ async def _bundle(source: Source, how: Build) -> Artifact:
     )
 
 
-async def _image(release: ReleaseRecord, source: Source, how: Build, repository: str) -> Artifact:
+def _lint(source: Source, settings: Settings) -> None:
+    """Raises BuildFailed for what headway.yaml does not let pass; the rest is in the log."""
+    stops, others = settings.dockerfile_findings(Path(source.workspace))
+    for one in others:
+        get_run_logger().warning("%s. %s %s", one, one.why, one.fix)
+    if stops:
+        raise BuildFailed(
+            "\n".join(f"{one}. {one.why} {one.fix}" for one in stops),
+            "headway check shows the same before a commit; build/lint/exceptions takes rules out, with a reason",
+        )
+
+
+async def _image(release: ReleaseRecord, source: Source, settings: Settings, repository: str) -> Artifact:
     """Built on the engine of the worker, pushed, and known from then on by the digest that the registry says.
 
     What it is made of and how it came to be are kept beside it in the registry.
     """
-    say, begun = get_run_logger().info, datetime.now(UTC)
+    how, say, begun = settings.build, get_run_logger().info, datetime.now(UTC)
+    await asyncio.to_thread(_lint, source, settings)
     registry = await project.load_registry(how.registry, repository)
     recipe = images.Recipe(
         repository=repository,

@@ -77,9 +77,10 @@ def front(behind: str, meddle: Callable[[str, str], Answer | str | None]) -> Ite
         def _any(self) -> None:
             meddled = meddle(self.command, self.path)
             if meddled == "break":
-                self.rfile.read(10)
+                if self.command in ("PATCH", "PUT"):
+                    self.rfile.read(10)
                 self.close_connection = True
-                self.connection.close()
+                self.connection.shutdown(socket.SHUT_RDWR)
                 return
             body = self._body()
             if isinstance(meddled, tuple):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from headway import project, scaffold, settings, source, strategies
 from headway.cli.output import output
-from headway.errors import HeadwayError
+from headway.dockerfiles import Finding
+from headway.errors import HeadwayError, UsageError
 from headway.home import ledger_url
 from headway.ledger import Ledger
 from headway.model import Artifact
@@ -33,6 +34,13 @@ def check(path: Path) -> None:
     path_to_production = ", ".join(found.release_path()) or "none"
     said = [f"headway.yaml: {found.app}: {len(found.checks)} checks, environments: {path_to_production}"]
     faults: list[HeadwayError] = []
+    stops: list[Finding] = []
+    others: list[Finding] = []
+    if found.build.image:
+        try:
+            stops, others = found.dockerfile_findings(path)
+        except HeadwayError as fault:
+            faults.append(fault)
     try:
         local = source.inspect(path)
         said.append(f"git: {local.sha[:7]} ({local.ref}), all committed")
@@ -40,9 +48,17 @@ def check(path: Path) -> None:
         faults.append(fault)
     for line in said:
         output.say(line)
+    for one in (*stops, *others):
+        output.say(f"{one.level}: {one}\n    {one.why}\n    {one.fix}")
     if faults:
         raise faults[0]
-    output.result({"ok": True, "app": found.app, "environments": found.release_path()})
+    if stops:
+        raise UsageError(
+            f"{stops[0].file}: {len(stops)} findings would stop a release",
+            "build/lint says what does, and takes exceptions with a reason",
+        )
+    findings = [one.model_dump() for one in others]
+    output.result({"ok": True, "app": found.app, "environments": found.release_path(), "findings": findings})
 
 
 def plan(environment: str, path: Path) -> None:

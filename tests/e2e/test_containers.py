@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from headway.load import Load
-from tests.e2e.conftest import APP, Headway, Repo, Up
+from tests.e2e.conftest import Headway, Repo, Up
 from tests.engines import Engine
 from tests.registries import serving
 
@@ -124,6 +124,10 @@ def test_what_cannot_be_built_or_pushed_changes_nothing(
     repo = Repo(tmp_path / "app", "unbuilt", SETTINGS % {"host": host})
     told = json.loads(headway.run("release", repo.path, "--json", code=1).stdout)
     assert "no Dockerfile in the commit" in told["reason"]
+    repo.commit("as root", {"Dockerfile": DOCKERFILE.replace("USER 10001:10001\n", "")})
+    told = json.loads(headway.run("release", repo.path, "--json", code=1).stdout)
+    assert "Dockerfile:2: HW003 the app runs as root: no USER" in told["reason"]
+    assert "HW003" in headway.run("check", repo.path, code=2).stdout
     repo.commit("broken", {"Dockerfile": DOCKERFILE.replace("COPY", "RUN exit 3\nCOPY")})
     told = json.loads(headway.run("release", repo.path, "--json", code=1).stdout)
     assert "code: 3" in told["reason"]

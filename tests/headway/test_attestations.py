@@ -25,7 +25,10 @@ Status: deinstall ok config-files
 Version: 1
 """
 APK = "P:musl\nV:1.2.5-r0\nA:x86_64\n\nP:busybox\nV:1.37.0-r3\n"
-GO = b"\x7fELF....\xff Go buildinf:\x08\x02path\tshop\nmod\texample.com/shop\tv1.2.3\th1:x\ndep\tgolang.org/x/net\tv0.30.0\t\n"
+GO = (
+    b"\x7fELF....\xff Go buildinf:\x08\x02path\tshop\n"
+    b"mod\texample.com/shop\tv1.2.3\th1:x\ndep\tgolang.org/x/net\tv0.30.0\th1:y\n"
+)
 FOUND: dict[tuple[str, str | bytes], list[Package]] = {
     ("var/lib/dpkg/status", DPKG): [Package("deb", "libc6", "2.36-9+deb12u14", "debian")],
     ("var/lib/dpkg/status.d/tzdata", "Package: tzdata\nVersion: 2026a\n"): [
