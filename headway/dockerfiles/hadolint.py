@@ -33,7 +33,7 @@ _WHY = {
     "DL3018": _REBUILT,
     "DL3019": "The package index ships with the app: every instance that starts has more to pull.",
     "DL3020": "ADD unpacks archives and fetches URLs, so what is in the image is not what is in the repository.",
-    "DL3025": "A shell is process 1 and does not pass SIGTERM on: the app is killed in the middle of its requests.",
+    "DL3025": "A shell stands in between: as process 1 it keeps SIGTERM from the app, which is killed at its work.",
     "DL3042": "The cache of pip ships with the app: every instance that starts has more to pull.",
     "DL4006": "A command that fails in the middle of a pipe goes unnoticed, and a broken image is released.",
 }

@@ -41,6 +41,7 @@ COPY app.py .
 USER 10001:10001
 CMD ["python3", "app.py"]
 """
+IGNORED = ".git\n**/.env*\n**/*.pem\n**/id_rsa*\n"
 BLOCKS = """
 from blocks.registry import Registry
 from blocks.targets.docker import DockerTarget
@@ -85,7 +86,7 @@ def test_an_image_reaches_production_and_comes_back(
     headway: Headway, engine: Engine, host: str, tmp_path: Path
 ) -> None:
     repo = Repo(tmp_path / "app", "boxed", SETTINGS % {"host": host})
-    good = repo.commit("in a box", {"Dockerfile": DOCKERFILE})
+    good = repo.commit("in a box", {"Dockerfile": DOCKERFILE, ".dockerignore": IGNORED})
     first = headway.release(repo.path)
     assert first["state"] == "succeeded"
     url = headway.url("boxed", "production")
@@ -123,7 +124,8 @@ def test_what_cannot_be_built_or_pushed_changes_nothing(
 ) -> None:
     repo = Repo(tmp_path / "app", "unbuilt", SETTINGS % {"host": host})
     told = json.loads(headway.run("release", repo.path, "--json", code=1).stdout)
-    assert "no Dockerfile in the commit" in told["reason"]
+    assert "Dockerfile: not in the repository" in told["reason"]
+    repo.commit("ignores", {".dockerignore": IGNORED})
     repo.commit("as root", {"Dockerfile": DOCKERFILE.replace("USER 10001:10001\n", "")})
     told = json.loads(headway.run("release", repo.path, "--json", code=1).stdout)
     assert "Dockerfile:2: HW003 the app runs as root: no USER" in told["reason"]
