@@ -39,6 +39,7 @@ PORT = 8080  # what a container is told to listen on; each has an address of its
 PUBLISHED = range(20000, 32000)  # ports of a remote engine that instances may get; below where systems take theirs
 HEALTHCHECK = 5.0  # seconds between two HEALTHCHECKs, at most: an instance is not ready before the first
 CRASHES = 3  # in a row; Supervisor gives up on a process as soon
+CONFLICT = 409
 SECOND = 1_000_000_000  # in nanoseconds, the engine's unit
 LOGS = {"type": "json-file", "config": {"max-size": "10m", "max-file": "4"}}
 PROCESSES = 4096  # of one container
@@ -150,8 +151,7 @@ class DockerTarget(BehindEnvoy):
         used = {one["ImageID"] for one in engine.api.containers(all=True)}
         for image, location in {(one["ImageID"], one["Labels"][f"{LABEL}image"]) for one in still}:
             if image not in used:
-                with suppress(NotFound, ImageNotFound):
-                    engine.api.remove_image(location)
+                _forget_image(engine, image, location)
 
     def missing(self, spec: LaunchSpec) -> str:
         location = spec.artifact.location
@@ -352,6 +352,19 @@ class DockerTarget(BehindEnvoy):
         pool = docker.types.IPAMConfig(pool_configs=[docker.types.IPAMPool(subnet=subnet)])
         engine.api.create_network(self._network, driver="bridge", ipam=pool, labels=labels)
         return dict(engine.api.inspect_network(self._network))
+
+
+def _forget_image(engine: docker.DockerClient, image: str, location: str) -> None:
+    """With the tags that it got in its own repository when it was built here; what others call it stays."""
+    repository = location.partition("@")[0]
+    with suppress(ImageNotFound):
+        tags = engine.api.inspect_image(image)["RepoTags"] or []
+        for name in (*(tag for tag in tags if tag.rpartition(":")[0] == repository), location):
+            try:
+                engine.api.remove_image(name)
+            except APIError as error:
+                if error.status_code != CONFLICT:  # somebody has made another image of it: then it stays
+                    raise
 
 
 def _stands(found: dict[str, Any] | None) -> Standing:

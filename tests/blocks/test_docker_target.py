@@ -16,6 +16,7 @@ from socket import AF_UNIX, SHUT_WR, create_server, socket
 import httpx
 import pytest
 
+from blocks.registry import Registry
 from blocks.targets.docker import DockerTarget
 from headway.errors import TargetError
 from headway.load import Load
@@ -23,6 +24,7 @@ from headway.model import LaunchSpec, Revision, Traffic
 from tests.contracts.test_target import SHA, docker, spec, until, up
 from tests.e2e.conftest import APP, GOOD
 from tests.engines import Engine
+from tests.registries import serving
 
 __all__ = ["spec"]
 
@@ -229,6 +231,25 @@ def test_the_last_revisions_are_kept_and_nothing_of_others_is_touched(
         assert {one["Id"] for one in engine.client.api.containers(all=True)} == before
     finally:
         foreign.remove(force=True)
+
+
+def test_an_image_goes_with_the_tags_it_was_built_with(
+    target: DockerTarget, spec: LaunchSpec, engine: Engine, tmp_path: Path
+) -> None:
+    target.keep = 0
+    built = engine.image({"app.py": GOOD + APP + "# tagged\n"}, name="somebody-s")
+    with serving(tmp_path / "registry") as host:
+        repository = f"{host}/acme/shop"
+        registry = Registry(host=host, plain_http=True)
+        digest = registry.push(engine.client, built.location, repository, ["main", "1" * 40], lambda _: None)
+        pushed = built.model_copy(update={"digest": digest, "location": f"{repository}@{digest}"})
+        old = up(target, spec.model_copy(update={"artifact": pushed}), instances=1)
+        new = up(target, spec, "new", 1)
+        target.route("shop", Traffic.all_to(new))
+        target.retire(old)
+    image = engine.client.images.get(built.location)
+    assert image.tags == ["headway-test/somebody-s:latest"]
+    assert image.attrs["RepoDigests"] == []
 
 
 def test_a_secret_that_has_changed_is_in_what_is_started_again(
