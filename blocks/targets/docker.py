@@ -375,7 +375,7 @@ def _stands(found: dict[str, Any] | None) -> Standing:
     if state["Running"] and not state["Restarting"]:
         return Standing(run=f"{state['StartedAt']}", ailing=_sick(state.get("Health")))
     died = _died(found)
-    if found["RestartCount"] >= CRASHES and state["Restarting"]:
+    if found["RestartCount"] >= CRASHES:
         return Standing(given_up=f"keeps dying: {died}", ailing=died)
     return Standing(ailing=died)
 

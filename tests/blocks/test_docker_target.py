@@ -122,6 +122,19 @@ def test_what_crashes_is_started_again_where_it_was(target: DockerTarget, spec: 
     assert {name: one.address for name, one in after.items()} == {name: one.address for name, one in before.items()}
 
 
+def failure(target: DockerTarget, revision: Revision) -> str:
+    """What is said as soon as it has failed. Between two crashes it runs for a moment, as far as anybody can tell."""
+    said: list[str] = []
+
+    def failed() -> bool:
+        readiness = target.ready(revision)
+        said.append(readiness.detail)
+        return readiness.failed
+
+    until(failed)
+    return said[-1]
+
+
 @pytest.mark.parametrize(
     ("code", "words"),
     [
@@ -136,8 +149,7 @@ def test_what_keeps_dying_has_failed_with_its_reason(
     broken = spec.model_copy(update={"instances": 1, "memory": 64 << 20, **app(engine, code)})
     revision = broken.revision("shop", SHA["new"])
     target.launch(revision, broken)
-    until(lambda: target.ready(revision).failed)
-    detail = target.ready(revision).detail
+    detail = failure(target, revision)
     assert all(word in detail for word in words), detail
 
 
@@ -169,9 +181,9 @@ def test_a_command_that_is_not_in_the_image_is_said(target: DockerTarget, spec: 
     wrong = spec.model_copy(update=app(engine, GOOD, 'CMD ["gunicorn"]'))
     revision = spec.revision("shop", SHA["new"])
     target.launch(revision, wrong)
-    until(lambda: target.ready(revision).failed)
-    assert "code 127" in target.ready(revision).detail
-    assert "gunicorn" in target.ready(revision).detail
+    detail = failure(target, revision)
+    assert "code 127" in detail
+    assert "gunicorn" in detail
 
 
 def test_an_engine_that_is_not_there_is_said(spec: LaunchSpec, tmp_path: Path) -> None:
