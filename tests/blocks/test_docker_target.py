@@ -340,8 +340,10 @@ def tls(engine: Engine, place: Path) -> Iterator[int]:
 
         def accept() -> None:
             while not over.is_set():
-                connection, _ = listening.accept()
-                threading.Thread(target=relay, args=(connection,), daemon=True).start()
+                with suppress(TimeoutError):
+                    connection, _ = listening.accept()
+                    connection.settimeout(None)
+                    threading.Thread(target=relay, args=(connection,), daemon=True).start()
 
         def relay(connection: socket) -> None:
             try:
@@ -354,9 +356,14 @@ def tls(engine: Engine, place: Path) -> Iterator[int]:
             back.start()
             copy(near, far)
 
-        threading.Thread(target=accept, daemon=True).start()
-        yield listening.getsockname()[1]
-        over.set()
+        listening.settimeout(0.1)
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            over.set()
+            thread.join()
 
 
 def copy(one: socket, other: socket) -> None:

@@ -435,12 +435,10 @@ def test_a_registry_that_is_not_there_is_named(host: str) -> None:
 
 def test_a_registry_that_hangs_is_an_error_in_time(host: str) -> None:
     over = threading.Event()
-    started = time.monotonic()
-    with front(host, lambda _method, _path: "break" if over.wait(5) else None) as before:
-        try:
+    with front(host, lambda _method, _path: "break" if over.wait(30) else None) as before:
+        try:  # were it waited for, the registry would answer, and nothing would be raised
             with pytest.raises(RegistryError, match=r"no answer within 0\.3 s"):
                 registry(before, timeout=0.3).digest(SHOP, "main")
-            assert time.monotonic() - started < 1.5
         finally:
             over.set()
 
@@ -450,19 +448,20 @@ def test_a_registry_that_drips_is_an_error_in_time() -> None:
 
     def drip(listening: socket.socket) -> None:
         with suppress(OSError), listening.accept()[0] as connection:
-            connection.sendall(b"HTTP/1.1 200 OK\r\n")
+            connection.sendall(b"HTTP/1.1 404 Not Found\r\n")
             while not over.wait(0.1):
                 connection.sendall(b"X-Wait: a little\r\n")
+            connection.sendall(b"Content-Length: 0\r\n\r\n")  # too late for who keeps to a time
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.settimeout(5)
         thread = threading.Thread(target=drip, args=(listening,))
         thread.start()
-        threading.Timer(3, over.set).start()  # a wait for all of it is late, and the test goes on
-        started = time.monotonic()
+        late = threading.Timer(15, over.set)
+        late.start()
         with pytest.raises(RegistryError, match=r"no answer within 0\.3 s"):
             registry(f"127.0.0.1:{listening.getsockname()[1]}", timeout=0.3).digest(SHOP, "main")
-        assert time.monotonic() - started < 1.5
+        late.cancel()
         over.set()
         thread.join()
 
