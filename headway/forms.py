@@ -25,6 +25,7 @@ __all__ = [
     "Command",
     "Condition",
     "Cpu",
+    "Directory",
     "Duration",
     "Freeze",
     "HeaderName",
@@ -425,6 +426,7 @@ RepoPath = TypeAliasType(
     ],
 )
 
+Directory = Annotated[str, *_matching(r"/[^\0]*", "an absolute path of a directory such as /var/cache/headway")]
 Label = Annotated[
     str,
     *_matching("[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?", "a name of lower-case letters, digits and '-' such as shop-api"),

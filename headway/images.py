@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import shlex
 import shutil
@@ -14,20 +15,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import docker
 from docker.errors import APIError
 from pydantic import Field
 
 from headway import commands
 from headway.engine import connected
-from headway.errors import BuildFailed
+from headway.errors import BuildFailed, CommandFailed
 from headway.masking import Masker
 from headway.model import Frozen, Source
 
 __all__ = ["Built", "Recipe", "build", "root_filesystem", "tags"]
 
 LAST = 5  # lines of the build's log in an error
-ASKED = 20.0  # seconds for `docker buildx version`
+ASKED = 20.0  # seconds for a word of `docker` about itself
+FRAME = re.compile(r"-{3,}$| > ")  # what BuildKit draws around the words that matter
+MOUNTED = "HEADWAY_MOUNTED_"  # no name that `docker` listens to
+BUILDKIT = {"DOCKER_BUILDKIT": "1"}  # `docker build` has it within (18.09 to 22) or from its plug-in buildx (23 on)
 
 
 class Built(Frozen):
@@ -45,7 +48,8 @@ class Recipe(Frozen):
     dockerfile: str = "Dockerfile"
     args: dict[str, str] = Field(default_factory=dict)
     platform: str | None = None
-    cache: bool = True
+    cache: bool | str = True
+    """Whether layers are taken from what the branch had last: in the registry, or in this directory."""
 
 
 def tags(source: Source) -> tuple[str, ...]:
@@ -78,17 +82,20 @@ async def build(
         on_line(told[-1])
 
     buildkit = await asyncio.to_thread(_buildkit)
-    say(f"builder: {buildkit or 'the engine itself (no docker buildx here)'}")
+    say(f"builder: {buildkit or 'the engine itself (no docker with BuildKit here)'}")
     labels = _labels(source, version)
-    if buildkit:
-        image = await _with_buildkit(source, recipe, labels, secrets, timeout, say)
-    elif secrets:
+    if secrets and not buildkit:
         raise BuildFailed(
             f"build/secrets: only BuildKit keeps secrets out of an image, and there is none: {', '.join(secrets)}",
-            "install docker-buildx where the worker runs",
+            "install docker and docker-buildx where the worker runs",
         )
+    earlier = await asyncio.to_thread(_earlier, source, recipe, say, by_itself=buildkit is not None)
+    if buildkit:
+        image = await _with_buildkit(source, recipe, labels, secrets, earlier, timeout, say)
     else:
-        image = await asyncio.to_thread(_with_the_engine, source, recipe, labels, timeout, say, told)
+        image = await asyncio.to_thread(_with_the_engine, source, recipe, labels, earlier, timeout, say, told)
+    if isinstance(recipe.cache, str):
+        await asyncio.to_thread(_keep, image, source, recipe)
     with connected("build") as engine:
         size = int(engine.api.inspect_image(image)["Size"])
     return Built(image=image, size=size, builder=buildkit or "the engine's own")
@@ -123,20 +130,75 @@ def _arguments(source: Source, recipe: Recipe) -> dict[str, str]:
     return {"SOURCE_DATE_EPOCH": str(int(source.committed_at.timestamp())), **recipe.args}
 
 
+# --- the cache -------------------------------------------------------------------------------------------------
+
+
+def _last(source: Source, recipe: Recipe) -> str:
+    """What the branch had last."""
+    return f"{recipe.repository}:{tags(source)[-1]}"
+
+
+def _kept(source: Source, recipe: Recipe) -> Path:
+    """Where a directory has it."""
+    return Path(str(recipe.cache)) / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', _last(source, recipe))}.tar"
+
+
+def _earlier(source: Source, recipe: Recipe, say: Callable[[str], None], *, by_itself: bool) -> list[str]:
+    """Have what the branch had last at hand, unless the builder gets it `by_itself`; the images to take layers from."""
+    last = _last(source, recipe)
+    with connected("build/cache") as engine:
+        if not recipe.cache or engine.api.images(recipe.repository):
+            return []  # what has been built here is known here, and better than from an image
+        try:
+            if not isinstance(recipe.cache, str):
+                if not by_itself:
+                    engine.api.pull(last)
+            else:
+                with _kept(source, recipe).open("rb") as file:
+                    for told in engine.api.load_image(file):
+                        say(f"cache: {' '.join(str(told.get('stream', told)).split())}")
+        except (APIError, OSError) as error:
+            say(f"cache: nothing to be had of {last}: {error}")
+            return []
+    return [last]
+
+
+def _keep(image: str, source: Source, recipe: Recipe) -> None:
+    """Raises BuildFailed: a directory that was asked for and cannot be written to is a mistake."""
+    kept = _kept(source, recipe)
+    part = kept.with_name(f".{kept.name}.{os.getpid()}")
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("wb") as file, connected("build/cache") as engine:
+                for piece in engine.images.get(image).save(named=_last(source, recipe)):
+                    file.write(piece)
+            part.replace(kept)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise BuildFailed(
+            f"build/cache: {kept.parent}: {error.strerror}", "is it a directory that the worker may write to?"
+        ) from error
+
+
 # --- BuildKit --------------------------------------------------------------------------------------------------
 
 
 def _buildkit() -> str | None:
-    """What `docker buildx version` says."""
+    """The `docker` that builds with it, which is who takes secrets."""
     if shutil.which("docker") is None:
         return None
+
+    def said(*words: str) -> str:
+        asked = ["docker", *words]
+        environment = {**os.environ, **BUILDKIT}
+        return subprocess.run(asked, capture_output=True, text=True, timeout=ASKED, check=True, env=environment).stdout
+
     try:
-        told = subprocess.run(
-            ["docker", "buildx", "version"], capture_output=True, text=True, timeout=ASKED, check=True
-        )
+        return f"BuildKit, {said('--version').strip()}" if "--secret" in said("build", "--help") else None
     except (OSError, subprocess.SubprocessError):
         return None
-    return f"BuildKit, {told.stdout.strip()}"
 
 
 async def _with_buildkit(
@@ -144,38 +206,48 @@ async def _with_buildkit(
     recipe: Recipe,
     labels: Mapping[str, str],
     secrets: Mapping[str, str],
+    earlier: Sequence[str],
     timeout: float,  # noqa: ASYNC109 - see `build`
     on_line: Callable[[str], None],
 ) -> str:
+    values = {f"{MOUNTED}{name}": value for name, value in secrets.items()}
     with tempfile.TemporaryDirectory(prefix="headway-build-") as place:
         name = Path(place) / "image"
-        finished = await commands.run(
-            shlex.join(_command(source, recipe, labels, list(secrets), name)),
-            cwd=Path(source.workspace),
-            env={**commands.clean_environment(), **secrets},
-            timeout=timeout,
-            on_line=on_line,
-            secrets=secrets.values(),
-            name="build",
-        )
+        try:
+            finished = await commands.run(
+                shlex.join(_command(source, recipe, labels, list(secrets), earlier, name)),
+                cwd=Path(source.workspace),
+                env={**commands.clean_environment(), **values, **BUILDKIT},
+                timeout=timeout,
+                on_line=on_line,
+                secrets=secrets.values(),
+                name="build",
+            )
+        except CommandFailed as error:
+            raise BuildFailed(error.what, "give it a longer build/timeout") from error
         if finished.exit_code:
             raise _failed(finished.tail)
         return name.read_text().strip()
 
 
 def _command(
-    source: Source, recipe: Recipe, labels: Mapping[str, str], secrets: Sequence[str], name: Path
+    source: Source,
+    recipe: Recipe,
+    labels: Mapping[str, str],
+    secrets: Sequence[str],
+    earlier: Sequence[str],
+    name: Path,
 ) -> list[str]:
-    """`docker buildx build ...`; secrets by name: their values are in its environment."""
-    words = ["docker", "buildx", "build", "--progress", "plain", "--load", "--iidfile", str(name)]
+    """`docker build ...`; secrets by name: their values are in its environment."""
+    words = ["docker", "build", "--progress", "plain", "--iidfile", str(name)]
     words += ["--file", recipe.dockerfile]
     words += [word for tag in tags(source) for word in ("--tag", f"{recipe.repository}:{tag}")]
     words += [word for key, value in labels.items() for word in ("--label", f"{key}={value}")]
     words += [word for key, value in _arguments(source, recipe).items() for word in ("--build-arg", f"{key}={value}")]
-    words += [word for key in secrets for word in ("--secret", f"id={key},env={key}")]
+    words += [word for key in secrets for word in ("--secret", f"id={key},env={MOUNTED}{key}")]
     words += ["--platform", recipe.platform] if recipe.platform else []
-    if recipe.cache:
-        words += ["--cache-to", "type=inline", "--cache-from", f"{recipe.repository}:{tags(source)[-1]}"]
+    words += [word for image in earlier for word in ("--cache-from", image)]
+    words += ["--build-arg", "BUILDKIT_INLINE_CACHE=1"] if recipe.cache else ["--no-cache"]
     return [*words, "."]
 
 
@@ -186,6 +258,7 @@ def _with_the_engine(
     source: Source,
     recipe: Recipe,
     labels: Mapping[str, str],
+    earlier: Sequence[str],
     timeout: float,
     on_line: Callable[[str], None],
     told: Sequence[str],
@@ -200,7 +273,7 @@ def _with_the_engine(
             buildargs=_arguments(source, recipe),
             labels=dict(labels),
             platform=recipe.platform,
-            cache_from=_cached(engine, source, recipe),
+            cache_from=list(earlier) or None,
             nocache=not recipe.cache,
             rm=True,
             forcerm=True,
@@ -220,20 +293,9 @@ def _with_the_engine(
     return image
 
 
-def _cached(engine: docker.DockerClient, source: Source, recipe: Recipe) -> list[str] | None:
-    """What the branch had last, when this engine has not built it: layers that are the same are not built again."""
-    if not recipe.cache or engine.api.images(recipe.repository):
-        return None  # its own cache knows more than an image does
-    last = f"{recipe.repository}:{tags(source)[-1]}"
-    try:
-        engine.api.pull(last)
-    except APIError:
-        return None
-    return [last]
-
-
 def _failed(lines: Sequence[str]) -> BuildFailed:
-    said = " | ".join(line for line in lines[-LAST:] if line.strip())
+    telling = [line for line in lines if line.strip() and not FRAME.match(line)]
+    said = " | ".join(telling[-LAST:])
     if "no space left on device" in said:
         return BuildFailed(f"build: the disk of the Docker engine is full: {said}", "docker system prune makes room")
     return BuildFailed(f"build: {said}", "the whole log is in the run")

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, StrictBool, StrictInt, model_valida
 from headway.forms import (
     Command,
     Cpu,
+    Directory,
     Duration,
     Freeze,
     Image,
@@ -79,7 +80,11 @@ class Build(Section):
     )
     platform: Text | None = Field(default=None, description="such as `linux/arm64`; the engine's own when left out")
     lint: Lint = Field(default=Lint(), description="what is asked of the Dockerfile")
-    cache: StrictBool = Field(default=True, description="take layers from the image that the branch had last")
+    cache: StrictBool | Directory = Field(
+        default=True,
+        description="take layers from the image that the branch had last, which is in the registry, or, with the path "
+        "of a directory of the worker's machine, kept there",
+    )
     env: dict[VariableName, Text] = Field(default={}, description="environment variables of `install`")
     timeout: Timeout = Field(default=600.0, description="after this the build has failed")
 
