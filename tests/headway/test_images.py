@@ -46,28 +46,30 @@ def source(tmp_path: Path) -> Source:
     )
 
 
+@pytest.fixture
+def prepared(engine: Engine) -> Engine:
+    engine.prepare()
+    return engine
+
+
 @pytest.fixture(params=["the engine", "BuildKit"])
-def builder(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> str:
+def builder(request: pytest.FixtureRequest, prepared: Engine, monkeypatch: pytest.MonkeyPatch) -> str:
     """Who builds; there is a `docker` with BuildKit wherever Debian's docker.io is."""
-    path = [str(tmp_path_factory.mktemp("no-docker"))]
-    if request.param == "BuildKit":
-        for path in ([place, *os.get_exec_path()] for place in os.get_exec_path()):
-            monkeypatch.setenv("PATH", os.pathsep.join(path))
-            if images._buildkit():
-                return "BuildKit"
-        pytest.skip("no docker with BuildKit on this machine: apt-get install docker.io")
-    monkeypatch.setenv("PATH", os.pathsep.join(path))
-    return "the engine"
+    monkeypatch.setenv("DOCKER_HOST", prepared.url)
+    if request.param == "the engine":
+        monkeypatch.setenv("PATH", "/nowhere")
+        return "the engine"
+    for place in (every := os.get_exec_path()):
+        monkeypatch.setenv("PATH", os.pathsep.join([place, *every]))
+        if images._buildkit():
+            return "BuildKit"
+    pytest.skip("no docker with BuildKit on this machine: apt-get install docker.io")
 
 
 @pytest.fixture
-def engine(engine: Engine, builder: str, monkeypatch: pytest.MonkeyPatch) -> Engine:  # it chooses
+def engine(prepared: Engine, builder: str) -> Engine:  # it has chosen
     """The one that images are built on."""
-    engine.prepare()
-    monkeypatch.setenv("DOCKER_HOST", engine.url)
-    return engine
+    return prepared
 
 
 def ran(said: list[str]) -> bool:
