@@ -150,9 +150,11 @@ class BehindEnvoy(Block, Target):
                 instance["draining"] = False  # one that was on its way out is as good as a new one, and warm
                 if standing.get(name, Standing()).given_up:  # its address may be what it died of
                     instance["host"], instance["port"] = self._address(_addresses(state))
+            # Called back while it was to be ended: whoever ends the others later must not end it.
+            state["stopping"] = [name for name in state["stopping"] if name not in ours]
+        self._write_clusters(app, self._read(app))  # Envoy has to know even what cannot be started: it is retired then
         for name, instance in ours.items():
             self._start(name, _at(instance), revision, spec)
-        self._write_clusters(app, self._read(app))
         self._running_edge(app)
 
     def ready(self, revision: Revision) -> Readiness:

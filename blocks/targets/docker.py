@@ -115,7 +115,7 @@ class DockerTarget(BehindEnvoy):
             image = self._image(engine, spec.artifact.location)
             wanted = self._wanted(engine, name, address, revision, spec, image)
             found = self._inspected(engine, name)
-            if found is not None and not _fits(found, wanted):
+            if found is not None and not found["State"]["Running"] and not _fits(found, wanted):
                 engine.api.remove_container(found["Id"], force=True, v=True)
                 found = None
             if found is None:

@@ -173,8 +173,29 @@ def test_the_healthcheck_of_the_image_is_obeyed(
 def test_an_image_that_is_nowhere_is_said(target: DockerTarget, spec: LaunchSpec) -> None:
     location = "127.0.0.1:1/shop@sha256:" + "b" * 64
     missing = spec.model_copy(update={"artifact": spec.artifact.model_copy(update={"location": location})})
+    old, new = up(target, spec, instances=1), spec.revision("shop", SHA["new"])
+    target.route("shop", Traffic.all_to(old))
     with pytest.raises(TargetError, match="is not on the engine, and it cannot pull it"):
-        target.launch(spec.revision("shop", SHA["new"]), missing)
+        target.launch(new, missing)
+    target.retire(new)  # the way back
+    assert set(target.observe("shop").instances) == {old.id}
+    assert httpx.get(url(target), trust_env=False).status_code == 200
+
+
+def test_one_that_was_called_back_while_it_was_to_be_ended_stays(
+    target: DockerTarget, spec: LaunchSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = up(target, spec, instances=1), up(target, spec, "new", 1)
+    target.route("shop", Traffic.all_to(new))
+    with monkeypatch.context() as broken:
+        broken.setattr(DockerTarget, "_forget", lambda *_: (_ for _ in ()).throw(TargetError("busy")))
+        with pytest.raises(TargetError, match="busy"):
+            target.retire(old)
+    target.launch(old, spec.model_copy(update={"instances": 1}))
+    until(lambda: target.ready(old).ready == 1)
+    target.route("shop", Traffic.all_to(old))
+    target.retire(new)
+    assert httpx.get(url(target), trust_env=False).json()["version"] == SHA["old"]
 
 
 def test_a_command_that_is_not_in_the_image_is_said(target: DockerTarget, spec: LaunchSpec, engine: Engine) -> None:
@@ -275,6 +296,14 @@ def test_a_secret_that_has_changed_is_in_what_is_started_again(
     until(lambda: target.ready(old).ready == 1)
     told = [one.attrs["Config"]["Env"] for one in engine.client.containers.list() if old.id in one.name]
     assert ["TOKEN=new" in one for one in told] == [True]
+
+
+def test_one_that_runs_is_not_replaced_under_its_users(target: DockerTarget, spec: LaunchSpec, engine: Engine) -> None:
+    first = spec.model_copy(update={"instances": 1, "env": {"TOKEN": "old"}})
+    revision = up(target, first, instances=1)
+    before = [one.id for one in engine.client.containers.list()]
+    target.launch(revision, first.model_copy(update={"env": {"TOKEN": "new"}}))
+    assert [one.id for one in engine.client.containers.list()] == before
 
 
 def test_logs_are_followed(target: DockerTarget, spec: LaunchSpec, engine: Engine) -> None:
