@@ -15,13 +15,14 @@ import socket
 import time
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 import docker
 from docker.errors import APIError, ImageNotFound, NotFound
+from prefect.logging import get_logger
 from pydantic import Field, SecretStr
 
 from blocks.behind_envoy import BehindEnvoy, Standing
@@ -146,12 +147,13 @@ class DockerTarget(BehindEnvoy):
         forgotten = [revision for revision in older if revision not in running][self.keep :]
         for one in still:
             if one["Labels"][f"{LABEL}revision"] in forgotten:
-                with suppress(NotFound):
+                with _tidying(one["Id"]):
                     engine.api.remove_container(one["Id"], v=True)
         used = {one["ImageID"] for one in engine.api.containers(all=True)}
         for image, location in {(one["ImageID"], one["Labels"][f"{LABEL}image"]) for one in still}:
             if image not in used:
-                _forget_image(engine, image, location)
+                with _tidying(image):
+                    _forget_image(engine, image, location)
 
     def missing(self, spec: LaunchSpec) -> str:
         location = spec.artifact.location
@@ -352,6 +354,17 @@ class DockerTarget(BehindEnvoy):
         pool = docker.types.IPAMConfig(pool_configs=[docker.types.IPAMPool(subnet=subnet)])
         engine.api.create_network(self._network, driver="bridge", ipam=pool, labels=labels)
         return dict(engine.api.inspect_network(self._network))
+
+
+@contextmanager
+def _tidying(what: str) -> Iterator[None]:
+    """What the engine does not give up now is left for the next time: nobody's release fails for it."""
+    try:
+        yield
+    except NotFound:
+        pass
+    except APIError as error:
+        get_logger("headway.docker").warning("%s stays until the next time: %s", what, words(error))
 
 
 def _forget_image(engine: docker.DockerClient, image: str, location: str) -> None:

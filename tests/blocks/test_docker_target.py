@@ -15,6 +15,8 @@ from socket import AF_UNIX, SHUT_WR, create_server, socket
 
 import httpx
 import pytest
+from docker import APIClient
+from docker import errors as docker_errors
 
 from blocks.registry import Registry
 from blocks.targets.docker import DockerTarget
@@ -296,6 +298,28 @@ def test_a_secret_that_has_changed_is_in_what_is_started_again(
     until(lambda: target.ready(old).ready == 1)
     told = [one.attrs["Config"]["Env"] for one in engine.client.containers.list() if old.id in one.name]
     assert ["TOKEN=new" in one for one in told] == [True]
+
+
+def test_what_cannot_be_removed_now_is_removed_the_next_time(
+    target: DockerTarget, spec: LaunchSpec, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target.keep = 0
+    old, new = up(target, spec, instances=1), up(target, spec, "new", 1)
+    target.route("shop", Traffic.all_to(new))
+
+    def busy(*_: object, **__: object) -> None:
+        raise docker_errors.APIError("device or resource busy")
+
+    def left() -> set[str]:
+        return {one.labels["headway.revision"] for one in engine.client.containers.list(all=True)}
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(APIClient, "remove_container", busy)
+        target.retire(old)
+    assert left() == {old.id, new.id}
+    target.route("shop", Traffic.all_to(up(target, spec, instances=1)))
+    target.retire(new)
+    assert left() == {old.id}
 
 
 def test_one_that_runs_is_not_replaced_under_its_users(target: DockerTarget, spec: LaunchSpec, engine: Engine) -> None:
