@@ -22,7 +22,7 @@ import pytest
 import tenacity
 from pydantic import SecretStr, ValidationError
 
-from blocks import registry as module
+from blocks import oci
 from blocks.registry import Registry
 from headway.errors import RegistryError
 from tests.engines import Engine
@@ -44,7 +44,7 @@ Meddle = Callable[[str, str], Answer | str | None]
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BACKOFF", tenacity.wait_fixed(0.05))
+    monkeypatch.setattr(oci, "BACKOFF", tenacity.wait_fixed(0.05))
 
 
 @pytest.fixture
@@ -137,18 +137,18 @@ def put(host: str, content: bytes) -> tuple[str, str]:
             place = httpx.URL(client.post("blobs/uploads/").headers["location"])
             client.put(place.copy_merge_params({"digest": summed(blob)}), content=blob).raise_for_status()
         layer, config = ({"mediaType": "a/b", "digest": summed(one), "size": len(one)} for one in blobs)
-        manifest = {"schemaVersion": 2, "mediaType": module.MANIFEST, "config": config, "layers": [layer]}
-        headers = {"Content-Type": module.MANIFEST}
+        manifest = {"schemaVersion": 2, "mediaType": oci.MANIFEST, "config": config, "layers": [layer]}
+        headers = {"Content-Type": oci.MANIFEST}
         answer = client.put("manifests/main", content=json.dumps(manifest).encode(), headers=headers)
         answer.raise_for_status()
         return answer.headers["docker-content-digest"], summed(content)
 
 
 def put_index(host: str, *digests: str) -> str:
-    listed = [{"mediaType": module.MANIFEST, "digest": one, "size": 1} for one in digests]
-    index = {"schemaVersion": 2, "mediaType": module.INDEX, "manifests": listed}
+    listed = [{"mediaType": oci.MANIFEST, "digest": one, "size": 1} for one in digests]
+    index = {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": listed}
     url = f"http://{host}/v2/{SHOP}/manifests/all"
-    answer = httpx.put(url, content=json.dumps(index), headers={"Content-Type": module.INDEX}, trust_env=False)
+    answer = httpx.put(url, content=json.dumps(index), headers={"Content-Type": oci.INDEX}, trust_env=False)
     answer.raise_for_status()
     return str(answer.headers["docker-content-digest"])
 
@@ -170,7 +170,7 @@ def test_the_digest_of_a_push_is_the_one_that_the_registry_says(shop: Shop, host
     ours = registry(host)
     digest = shop.push(ours, "one", "two")
     url = f"http://{host}/v2/{SHOP}/manifests/one"
-    assert httpx.head(url, headers=module.ACCEPT, trust_env=False).headers["docker-content-digest"] == digest
+    assert httpx.head(url, headers=oci.ACCEPT, trust_env=False).headers["docker-content-digest"] == digest
     assert ours.digest(SHOP, "one") == ours.digest(SHOP, "two") == ours.digest(f"{host}/{SHOP}", digest) == digest
     assert ours.exists(SHOP, digest)
 
@@ -355,8 +355,8 @@ def test_what_is_not_there_is_none(host: str) -> None:
 def test_a_registry_that_does_not_say_the_digest_is_counted_after(host: str) -> None:
     digest, _ = put(host, b"one")
     url = f"http://{host}/v2/{SHOP}/manifests/main"
-    manifest = httpx.get(url, headers=module.ACCEPT, trust_env=False).content
-    bare: Answer = (200, {"Content-Type": module.MANIFEST}, manifest)
+    manifest = httpx.get(url, headers=oci.ACCEPT, trust_env=False).content
+    bare: Answer = (200, {"Content-Type": oci.MANIFEST}, manifest)
     with front(host, lambda _method, _path: bare) as before:
         assert registry(before).digest(SHOP, "main") == digest
 
@@ -397,7 +397,7 @@ def test_a_manifest_that_is_another_is_not_there(host: str) -> None:
     digest, _ = put(host, b"one")
     put(host, b"two")
     url = f"http://{host}/v2/{SHOP}/manifests/main"
-    wrong: Answer = (200, {}, httpx.get(url, headers=module.ACCEPT, trust_env=False).content)
+    wrong: Answer = (200, {}, httpx.get(url, headers=oci.ACCEPT, trust_env=False).content)
     with front(host, lambda method, path: wrong if digest in path else None) as before:
         assert not registry(before).exists(SHOP, digest)
 
@@ -497,9 +497,9 @@ def test_statements_are_kept_beside_the_image(host: str) -> None:
     assert ours.exists(SHOP, sbom)
     tag = digest.replace(":", "-")
     url = f"http://{host}/v2/{SHOP}/manifests/"
-    listed = httpx.get(url + tag, headers=module.ACCEPT, trust_env=False).json()
+    listed = httpx.get(url + tag, headers=oci.ACCEPT, trust_env=False).json()
     assert [one["digest"] for one in listed["manifests"]] == [sbom, origin]
-    statement = httpx.get(url + sbom, headers=module.ACCEPT, trust_env=False).json()
+    statement = httpx.get(url + sbom, headers=oci.ACCEPT, trust_env=False).json()
     assert statement["subject"]["digest"] == digest
     assert statement["artifactType"] == SBOM
 
@@ -520,13 +520,13 @@ def test_statements_of_threads_do_not_lose_each_other(host: str) -> None:
 
 def test_a_registry_that_has_the_api_for_them_needs_no_tag(host: str) -> None:
     digest, _ = put(host, b"one")
-    one = {"mediaType": module.MANIFEST, "digest": NOBODY, "size": 7, "artifactType": SBOM}
-    page = json.dumps({"schemaVersion": 2, "mediaType": module.INDEX, "manifests": [one]}).encode()
+    one = {"mediaType": oci.MANIFEST, "digest": NOBODY, "size": 7, "artifactType": SBOM}
+    page = json.dumps({"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": [one]}).encode()
 
     def modern(method: str, path: str) -> Answer | None:
         if "/referrers/" in path:
             more = {} if "page=2" in path else {"Link": f'</v2/{SHOP}/referrers/{digest}?page=2>; rel="next"'}
-            return 200, {"Content-Type": module.INDEX, **more}, page
+            return 200, {"Content-Type": oci.INDEX, **more}, page
         return (201, {"OCI-Subject": digest}, b"") if method == "PUT" and "/manifests/" in path else None
 
     with front(host, modern) as before:
