@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import docker
 import requests
+import urllib3
 from docker.errors import APIError, DockerException
 
 from headway.errors import TargetError
@@ -35,7 +36,7 @@ def connected(who: str, url: str | None = None, timeout: float = 60) -> Iterator
         yield client
     except APIError as error:
         raise TargetError(f"{who}: the Docker engine says: {words(error)}", "docker ps shows more") from error
-    except (DockerException, requests.RequestException, OSError) as error:
+    except (DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
         raise TargetError(
             f"{who}: the Docker engine {where} does not answer: {_first_line(error)}",
             "is dockerd running, and may this user talk to it?",

@@ -31,6 +31,7 @@ from headway.engine import address as engine_address
 from headway.engine import connected, words
 from headway.errors import TargetError
 from headway.files import locked
+from headway.masking import Masker
 from headway.model import LaunchSpec, Revision
 
 __all__ = ["DockerTarget"]
@@ -175,19 +176,25 @@ class DockerTarget(BehindEnvoy):
 
     def _said(self, app: str, name: str, lines: int) -> list[str]:  # noqa: ARG002  # one engine
         with self._engine() as engine:
+            found = self._inspected(engine, name)
+            if found is None:
+                return []
             try:
-                said: bytes = engine.api.logs(self._called(name), tail=lines)
+                said: bytes = engine.api.logs(found["Id"], tail=lines)
             except NotFound:
                 return []
-        return said.decode(errors="replace").splitlines()
+        return _masker(found)(said.decode(errors="replace")).splitlines()
 
     def _follow(self, app: str, names: list[str]) -> Iterator[str]:  # noqa: ARG002  # one engine
         since = dict.fromkeys(names, datetime.now(UTC).isoformat())
         while True:
             with self._engine() as engine:
                 for name in names:
+                    found = self._inspected(engine, name)
+                    if found is None:
+                        continue
                     with suppress(NotFound):
-                        for line in _stamped(engine, self._called(name)):
+                        for line in _masker(found)(_stamped(engine, found["Id"])).splitlines():
                             stamp, _, words = line.partition(" ")
                             if stamp > since[name]:
                                 since[name] = stamp
@@ -257,6 +264,7 @@ class DockerTarget(BehindEnvoy):
             "address": f"{host}:{port}",
             "image": spec.artifact.location,
             "spec": json.dumps(self._remembered(revision, spec)),
+            "secrets": json.dumps(spec.secrets),
         }
         api = engine.api
         host_config = api.create_host_config(
@@ -386,7 +394,7 @@ def _stands(found: dict[str, Any] | None) -> Standing:
         return Standing(ailing="its container is gone: somebody removed it")
     state = found["State"]
     if state["Running"] and not state["Restarting"]:
-        return Standing(run=f"{state['StartedAt']}", ailing=_sick(state.get("Health")))
+        return Standing(run=f"{state['StartedAt']}", ailing=_masker(found)(_sick(state.get("Health"))))
     died = _died(found)
     if found["RestartCount"] >= CRASHES:
         return Standing(given_up=f"keeps dying: {died}", ailing=died)
@@ -432,6 +440,13 @@ def _created(container: dict[str, Any]) -> int:
     return int(container["Created"])
 
 
-def _stamped(engine: docker.DockerClient, name: str) -> list[str]:
-    said: bytes = engine.api.logs(name, timestamps=True, tail=1000)
-    return said.decode(errors="replace").splitlines()
+def _masker(found: dict[str, Any]) -> Masker:
+    """For whatever a container says: which of its variables are secrets is in its labels, but not their values."""
+    environment = dict(one.partition("=")[::2] for one in found["Config"]["Env"] or [])
+    secret = json.loads(found["Config"]["Labels"].get(f"{LABEL}secrets", "[]"))
+    return Masker(environment[name] for name in secret if name in environment)
+
+
+def _stamped(engine: docker.DockerClient, container: str) -> str:
+    said: bytes = engine.api.logs(container, timestamps=True, tail=1000)
+    return said.decode(errors="replace")

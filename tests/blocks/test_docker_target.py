@@ -330,6 +330,22 @@ def test_one_that_runs_is_not_replaced_under_its_users(target: DockerTarget, spe
     assert [one.id for one in engine.client.containers.list()] == before
 
 
+def test_secrets_are_masked_in_whatever_a_container_says(
+    target: DockerTarget, spec: LaunchSpec, engine: Engine
+) -> None:
+    fails = "HEALTHCHECK --interval=1s --retries=1 CMD echo no $DATABASE; exit 1\n"
+    talking = "import os\ndef answer(path):\n    print('asked with', os.environ['DATABASE'], flush=True)\n    return 200, {}\n"
+    image = app(engine, talking, fails + 'CMD ["python3", "app.py"]')
+    secret = {"env": {"DATABASE": "postgres://shop:hunter2@db"}, "secrets": ("DATABASE",), "instances": 1}
+    talkative = spec.model_copy(update={**image, **secret})
+    revision = talkative.revision("shop", SHA["new"])
+    target.launch(revision, talkative)
+    until(lambda: "HEALTHCHECK fails" in target.ready(revision).detail)
+    assert target.ready(revision).detail.endswith("its HEALTHCHECK fails: no ********")
+    said = [*target.logs("shop"), next(target.logs("shop", lines=0, follow=True))]
+    assert {line.partition(": ")[2] for line in said} == {"listening on 8080", "asked with ********"}
+
+
 def test_logs_are_followed(target: DockerTarget, spec: LaunchSpec, engine: Engine) -> None:
     loud = "def answer(path):\n    print('asked for', path, flush=True)\n    return 200, {}\n"
     revision = up(target, spec.model_copy(update=app(engine, loud)), instances=1)
