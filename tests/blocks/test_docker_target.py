@@ -334,8 +334,8 @@ def test_secrets_are_masked_in_whatever_a_container_says(
     target: DockerTarget, spec: LaunchSpec, engine: Engine
 ) -> None:
     fails = "HEALTHCHECK --interval=1s --retries=1 CMD echo no $DATABASE; exit 1\n"
-    talking = "import os\ndef answer(path):\n    print('asked with', os.environ['DATABASE'], flush=True)\n    return 200, {}\n"
-    image = app(engine, talking, fails + 'CMD ["python3", "app.py"]')
+    loud = "def answer(path):\n    print('asked with', os.environ['DATABASE'], flush=True)\n    return 200, {}\n"
+    image = app(engine, "import os\n" + loud, fails + 'CMD ["python3", "app.py"]')
     secret = {"env": {"DATABASE": "postgres://shop:hunter2@db"}, "secrets": ("DATABASE",), "instances": 1}
     talkative = spec.model_copy(update={**image, **secret})
     revision = talkative.revision("shop", SHA["new"])
