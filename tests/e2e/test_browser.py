@@ -81,7 +81,9 @@ def test_a_release_is_watched_and_approved_in_the_browser(headway: Headway, tmp_
     headway.until(lambda: headway.ledger.release(told["id"]).state == "succeeded")
     stages = {stage.name: stage.detail for stage in headway.ledger.stages(told["id"])}
     assert stages["production approval"] == "approved by bob@example.com: seen in the browser"
-    browser.get(f"{control.ui_url}/artifacts/artifact/{artifact(control.url, 'release-watched')}")
+    with headway.control() as control:  # the table of the whole release is the last thing that its run does
+        headway.until(lambda: control.flow_run(told["flow_run_id"]).type == "COMPLETED")
+        browser.get(f"{control.ui_url}/artifacts/artifact/{artifact(control.url, 'release-watched')}")
     headway.until(lambda: "production approval" in text(browser))
     assert f"{told['name']}: succeeded" in text(browser)
 
