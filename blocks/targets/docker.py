@@ -140,10 +140,11 @@ class DockerTarget(BehindEnvoy):
             engine.api.stop(found["Id"], timeout=grace)
 
     def _forget(self, engine: docker.DockerClient, app: str) -> None:
-        """Remove what stands still of revisions older than those that are kept, and their images."""
+        """Remove what stands still of revisions that ended before those that are kept, and their images."""
         containers = self._containers(engine, app)
         running = {one["Labels"][f"{LABEL}revision"] for one in containers if one["State"] not in STILL}
-        still = sorted((one for one in containers if one["State"] in STILL), key=_created, reverse=True)
+        still = [one for one in containers if one["State"] in STILL]
+        still.sort(key=lambda one: self._ended(engine, one["Id"]), reverse=True)
         older = list(dict.fromkeys(one["Labels"][f"{LABEL}revision"] for one in still))
         forgotten = [revision for revision in older if revision not in running][self.keep :]
         for one in still:
@@ -155,6 +156,14 @@ class DockerTarget(BehindEnvoy):
             if image not in used:
                 with _tidying(image):
                     _forget_image(engine, image, location)
+
+    def _ended(self, engine: docker.DockerClient, container: str) -> datetime:
+        """When it last ran, not when it was made: the way back may have started an old one again since."""
+        try:
+            state = engine.api.inspect_container(container)["State"]
+        except NotFound:
+            return datetime.min.replace(tzinfo=UTC)
+        return datetime.fromisoformat(state["FinishedAt"])
 
     def missing(self, spec: LaunchSpec) -> str:
         location = spec.artifact.location
@@ -434,10 +443,6 @@ def _fits(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
 def _labelled(container: dict[str, Any]) -> Address:
     host, _, port = container["Labels"][f"{LABEL}address"].rpartition(":")
     return host, int(port)
-
-
-def _created(container: dict[str, Any]) -> int:
-    return int(container["Created"])
 
 
 def _masker(found: dict[str, Any]) -> Masker:

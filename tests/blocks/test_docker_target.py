@@ -268,6 +268,21 @@ def test_the_last_revisions_are_kept_and_nothing_of_others_is_touched(
         foreign.remove(force=True)
 
 
+def test_what_ended_last_is_kept_however_old_it_is(target: DockerTarget, spec: LaunchSpec, engine: Engine) -> None:
+    target.keep = 1
+    good, bad = up(target, spec, "old", 1), up(target, spec, "bad", 1)
+    target.route("shop", Traffic.all_to(bad))
+    target.retire(good)
+    good = up(target, spec, "old", 1)  # the way back: the container that was made first
+    target.route("shop", Traffic.all_to(good))
+    target.retire(bad)
+    new = up(target, spec, "new", 1)
+    target.route("shop", Traffic.all_to(new))
+    target.retire(good)
+    left = {one.labels["headway.revision"] for one in engine.client.containers.list(all=True)}
+    assert left == {good.id, new.id}
+
+
 def test_an_image_goes_with_the_tags_it_was_built_with(
     target: DockerTarget, spec: LaunchSpec, engine: Engine, tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ from headway.testing import FakeTarget
 from tests.e2e.conftest import APP, GOOD
 from tests.engines import Engine
 
-SHA = {"old": "1" * 40, "new": "2" * 40}
+SHA = {"old": "1" * 40, "new": "2" * 40, "bad": "3" * 40}
 
 
 @contextmanager
