@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import requests
+import urllib3
 from docker.errors import APIError
 from pydantic import Field
 
@@ -264,30 +266,35 @@ def _with_the_engine(
     told: Sequence[str],
 ) -> str:
     end = time.monotonic() + timeout
+    late = BuildFailed(f"build: no end after {timeout:g} s", "give it a longer build/timeout")
     image = ""
     with connected("build", timeout=timeout) as engine:
-        going = engine.api.build(
-            path=source.workspace,
-            dockerfile=recipe.dockerfile,
-            tag=f"{recipe.repository}:{source.sha}",
-            buildargs=_arguments(source, recipe),
-            labels=dict(labels),
-            platform=recipe.platform,
-            cache_from=list(earlier) or None,
-            nocache=not recipe.cache,
-            rm=True,
-            forcerm=True,
-            decode=True,
-        )
-        for event in going:
-            for line in str(event.get("stream", "")).splitlines():
-                if line.strip():
-                    on_line(line.rstrip())
-            image = event.get("aux", {}).get("ID", image)
-            if "error" in event:
-                raise _failed([*told, str(event["error"])])
-            if time.monotonic() > end:
-                raise BuildFailed(f"build: no end after {timeout:g} s", "give it a longer build/timeout")
+        try:
+            going = engine.api.build(
+                path=source.workspace,
+                dockerfile=recipe.dockerfile,
+                tag=f"{recipe.repository}:{source.sha}",
+                buildargs=_arguments(source, recipe),
+                labels=dict(labels),
+                platform=recipe.platform,
+                cache_from=list(earlier) or None,
+                nocache=not recipe.cache,
+                rm=True,
+                forcerm=True,
+                decode=True,
+                timeout=timeout,  # between two words: a silent step ends after twice the time, at the latest
+            )
+            for event in going:
+                for line in str(event.get("stream", "")).splitlines():
+                    if line.strip():
+                        on_line(line.rstrip())
+                image = event.get("aux", {}).get("ID", image)
+                if "error" in event:
+                    raise _failed([*told, str(event["error"])])
+                if time.monotonic() > end:
+                    raise late
+        except (requests.Timeout, urllib3.exceptions.ReadTimeoutError) as error:
+            raise late from error
         for tag in tags(source)[1:]:
             engine.api.tag(image, recipe.repository, tag)
     return image

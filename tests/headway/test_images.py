@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -156,12 +157,12 @@ async def test_a_dockerfile_that_is_not_there_and_one_that_is_none(engine: Engin
         await built(source)
 
 
-async def test_a_build_without_an_end_is_ended(engine: Engine, source: Source) -> None:
-    Path(source.workspace, "Dockerfile").write_text(
-        DOCKERFILE.replace("cat greeting", "while sleep 0.2; do echo going; done")
-    )
+@pytest.mark.parametrize("step", ["while sleep 0.2; do echo going; done", "sleep 100"], ids=["that talks", "silent"])
+async def test_a_build_without_an_end_is_ended(engine: Engine, source: Source, step: str) -> None:
+    Path(source.workspace, "Dockerfile").write_text(DOCKERFILE.replace("cat greeting", step))
     with pytest.raises(BuildFailed, match="no end after 2 s"):
-        await built(source, limit=2)
+        async with asyncio.timeout(50):
+            await built(source, limit=2)
 
 
 async def test_a_secret_is_only_given_to_a_builder_that_keeps_it_out_of_the_image(
