@@ -692,7 +692,12 @@ def environment() -> dict[str, str]:
 
 @contextmanager
 def running(command: list[str], place: Path, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(command, cwd=place, env=env)
+    # Where the tests are a shell's background job SIGINT is ignored, and so would it be by the app.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(command, cwd=place, env=env)
+    finally:
+        signal.signal(signal.SIGINT, before)
     try:
         yield process
     finally:
