@@ -99,10 +99,16 @@ class DockerTarget(BehindEnvoy):
     def _address(self, taken: Collection[Address]) -> Address:
         with self._engine() as engine:
             gone = {*taken, *(_labelled(one) for one in self._containers(engine))}
-            while True:
-                chosen = (self._remote, secrets.choice(PUBLISHED)) if self._remote else (self._host_in(engine), PORT)
-                if chosen not in gone:
-                    return chosen
+            if remote := self._remote:
+                free = [(remote, port) for port in PUBLISHED if (remote, port) not in gone]
+            else:
+                free = [(host, PORT) for host in self._hosts(engine) if (host, PORT) not in gone]
+        if not free:
+            raise TargetError(
+                f"{self._marked}: no address is left for another instance; containers have {len(gone)}",
+                "retire some, or give the target a lower `keep`",
+            )
+        return secrets.choice(free)
 
     def _kept(self, revision: Revision) -> Mapping[str, Address]:
         with self._engine() as engine:
@@ -351,8 +357,8 @@ class DockerTarget(BehindEnvoy):
     def _network(self) -> str:
         return self._marked
 
-    def _host_in(self, engine: docker.DockerClient) -> str:
-        """Some address of the target's network, which is made when it is not there."""
+    def _hosts(self, engine: docker.DockerClient) -> list[str]:
+        """The addresses of the target's network, which is made when it is not there."""
         self._home.mkdir(parents=True, exist_ok=True, mode=0o700)
         with locked(self._home / "network.lock"):
             try:
@@ -360,7 +366,7 @@ class DockerTarget(BehindEnvoy):
             except NotFound:
                 network = self._made_network(engine)
         subnet = ipaddress.ip_network(network["IPAM"]["Config"][0]["Subnet"])
-        return str(subnet[2 + secrets.randbelow(subnet.num_addresses - 3)])  # the first is the gateway's
+        return [str(host) for host in subnet.hosts()][1:]  # the first is the gateway's
 
     def _made_network(self, engine: docker.DockerClient) -> dict[str, Any]:
         """With a subnet that is named: otherwise nobody may choose an address. The engine knows which one is free."""

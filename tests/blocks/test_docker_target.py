@@ -17,6 +17,7 @@ import httpx
 import pytest
 from docker import APIClient
 from docker import errors as docker_errors
+from docker import types as docker_types
 
 from blocks.registry import Registry
 from blocks.targets.docker import DockerTarget
@@ -110,6 +111,16 @@ def test_one_that_was_removed_by_hand_is_said_and_comes_back(
     assert "removed" in target.ready(revision).detail
     target.launch(revision, spec)
     until(lambda: target.ready(revision).ready == 2)
+
+
+def test_a_network_without_a_free_address_is_said(target: DockerTarget, spec: LaunchSpec, engine: Engine) -> None:
+    free = docker_types.IPAMPool(subnet=f"{engine.network}.254.0/30")  # a gateway and one more
+    api = engine.client.api
+    api.create_network(target.namespace, ipam=docker_types.IPAMConfig(pool_configs=[free]))
+    only = up(target, spec, instances=1)
+    with pytest.raises(TargetError, match="no address is left for another instance; containers have 1"):
+        target.launch(only, spec.model_copy(update={"instances": 2}))
+    assert target.ready(only).ready == 1
 
 
 def test_what_crashes_is_started_again_where_it_was(target: DockerTarget, spec: LaunchSpec, engine: Engine) -> None:
