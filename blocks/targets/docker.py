@@ -46,6 +46,7 @@ SECOND = 1_000_000_000  # in nanoseconds, the engine's unit
 LOGS = {"type": "json-file", "config": {"max-size": "10m", "max-file": "4"}}
 PROCESSES = 4096  # of one container
 STILL = ("exited", "created", "dead")  # states of a container that does not run, and will not by itself
+RANDOM = secrets.SystemRandom()
 FOLLOW = 0.3  # seconds between two looks at the logs
 
 
@@ -99,16 +100,18 @@ class DockerTarget(BehindEnvoy):
     def _address(self, taken: Collection[Address]) -> Address:
         with self._engine() as engine:
             gone = {*taken, *(_labelled(one) for one in self._containers(engine))}
+            some = len(gone) + 1  # so many different ones cannot all be gone
             if remote := self._remote:
-                free = [(remote, port) for port in PUBLISHED if (remote, port) not in gone]
+                chosen = [(remote, port) for port in RANDOM.sample(PUBLISHED, min(some, len(PUBLISHED)))]
             else:
-                free = [(host, PORT) for host in self._hosts(engine) if (host, PORT) not in gone]
-        if not free:
+                chosen = [(host, PORT) for host in self._hosts(engine, some)]
+        free = next((one for one in chosen if one not in gone), None)
+        if free is None:
             raise TargetError(
                 f"{self._marked}: no address is left for another instance; containers have {len(gone)}",
                 "retire some, or give the target a lower `keep`",
             )
-        return secrets.choice(free)
+        return free
 
     def _kept(self, revision: Revision) -> Mapping[str, Address]:
         with self._engine() as engine:
@@ -150,7 +153,7 @@ class DockerTarget(BehindEnvoy):
         containers = self._containers(engine, app)
         running = {one["Labels"][f"{LABEL}revision"] for one in containers if one["State"] not in STILL}
         still = [one for one in containers if one["State"] in STILL]
-        still.sort(key=lambda one: self._ended(engine, one["Id"]), reverse=True)
+        still.sort(key=lambda one: _ended(engine, one["Id"]), reverse=True)
         older = list(dict.fromkeys(one["Labels"][f"{LABEL}revision"] for one in still))
         forgotten = [revision for revision in older if revision not in running][self.keep :]
         for one in still:
@@ -162,14 +165,6 @@ class DockerTarget(BehindEnvoy):
             if image not in used:
                 with _tidying(image):
                     _forget_image(engine, image, location)
-
-    def _ended(self, engine: docker.DockerClient, container: str) -> datetime:
-        """When it last ran, not when it was made: the way back may have started an old one again since."""
-        try:
-            state = engine.api.inspect_container(container)["State"]
-        except NotFound:
-            return datetime.min.replace(tzinfo=UTC)
-        return datetime.fromisoformat(state["FinishedAt"])
 
     def missing(self, spec: LaunchSpec) -> str:
         location = spec.artifact.location
@@ -357,8 +352,8 @@ class DockerTarget(BehindEnvoy):
     def _network(self) -> str:
         return self._marked
 
-    def _hosts(self, engine: docker.DockerClient) -> list[str]:
-        """The addresses of the target's network, which is made when it is not there."""
+    def _hosts(self, engine: docker.DockerClient, some: int) -> list[str]:
+        """At most that many addresses of the target's network, which is made when it is not there."""
         self._home.mkdir(parents=True, exist_ok=True, mode=0o700)
         with locked(self._home / "network.lock"):
             try:
@@ -366,7 +361,8 @@ class DockerTarget(BehindEnvoy):
             except NotFound:
                 network = self._made_network(engine)
         subnet = ipaddress.ip_network(network["IPAM"]["Config"][0]["Subnet"])
-        return [str(host) for host in subnet.hosts()][1:]  # the first is the gateway's
+        numbers = range(2, subnet.num_addresses - 1)  # the first host is the gateway
+        return [str(subnet[number]) for number in RANDOM.sample(numbers, min(some, len(numbers)))]
 
     def _made_network(self, engine: docker.DockerClient) -> dict[str, Any]:
         """With a subnet that is named: otherwise nobody may choose an address. The engine knows which one is free."""
@@ -388,6 +384,15 @@ def _tidying(what: str) -> Iterator[None]:
         pass
     except APIError as error:
         get_logger("headway.docker").warning("%s stays until the next time: %s", what, words(error))
+
+
+def _ended(engine: docker.DockerClient, container: str) -> datetime:
+    """When it last ran, not when it was made: the way back may have started an old one again since."""
+    try:
+        state = engine.api.inspect_container(container)["State"]
+    except NotFound:
+        return datetime.min.replace(tzinfo=UTC)
+    return datetime.fromisoformat(state["FinishedAt"])
 
 
 def _forget_image(engine: docker.DockerClient, image: str, location: str) -> None:
