@@ -48,6 +48,8 @@ __all__ = ["LOOPBACK", "BehindEnvoy", "Standing", "is_free"]
 LOOPBACK = "127.0.0.1"
 IN_FORCE = 10.0  # seconds that a route waits for an instance which is being started again
 POLL = 0.05  # seconds
+WHOLE = 100  # percent
+REMEMBERED = 100  # revisions that carried everything once
 FIRST_PORT = 8100  # the public ports that are given out when headway.yaml names none
 
 
@@ -183,6 +185,8 @@ class BehindEnvoy(Block, Target):
         edge.await_healthy(ready)
         with self._writing(app) as state:  # nobody has taken over while it was waited for
             edge.set_traffic(traffic, list(state["instances"]))
+            whole = [revision for revision, weight in traffic.weights.items() if weight == WHOLE]
+            state["carried"] = [*whole, *(one for one in state["carried"] if one not in whole)][:REMEMBERED]
 
     def measure(self, app: str) -> Measurements:
         state = self._read(app)
@@ -271,24 +275,27 @@ class BehindEnvoy(Block, Target):
         return Supervisor(self._home)
 
     def _read(self, app: str) -> dict[str, Any]:
-        try:
-            state: dict[str, Any] = json.loads((self._place(app) / "state.json").read_text())
-        except FileNotFoundError:
-            state = {
-                "token": 0,
-                "port": None,
-                "preview_port": None,
-                "instances": {},
-                "specs": {},
-                "stopping": [],
-            }
+        state: dict[str, Any] = {
+            "token": 0,
+            "port": None,
+            "preview_port": None,
+            "instances": {},
+            "specs": {},
+            "stopping": [],
+            "carried": [],  # revisions that had all the traffic, the last one first
+        }
+        with contextlib.suppress(FileNotFoundError):
+            state |= json.loads((self._place(app) / "state.json").read_text())
         return state
+
+    def _make_places(self, app: str) -> None:
+        for directory in ("envoy", "logs"):
+            (self._place(app) / directory).mkdir(parents=True, exist_ok=True, mode=0o700)
 
     @contextlib.contextmanager
     def _app(self, app: str) -> Iterator[dict[str, Any]]:
         place = self._place(app)
-        for directory in ("envoy", "logs"):
-            (place / directory).mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._make_places(app)
         with locked(place / "lock"):
             state = self._read(app)
             yield state
@@ -302,6 +309,11 @@ class BehindEnvoy(Block, Target):
                     f"{app}: another writer took over with token {state['token']}", "this run changes nothing more"
                 )
             yield state
+
+    def _ports(self, app: str) -> tuple[int, int]:
+        """The public one and that of the preview."""
+        state = self._read(app)
+        return state["port"], state["preview_port"]
 
     def _url(self, port: int | None) -> str | None:
         return f"http://{self.host}:{port}" if port else None
@@ -384,8 +396,13 @@ class BehindEnvoy(Block, Target):
 
     def _running_edge(self, app: str) -> Edge:
         """Envoy, running with the configuration it last had, and answering."""
+        self._make_places(app)
         edge = self._edge(app)
         edge.prepare()
+        if not edge.told:  # its files are lost, and with them who had the traffic
+            state = self._read(app)
+            edge.listen(self.host, *self._ports(app))
+            self._write_clusters(app, state)
         if not self._supervisor.running or not edge.answers:
             ours = {"HEADWAY_SUPERVISED_BY": str(self._home)}
             name = f"{app}-edge"

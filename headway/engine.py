@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import docker
 import requests
@@ -13,7 +17,11 @@ from docker.errors import APIError, DockerException
 
 from headway.errors import TargetError
 
-__all__ = ["address", "connected", "words"]
+__all__ = ["address", "connected", "familiar", "host", "pull", "words"]
+
+PULL = 1800.0  # seconds for an image, with all its layers
+SILENT = (DockerException, requests.RequestException, urllib3.exceptions.HTTPError, ConnectionError, TimeoutError)
+ASKED = 20.0  # seconds for ssh to read its configuration
 
 
 def address(url: str | None = None) -> str:
@@ -31,12 +39,12 @@ def connected(who: str, url: str | None = None, timeout: float = 60) -> Iterator
     client = None
     try:
         client = docker.from_env(
-            environment={**os.environ, "DOCKER_HOST": where}, timeout=timeout, use_ssh_client=where.startswith("ssh://")
+            environment={**os.environ, "DOCKER_HOST": where}, timeout=timeout, use_ssh_client=_ssh(where)
         )
         yield client
     except APIError as error:
         raise TargetError(f"{who}: the Docker engine says: {words(error)}", "docker ps shows more") from error
-    except (DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+    except SILENT as error:
         raise TargetError(
             f"{who}: the Docker engine {where} does not answer: {_first_line(error)}",
             "is dockerd running, and may this user talk to it?",
@@ -44,6 +52,46 @@ def connected(who: str, url: str | None = None, timeout: float = 60) -> Iterator
     finally:
         if client is not None:
             client.close()
+
+
+def pull(engine: docker.DockerClient, image: str, login: dict[str, str] | None = None, timeout: float = PULL) -> None:
+    """Have an image on the engine, within so many seconds.
+
+    Raises docker's APIError with the words of the engine or of the registry.
+    """
+    end = time.monotonic() + timeout
+    for told in engine.api.pull(image, auth_config=login, stream=True, decode=True):
+        if "error" in told:  # it comes in the middle of an answer that began well
+            raise APIError(str(told["error"]))
+        if time.monotonic() > end:
+            raise APIError(f"the pull has not ended after {timeout:g} s")
+
+
+def familiar(name: str) -> str:
+    """An image's name as the engine lists it: without what it adds for Docker Hub by itself."""
+    return name.removeprefix("index.").removeprefix("docker.io/").removeprefix("library/")
+
+
+def host(url: str | None) -> str:
+    """IP address of an engine that is not on this machine; empty for one that is. Raises TargetError."""
+    where = urlsplit(address(url))
+    if where.scheme in ("unix", "npipe", "") or where.hostname is None:
+        return ""
+    try:
+        return socket.gethostbyname(_meant(where.hostname) if _ssh(where.geturl()) else where.hostname)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise TargetError(f"{where.hostname}: {error}", "is the engine's name right?") from error
+
+
+def _ssh(url: str) -> bool:
+    return url.startswith("ssh://")
+
+
+def _meant(name: str) -> str:
+    """What ssh's configuration says that this is the name of."""
+    asked = subprocess.run(["ssh", "-G", name], capture_output=True, text=True, timeout=ASKED, check=True)
+    found = [line.partition(" ")[2] for line in asked.stdout.splitlines() if line.startswith("hostname ")]
+    return found[0] if found else name
 
 
 def words(error: APIError) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import shlex
@@ -12,22 +13,24 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import httpx
 import requests
 import urllib3
-from docker.errors import APIError
+from docker.errors import APIError, ImageNotFound
 from pydantic import Field
 
 from headway import commands
-from headway.engine import connected
+from headway.engine import connected, familiar, pull, words
 from headway.errors import BuildFailed, CommandFailed
 from headway.masking import Masker
 from headway.model import Frozen, Source
 
-__all__ = ["Built", "Recipe", "build", "root_filesystem", "tags"]
+__all__ = ["Built", "Recipe", "build", "forget", "root_filesystem", "tags"]
 
+KEPT = 10  # images of a repository on the engine that builds them
 LAST = 5  # lines of the build's log in an error
 ASKED = 20.0  # seconds for a word of `docker` about itself
 FRAME = re.compile(r"-{3,}$| > ")  # what BuildKit draws around the words that matter
@@ -91,7 +94,7 @@ async def build(
             f"build/secrets: only BuildKit keeps secrets out of an image, and there is none: {', '.join(secrets)}",
             "install docker and docker-buildx where the worker runs",
         )
-    earlier = await asyncio.to_thread(_earlier, source, recipe, say, by_itself=buildkit is not None)
+    earlier = await asyncio.to_thread(_earlier, source, recipe, timeout, say, by_itself=buildkit is not None)
     if buildkit:
         image = await _with_buildkit(source, recipe, labels, secrets, earlier, timeout, say)
     else:
@@ -105,17 +108,49 @@ async def build(
 
 @contextmanager
 def root_filesystem(image: str) -> Iterator[tarfile.TarFile]:
-    """All files of an image of the engine. Raises TargetError."""
-    with connected("look into the image") as engine, tempfile.TemporaryFile() as exported:
-        container = engine.api.create_container(image, ["nothing"])["Id"]  # it is never started
-        try:
-            for piece in engine.api.export(container):
-                exported.write(piece)
-        finally:
-            engine.api.remove_container(container, v=True)
+    """All files of an image of the engine. Raises TargetError, and BuildFailed when there is no room for them."""
+    with tempfile.TemporaryFile() as exported:
+        with connected("look into the image") as engine:
+            container = engine.api.create_container(image, ["nothing"])["Id"]  # it is never started
+            try:
+                for piece in engine.api.export(container):
+                    exported.write(piece)
+                exported.flush()
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                raise BuildFailed(
+                    f"build: {tempfile.gettempdir()} is full: the files of the image do not go in", "make room there"
+                ) from error
+            finally:
+                engine.api.remove_container(container, v=True)
         exported.seek(0)
         with tarfile.open(fileobj=exported) as root:
             yield root
+
+
+def forget(repository: str, keep: int = KEPT) -> None:
+    """Remove what was built before the last ones of a repository, as far as no container here is made of it.
+
+    Only what `build` tagged with its commit. The registry has it, and who needs it here again pulls it. Raises
+    TargetError when the engine does not answer.
+    """
+    ours = familiar(repository)
+    with connected("forget images") as engine:
+        newest_first = sorted(engine.api.images(ours), key=lambda one: one["Created"], reverse=True)
+        tags_of = [[tag for tag in one["RepoTags"] or [] if _is_built(tag, ours)] for one in newest_first]
+        for tag in (tag for tags in [tags for tags in tags_of if tags][keep:] for tag in tags):
+            with suppress(ImageNotFound):  # another release forgets it too
+                try:
+                    engine.api.remove_image(tag)
+                except APIError as error:
+                    if error.status_code != httpx.codes.CONFLICT:  # a container is made of it: then it stays
+                        raise
+
+
+def _is_built(tag: str, repository: str) -> bool:
+    name, _, commit = tag.rpartition(":")
+    return name == repository and re.fullmatch(r"[0-9a-f]{40}([0-9a-f]{24})?", commit) is not None
 
 
 def _labels(source: Source, version: str) -> dict[str, str]:
@@ -145,22 +180,27 @@ def _kept(source: Source, recipe: Recipe) -> Path:
     return Path(str(recipe.cache)) / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', _last(source, recipe))}.tar"
 
 
-def _earlier(source: Source, recipe: Recipe, say: Callable[[str], None], *, by_itself: bool) -> list[str]:
+def _earlier(
+    source: Source, recipe: Recipe, timeout: float, say: Callable[[str], None], *, by_itself: bool
+) -> list[str]:
     """Have what the branch had last at hand, unless the builder gets it `by_itself`; the images to take layers from."""
     last = _last(source, recipe)
     with connected("build/cache") as engine:
-        if not recipe.cache or engine.api.images(recipe.repository):
+        if not recipe.cache or engine.api.images(familiar(recipe.repository)):
             return []  # what has been built here is known here, and better than from an image
         try:
             if not isinstance(recipe.cache, str):
                 if not by_itself:
-                    engine.api.pull(last)
+                    pull(engine, last, timeout=timeout)
             else:
                 with _kept(source, recipe).open("rb") as file:
                     for told in engine.api.load_image(file):
                         say(f"cache: {' '.join(str(told.get('stream', told)).split())}")
-        except (APIError, OSError) as error:
-            say(f"cache: nothing to be had of {last}: {error}")
+        except APIError as error:
+            say(f"cache: nothing to be had of {last}: {words(error)}")
+            return []
+        except OSError as error:
+            say(f"cache: nothing to be had of {last}: {error.strerror}")
             return []
     return [last]
 

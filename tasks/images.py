@@ -11,7 +11,7 @@ from prefect import get_run_logger, task
 from blocks.secrets import values_of
 from headway import attestations, bundles, commands, images, project
 from headway.engine import connected
-from headway.errors import BuildFailed
+from headway.errors import BuildFailed, TargetError
 from headway.home import home
 from headway.ledger import ReleaseRecord
 from headway.model import Artifact, Source
@@ -98,4 +98,8 @@ async def _image(release: ReleaseRecord, source: Source, settings: Settings, rep
         return digest
 
     digest = await asyncio.to_thread(publish)
+    try:
+        await asyncio.to_thread(images.forget, repository)
+    except TargetError as error:  # nobody's release fails for old images
+        get_run_logger().warning("images of earlier releases stay until the next one: %s", error.what)
     return Artifact(kind="image", digest=digest, location=f"{repository}@{digest}", size=built.size)

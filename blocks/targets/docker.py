@@ -7,18 +7,17 @@ the engine starts a container again, so Envoy never has to be told.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import json
 import math
 import secrets
-import socket
 import time
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 import docker
 from docker.errors import APIError, ImageNotFound, NotFound
@@ -26,8 +25,8 @@ from prefect.logging import get_logger
 from pydantic import Field, SecretStr
 
 from blocks.behind_envoy import BehindEnvoy, Standing
+from headway import engine as engines
 from headway.dataplane.edge import Address
-from headway.engine import address as engine_address
 from headway.engine import connected, words
 from headway.errors import TargetError
 from headway.files import locked
@@ -37,6 +36,7 @@ from headway.model import LaunchSpec, Revision
 __all__ = ["DockerTarget"]
 
 LABEL = "headway."  # before each of ours
+MADE = f"{LABEL}made"
 PORT = 8080  # what a container is told to listen on; each has an address of its own
 PUBLISHED = range(20000, 32000)  # ports of a remote engine that instances may get; below where systems take theirs
 HEALTHCHECK = 5.0  # seconds between two HEALTHCHECKs, at most: an instance is not ready before the first
@@ -99,7 +99,7 @@ class DockerTarget(BehindEnvoy):
 
     def _address(self, taken: Collection[Address]) -> Address:
         with self._engine() as engine:
-            gone = {*taken, *(_labelled(one) for one in self._containers(engine))}
+            gone = {*taken, *(_labelled(one) for one in self._containers(engine)), *self._in_use(engine)}
             some = len(gone) + 1  # so many different ones cannot all be gone
             if remote := self._remote:
                 chosen = [(remote, port) for port in RANDOM.sample(PUBLISHED, min(some, len(PUBLISHED)))]
@@ -115,11 +115,29 @@ class DockerTarget(BehindEnvoy):
 
     def _kept(self, revision: Revision) -> Mapping[str, Address]:
         with self._engine() as engine:
+            gone = self._in_use(engine)
             return {
                 one["Labels"][f"{LABEL}instance"]: _labelled(one)
                 for one in self._containers(engine, revision.app)
-                if one["Labels"][f"{LABEL}revision"] == revision.id and one["State"] in STILL
+                if one["Labels"][f"{LABEL}revision"] == revision.id
+                and one["State"] in STILL
+                and _labelled(one) not in gone
             }
+
+    def _in_use(self, engine: docker.DockerClient) -> set[Address]:
+        """Addresses that containers have now, whoever made them."""
+        if remote := self._remote:
+            return {
+                (remote, port["PublicPort"])
+                for one in engine.api.containers()
+                for port in one["Ports"]
+                if "PublicPort" in port
+            }
+        try:
+            network = engine.api.inspect_network(self._network)
+        except NotFound:
+            return set()
+        return {(one["IPv4Address"].partition("/")[0], PORT) for one in network["Containers"].values()}
 
     def _start(self, name: str, address: Address, revision: Revision, spec: LaunchSpec) -> None:
         with self._engine() as engine:
@@ -149,11 +167,17 @@ class DockerTarget(BehindEnvoy):
             engine.api.stop(found["Id"], timeout=grace)
 
     def _forget(self, engine: docker.DockerClient, app: str) -> None:
-        """Remove what stands still of revisions that ended before those that are kept, and their images."""
+        """Remove what stands still of revisions that ended before those that are kept, and their images.
+
+        One that never had all the traffic is the last thing anybody goes back to, and the first that is forgotten.
+        """
+        carried = self._read(app)["carried"]
         containers = self._containers(engine, app)
         running = {one["Labels"][f"{LABEL}revision"] for one in containers if one["State"] not in STILL}
         still = [one for one in containers if one["State"] in STILL]
-        still.sort(key=lambda one: _ended(engine, one["Id"]), reverse=True)
+        still.sort(
+            key=lambda one: (one["Labels"][f"{LABEL}revision"] in carried, _ended(engine, one["Id"])), reverse=True
+        )
         older = list(dict.fromkeys(one["Labels"][f"{LABEL}revision"] for one in still))
         forgotten = [revision for revision in older if revision not in running][self.keep :]
         for one in still:
@@ -227,6 +251,8 @@ class DockerTarget(BehindEnvoy):
                 ours = state["instances"].setdefault(revision, {})
                 ours[name] = {"host": host, "port": port, "draining": False}
                 state["specs"].setdefault(revision, json.loads(labels[f"{LABEL}spec"]))
+                if not state["port"]:
+                    state["port"], state["preview_port"] = json.loads(labels[f"{LABEL}ports"])
         return state
 
     def _containers(self, engine: docker.DockerClient, app: str | None = None) -> list[dict[str, Any]]:
@@ -272,6 +298,7 @@ class DockerTarget(BehindEnvoy):
             "release": spec.release,
             "instance": name,
             "address": f"{host}:{port}",
+            "ports": json.dumps(self._ports(revision.app)),
             "image": spec.artifact.location,
             "spec": json.dumps(self._remembered(revision, spec)),
             "secrets": json.dumps(spec.secrets),
@@ -305,6 +332,7 @@ class DockerTarget(BehindEnvoy):
             networking_config=None if self._remote else api.create_networking_config(endpoint),
             healthcheck=_healthcheck(image),
         )
+        config["Labels"][MADE] = _made(config)
         return config
 
     def _image(self, engine: docker.DockerClient, location: str) -> dict[str, Any]:
@@ -314,7 +342,7 @@ class DockerTarget(BehindEnvoy):
         except ImageNotFound:
             pass
         try:
-            engine.api.pull(location, auth_config=self._login)
+            engines.pull(engine, location, self._login)
             return dict(engine.api.inspect_image(location))
         except APIError as error:
             raise TargetError(
@@ -330,15 +358,7 @@ class DockerTarget(BehindEnvoy):
     @property
     def _remote(self) -> str:
         """IP address of an engine that is not on this machine; empty for one that is."""
-        url = urlsplit(engine_address(self.url))
-        if url.scheme in ("unix", "npipe", "") or url.hostname is None:
-            return ""
-        try:
-            return socket.gethostbyname(url.hostname)
-        except OSError as error:
-            raise TargetError(
-                f"{self._marked}: {url.hostname}: {error.strerror}", "is the engine's name right?"
-            ) from error
+        return engines.host(self.url)
 
     @property
     def _login(self) -> dict[str, str] | None:
@@ -397,7 +417,7 @@ def _ended(engine: docker.DockerClient, container: str) -> datetime:
 
 def _forget_image(engine: docker.DockerClient, image: str, location: str) -> None:
     """With the tags that it got in its own repository when it was built here; what others call it stays."""
-    repository = location.partition("@")[0]
+    repository = engines.familiar(location.partition("@")[0])
     with suppress(ImageNotFound):
         tags = engine.api.inspect_image(image)["RepoTags"] or []
         for name in (*(tag for tag in tags if tag.rpartition(":")[0] == repository), location):
@@ -416,6 +436,8 @@ def _stands(found: dict[str, Any] | None) -> Standing:
     if state["Running"] and not state["Restarting"]:
         return Standing(run=f"{state['StartedAt']}", ailing=_masker(found)(_sick(state.get("Health"))))
     died = _died(found)
+    if state["Status"] in STILL and state["Error"]:
+        return Standing(given_up=f"cannot be started: {died}", ailing=died)
     if found["RestartCount"] >= CRASHES:
         return Standing(given_up=f"keeps dying: {died}", ailing=died)
     return Standing(ailing=died)
@@ -445,10 +467,15 @@ def _healthcheck(image: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _fits(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    """Whether this container is what is wanted: its secrets may have changed since it was made, or its address."""
-    labels = found["Config"]["Labels"]
-    same = labels[f"{LABEL}address"] == wanted["Labels"][f"{LABEL}address"] and found["Image"] == wanted["Image"]
+    """Whether this container is what is wanted: secrets may have changed since, its address, the block's settings."""
+    same = found["Config"]["Labels"].get(MADE) == wanted["Labels"][MADE]
     return same and set(wanted["Env"]) <= set(found["Config"]["Env"])
+
+
+def _made(config: dict[str, Any]) -> str:
+    """Another one for each way to make a container. Without its variables: a digest gives a short secret away."""
+    rest = {key: value for key, value in config.items() if key not in ("Env", "Labels")}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _labelled(container: dict[str, Any]) -> Address:

@@ -57,6 +57,11 @@ class Edge:
         self._write("rds-preview", envoy.preview(Traffic()))
         write_json(self._directory / "bootstrap.json", envoy.bootstrap(self._directory, self._socket))
 
+    @property
+    def told(self) -> bool:
+        """Whether it has been told where to listen."""
+        return (self._directory / "lds.json").exists()
+
     def listen(self, host: str, port: int, preview_port: int) -> None:
         """The ports it listens on. Takes effect at once when it runs already."""
         public = envoy.listener(self._directory, host, port)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import signal
 import ssl
 import subprocess
@@ -97,6 +98,25 @@ def test_nothing_but_the_engine_is_needed_to_know_what_runs(
     assert {one.name for one in seen.instances[revision.id]} == {one.name for one in before.instances[revision.id]}
     assert seen.live == revision.id
     assert target.ready(revision).ready == 2
+
+
+def test_a_worker_without_its_files_finds_everything_where_it_was(
+    target: DockerTarget, spec: LaunchSpec, tmp_path: Path
+) -> None:
+    old = up(target, spec)
+    target.route("shop", Traffic.all_to(old))
+    before = target.observe("shop")
+    target._supervisor.shut_down()
+    shutil.rmtree(tmp_path / "target")
+    seen = target.observe("shop")
+    assert {one.name for one in seen.instances[old.id]} == {one.name for one in before.instances[old.id]}
+    assert seen.url == before.url
+    assert not seen.traffic.weights  # nobody knows who had it: the next release or rollback says so
+    new = up(target, spec, "new")
+    target.route("shop", Traffic.all_to(new))
+    assert httpx.get(str(before.url), trust_env=False).json()["version"] == new.sha
+    target.retire(old)
+    assert set(target.observe("shop").instances) == {new.id}
 
 
 def test_one_that_was_removed_by_hand_is_said_and_comes_back(
@@ -294,6 +314,77 @@ def test_what_ended_last_is_kept_however_old_it_is(target: DockerTarget, spec: L
     assert left == {good.id, new.id}
 
 
+def test_what_never_had_all_the_traffic_is_forgotten_first(
+    target: DockerTarget, spec: LaunchSpec, engine: Engine
+) -> None:
+    target.keep = 1
+    good = up(target, spec, "old", 1)
+    target.route("shop", Traffic.all_to(good))
+    newer = up(target, spec, "new", 1)
+    target.route("shop", Traffic.all_to(newer))
+    target.retire(good)
+    bad = up(target, spec, "bad", 1)
+    target.route("shop", Traffic(weights={newer.id: 90, bad.id: 10}))
+    target.route("shop", Traffic.all_to(newer))
+    target.retire(bad)
+    left = {one.labels["headway.revision"] for one in engine.client.containers.list(all=True)}
+    assert left == {good.id, newer.id}
+
+
+def test_an_address_that_somebody_took_meanwhile_is_not_waited_for(
+    target: DockerTarget, spec: LaunchSpec, engine: Engine
+) -> None:
+    kept, serving = up(target, spec, instances=1), up(target, spec, "new", 1)
+    ((address, _, _),) = [one.address.partition(":") for one in target.observe("shop").instances[kept.id]]
+    target.route("shop", Traffic.all_to(serving))
+    target.retire(kept)
+    api = engine.client.api
+    network = api.create_networking_config({target._network: api.create_endpoint_config(ipv4_address=address)})
+    squatter = api.create_container(
+        spec.artifact.location,
+        ["/bin/sleep", "100"],
+        host_config=api.create_host_config(network_mode=target._network),
+        networking_config=network,
+    )
+    api.start(squatter)
+    try:
+        assert up(target, spec, instances=1) == kept
+        (instance,) = target.observe("shop").instances[kept.id]
+        assert not instance.address.startswith(f"{address}:")
+    finally:
+        api.remove_container(squatter, force=True)
+
+
+def test_what_cannot_be_started_gets_another_address(
+    target: DockerTarget, spec: LaunchSpec, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The address was free when it was looked for, and is not when the container starts."""
+    serving = up(target, spec, "new", 1)
+    target.route("shop", Traffic.all_to(serving))
+    (instance,) = target.observe("shop").instances[serving.id]
+    taken = instance.address.partition(":")[0]
+    with monkeypatch.context() as blind:
+        blind.setattr(DockerTarget, "_address", lambda self, _: (taken, 8080))
+        with pytest.raises(TargetError, match="in use"):
+            up(target, spec, instances=1)
+    revision = spec.revision("shop", SHA["old"])
+    assert target.ready(revision).failed
+    assert up(target, spec, instances=1) == revision
+
+
+def test_settings_of_the_block_reach_what_is_started_again(
+    target: DockerTarget, spec: LaunchSpec, engine: Engine
+) -> None:
+    kept, serving = up(target, spec, instances=1), up(target, spec, "new", 1)
+    target.route("shop", Traffic.all_to(serving))
+    target.retire(kept)
+    target.read_only, target.cap_add = False, ["CHOWN"]
+    up(target, spec, instances=1)
+    (container,) = [one for one in engine.client.containers.list() if one.labels["headway.revision"] == kept.id]
+    assert not container.attrs["HostConfig"]["ReadonlyRootfs"]
+    assert container.attrs["HostConfig"]["CapAdd"] in (["CHOWN"], ["CAP_CHOWN"])
+
+
 def test_an_image_goes_with_the_tags_it_was_built_with(
     target: DockerTarget, spec: LaunchSpec, engine: Engine, tmp_path: Path
 ) -> None:
@@ -416,6 +507,59 @@ def test_a_remote_engine_publishes_ports(
                     target.observe("shop")
         finally:
             target.destroy()
+
+
+def test_an_engine_is_reached_through_ssh_by_the_name_in_its_configuration(
+    spec: LaunchSpec, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ssh(engine, tmp_path) as programs:
+        monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
+        namespace = f"headway-test-{secrets.token_hex(3)}"
+        target = DockerTarget(directory=tmp_path / "t", url="ssh://engine", namespace=namespace)
+        try:
+            revision = up(target, spec, instances=1)
+            target.route("shop", Traffic.all_to(revision))
+            assert httpx.get(url(target), trust_env=False).json()["version"] == revision.sha
+            target.retire(up(target, spec, "new", 1))
+        finally:
+            target.destroy()
+
+
+@contextmanager
+def ssh(engine: Engine, place: Path) -> Iterator[Path]:
+    """A directory with an `ssh` that knows the engine's machine as `engine`: an sshd of the test's own."""
+    sshd = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
+    if sshd is None:
+        pytest.skip("no sshd on this machine: apt-get install openssh-server")
+    for name in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", place / name], check=True, timeout=20)
+    forced = f'command="DOCKER_HOST={engine.url} docker system dial-stdio"'
+    (place / "authorized").write_text(f"{forced} {(place / 'user.pub').read_text()}")
+    with create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    options = {"Port": port, "ListenAddress": "127.0.0.1", "HostKey": place / "host", "StrictModes": "no"}
+    options |= {"AuthorizedKeysFile": place / "authorized", "PidFile": "none", "UsePAM": "no", "PermitRootLogin": "yes"}
+    (place / "sshd").write_text("".join(f"{key} {value}\n" for key, value in options.items()))
+    known = {"HostName": "127.0.0.1", "Port": port, "IdentityFile": place / "user", "StrictHostKeyChecking": "no"}
+    known |= {"UserKnownHostsFile": place / "known", "LogLevel": "ERROR"}
+    (place / "config").write_text("Host engine\n" + "".join(f"  {key} {value}\n" for key, value in known.items()))
+    programs = place / "programs"
+    programs.mkdir()
+    (programs / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {place / "config"} "$@"\n')
+    (programs / "ssh").chmod(0o755)
+    Path("/run/sshd").mkdir(exist_ok=True)  # where it puts the part of itself that has no rights
+    server = subprocess.Popen([sshd, "-D", "-e", "-f", place / "sshd"], stderr=(place / "sshd.log").open("wb"))
+    try:
+        until(lambda: _answers(port))
+        yield programs
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def _answers(port: int) -> bool:
+    with socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager
