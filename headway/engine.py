@@ -38,9 +38,8 @@ def connected(who: str, url: str | None = None, timeout: float = 60) -> Iterator
     where = address(url)
     client = None
     try:
-        client = docker.from_env(
-            environment={**os.environ, "DOCKER_HOST": where}, timeout=timeout, use_ssh_client=_ssh(where)
-        )
+        environment = {**os.environ, "DOCKER_HOST": _with_port(where)}
+        client = docker.from_env(environment=environment, timeout=timeout, use_ssh_client=_ssh(where))
         yield client
     except APIError as error:
         raise TargetError(f"{who}: the Docker engine says: {words(error)}", "docker ps shows more") from error
@@ -55,16 +54,23 @@ def connected(who: str, url: str | None = None, timeout: float = 60) -> Iterator
 
 
 def pull(engine: docker.DockerClient, image: str, login: dict[str, str] | None = None, timeout: float = PULL) -> None:
-    """Have an image on the engine, within so many seconds.
+    """Have an image on the engine, within so many seconds, and not after a longer silence than its client bears.
 
     Raises docker's APIError with the words of the engine or of the registry.
     """
-    end = time.monotonic() + timeout
-    for told in engine.api.pull(image, auth_config=login, stream=True, decode=True):
-        if "error" in told:  # it comes in the middle of an answer that began well
-            raise APIError(str(told["error"]))
-        if time.monotonic() > end:
-            raise APIError(f"the pull has not ended after {timeout:g} s")
+    api = engine.api
+    post, end = api.post, time.monotonic() + timeout
+    api.post = lambda *words, **options: post(*words, **{**options, "timeout": api.timeout})  # it would have no end
+    try:
+        for told in api.pull(image, auth_config=login, stream=True, decode=True):
+            if "error" in told:  # it comes in the middle of an answer that began well
+                raise APIError(str(told["error"]))
+            if time.monotonic() > end:
+                raise APIError(f"the pull has not ended after {timeout:g} s")
+    except (requests.Timeout, urllib3.exceptions.ReadTimeoutError) as error:
+        raise APIError(f"nothing was heard of the pull for {api.timeout:g} s") from error
+    finally:
+        api.post = post
 
 
 def familiar(name: str) -> str:
@@ -78,20 +84,31 @@ def host(url: str | None) -> str:
     if where.scheme in ("unix", "npipe", "") or where.hostname is None:
         return ""
     try:
-        return socket.gethostbyname(_meant(where.hostname) if _ssh(where.geturl()) else where.hostname)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise TargetError(f"{where.hostname}: {error}", "is the engine's name right?") from error
+        return socket.gethostbyname(_meant(where.hostname)[0] if where.scheme == "ssh" else where.hostname)
+    except OSError as error:
+        raise TargetError(f"{where.hostname}: {error.strerror}", "is the engine's name right?") from error
 
 
 def _ssh(url: str) -> bool:
     return url.startswith("ssh://")
 
 
-def _meant(name: str) -> str:
-    """What ssh's configuration says that this is the name of."""
-    asked = subprocess.run(["ssh", "-G", name], capture_output=True, text=True, timeout=ASKED, check=True)
-    found = [line.partition(" ")[2] for line in asked.stdout.splitlines() if line.startswith("hostname ")]
-    return found[0] if found else name
+def _with_port(url: str) -> str:
+    """With the port of ssh's configuration: docker's client would say 22 to ssh whatever that has."""
+    where = urlsplit(url)
+    if not _ssh(url) or where.port or where.hostname is None:
+        return url
+    return f"{url.rstrip('/')}:{_meant(where.hostname)[1]}"
+
+
+def _meant(name: str) -> tuple[str, str]:
+    """Host and port that ssh's configuration has for a name. Raises TargetError."""
+    try:
+        asked = subprocess.run(["ssh", "-G", name], capture_output=True, text=True, timeout=ASKED, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise TargetError(f"{name}: ssh cannot be asked who that is: {error}", "is ssh installed?") from error
+    told = dict(line.partition(" ")[::2] for line in asked.stdout.splitlines())
+    return told["hostname"], told["port"]
 
 
 def words(error: APIError) -> str:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import requests
@@ -31,6 +32,7 @@ from headway.model import Frozen, Source
 __all__ = ["Built", "Recipe", "build", "forget", "root_filesystem", "tags"]
 
 KEPT = 10  # images of a repository on the engine that builds them
+CREATED = "org.opencontainers.image.created"
 LAST = 5  # lines of the build's log in an error
 ASKED = 20.0  # seconds for a word of `docker` about itself
 FRAME = re.compile(r"-{3,}$| > ")  # what BuildKit draws around the words that matter
@@ -137,7 +139,7 @@ def forget(repository: str, keep: int = KEPT) -> None:
     """
     ours = familiar(repository)
     with connected("forget images") as engine:
-        newest_first = sorted(engine.api.images(ours), key=lambda one: one["Created"], reverse=True)
+        newest_first = sorted(engine.api.images(ours), key=_made, reverse=True)
         tags_of = [[tag for tag in one["RepoTags"] or [] if _is_built(tag, ours)] for one in newest_first]
         for tag in (tag for tags in [tags for tags in tags_of if tags][keep:] for tag in tags):
             with suppress(ImageNotFound):  # another release forgets it too
@@ -148,6 +150,11 @@ def forget(repository: str, keep: int = KEPT) -> None:
                         raise
 
 
+def _made(image: Mapping[str, Any]) -> tuple[int, str]:
+    """When, in whole seconds; within one, by its commit."""
+    return image["Created"], (image["Labels"] or {}).get(CREATED, "")
+
+
 def _is_built(tag: str, repository: str) -> bool:
     name, _, commit = tag.rpartition(":")
     return name == repository and re.fullmatch(r"[0-9a-f]{40}([0-9a-f]{24})?", commit) is not None
@@ -156,7 +163,7 @@ def _is_built(tag: str, repository: str) -> bool:
 def _labels(source: Source, version: str) -> dict[str, str]:
     """Of the OCI image specification. The time is the commit's: the same commit makes the same image."""
     return {
-        "org.opencontainers.image.created": source.committed_at.isoformat(),
+        CREATED: source.committed_at.isoformat(),
         "org.opencontainers.image.revision": source.sha,
         "org.opencontainers.image.source": source.public_repo,
         "org.opencontainers.image.version": version,
@@ -335,6 +342,8 @@ def _with_the_engine(
                     raise late
         except (requests.Timeout, urllib3.exceptions.ReadTimeoutError) as error:
             raise late from error
+        except APIError as error:  # refused before the first word: the Dockerfile cannot be read, or all this kept
+            raise _failed([*told, words(error)]) from error
         for tag in tags(source)[1:]:
             engine.api.tag(image, recipe.repository, tag)
     return image

@@ -52,3 +52,15 @@ def engine() -> Iterator[Engine]:
     """A Docker Engine of our own. Its sockets' paths are short, and it is on a disk that overlays work on."""
     with running(Path(tempfile.mkdtemp(prefix="headway-docker-"))) as made:
         yield made
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if os.getuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs CAP_SYS_ADMIN")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)

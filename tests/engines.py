@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import re
 import shutil
@@ -29,6 +30,7 @@ START = 60.0  # seconds
 LEFT_OUT = re.compile(
     r"/(test|tests|idlelib|lib2to3|ensurepip|site-packages|turtledemo|tkinter|__pycache__|config-3.*)(/|$)"
 )
+NUMBERS = itertools.count()  # of the engines of this process
 TOOLS = ("/bin/sh", "/bin/sleep", "/bin/cat")
 
 
@@ -38,8 +40,9 @@ class Engine:
     def __init__(self, place: Path) -> None:
         self.place = place
         self.url = f"unix://{place / 'docker.sock'}"
-        self.bridge = f"headway{os.getpid()}"
-        self.network = f"10.{200 + os.getpid() % 50}"
+        number = next(NUMBERS)
+        self.bridge = f"hw{os.getpid()}n{number}"  # at most 15 characters
+        self.network = f"10.{200 + (os.getpid() + number) % 50}"
         self._containerd: subprocess.Popen[bytes] | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -139,14 +142,17 @@ class Engine:
 
 
 @contextmanager
-def running(place: Path) -> Iterator[Engine]:
-    """An engine that runs, and that leaves nothing behind."""
+def running(place: Path, *, data: str | None = None) -> Iterator[Engine]:
+    """An engine that runs, and that leaves nothing behind; its data on a tmpfs with these options, when given."""
     if shutil.which("dockerd") is None:
         pytest.skip("no dockerd on this machine: apt-get install docker.io")
     if os.getuid() != 0:
         pytest.skip("dockerd needs root")
     place.mkdir(parents=True, exist_ok=True)
     engine = Engine(place)
+    if data:
+        (place / "data").mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", data, "tmpfs", place / "data"], check=True, timeout=20)
     _ip("link", "add", engine.bridge, "type", "bridge")
     try:
         _ip("address", "add", f"{engine.network}.255.1/24", "dev", engine.bridge)
@@ -155,6 +161,8 @@ def running(place: Path) -> Iterator[Engine]:
     finally:
         engine.end()
         _ip("link", "delete", engine.bridge)
+        if data:
+            subprocess.run(["umount", "--lazy", place / "data"], check=True, timeout=20)
         shutil.rmtree(place, ignore_errors=True)
 
 

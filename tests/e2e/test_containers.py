@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ environments:
     drain: 2s
     strategy: {{canary: {{steps: [50%%, 100%%], analysis: {{window: 2s, success_rate: ">= 99"}}}}}}
 """
+IN_PRODUCTION = "headway.environment=production"
 DOCKERFILE = """
 FROM headway-test/python
 WORKDIR /app
@@ -138,3 +140,34 @@ def test_what_cannot_be_built_or_pushed_changes_nothing(
     told = json.loads(headway.run("release", repo.path, "--json", code=1).stdout)
     assert "127.0.0.1:1" in told["reason"]
     assert engine.client.containers.list(all=True) == []
+
+
+def test_an_engine_that_goes_away_takes_nobody_along(
+    headway: Headway, own: Up, engine: Engine, host: str, tmp_path: Path
+) -> None:
+    repo = Repo(tmp_path / "app", "steady", SETTINGS % {"host": host})
+    good = repo.commit("in a box", {"Dockerfile": DOCKERFILE, ".dockerignore": IGNORED})
+    assert headway.release(repo.path)["state"] == "succeeded"
+    url = headway.url("steady", "production")
+    with Load(url, rate=50) as load:
+        repo.behave("    return 200, {'new': True}")
+        headway.start(repo.path)
+        headway.until(lambda: len(engine.client.containers.list(filters={"label": IN_PRODUCTION})) > 2)
+        engine.stop(signal.SIGKILL)  # in the middle of the rollout
+        told = headway.until(lambda: next(one for one in headway.ledger.releases("steady")[:1] if one.ended_at))
+        assert told.state != "succeeded"
+        assert "does not answer" in str(told.reason)
+        late = headway.release(repo.path, code=1)  # not there at the start
+        assert "the Docker engine" in late["reason"]
+        assert "does not answer" in late["reason"]
+        assert version(url) == good
+        engine.start()
+    assert load.failures == []
+    newest = repo.behave("    return 200, {'newer': True}")
+    repo_of_both = [headway.start(repo.path), headway.start(repo.path)]  # two at once
+    with headway.control() as control:
+        ends = [headway.until(lambda run=run: control.flow_run(run).is_final, 90) for run in repo_of_both]
+    assert ends == [True, True]
+    assert version(url) == newest
+    serving = engine.client.containers.list(filters={"label": IN_PRODUCTION})
+    assert len(serving) == 2

@@ -5,9 +5,8 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -259,18 +258,6 @@ async def test_what_a_killed_build_left_is_built_over(
     os.utime(half, (0, 0))
     assert bundles.prune(store, keep=[], older_than=60) == []
     assert not half.exists()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 1 MiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
-    if os.getuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("mounting a small disk needs CAP_SYS_ADMIN")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
 
 
 @pytest.mark.parametrize("install", [None, "head -c 3000000 /dev/zero > big", "seq 300000 > big"])

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-from datetime import UTC, datetime
+import socket
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from docker.errors import APIError
 
 from headway import images
+from headway.engine import connected, familiar, pull
 from headway.errors import BuildFailed, TargetError
 from headway.images import Recipe
 from headway.model import Source
-from tests.engines import Engine
+from tests.engines import Engine, running
 
 pytestmark = pytest.mark.xdist_group("docker")
 
@@ -135,6 +140,83 @@ async def test_a_directory_that_cannot_be_written_to_is_said(engine: Engine, sou
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(BuildFailed, match=r"build/cache: .*cache: File exists"):
         await built(source, RECIPE.model_copy(update={"cache": str(tmp_path / "cache")}))
+
+
+async def test_a_disk_that_is_full_is_said(
+    small_disk: Path, engine: Engine, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(BuildFailed, match=r"build/cache: .*No space left on device"):
+        await built(source, RECIPE.model_copy(update={"cache": str(small_disk / "layers")}))
+    assert list((small_disk / "layers").iterdir()) == []
+    image, _ = await built(source)
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+    with pytest.raises(BuildFailed, match=rf"{small_disk} is full"), images.root_filesystem(image):
+        pytest.fail("it is not all there")
+    assert engine.client.containers.list(all=True) == []
+
+
+@pytest.fixture(scope="module")
+def cramped() -> Iterator[Engine]:
+    """Another engine, on a disk that is almost full."""
+    with running(Path(tempfile.mkdtemp(prefix="headway-docker-")), data="size=30m") as made:
+        yield made
+
+
+async def test_an_engine_whose_disk_is_full_is_said(
+    cramped: Engine, engine: Engine, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", cramped.url)
+    place = Path(source.workspace)
+    (place / "Dockerfile").write_text("FROM scratch\nCOPY big /big\n")
+    with (place / "big").open("wb") as big:
+        big.truncate(50 * 2**20)
+    with pytest.raises(BuildFailed, match=r"the disk of the Docker engine is full: .*no space left"):
+        await built(source)
+    assert cramped.client.images.list() == []
+
+
+async def test_what_was_built_before_the_last_ones_is_forgotten(engine: Engine, source: Source) -> None:
+    forget(engine)
+    made = []
+    for number in range(4):
+        (Path(source.workspace) / "greeting").write_text(f"good morning {number}\n")
+        commit = source.model_copy(
+            update={"sha": f"{number}" * 40, "committed_at": source.committed_at + timedelta(number)}
+        )
+        made.append((await built(commit))[0])
+    used = engine.client.api.create_container(made[0], ["nothing"])
+    engine.client.images.get(made[1]).tag(REPOSITORY, "somebody-elses")
+    try:
+        images.forget(REPOSITORY, keep=1)
+        left = [one.id for one in engine.client.images.list(REPOSITORY)]
+        assert set(left) == {made[0], made[1], made[3]}
+        assert engine.client.images.get(made[1]).tags == [f"{REPOSITORY}:somebody-elses"]
+    finally:
+        engine.client.api.remove_container(used)
+        forget(engine)
+
+
+@pytest.mark.parametrize(
+    ("name", "listed"),
+    [
+        ("docker.io/library/nginx", "nginx"),
+        ("index.docker.io/me/shop", "me/shop"),
+        ("docker.io/me/shop", "me/shop"),
+        ("ghcr.io/library/shop", "ghcr.io/library/shop"),
+        ("library/nginx", "nginx"),
+    ],
+)
+def test_names_are_those_that_engines_list(name: str, listed: str) -> None:
+    assert familiar(name) == listed
+
+
+async def test_a_pull_from_a_registry_that_says_nothing_ends(engine: Engine) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        connected("pull", timeout=2) as client,
+        pytest.raises(APIError, match="nothing was heard of the pull for 2 s"),
+    ):
+        pull(client, f"127.0.0.1:{silent.getsockname()[1]}/shop:1")
 
 
 async def test_what_is_ignored_is_not_in_the_image(engine: Engine, source: Source) -> None:
