@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, PlainSerializer, Validatio
 from pydantic.json_schema import JsonSchemaValue
 from typing_extensions import TypeAliasType
 
-from headway import model
+from headway import freeze, model
 from headway.model import SecretRef
 
 __all__ = [
@@ -64,7 +64,6 @@ _CPU = rf"({_NUMBER})(m)?"
 _PERCENT = rf"({_NUMBER})\s*%"
 _LIMIT = r"(>=|<=)\s*(-?[0-9]+(?:\.[0-9]+)?)"
 _CONDITION = r"(>=|<=)\s*(\S+(?:\s+%)?)"
-_DAY_AND_TIME = "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) (?:[01][0-9]|2[0-3]):[0-5][0-9]"
 
 
 # --- reading and writing ---------------------------------------------------------------------------------------
@@ -230,6 +229,10 @@ def _text_or_secret(value: object) -> str | SecretRef:
 def _secret(value: object) -> SecretRef:
     found = _text_or_secret(value)
     return found if isinstance(found, SecretRef) else parse_secret(None)
+
+
+def _freeze(value: str) -> str:
+    return freeze.parse(value).text
 
 
 def _inside(value: str) -> str:
@@ -450,10 +453,4 @@ SourceName = Annotated[
 TargetName = Annotated[
     str, *_matching("[a-z][a-z0-9-]*/[a-z0-9][a-z0-9-]*", "TYPE/NAME of a target such as process/production")
 ]
-Freeze = Annotated[
-    str,
-    *_matching(
-        rf"{_DAY_AND_TIME} - {_DAY_AND_TIME} [A-Za-z_+-]+(?:/[A-Za-z0-9_+-]+)*",
-        "a weekly window such as 'Fri 16:00 - Mon 08:00 Europe/Berlin'",
-    ),
-]
+Freeze = Annotated[str, AfterValidator(_freeze), WithJsonSchema(_pattern(freeze.PATTERN))]

@@ -163,7 +163,10 @@ class Environment(Section):
     approval: Annotated[
         Approval | None, BeforeValidator(_long_approval, json_schema_input_type=StrictBool | Approval)
     ] = Field(default=None, description="who has to agree first; left out or `false`: nobody")
-    freeze: tuple[Freeze, ...] = Field(default=(), description="weekly windows in which nothing is released here")
+    freeze: tuple[Freeze, ...] = Field(
+        default=(),
+        description="when nothing is released here: weekly or dated windows, and `holidays` of a country or part of one",
+    )
     env: dict[VariableName, TextOrSecret] = Field(default={}, description="values of the variables of the contract")
     ttl: Timeout | None = Field(
         default=None, description="only for `preview`: an environment older than this is removed"

@@ -312,7 +312,7 @@ ENVIRONMENT_FAULTS = [
     ("approval: {by: anna}", "environments/staging/approval/by: expected a list, got 'anna'"),
     ("approval: {expires: 0s}", "environments/staging/approval/expires: expected a duration above zero (nothing waits for ever), got '0s'"),
     ("approval: {not_autor: true}", "environments/staging/approval/not_autor: unknown key 'not_autor' (did you mean 'not_author'?)"),
-    ("freeze: [Friday]", "environments/staging/freeze/0: expected a weekly window such as 'Fri 16:00 - Mon 08:00 Europe/Berlin', got 'Friday'"),
+    ("freeze: [Friday]", "environments/staging/freeze/0: expected a window such as 'Fri 16:00 - Mon 08:00 Europe/Berlin', '2026-12-19 12:00 - 2027-01-04 08:00 Europe/Berlin' or 'holidays DE-BW Europe/Berlin', got 'Friday'"),
     ("strategy: roling", "environments/staging/strategy: unknown strategy 'roling' (did you mean 'rolling'?)"),
     ("strategy: blue-green", "environments/staging/strategy: unknown strategy 'blue-green' (did you mean 'blue_green'?)"),
     ("strategy: {rolling: {}, canary: {}}", "environments/staging/strategy: expected one strategy: recreate, rolling, blue_green, canary, got a mapping"),
