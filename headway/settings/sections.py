@@ -165,7 +165,7 @@ class Environment(Section):
     ] = Field(default=None, description="who has to agree first; left out or `false`: nobody")
     freeze: tuple[Freeze, ...] = Field(
         default=(),
-        description="when nothing is released here: weekly or dated windows, and `holidays` of a country or part of one",
+        description="when nothing is released here: weekly or dated windows, and `holidays` of a country or region",
     )
     env: dict[VariableName, TextOrSecret] = Field(default={}, description="values of the variables of the contract")
     ttl: Timeout | None = Field(
