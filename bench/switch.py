@@ -593,9 +593,7 @@ def use_docker(base: str) -> None:
         with connected("bench") as engine:
             for _ in range(6):
                 begun = time.monotonic()
-                built = asyncio.run(
-                    images.build(commit, recipe, version="bench", secrets={}, timeout=300, on_line=lambda _: None)
-                )
+                built = asyncio.run(images.build(commit, recipe, secrets={}, timeout=300, on_line=lambda _: None))
                 between = time.monotonic()
                 list(engine.api.build(path=directory, rm=True))
                 ours.append(between - begun)

@@ -69,7 +69,6 @@ async def build(
     source: Source,
     recipe: Recipe,
     *,
-    version: str,
     secrets: Mapping[str, str],
     timeout: float,  # noqa: ASYNC109 - of the builder, which has to end with it
     on_line: Callable[[str], None],
@@ -90,12 +89,13 @@ async def build(
 
     buildkit = await asyncio.to_thread(_buildkit)
     say(f"builder: {buildkit or 'the engine itself (no docker with BuildKit here)'}")
-    labels = _labels(source, version)
+    labels = _labels(source)
     if secrets and not buildkit:
         raise BuildFailed(
             f"build/secrets: only BuildKit keeps secrets out of an image, and there is none: {', '.join(secrets)}",
             "install docker and docker-buildx where the worker runs",
         )
+    await asyncio.to_thread(_date, source)
     earlier = await asyncio.to_thread(_earlier, source, recipe, timeout, say, by_itself=buildkit is not None)
     if buildkit:
         image = await _with_buildkit(source, recipe, labels, secrets, earlier, timeout, say)
@@ -160,14 +160,21 @@ def _is_built(tag: str, repository: str) -> bool:
     return name == repository and re.fullmatch(r"[0-9a-f]{40}([0-9a-f]{24})?", commit) is not None
 
 
-def _labels(source: Source, version: str) -> dict[str, str]:
-    """Of the OCI image specification. The time is the commit's: the same commit makes the same image."""
+def _labels(source: Source) -> dict[str, str]:
+    """Of the OCI image specification. Nothing but the commit is in them: the same commit makes the same image."""
     return {
         CREATED: source.committed_at.isoformat(),
         "org.opencontainers.image.revision": source.sha,
         "org.opencontainers.image.source": source.public_repo,
-        "org.opencontainers.image.version": version,
+        "org.opencontainers.image.version": source.sha,
     }
+
+
+def _date(source: Source) -> None:
+    """Give every file the commit's time: what is copied into a layer keeps it."""
+    at = source.committed_at.timestamp()
+    for path in Path(source.workspace).rglob("*"):
+        os.utime(path, (at, at), follow_symlinks=False)
 
 
 def _arguments(source: Source, recipe: Recipe) -> dict[str, str]:

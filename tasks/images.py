@@ -75,7 +75,7 @@ async def _image(release: ReleaseRecord, source: Source, settings: Settings, rep
         cache=how.cache,
     )
     secrets = await values_of(how.secrets, "build/secrets")
-    built = await images.build(source, recipe, version=release.name, secrets=secrets, timeout=how.timeout, on_line=say)
+    built = await images.build(source, recipe, secrets=secrets, timeout=how.timeout, on_line=say)
 
     def publish() -> str:
         with connected("push") as engine:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -93,7 +94,7 @@ def forget(engine: Engine) -> None:
 
 async def built(source: Source, recipe: Recipe = RECIPE, limit: float = 60, **secrets: str) -> tuple[str, list[str]]:
     said: list[str] = []
-    made = await images.build(source, recipe, version="shop#1", secrets=secrets, timeout=limit, on_line=said.append)
+    made = await images.build(source, recipe, secrets=secrets, timeout=limit, on_line=said.append)
     return made.image, said
 
 
@@ -105,7 +106,7 @@ async def test_an_image_says_what_it_was_built_from(engine: Engine, builder: str
         "org.opencontainers.image.created": "2026-01-01T00:00:00+00:00",
         "org.opencontainers.image.revision": "1" * 40,
         "org.opencontainers.image.source": "https://git.example.com/shop",
-        "org.opencontainers.image.version": "shop#1",
+        "org.opencontainers.image.version": "1" * 40,
     }
     assert said[0].startswith(f"builder: {builder}")
     assert ran(said)
@@ -119,6 +120,20 @@ async def test_what_has_not_changed_is_not_built_again(engine: Engine, source: S
     assert not ran(said)
     _, fresh = await built(source, RECIPE.model_copy(update={"cache": False}))
     assert ran(fresh)
+
+
+async def test_the_same_commit_makes_the_same_layers_wherever_it_is_laid_out(
+    engine: Engine, source: Source, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    (Path(source.workspace) / "Dockerfile").write_text("FROM scratch\nCOPY greeting /\nCOPY greeting /again\n")
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "tree"
+    shutil.copytree(source.workspace, elsewhere)
+    os.utime(elsewhere / "greeting", (1, 1))
+    recipe = RECIPE.model_copy(update={"cache": False})
+    both = [source, source.model_copy(update={"workspace": str(elsewhere)})]
+    layers = [engine.client.images.get((await built(one, recipe))[0]).attrs["RootFS"]["Layers"] for one in both]
+    assert len(layers[0]) == 2
+    assert layers[0] == layers[1]
 
 
 async def test_a_directory_knows_the_layers_that_another_engine_had(
