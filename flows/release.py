@@ -8,7 +8,7 @@ from prefect.exceptions import Pause
 from flows.rollout import deliver
 from flows.verify import verify
 from headway.ledger import ReleaseRecord
-from tasks.gates import approval
+from tasks.gates import approval, thaw
 from tasks.images import build
 from tasks.records import close_release, open_release, run_state
 from tasks.source import checkout, read_settings
@@ -38,7 +38,8 @@ async def release(
         for environment in settings.release_path(to):
             spec = settings.launch_spec(environment, artifact, record.name)
             rules = settings.environment(environment)
-            await approval(record, source, rules.approval, spec, skip=yes)
+            await approval(record, source, rules, spec, skip=yes)
+            await thaw(record, source, rules, spec)
             await deliver(record, rules, spec)
     except Pause:
         raise

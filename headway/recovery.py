@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 from headway.control import Control
 from headway.errors import HeadwayError, NotFound, ServiceUnavailable
-from headway.ledger import Ledger, ReleaseRecord, ReleaseState, RolloutRecord
+from headway.ledger import ApprovalRecord, Ledger, ReleaseRecord, ReleaseState, RolloutRecord
 from headway.ports import Target
 
 __all__ = ["revive", "sweep"]
@@ -53,9 +53,9 @@ async def revive(ledger: Ledger, load_target: Callable[[str], Awaitable[Target]]
 
 
 def _expire(ledger: Ledger, control: Control) -> list[str]:
-    """An expired approval ends its release: the run is woken, finds that out, and closes itself."""
+    """The run is woken and finds out: an expired approval ends its release, a freeze that is over lets it go on."""
     done = [
-        f"{ledger.release(asked.release_id).name}: approval for {asked.environment} expired"
+        f"{ledger.release(asked.release_id).name}: {_over(asked)}"
         for asked in ledger.expire_approvals(datetime.now(UTC))
     ]
     for release in ledger.releases_with_expired_approval():
@@ -64,6 +64,12 @@ def _expire(ledger: Ledger, control: Control) -> list[str]:
                 if control.flow_run(release.flow_run_id).type == "PAUSED":
                     control.resume(release.flow_run_id, NOBODY)
     return done
+
+
+def _over(asked: ApprovalRecord) -> str:
+    return (
+        f"{asked.environment} is not frozen any more" if asked.frozen else f"approval for {asked.environment} expired"
+    )
 
 
 @contextmanager

@@ -14,7 +14,7 @@ def evidence_markdown(asked: ApprovalRecord, refusal: str = "") -> str:
     evidence = asked.evidence
     lines = [f"**{refusal}**", ""] if refusal else []
     lines += [
-        f"### {evidence['release']} to {asked.environment}?",
+        f"### {evidence['release']} to {asked.environment}{' in spite of the freeze' if asked.frozen else ''}?",
         "",
         "| | |",
         "|---|---|",
@@ -22,7 +22,8 @@ def evidence_markdown(asked: ApprovalRecord, refusal: str = "") -> str:
         f"| configuration | `{evidence['configuration']}` |",
         f"| commit | `{evidence['sha']}` by {_cell(evidence['author'])} |",
         f"| live now | `{evidence['live'] or 'nothing'}` |",
-        f"| expires | {asked.expires_at:%Y-%m-%d %H:%M} UTC |",
+        *([f"| frozen | {_cell(evidence['frozen'])} |"] if evidence.get("frozen") else []),
+        f"| {'goes on' if asked.frozen else 'expires'} | {asked.expires_at:%Y-%m-%d %H:%M} UTC |",
         "",
         "**Commits since the last release**",
         "",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from pydantic import Field
 
-from headway import settings
+from headway import freeze, settings
 from headway import source as git
 from headway.errors import EnvironmentLocked, Expired, HeadwayError, LockLost, Rejected, SourceError, Superseded
 from headway.ledger import ApprovalRecord, Lock, ReleaseRecord
@@ -27,7 +27,7 @@ from headway.model import LaunchSpec, Order, Source
 from headway.summary import evidence_markdown
 from tasks.records import ledger, skip_stage, stage, wait_for_person
 
-__all__ = ["Approval", "approval", "give_order", "held", "hold"]
+__all__ = ["Approval", "approval", "give_order", "held", "hold", "thaw"]
 
 LEASE = 30.0  # seconds; a holder that died is found out after this long
 RENEWALS = 6  # within a lease: some may fail
@@ -46,30 +46,59 @@ class Approval(RunInput):
 
 @task(name="request approval", task_run_name="request approval for {spec.environment}", cache_policy=NO_CACHE)
 async def request_approval(
-    release: ReleaseRecord, source: Source, rule: settings.Approval, spec: LaunchSpec
+    release: ReleaseRecord, source: Source, rules: settings.Environment, spec: LaunchSpec
 ) -> ApprovalRecord:
     """Enter in the ledger what is to be approved: this digest with this configuration, on this evidence."""
-    live = ledger().live(release.app, spec.environment)
-    before = ledger().revision(release.app, live, environment=spec.environment)[0].sha if live else None
-    commits = await asyncio.to_thread(_commits, source, before)
+    rule = rules.approval or settings.Approval()
     return ledger().request_approval(
         release.id,
         spec.environment,
         spec.revision(release.app, source.sha).id,
-        evidence={
-            "release": release.name,
-            "sha": source.sha,
-            "author": source.author,
-            "digest": spec.artifact.digest,
-            "configuration": spec.configuration_hash(),
-            "live": live,
-            "commits": commits,
-            "stages": [f"{stage.name}: {stage.state} {stage.detail}".strip() for stage in ledger().stages(release.id)],
-        },
+        evidence=await _evidence(release, source, rules, spec),
         expires_at=datetime.now(UTC) + timedelta(seconds=rule.expires),
         by=list(rule.by),
         not_author=rule.not_author,
     )
+
+
+@task(name="request thaw", task_run_name="is {spec.environment} frozen?", cache_policy=NO_CACHE)
+async def request_thaw(
+    release: ReleaseRecord, source: Source, rules: settings.Environment, spec: LaunchSpec
+) -> ApprovalRecord | None:
+    """Enter in the ledger that this revision waits for the end of a freeze; None when nothing is frozen."""
+    closed = freeze.closed(rules.freeze, datetime.now(UTC))
+    if closed is None:
+        return None
+    return ledger().request_approval(
+        release.id,
+        spec.environment,
+        spec.revision(release.app, source.sha).id,
+        evidence=await _evidence(release, source, rules, spec),
+        expires_at=closed.until,
+        by=list(rules.approval.by) if rules.approval else [],
+        not_author=False,
+        asks=f"freeze until {closed.until:%Y-%m-%d %H:%M}",
+    )
+
+
+async def _evidence(
+    release: ReleaseRecord, source: Source, rules: settings.Environment, spec: LaunchSpec
+) -> dict[str, Any]:
+    live = ledger().live(release.app, spec.environment)
+    before = ledger().revision(release.app, live, environment=spec.environment)[0].sha if live else None
+    commits = await asyncio.to_thread(_commits, source, before)
+    frozen = freeze.closed(rules.freeze, datetime.now(UTC))
+    return {
+        "release": release.name,
+        "sha": source.sha,
+        "author": source.author,
+        "digest": spec.artifact.digest,
+        "configuration": spec.configuration_hash(),
+        "live": live,
+        "frozen": str(frozen or ""),
+        "commits": commits,
+        "stages": [f"{stage.name}: {stage.state} {stage.detail}".strip() for stage in ledger().stages(release.id)],
+    }
 
 
 def _commits(source: Source, before: str | None) -> list[str]:
@@ -82,7 +111,7 @@ def _commits(source: Source, before: str | None) -> list[str]:
 
 
 async def approval(
-    release: ReleaseRecord, source: Source, rule: settings.Approval | None, spec: LaunchSpec, *, skip: bool
+    release: ReleaseRecord, source: Source, rules: settings.Environment, spec: LaunchSpec, *, skip: bool
 ) -> None:
     """Wait until a person has approved this very revision for its environment.
 
@@ -90,13 +119,40 @@ async def approval(
     what the ledger says. Raises Rejected or Expired.
     """
     name = f"{spec.environment} approval"
-    if skip or rule is None:
-        return skip_stage(release, name, "--yes" if skip else "approval: false")
+    if skip or rules.approval is None:
+        skip_stage(release, name, "--yes" if skip else "approval: false")
+    elif asked := await _wait_for_word(release, name, lambda: request_approval(release, source, rules, spec)):
+        _settled(release, name, asked)
+
+
+async def thaw(release: ReleaseRecord, source: Source, rules: settings.Environment, spec: LaunchSpec) -> None:
+    """Wait, suspended, until the environment is not frozen any more, or a person lets this revision through.
+
+    Of the releases that wait for the end of a freeze only the newest goes on. Raises Rejected or Superseded.
+    """
+    if not rules.freeze or ledger().rollout_done(release.id, spec.environment):
+        return
+    name = f"{spec.environment} freeze"
+    asked = await _wait_for_word(release, name, lambda: request_thaw(release, source, rules, spec))
+    if asked and asked.state != "expired":
+        _settled(release, name, asked)
+    elif newer := ledger().newer_at_the_freeze(release.id, spec.environment):
+        raise Superseded(
+            f"{spec.environment}: superseded by {newer.name}", f"it contains what {release.name} has, or more"
+        )
+    else:
+        skip_stage(release, name, "not frozen")
+
+
+async def _wait_for_word(
+    release: ReleaseRecord, name: str, ask: Callable[[], Awaitable[ApprovalRecord | None]]
+) -> ApprovalRecord | None:
+    """Suspended until somebody has decided, or nothing is asked any more."""
     refusal = ""
     for attempt in count():
-        asked = await request_approval(release, source, rule, spec)
-        if asked.state != "waiting":
-            return _settled(release, name, asked)
+        asked = await ask()
+        if asked is None or asked.state != "waiting":
+            return asked
         wait_for_person(release, name)
         form: Any = Approval.with_initial_data(description=evidence_markdown(asked, refusal))
         answer: Approval = await suspend_flow_run(

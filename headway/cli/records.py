@@ -53,6 +53,8 @@ def waits_for(ledger: Ledger, release: ReleaseRecord) -> str:
     """Which person's word an open release waits for, and how to give it; empty when it waits for nobody."""
     if asked := ledger.waiting_approval(release.id):
         until = f"{asked.expires_at:%Y-%m-%d %H:%M} UTC"
+        if asked.frozen:
+            return f"waits, {asked.environment} is frozen until {until}: headway approve {release.name} --reason WHY"
         return f"waits for an approval of {asked.environment} before {until}: headway approve {release.name}"
     for stage in ledger.stages(release.id):
         if stage.state == "waiting" and stage.finished_at is None:

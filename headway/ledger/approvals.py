@@ -12,6 +12,8 @@ from headway.ledger import schema as t
 from headway.ledger.book import new_id, one, record
 from headway.ledger.database import writing
 from headway.ledger.records import (
+    APPROVAL,
+    OPEN,
     ApprovalRecord,
     ReleaseRecord,
 )
@@ -33,12 +35,14 @@ class Approvals(Releases):
         expires_at: datetime,
         by: list[str],
         not_author: bool,
+        asks: str = APPROVAL,
     ) -> ApprovalRecord:
         """Asked once for one revision: a run that comes back finds what was said meanwhile."""
         own = (
             t.approvals.c.release_id == release_id,
             t.approvals.c.environment == environment,
             t.approvals.c.revision == revision,
+            t.approvals.c.asks == asks,
         )
         with writing(self._engine) as db:
             known = one(db, sa.select(t.approvals).where(*own))
@@ -55,6 +59,7 @@ class Approvals(Releases):
                 "not_author": not_author,
                 "requested_at": self._now(),
                 "expires_at": expires_at,
+                "asks": asks,
             }
             db.execute(t.approvals.insert().values(row))
         return self.approval(str(row["id"]))
@@ -80,6 +85,8 @@ class Approvals(Releases):
             raise UsageError("an approval needs a name", "say who decides: --by NAME")
         if asked.by and not any(_same_person(by, one) for one in asked.by):
             raise UsageError(f"{by} may not decide on {asked.environment}", f"it is for: {', '.join(asked.by)}")
+        if asked.frozen and decision == "approved" and not reason.strip():
+            raise UsageError(f"{asked.environment} is frozen", "say why it cannot wait: --reason WHY")
         author = self.release(asked.release_id).author or ""
         if asked.not_author and decision == "approved" and _same_person(by, author):
             raise UsageError(f"{by} is the author of the change", f"{asked.environment} wants somebody else's word")
@@ -114,10 +121,29 @@ class Approvals(Releases):
                 expired.append(self.approval(row["id"]))
         return expired
 
+    def newer_at_the_freeze(self, release_id: str, environment: str) -> ReleaseRecord | None:
+        """The newest release that has come as far as this environment's freeze, when it is newer than this one."""
+        this = self.release(release_id)
+        came = sa.select(t.approvals.c.release_id).where(
+            t.approvals.c.environment == environment, t.approvals.c.asks != APPROVAL
+        )
+        newer = sa.select(t.releases).where(
+            t.releases.c.app == this.app,
+            t.releases.c.number > this.number,
+            t.releases.c.state.in_((*OPEN, "succeeded")),
+            t.releases.c.id.in_(came),
+        )
+        row = self._read_one(newer.order_by(t.releases.c.number.desc()).limit(1))
+        return record(ReleaseRecord, row) if row else None
+
     def releases_with_expired_approval(self) -> list[ReleaseRecord]:
-        """Those that wait still: their run has to be woken to find out."""
-        late = sa.select(t.approvals.c.release_id).where(t.approvals.c.state == "expired")
-        waits = sa.select(t.releases).where(t.releases.c.state == "waiting", t.releases.c.id.in_(late))
+        """Those that wait still, and for nothing else: their run has to be woken to find out."""
+        late, open_ = (
+            sa.select(t.approvals.c.release_id).where(t.approvals.c.state == state) for state in ("expired", "waiting")
+        )
+        waits = sa.select(t.releases).where(
+            t.releases.c.state == "waiting", t.releases.c.id.in_(late), t.releases.c.id.not_in(open_)
+        )
         return [record(ReleaseRecord, row) for row in self._read(waits.order_by(t.releases.c.started_at))]
 
 

@@ -32,6 +32,7 @@ StageState = Literal["running", "waiting", "passed", "cached", "failed", "skippe
 RolloutKind = Literal["release", "rollback"]
 RolloutState = Literal["running", "done", "rolled_back", "halted"]
 ApprovalState = Literal["waiting", "approved", "rejected", "expired"]
+APPROVAL = "approval"  # what is asked for
 OPEN: tuple[ReleaseState, ...] = ("running", "waiting")
 
 
@@ -127,7 +128,10 @@ class Users(Frozen):
 
 
 class ApprovalRecord(Frozen):
-    """A person's word on one revision for one environment, or the wait for it."""
+    """A person's word on one revision for one environment, or the wait for it.
+
+    It `asks` for an approval or, as `freeze until TIME`, whether the revision may go there in spite of a freeze.
+    """
 
     id: str
     release_id: str
@@ -143,6 +147,11 @@ class ApprovalRecord(Frozen):
     decided_by: str | None
     reason: str | None
     via: str | None
+    asks: str = APPROVAL
+
+    @property
+    def frozen(self) -> bool:
+        return self.asks != APPROVAL
 
 
 class Lock(Frozen):

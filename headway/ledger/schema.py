@@ -9,7 +9,7 @@ from sqlalchemy.engine import Dialect
 
 __all__ = ["REVISION", "metadata"]
 
-REVISION = "0002"
+REVISION = "0003"
 """The newest migration; a database that is there already needs no Alembic to find that out."""
 
 
@@ -154,7 +154,8 @@ approvals = sa.Table(
     sa.Column("decided_by", sa.Text),
     sa.Column("reason", sa.Text),
     sa.Column("via", sa.String(16)),
-    sa.UniqueConstraint("release_id", "environment", "revision"),
+    sa.Column("asks", sa.String(40), nullable=False),
+    sa.UniqueConstraint("release_id", "environment", "revision", "asks"),
 )
 
 locks = sa.Table(

@@ -189,6 +189,26 @@ def test_an_approval_that_was_decided_in_time_does_not_expire(ledger: Ledger, ou
     assert outside.woken == []
 
 
+def test_a_freeze_that_is_over_wakes_the_run_that_waits_for_it(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+    release = start(ledger, "run-1")
+    ledger.request_approval(
+        release.id,
+        "production",
+        "r2",
+        evidence={},
+        expires_at=clock.time + timedelta(seconds=60),
+        by=[],
+        not_author=False,
+        asks="freeze until then",
+    )
+    ledger.release_waits(release.id)
+    outside.has("run-1", "PAUSED")
+    assert sweep(ledger, outside) == []
+    clock.passes(60)
+    assert sweep(ledger, outside) == [f"{release.name}: production is not frozen any more"]
+    assert [run for run, _ in outside.woken] == ["run-1"]
+
+
 def test_an_approval_of_a_release_without_a_run_expires(ledger: Ledger, outside: Outside, clock: Clock) -> None:
     _, asked = waiting(ledger, clock, None)
     assert sweep(ledger, outside) == ["shop#1: approval for production expired"]

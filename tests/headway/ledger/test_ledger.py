@@ -437,6 +437,67 @@ def test_an_approval_expires_once(ledger: Ledger) -> None:
     assert ledger.expire_approvals(datetime.now(UTC)) == []
 
 
+def freeze(ledger: Ledger, until: datetime) -> tuple[ReleaseRecord, str]:
+    """A release that waits for the end of a freeze."""
+    release = start(ledger)
+    asked = ledger.request_approval(
+        release.id,
+        "production",
+        "r1",
+        evidence={},
+        expires_at=until,
+        by=[],
+        not_author=False,
+        asks=f"freeze until {until:%F %R}",
+    )
+    ledger.release_waits(release.id)
+    return release, asked.id
+
+
+def test_a_freeze_is_another_question_than_the_approval(ledger: Ledger) -> None:
+    release, asked = freeze(ledger, datetime.now(UTC) + timedelta(days=2))
+    approval = ledger.request_approval(
+        release.id,
+        "production",
+        "r1",
+        evidence={},
+        expires_at=datetime.now(UTC) + timedelta(hours=1),
+        by=[],
+        not_author=False,
+    )
+    assert (approval.frozen, ledger.approval(asked).frozen) == (False, True)
+    assert approval.id != asked
+
+
+def test_who_goes_past_a_freeze_says_why(ledger: Ledger) -> None:
+    _, asked = freeze(ledger, datetime.now(UTC) + timedelta(days=2))
+    with pytest.raises(UsageError, match="production is frozen"):
+        ledger.decide(asked, "approved", by="bob", reason=" ", via="cli")
+    done = ledger.decide(asked, "approved", by="bob", reason="customers cannot pay", via="cli")
+    assert (done.state, done.decided_by, done.reason) == ("approved", "bob", "customers cannot pay")
+
+
+def test_after_a_freeze_only_the_newest_goes_on(ledger: Ledger) -> None:
+    until = datetime.now(UTC) - timedelta(seconds=1)
+    (first, _), (second, _), (third, _) = (freeze(ledger, until) for _ in range(3))
+    assert ledger.newer_at_the_freeze(first.id, "staging") is None
+    assert ledger.newer_at_the_freeze(third.id, "production") is None
+    assert getattr(ledger.newer_at_the_freeze(first.id, "production"), "name", None) == third.name
+    ledger.finish_release(third.id, "rejected", "")
+    assert getattr(ledger.newer_at_the_freeze(first.id, "production"), "name", None) == second.name
+    ledger.finish_release(second.id, "succeeded", "")
+    assert getattr(ledger.newer_at_the_freeze(first.id, "production"), "name", None) == second.name
+
+
+def test_a_release_that_waits_for_another_word_is_not_woken_by_a_freeze_that_is_over(ledger: Ledger) -> None:
+    release, _ = freeze(ledger, datetime.now(UTC) - timedelta(seconds=1))
+    ledger.expire_approvals(datetime.now(UTC))
+    assert [one.id for one in ledger.releases_with_expired_approval()] == [release.id]
+    later = datetime.now(UTC) + timedelta(hours=1)
+    ledger.request_approval(release.id, "production", "r2", evidence={}, expires_at=later, by=[], not_author=False)
+    assert ledger.releases_with_expired_approval() == []
+
+
 # --- what earlier releases know ------------------------------------------------------------------------------------
 
 
