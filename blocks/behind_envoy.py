@@ -29,6 +29,7 @@ from headway import home as places
 from headway.dataplane.edge import Address, Edge, Endpoints
 from headway.errors import LockLost, TargetError
 from headway.files import locked, write_json
+from headway.health import unhealthy
 from headway.model import (
     Capability,
     Instance,
@@ -351,7 +352,7 @@ class BehindEnvoy(Block, Target):
             ThreadPoolExecutor(len(asked)) as pool,
         ):
             details = pool.map(
-                lambda at: _unhealthy(client, f"http://{at[0]}:{at[1]}{spec['health']['path']}", versions),
+                lambda at: unhealthy(client, f"http://{at[0]}:{at[1]}{spec['health']['path']}", versions),
                 asked.values(),
             )
             return [
@@ -475,25 +476,6 @@ def _seen(
 ) -> Instance:
     why = standing.ailing or ("" if healthy else detail)
     return Instance(name=name, address=_written(at), ready=not why, detail=why, run=standing.run)
-
-
-def _unhealthy(client: httpx.Client, url: str, versions: tuple[str, str]) -> str:
-    """Why the instance is not ready; empty when it is."""
-    try:
-        answer = client.get(url)
-    except httpx.HTTPError as error:
-        return f"{url}: {type(error).__name__}"
-    if answer.status_code != httpx.codes.OK:
-        return f"{url} answers {answer.status_code}"
-    try:
-        said = answer.json()
-    except ValueError:
-        return ""
-    version = said.get("version") if isinstance(said, dict) else None
-    sha, revision = versions
-    if version in (None, sha, revision) or (isinstance(version, str) and len(version) >= 7 and sha.startswith(version)):
-        return ""
-    return f"{url} answers version {version}, expected {sha}"
 
 
 def _endpoints(ours: dict[str, Any]) -> Endpoints:

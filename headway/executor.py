@@ -286,7 +286,13 @@ async def _verify(rollout: Rollout, step: Verify) -> Outcome:
         raise RolloutFailed(f"{revision}: the target shows no preview", "was it routed to?")
     secrets = [str(spec.env[name]) for name in spec.secrets]
     report = await smoke.run(
-        url, step.probes, revision, environment=spec.environment, on_line=rollout.on_line, secrets=secrets
+        url,
+        step.probes,
+        revision,
+        environment=spec.environment,
+        on_line=rollout.on_line,
+        secrets=secrets,
+        headers=rollout.target.request_headers,
     )
     return Outcome(detail=f"{report.probes} probes passed on {url}")
 
@@ -347,7 +353,7 @@ async def _rehearse(rollout: Rollout, step: Rehearse) -> Outcome:
     url = (await asyncio.to_thread(rollout.target.observe, rollout.app)).url
     assert url is not None  # something is live: it would be no way back otherwise
     path = next(iter(rollout.specs.values()))[1].health.path
-    load = Load(url, paths=[path], rate=REHEARSAL_RATE)
+    load = Load(url, paths=[path], rate=REHEARSAL_RATE, headers=rollout.target.request_headers)
     seconds = await _change(_there_and_back, rollout.target, rollout.app, step, load)
     told = f"the way back took {1000 * seconds:.0f} ms, {load.failed} of {load.sent} requests failed"
     if load.failed or seconds > step.within:

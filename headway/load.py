@@ -7,8 +7,8 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Sequence
-from types import TracebackType
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType, TracebackType
 
 import httpx
 
@@ -25,8 +25,17 @@ class Load:
     A request has failed when it got no answer, or one of 500 and above. `worst` is the longest answer in seconds.
     """
 
-    def __init__(self, url: str, *, paths: Sequence[str] = ("/",), rate: float = 50.0, workers: int = 4) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        paths: Sequence[str] = ("/",),
+        rate: float = 50.0,
+        workers: int = 4,
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.url = url
+        self._headers = dict(headers)
         self.sent = 0
         self.failed = 0
         self.worst = 0.0
@@ -52,7 +61,11 @@ class Load:
 
     def _send(self) -> None:
         with httpx.Client(
-            base_url=self.url, timeout=TIMEOUT, trust_env=False, verify=certificates.for_url(self.url)
+            base_url=self.url,
+            headers=self._headers,
+            timeout=TIMEOUT,
+            trust_env=False,
+            verify=certificates.for_url(self.url),
         ) as client:
             while not self._stop.is_set():
                 begun = time.monotonic()

@@ -6,10 +6,10 @@ Each port has one contract suite in tests/contracts/ that every adapter passes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from headway.model import Capability, LaunchSpec, Measurements, Observation, Readiness, Revision, Traffic
+from headway.model import Capability, LaunchSpec, Measurements, Observation, Plan, Readiness, Revision, Traffic
 
 if TYPE_CHECKING:
     import docker
@@ -86,6 +86,18 @@ class Target(ABC):
     def logs(self, app: str, revision: str | None = None, *, lines: int = 100, follow: bool = False) -> Iterator[str]:
         """The last log lines of the app's instances, each prefixed with its instance; with `follow`, then new ones
         as they come.
+        """
+
+    @property
+    def request_headers(self) -> Mapping[str, str]:
+        """What lets Headway's own requests in where strangers are kept out. Secret: masked wherever it is said."""
+        return {}
+
+    def check(self, app: str, plan: Plan) -> None:  # noqa: B027  # for targets that can always do what they declare
+        """Before the first step: whether every step can be taken here, where that depends on what is paid for or set.
+
+        Nothing is changed. Raises UsageError, with the choices, when one cannot; TargetError when this is not the
+        right place, or the platform refuses us.
         """
 
     def revive(self, app: str) -> bool:  # noqa: ARG002  # for targets that have nothing to revive

@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 import httpx
@@ -64,18 +65,19 @@ async def run(
     environment: str,
     on_line: Callable[[str], None],
     secrets: Iterable[str] = (),
+    headers: Mapping[str, str] = MappingProxyType({}),
 ) -> SmokeReport:
     """Send the probes to `url`, one after the other, each again and again until it passes or its deadline is over.
 
     Every failed try is said to `on_line` with the answer's status and first 300 characters; `secrets` and the values
-    of confidential request headers are masked there and in errors. Raises SmokeFailed with the last failure of the
-    first probe that does not pass.
+    of confidential request headers, and of `headers` that all requests have, are masked there and in errors. Raises
+    SmokeFailed with the last failure of the first probe that does not pass.
     """
     started = time.monotonic()
-    masker = Masker([*secrets, *_confidential(probes)])
+    masker = Masker([*secrets, *headers.values(), *_confidential(probes)])
     attempts = 0
     # Without the proxies and credentials of this machine: the environment is asked as its users ask it.
-    async with httpx.AsyncClient(trust_env=False, verify=certificates.for_url(url)) as client:
+    async with httpx.AsyncClient(headers=dict(headers), trust_env=False, verify=certificates.for_url(url)) as client:
         for probe in probes:
             attempts += await _until_it_passes(client, url, probe, revision, environment, masker, on_line)
     return SmokeReport(

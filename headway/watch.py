@@ -75,7 +75,12 @@ class Watch:
         begun, going = time.monotonic(), set[asyncio.Task[None]]()
         limits = httpx.Limits(max_connections=AT_ONCE)
         async with httpx.AsyncClient(
-            base_url=url, timeout=TIMEOUT, limits=limits, trust_env=False, verify=certificates.for_url(url)
+            base_url=url,
+            headers=self._target.request_headers,
+            timeout=TIMEOUT,
+            limits=limits,
+            trust_env=False,
+            verify=certificates.for_url(url),
         ) as client:
             try:
                 for number, probe in enumerate(itertools.cycle(synthetic.requests), 1):

@@ -38,6 +38,7 @@ async def smoke_test(
             environment=spec.environment,
             on_line=get_run_logger().info,
             secrets=[str(resolved.env[name]) for name in resolved.secrets],
+            headers=target.request_headers,
         )
         going_on.detail = f"{report.probes} probes"
         return report

@@ -83,6 +83,7 @@ async def plan_rollout(
     observation = await asyncio.to_thread(target.observe, app)
     stable = ledger().live(app, place)
     plan = strategies.plan(environment, observation, revision, spec, stable=stable, capabilities=target.capabilities)
+    await asyncio.to_thread(target.check, app, plan)
     return await _prepare(
         plan,
         target,

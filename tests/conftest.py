@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from headway import certificates
 from tests.engines import Engine, running
+from tests.platforms.apps import Trust
 
 
 @pytest.fixture(scope="session")
@@ -64,3 +66,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("mounting a small disk needs CAP_SYS_ADMIN")
     yield disk
     subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.fixture
+def trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trust]:
+    """This process believes the certificates of the stand-ins' edges."""
+    made = Trust(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(made.authority))
+    certificates._trusted.cache_clear()
+    yield made
+    certificates._trusted.cache_clear()

@@ -79,6 +79,7 @@ def plan(environment: str, path: Path) -> None:
         stable=stable,
         capabilities=target.capabilities,
     )
+    target.check(found.app, made)
     output.say(f"{made.strategy}: {made.old or 'nothing'} -> {made.new} (not built: its name will be another)")
     for index, step in enumerate(made.steps, 1):
         output.say(f"{index:3}. {step}")

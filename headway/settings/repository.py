@@ -28,7 +28,7 @@ FILE_NAME = "headway.yaml"
 PREVIEW = "preview"
 LEVELS = ("error", "warning", "info")  # the worst first
 RUN_IMAGES = ("docker", "kubernetes")  # kinds of targets
-RUN_BUNDLES = ("process",)
+RUN_BUNDLES = ("process", "vercel")
 
 
 def _long_check(value: object) -> object:

@@ -98,6 +98,11 @@ def _then(step: settings.CanaryStep) -> Pause | Gate | None:
 
 
 def _possible(chosen: settings.Strategy, spec: LaunchSpec, capabilities: Collection[Capability]) -> None:
+    if spec.instances > 1 and Capability.INSTANCES not in capabilities:
+        raise UsageError(
+            f"environments/{spec.environment}/instances: target {spec.target} runs as many copies as it likes",
+            "leave instances out, and scale it on the platform",
+        )
     needed = NEEDS[chosen.kind] | chosen.needs
     missing = needed - set(capabilities)
     if missing:

@@ -1,4 +1,7 @@
-"""What every target promises. A new platform's implementation is added to TARGETS and has to pass as it is."""
+"""What every target promises. A new platform's implementation is added to TARGETS and has to pass as it is.
+
+What a target does not declare it has to refuse, and say so: that is tried instead, nothing is skipped.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
 from blocks.targets.docker import DockerTarget
 from blocks.targets.process import ProcessTarget
-from headway import project
+from blocks.targets.vercel import VercelTarget
+from headway import certificates, project
 from headway.errors import LockLost, TargetError
-from headway.model import Artifact, HeaderRule, Health, LaunchSpec, Revision, SecretRef, Traffic
+from headway.model import Artifact, Capability, HeaderRule, Health, LaunchSpec, Revision, SecretRef, Traffic
 from headway.ports import Target
 from headway.testing import FakeTarget
 from tests.e2e.conftest import APP, GOOD
 from tests.engines import Engine
+from tests.platforms import vercel as vercels
 
 SHA = {"old": "1" * 40, "new": "2" * 40, "bad": "3" * 40}
 
@@ -48,12 +54,29 @@ def docker(request: pytest.FixtureRequest, directory: Path) -> Iterator[Target]:
     assert engine.client.containers.list(all=True) == []
 
 
+@contextmanager
+def vercel(request: pytest.FixtureRequest, directory: Path) -> Iterator[Target]:
+    with vercels.vercel(directory / "vercel", request.getfixturevalue("trust")) as server:
+        server.stages = [{"targetPercentage": weight, "requireApproval": True} for weight in (5, 50, 100)]
+        server.protected = True
+        yield VercelTarget(
+            directory=directory,
+            url=server.url,
+            token=vercels.TOKEN,
+            team=vercels.TEAM,
+            project="shop",
+            domain=server.production,
+            bypass=vercels.BYPASS,
+            poll=0.05,
+        )
+
+
 def left_by(directory: Path) -> list[psutil.Process]:
     return [one for one in psutil.process_iter() if _mark(one) == str(directory)]
 
 
-TARGETS = {"fake": fake, "process": process, "docker": docker}
-PARAMS = ["fake", "process", pytest.param("docker", marks=pytest.mark.xdist_group("docker"))]
+TARGETS = {"fake": fake, "process": process, "docker": docker, "vercel": vercel}
+PARAMS = ["fake", "process", pytest.param("docker", marks=pytest.mark.xdist_group("docker")), "vercel"]
 
 
 @pytest.fixture(params=PARAMS)
@@ -78,14 +101,20 @@ def spec(target: Target, tmp_path: Path, request: pytest.FixtureRequest) -> Laun
         environment="staging",
         artifact=artifact,
         run=run,
-        instances=2,
+        instances=copies(target),
         health=Health(startup=20),
         stop_grace=2,
         drain=2,
     )
 
 
-def up(target: Target, spec: LaunchSpec, name: str = "old", instances: int = 2) -> Revision:
+def copies(target: Target) -> int:
+    """How many instances to ask for, where one may."""
+    return 2 if Capability.INSTANCES in target.capabilities else 1
+
+
+def up(target: Target, spec: LaunchSpec, name: str = "old", instances: int | None = None) -> Revision:
+    instances = instances or copies(target)
     revision = spec.revision("shop", SHA[name])
     target.launch(revision, spec.model_copy(update={"instances": instances}))
     until(lambda: target.ready(revision).ready >= instances)
@@ -128,7 +157,7 @@ def test_launching_twice_is_launching_once(target: Target, spec: LaunchSpec) -> 
     first = names(target, revision)
     target.launch(revision, spec)
     assert names(target, revision) == first
-    assert target.observe("shop").ready(revision) == 2
+    assert target.observe("shop").ready(revision) == copies(target)
 
 
 def test_a_launched_revision_gets_no_traffic_before_it_is_routed(target: Target, spec: LaunchSpec) -> None:
@@ -142,21 +171,45 @@ def test_traffic_is_split_and_switched_back(target: Target, spec: LaunchSpec) ->
     old, new = up(target, spec), up(target, spec, "new", 1)
     split = Traffic(weights={old.id: 95, new.id: 5})
     for wanted in (Traffic.all_to(old), split, Traffic.all_to(new), Traffic.all_to(old), Traffic()):
+        if wanted == split and Capability.WEIGHTED_ROUTING not in target.capabilities:
+            refused(target, split)
+            continue
         target.route("shop", wanted)
-        assert target.observe("shop").traffic == wanted
+        assert target.observe("shop").traffic.weights == wanted.weights
+        if wanted.weights and (url := reachable(target)):
+            assert versions(target, url, 5) <= {SHA["old" if one == old.id else "new"] for one in wanted.weights}
+
+
+def refused(target: Target, wanted: Traffic) -> None:
+    """A target does not do what it has not declared, and changes nothing."""
+    before = target.observe("shop")
+    with pytest.raises(TargetError):
+        target.route("shop", wanted)
+    assert target.observe("shop") == before
 
 
 def test_rules_previews_and_sessions_are_in_force_as_routed(target: Target, spec: LaunchSpec) -> None:
     old, new = up(target, spec), up(target, spec, "new", 1)
+    target.route("shop", Traffic.all_to(old))
     rule = HeaderRule(name="x-beta", value="yes", revision=new.id)
     shared = Traffic(weights={old.id: 95, new.id: 5}, headers=(rule,), sticky=True)
     shown = Traffic(weights={old.id: 100}, preview=new.id)
-    for wanted in (shared, shown, Traffic.all_to(old)):
+    for wanted, needed in (
+        (shared, Capability.HEADER_ROUTING),
+        (shown, Capability.PREVIEW),
+        (Traffic.all_to(old), Capability.ATOMIC_SWITCH),
+    ):
+        if needed not in target.capabilities:
+            refused(target, wanted)
+            continue
         target.route("shop", wanted)
         seen = target.observe("shop")
         assert seen.traffic == wanted
         assert (seen.preview_url is not None) is (wanted.preview is not None)
-    target.route("shop", shown)
+        if seen.preview_url and reachable(target):
+            assert versions(target, seen.preview_url, 1) == {SHA["new"]}
+    if Capability.PREVIEW in target.capabilities:
+        target.route("shop", shown)
     target.retire(new)
     assert target.observe("shop").traffic == Traffic.all_to(old)
 
@@ -207,8 +260,11 @@ def test_requests_are_counted_by_revision(target: Target, spec: LaunchSpec) -> N
     revision = up(target, spec)
     target.route("shop", Traffic.all_to(revision))
     before = target.measure("shop")
-    if (url := target.observe("shop").url) and url != "http://fake":
-        _ask(url, 30)
+    if url := reachable(target):
+        versions(target, url, 30)
+    if Capability.METRICS not in target.capabilities:
+        assert target.measure("shop").counts == {}
+        return
     counted = target.measure("shop").since(before, revision)
     assert counted.requests >= 30
     assert counted.errors == 0
@@ -222,12 +278,23 @@ def test_logs_name_the_revision(target: Target, spec: LaunchSpec) -> None:
     assert list(target.logs("shop", "fffffff")) == []
 
 
-def _ask(url: str, times: int) -> None:
-    import httpx
+def reachable(target: Target) -> str | None:
+    """Where users find the app; nobody finds the fake one."""
+    url = target.observe("shop").url
+    return None if isinstance(target, FakeTarget) else url
 
-    with httpx.Client(trust_env=False) as client:
+
+def versions(target: Target, url: str, times: int) -> set[str]:
+    """Who answers so many requests, each of them with success."""
+    found = set()
+    with httpx.Client(
+        headers=target.request_headers, trust_env=False, verify=certificates.for_url(url), timeout=10
+    ) as client:
         for _ in range(times):
-            assert client.get(url).status_code == 200
+            answer = client.get(url)
+            assert answer.status_code == 200
+            found.add(answer.json()["version"])
+    return found
 
 
 def _mark(one: psutil.Process) -> str | None:
