@@ -29,6 +29,7 @@ PREVIEW = "preview"
 LEVELS = ("error", "warning", "info")  # the worst first
 RUN_IMAGES = ("docker", "kubernetes")  # kinds of targets
 RUN_BUNDLES = ("process", "vercel")
+KNOW_HOW_TO_RUN = ("vercel", "railway")  # whatever they are given
 
 
 def _long_check(value: object) -> object:
@@ -51,7 +52,7 @@ class Settings(Section):
     run: Command | None = Field(
         default=None,
         description="command that starts the app, which listens on `$PORT`; environments need it, unless `build.image` "
-        "has a command of its own",
+        "has a command of its own, or the platform knows how to run it",
     )
     health: Health = Field(default=Health(), description="how an instance is asked whether it can serve")
     env: dict[VariableName, Variable] = Field(
@@ -87,7 +88,8 @@ class Settings(Section):
     def _environments_fit(cls, environments: dict[str, Environment], info: ValidationInfo) -> dict[str, Environment]:
         faults: list[Fault] = []
         image = info.data["build"].image if "build" in info.data else None
-        if environments and "run" in info.data and info.data["run"] is None and image is None:
+        kinds = {environment.target.partition("/")[0] for environment in environments.values()}
+        if kinds - {*KNOW_HOW_TO_RUN} and "run" in info.data and info.data["run"] is None and image is None:
             faults.append(Fault((), "need `run`, the command that starts the app"))
         faults.extend(_place_faults(environments))
         if "build" in info.data:

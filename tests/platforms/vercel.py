@@ -200,9 +200,7 @@ class Vercel:
         for one in body if isinstance(body, list) else [body]:
             known(one, "variable", {"key", "value", "type", "target"})
             if one["type"] not in ("system", "encrypted", "plain", "sensitive"):
-                raise Refused(
-                    400, "bad_request", "Invalid request: `type` has no allowed value"
-                )
+                raise Refused(400, "bad_request", "Invalid request: `type` has no allowed value")
             there = next((old for old in self.variables.values() if _same(old, one)), None)
             if there and query.get("upsert") != "true":
                 raise Refused(400, "ENV_CONFLICT", f"Another Environment Variable with the Name {one['key']} exists")
