@@ -325,9 +325,9 @@ def test_variables_are_the_environments_own_and_go_when_headway_yaml_drops_them(
     assert kept["LEVEL"] == ("encrypted", ["production"])
     assert {"HEADWAY_REVISION", "HEADWAY_VERSION", "HEADWAY_APP", "HEADWAY_ENVIRONMENT"} <= kept.keys()
     up(target, bundle(env={"LEVEL": "info"}), "2" * 40)
-    kept = {one["key"]: None for one in server.variables.values()}
-    assert "KEY" not in kept
-    assert {"THEIRS", "LEVEL"} <= kept.keys()
+    left = {one["key"] for one in server.variables.values()}
+    assert "KEY" not in left
+    assert {"THEIRS", "LEVEL"} <= left
     spec = bundle(env={"VERCEL_REGION": "x"})
     with pytest.raises(TargetError, match="VERCEL_REGION is reserved"):
         target.launch(spec.revision("shop", SHA), spec)
@@ -398,11 +398,13 @@ def test_whoever_lost_the_lock_deploys_nothing(
     target.claim("shop", 1)
     made(server, tmp_path).claim("shop", 2)
     spec = bundle()
-    for change in (
-        lambda: target.launch(spec.revision("shop", SHA), spec),
+    revision = spec.revision("shop", SHA)
+    changes: list[Callable[[], None]] = [
+        lambda: target.launch(revision, spec),
         lambda: target.route("shop", Traffic()),
-        lambda: target.retire(spec.revision("shop", SHA)),
-    ):
+        lambda: target.retire(revision),
+    ]
+    for change in changes:
         with pytest.raises(LockLost):
             change()
     assert server.made == {}

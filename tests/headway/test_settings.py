@@ -173,6 +173,11 @@ def test_a_pipeline_of_checks_needs_neither_run_nor_environments(tmp_path: Path)
     assert read.release_path() == []
 
 
+def test_a_platform_that_knows_how_to_run_needs_no_run(tmp_path: Path) -> None:
+    found = load(tmp_path, "app: a\nenvironments:\n  staging: {target: vercel/a}\n  production: {target: railway/a}")
+    assert found.run is None
+
+
 # --- durations -------------------------------------------------------------------------------------------------
 
 
@@ -287,6 +292,8 @@ TOP_FAULTS = [
     ("app: a\nenvironments:\n  staging: {target: process/a}", "2: environments: need `run`, the command that starts the app"),
     ("app: a\nrun: x\nenvironments:\n  staging: {target: docker/a}", "4: environments/staging/target: docker runs images: build one with build/image, or choose another target"),
     ("app: a\nbuild: {image: b/c}\nenvironments:\n  staging: {target: process/a}", "4: environments/staging/target: process runs bundles, and build/image makes an image: choose another target"),
+    ("app: a\nbuild: {image: b/c}\nenvironments:\n  staging: {target: vercel/a}", "4: environments/staging/target: vercel runs bundles, and build/image makes an image: choose another target"),
+    ("app: a\nenvironments:\n  staging: {target: vercel/a}\n  production: {target: process/a}", "2: environments: need `run`, the command that starts the app"),
     ("app: a\nbuild: {image: b/c, secrets: {A: hunter2}}", "2: build/secrets/A: expected the name of a secret such as !secret shop-prod/database-url"),
     ("app: a\nbuild: {registry: here, args: {A: b}}", "2: build: has registry and args but no image to push anywhere"),
     ("app: a\nrun: x\nenvironments:\n  Prod: {target: process/a}", f"4: environments/Prod: {LABEL}, got 'Prod'"),
