@@ -28,6 +28,7 @@ from headway.model import (
     Launch,
     LaunchSpec,
     Measurements,
+    Observation,
     Order,
     Pause,
     Plan,
@@ -38,6 +39,7 @@ from headway.model import (
     Revision,
     Route,
     Step,
+    Traffic,
     Verdict,
     Verify,
 )
@@ -192,10 +194,7 @@ async def _perform(rollout: Rollout, index: int, step: Step) -> Outcome:
             return await _await_ready(rollout, index, rollout.specs[step.revision][0], step)
         case Route():
             await _change(target.route, rollout.app, step.traffic)
-            where = ""
-            if step.traffic.preview:
-                where = f" at {(await asyncio.to_thread(target.observe, rollout.app)).preview_url}"
-            return Outcome(detail=f"in force: {step.traffic}{where}")
+            return Outcome(detail=_in_force(step.traffic, await asyncio.to_thread(target.observe, rollout.app)))
         case Pause():
             return Outcome(detail=await _wait(rollout, index, step.seconds) or "")
         case Gate():
@@ -216,6 +215,12 @@ async def _perform(rollout: Rollout, index: int, step: Step) -> Outcome:
         case Promote():
             return Outcome(detail=f"{step.revision} is the stable revision")
     return Outcome()
+
+
+def _in_force(wanted: Traffic, seen: Observation) -> str:
+    """What is so now; it may be as near as the platform can get to what was wanted."""
+    told = f"in force: {seen.traffic}" + (f" at {seen.preview_url}" if wanted.preview else "")
+    return told if seen.traffic.weights == wanted.weights else f"{told}: the nearest to {wanted} that can be had"
 
 
 def _ordered(rollout: Rollout, index: int) -> Order | None:

@@ -39,6 +39,7 @@ __all__ = [
     "Pause",
     "Plan",
     "Probe",
+    "Probing",
     "Promote",
     "Readiness",
     "Rehearse",
@@ -102,12 +103,25 @@ class SecretRef(Frozen):
     secret: str
 
 
+class Probing(Frozen):
+    """How often a platform that asks by itself does it. Times in seconds."""
+
+    period: float
+    failures: int = Field(ge=1, description="answers in a row that have to be wrong before it counts")
+    delay: float = Field(default=0.0, description="after the start of an instance")
+
+
 class Health(Frozen):
     """How an instance is asked whether it can serve. Times in seconds."""
 
     path: str = "/health"
     timeout: float = 2.0
     startup: float = Field(default=60.0, description="an instance that is not ready after this many seconds failed")
+    startup_probe: Probing = Field(
+        default=Probing(period=5, failures=1), description="`failures` follow from `startup`"
+    )
+    readiness_probe: Probing = Probing(period=10, failures=2)
+    liveness_probe: Probing = Probing(period=30, failures=3, delay=10)
 
 
 class LaunchSpec(Frozen):

@@ -12,7 +12,11 @@ from pathlib import Path
 
 import pytest
 
+<<<<<<< HEAD
 from headway import certificates
+=======
+from tests.clusters import Borrowed, borrowed
+>>>>>>> 763cc46 (The kubernetes target: a Deployment a revision, traffic by the Service's selector, shares by pods; what is in force is said as it is seen)
 from tests.engines import Engine, running
 from tests.platforms.apps import Trust
 
@@ -54,6 +58,11 @@ def engine() -> Iterator[Engine]:
     """A Docker Engine of our own. Its sockets' paths are short, and it is on a disk that overlays work on."""
     with running(Path(tempfile.mkdtemp(prefix="headway-docker-"))) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Borrowed:
+    return borrowed()
 
 
 @pytest.fixture

@@ -173,7 +173,7 @@ class Settings(Section):
             memory=self.resources.memory,
             instances=place.instances,
             env=self.variables(environment),
-            health=model.Health(path=self.health.path, timeout=self.health.timeout, startup=self.health.startup),
+            health=self.health.data,
             port=place.port,
             preview_port=place.strategy.preview_port if isinstance(place.strategy, BlueGreen) else None,
             stop_grace=place.stop_grace,

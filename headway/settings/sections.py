@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, StrictBool, StrictInt, model_validator
 
+from headway import model
 from headway.forms import (
     Command,
     Cpu,
@@ -28,7 +29,19 @@ from headway.forms import (
 from headway.settings.section import Section
 from headway.settings.strategies import Probe, Rolling, StrategySetting
 
-__all__ = ["Approval", "Build", "Check", "Environment", "Health", "Inputs", "Lint", "Migrations", "Resources"]
+__all__ = [
+    "Approval",
+    "Build",
+    "Check",
+    "Environment",
+    "Health",
+    "Inputs",
+    "Lint",
+    "Migrations",
+    "Probes",
+    "Probing",
+    "Resources",
+]
 
 
 class Inputs(Section):
@@ -102,6 +115,33 @@ class Build(Section):
         return self
 
 
+class Asking(Section):
+    """How often a platform that asks by itself does it. A start may fail until `health.startup` is over."""
+
+    period: Timeout | None = Field(default=None, description="between two questions, in whole seconds")
+
+    def over(self, usual: model.Probing) -> model.Probing:
+        """With what is said here instead of the usual."""
+        return usual.model_copy(update=self.model_dump(exclude_none=True))
+
+
+class Probing(Asking):
+    """How often it asks, and what it makes of the answers."""
+
+    failures: StrictInt | None = Field(default=None, ge=1, description="wrong answers in a row before it counts")
+    delay: Duration | None = Field(default=None, description="after the start of an instance, in whole seconds")
+
+
+class Probes(Section):
+    """What Kubernetes asks an instance: is it up, may it have requests, is it to be started again."""
+
+    startup: Asking = Field(default=Asking(), description="is it up; every 5 s when left out")
+    readiness: Probing = Field(default=Probing(), description="may it have requests; every 10 s, 2 failures")
+    liveness: Probing = Field(
+        default=Probing(), description="is it to be started again; every 30 s, 3 failures, from 10 s on"
+    )
+
+
 class Health(Section):
     """How an instance is asked whether it can serve."""
 
@@ -109,6 +149,22 @@ class Health(Section):
     detailed: UrlPath | None = Field(default=None, description="answers with the state of what the app depends on")
     startup: Timeout = Field(default=60.0, description="an instance that is not ready after this has failed")
     timeout: Timeout = Field(default=2.0, description="longest wait for one answer")
+    probes: Probes = Field(
+        default=Probes(), description="how often Kubernetes asks; other platforms have their own way"
+    )
+
+    @property
+    def data(self) -> model.Health:
+        """As a spec keeps it."""
+        usual = model.Health()
+        return model.Health(
+            path=self.path,
+            timeout=self.timeout,
+            startup=self.startup,
+            startup_probe=self.probes.startup.over(usual.startup_probe),
+            readiness_probe=self.probes.readiness.over(usual.readiness_probe),
+            liveness_probe=self.probes.liveness.over(usual.liveness_probe),
+        )
 
 
 class Resources(Section):

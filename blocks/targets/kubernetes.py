@@ -1,0 +1,563 @@
+"""Pods on a Kubernetes cluster: a Deployment a revision, one Service for all who may see the app.
+
+The cluster is all that is needed to know what runs: labels say whose a thing is, annotations how to go back to it.
+Traffic follows the Service's selector. All to one revision is one patch; shares between two are made of pods, as near
+as their number allows.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar
+
+from prefect.blocks.core import Block
+from pydantic import Field, PrivateAttr, SecretStr
+
+from blocks.registry import Registry
+from headway.errors import LockLost, RegistryError, TargetError
+from headway.kubernetes import names, render, shares, standing
+from headway.kubernetes.cluster import DEPLOYMENT, POD, SERVICE, Cluster, Kind, connect
+from headway.masking import Masker
+from headway.model import (
+    Bucket,
+    Capability,
+    Counts,
+    Instance,
+    LaunchSpec,
+    Measurements,
+    Observation,
+    Readiness,
+    Revision,
+    SecretRef,
+    Traffic,
+)
+from headway.ports import Target
+
+__all__ = ["KubernetesTarget"]
+
+CONFIG_MAP, SECRET = Kind("v1", "ConfigMap"), Kind("v1", "Secret")
+SLICE = Kind("discovery.k8s.io/v1", "EndpointSlice")
+EVENT = Kind("v1", "Event")
+WATCHED = 2.0  # seconds that a look at pods waits for a change: orders are looked for in between
+IN_FORCE = 30.0  # seconds that a route may take until the endpoints are as wanted
+WRITES = 10  # tries of a write that others are quicker with
+GONE = 30.0  # seconds beyond their grace that pods may take to end
+REMEMBERED = 100  # revisions that carried everything once
+PROBES = 10  # requests to each revision for one reading
+AT_ONCE = 5
+BOUNDS = [0.001 * 1.25**step for step in range(50)]  # seconds: buckets of the latency histogram, up to a minute
+LAST_WORDS = 3  # lines of an app that keeps dying
+WHOLE = 100  # percent
+
+
+class KubernetesTarget(Block, Target):
+    """Deployments and Services in one namespace, applied with a field manager of Headway's own."""
+
+    _block_type_name = "Headway Kubernetes Target"
+    _block_type_slug = "kubernetes"
+    _description = "Runs apps as pods on a Kubernetes cluster."
+
+    capabilities: ClassVar[frozenset[Capability]] = frozenset(
+        {
+            Capability.WEIGHTED_ROUTING,
+            Capability.ATOMIC_SWITCH,
+            Capability.INSTANCES,
+            Capability.LOGS,
+            Capability.METRICS,
+            Capability.PREVIEW,
+        }
+    )
+
+    namespace: str = Field(default="default", description="where everything is; it has to be there already")
+    kubeconfig: Path | None = Field(
+        default=None, description="path of a kubeconfig; left out: the pod Headway runs in, else what kubectl takes"
+    )
+    kubeconfig_text: SecretStr | None = Field(default=None, description="a kubeconfig itself, instead of a path")
+    context: str | None = Field(default=None, description="context of the kubeconfig; left out: its current one")
+    url: str | None = Field(
+        default=None,
+        description="where an app answers, such as https://{app}.example.com; left out: the address of its Service",
+    )
+    preview_url: str | None = Field(default=None, description="the same for what is not public yet")
+    registry: Registry | None = Field(
+        default=None, description="asked whether an image is still there; left out: its registry, without a login"
+    )
+    pull_secret: str | None = Field(default=None, description="Secret in the namespace that nodes pull images with")
+    service_account: str | None = Field(default=None, description="ServiceAccount of the pods; left out: no token")
+    keep: int = Field(default=3, ge=0, description="earlier revisions whose objects are kept, without pods")
+    read_only: bool = Field(default=True, description="the root file system is read-only, all but /tmp")
+    cap_add: list[str] = Field(default=[], description="Linux capabilities an app keeps, such as CHOWN; else none")
+    cpu: float = Field(default=0.1, gt=0, description="cores that are requested for an app that does not say")
+    memory: int = Field(default=128 * 2**20, gt=0, description="bytes that an app which does not say may use")
+    settle: float = Field(
+        default=1.0, ge=0, description="seconds until every node goes by changed endpoints: kube-proxy's longest rest"
+    )
+    _cluster_: Cluster | None = PrivateAttr(default=None)
+    _tokens: dict[str, int] = PrivateAttr(default_factory=dict)
+    _counted: dict[str, Counts] = PrivateAttr(default_factory=dict)
+
+    def destroy(self, app: str) -> None:
+        """Remove everything of this app that Headway made. Repeatable."""
+        ours = names.selector(app=app)
+        for kind in (DEPLOYMENT, SERVICE, CONFIG_MAP, SECRET, Kind("policy/v1", "PodDisruptionBudget")):
+            for thing in self._cluster.find(kind, ours):
+                self._cluster.delete(kind, thing["metadata"]["name"])
+
+    # --- the port ----------------------------------------------------------------------------------------------
+
+    def claim(self, app: str, token: int) -> None:
+        def higher(state: dict[str, Any]) -> dict[str, Any]:
+            if state["token"] > token:
+                raise LockLost(f"{app}: token {token} is older than {state['token']}", "another writer took over")
+            return state | {"token": token}
+
+        self._change_state(app, higher)
+        self._tokens[app] = token
+
+    def observe(self, app: str) -> Observation:
+        pods = self._pods(app)
+        front, preview = self._cluster.get(SERVICE, app), self._cluster.get(SERVICE, names.preview(app))
+        shown = _selected(preview)
+        return Observation(
+            app=app,
+            url=self._url_of(app, front, self.url),
+            preview_url=self._url_of(app, preview, self.preview_url) if shown else None,
+            traffic=Traffic(weights=_weights(front, pods), preview=shown),
+            instances={revision: tuple(map(_instance, ours)) for revision, ours in pods.items()},
+        )
+
+    def launch(self, revision: Revision, spec: LaunchSpec) -> None:
+        secret = [name for name, value in spec.env.items() if isinstance(value, SecretRef)]
+        if secret:
+            raise TargetError(f"{spec.environment}: secrets without a value: {', '.join(secret)}", "resolve them first")
+        app, cluster = revision.app, self._cluster
+        self._may_write(app)
+        front = cluster.get(SERVICE, app)
+        if front is None:
+            cluster.apply(render.service(app, app, spec.environment, self._rules, None))
+        else:
+            self._require_ours(app, spec.environment, front)
+        for thing in render.app_objects(app, spec.environment, spec.instances, self._rules):
+            cluster.apply(thing)
+        for thing in render.revision_objects(revision, spec, self._rules):
+            applied = cluster.apply(thing)
+        name = names.deployment(revision)
+        cluster.patch(DEPLOYMENT, name, {"metadata": {"annotations": {names.ENDED: None}}})
+        running = applied["spec"].get("replicas", 0) if self._scaled(applied) else 0
+        cluster.apply(render.replicas(name, self._rules, max(running, spec.instances)), manager=names.SCALER)
+
+    def ready(self, revision: Revision) -> Readiness:
+        """Waits for a change, a moment at most, when there is something to wait for: nobody has to poll."""
+        ours = names.selector(app=revision.app, revision=revision.id)
+        pods, version = self._cluster.find_at(POD, ours)
+        readiness = self._readiness(revision, pods)
+        if readiness.failed or readiness.ready == readiness.wanted:
+            return readiness
+        self._cluster.changed(POD, ours, version, WATCHED)
+        return self._readiness(revision, self._cluster.find(POD, ours))
+
+    def missing(self, spec: LaunchSpec) -> str:
+        repository, _, digest = spec.artifact.location.partition("@")
+        host = repository.partition("/")[0]
+        try:
+            there = (self.registry or Registry(host=host)).exists(repository, digest)
+        except RegistryError as error:
+            return f"image {spec.artifact.location}: {error.what}"
+        return "" if there else f"image {spec.artifact.location} is not in its registry any more"
+
+    def route(self, app: str, traffic: Traffic) -> None:
+        self._may_write(app)
+        if traffic.headers or traffic.sticky:
+            raise TargetError(f"{app}: a Service knows no headers and no sessions", "give the target a gateway")
+        front = self._cluster.get(SERVICE, app)
+        sharing = [revision for revision, weight in traffic.weights.items() if weight]
+        if front is None and not sharing:
+            return  # nothing was ever launched: nothing is routed already
+        ready = self._await_one_ready(app, sharing)
+        environment = self._environment(app)
+        self._show(app, environment, traffic.preview)
+        if len(sharing) > 1:
+            self._share(app, shares.nearest(traffic.weights, ready))
+            wanted: Mapping[str, str] | None = {names.POOL: names.OPEN}
+        else:
+            wanted = {names.REVISION: sharing[0]} if sharing else None
+        self._may_write(app)  # nobody has taken over while it was waited for
+        self._cluster.apply(render.service(app, app, environment, self._rules, wanted, str(traffic)))
+        self._await_in_force(app, sharing)
+        whole = [revision for revision, weight in traffic.weights.items() if weight == WHOLE]
+        self._change_state(
+            app, lambda state: state | {"carried": [*whole, *_without(state["carried"], whole)][:REMEMBERED]}
+        )
+
+    def measure(self, app: str) -> Measurements:
+        """Requests of Headway's own to every revision that runs, through the API server: users are not counted."""
+        asked = {revision: ours for revision, ours in self._pods(app).items() if ours}
+        for revision, ours in asked.items():
+            path = self._spec(ours[0]).health.path
+            self._counted[revision] = self._counted.get(revision, Counts()).plus(self._probed(ours, path))
+        return Measurements(at=datetime.now(UTC), counts={revision: self._counted[revision] for revision in asked})
+
+    def drain(self, revision: Revision, deadline: float) -> bool:  # noqa: ARG002  # see below
+        """Requests in flight cannot be seen here: pods finish theirs when they are told to go, within their grace."""
+        time.sleep(min(self.settle, deadline))
+        return True
+
+    def retire(self, revision: Revision, keep: int = 0, drain: float | None = None) -> None:  # noqa: ARG002  # see `drain`
+        app, cluster, name = revision.app, self._cluster, names.deployment(revision)
+        self._may_write(app)
+        found = cluster.get(DEPLOYMENT, name)
+        if found is None:
+            return
+        seen = self.observe(app)
+        weight = seen.traffic.weights.get(revision.id)
+        if not keep and weight:
+            raise TargetError(
+                f"{app}: {revision} gets {weight} % of the traffic and cannot be retired",
+                "route to another revision first",
+            )
+        if keep < found["spec"].get("replicas", 1):
+            cluster.apply(render.replicas(name, self._rules, keep), manager=names.SCALER)
+        if keep:
+            return
+        if seen.traffic.preview == revision.id:
+            self._show(app, self._environment(app), None)
+        self._await_gone(revision, found)
+        ended = {"metadata": {"annotations": {names.ENDED: datetime.now(UTC).isoformat()}}}
+        cluster.patch(DEPLOYMENT, name, ended)
+        self._forget(app)
+
+    def logs(self, app: str, revision: str | None = None, *, lines: int = 100, follow: bool = False) -> Iterator[str]:
+        pods = [
+            pod
+            for ours in self._pods(app, ending=True).values()
+            for pod in ours
+            if revision is None or revision in pod["metadata"]["name"]
+        ]
+        maskers = {pod["metadata"]["name"]: self._masker(pod) for pod in pods}
+        for name, masked in maskers.items():
+            for line in self._cluster.logs(name, lines=lines):
+                yield f"{name}: {masked(line)}"
+        if follow:
+            yield from self._follow(maskers)
+
+    # --- what runs ---------------------------------------------------------------------------------------------
+
+    def _pods(self, app: str, *, ending: bool = False) -> dict[str, list[dict[str, Any]]]:
+        """Those of each revision, but for those that are on their way out."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for pod in self._cluster.find(POD, names.selector(app=app)):
+            over = pod["metadata"].get("deletionTimestamp") or pod["status"].get("phase") in ("Succeeded", "Failed")
+            if ending or not over:
+                found.setdefault(pod["metadata"]["labels"][names.REVISION], []).append(pod)
+        return found
+
+    def _readiness(self, revision: Revision, pods: Sequence[dict[str, Any]]) -> Readiness:
+        found = self._cluster.get(DEPLOYMENT, names.deployment(revision))
+        if found is None:
+            return Readiness(wanted=0, ready=0, failed=True, detail=f"{names.deployment(revision)} is gone")
+        ours = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+        wanted, ready = found["spec"].get("replicas", 1), sum(map(standing.is_ready, ours))
+        if ready >= wanted:
+            return Readiness(wanted=wanted, ready=ready)
+        if why := standing.refused(found):
+            return Readiness(wanted=wanted, ready=ready, failed=True, detail=why)
+        for pod in ours:
+            if why := standing.given_up(pod):
+                return Readiness(wanted=wanted, ready=ready, failed=True, detail=self._with_last_words(pod, why))
+        late = next((pod for pod in ours if not standing.is_ready(pod)), None)
+        detail = standing.unready(late, self._events(late)) if late else "no pod has been made yet"
+        return Readiness(wanted=wanted, ready=ready, detail=detail)
+
+    def _with_last_words(self, pod: dict[str, Any], why: str) -> str:
+        name, masked = pod["metadata"]["name"], self._masker(pod)
+        said = self._cluster.logs(name, lines=LAST_WORDS) or self._cluster.logs(name, lines=LAST_WORDS, previous=True)
+        return f"{name} {why}" + (f": {' | '.join(map(masked, said))}" if said else "")
+
+    def _events(self, pod: dict[str, Any]) -> list[dict[str, Any]]:
+        return self._cluster.find(EVENT, fields=f"involvedObject.name={pod['metadata']['name']}")
+
+    def _masker(self, pod: dict[str, Any]) -> Masker:
+        labels = pod["metadata"]["labels"]
+        found = self._cluster.get(SECRET, f"{labels[names.APP]}-{labels[names.REVISION]}") or {}
+        return Masker(render.decoded(found))
+
+    def _spec(self, pod: dict[str, Any]) -> LaunchSpec:
+        labels = pod["metadata"]["labels"]
+        found = self._cluster.get(DEPLOYMENT, f"{labels[names.APP]}-{labels[names.REVISION]}")
+        if found is None:
+            raise TargetError(f"{self._marked}: the Deployment of {pod['metadata']['name']} is gone", "release again")
+        return LaunchSpec.model_validate_json(found["metadata"]["annotations"][names.SPEC])
+
+    def _probed(self, pods: Sequence[dict[str, Any]], path: str) -> Counts:
+        asked = [pods[number % len(pods)]["metadata"]["name"] for number in range(PROBES)]
+
+        def one(pod: str) -> tuple[bool, float]:
+            begun = time.monotonic()
+            status = self._cluster.ask(pod, render.PORT, path, 10.0)
+            return status >= 500, time.monotonic() - begun
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            answers = list(pool.map(one, asked))
+        latency: dict[int, int] = {}
+        for _, seconds in answers:
+            bucket = next((step for step, bound in enumerate(BOUNDS) if seconds < bound), len(BOUNDS))
+            latency[bucket] = latency.get(bucket, 0) + 1
+        bounds = [0.0, *BOUNDS, BOUNDS[-1] * 2]
+        return Counts(
+            requests=len(answers),
+            errors=sum(failed for failed, _ in answers),
+            latency=tuple(Bucket(bounds[step], bounds[step + 1], number) for step, number in sorted(latency.items())),
+        )
+
+    def _follow(self, maskers: Mapping[str, Masker]) -> Iterator[str]:
+        said: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+
+        def listen(pod: str) -> None:
+            try:
+                for line in self._cluster.follow(pod):
+                    said.put(f"{pod}: {maskers[pod](line)}")
+            except TargetError as error:
+                said.put(f"{pod}: {error.what}")
+            said.put(None)
+
+        for pod in maskers:
+            threading.Thread(target=listen, args=(pod,), daemon=True).start()
+        left = len(maskers)
+        while left:
+            line = said.get()
+            if line is None:
+                left -= 1
+            else:
+                yield line
+
+    # --- who gets what -----------------------------------------------------------------------------------------
+
+    def _share(self, app: str, wanted: Mapping[str, int]) -> None:
+        """Have so many pods of each revision in the pool, and none of the others."""
+        for revision, ours in self._pods(app).items():
+            inside = sorted(ours, key=lambda pod: (not standing.is_ready(pod), not _in_pool(pod)))
+            for number, pod in enumerate(inside):
+                joins = number < wanted.get(revision, 0)
+                if joins != _in_pool(pod):
+                    label = {names.POOL: names.OPEN if joins else None}
+                    self._cluster.patch(POD, pod["metadata"]["name"], {"metadata": {"labels": label}})
+
+    def _show(self, app: str, environment: str, revision: str | None) -> None:
+        """Have this revision in the preview, or none."""
+        name = names.preview(app)
+        if revision is None and self._cluster.get(SERVICE, name) is None:
+            return
+        wanted = {names.REVISION: revision} if revision else None
+        self._cluster.apply(render.service(name, app, environment, self._rules, wanted))
+
+    def _await_one_ready(self, app: str, revisions: Sequence[str]) -> dict[str, int]:
+        """How many pods of each are ready. One that is being started again is waited for, but not for ever."""
+        end = time.monotonic() + IN_FORCE
+        while True:
+            pods, version = self._cluster.find_at(POD, names.selector(app=app))
+            ready = {
+                revision: sum(
+                    standing.is_ready(pod)
+                    for pod in pods
+                    if pod["metadata"]["labels"].get(names.REVISION) == revision
+                    and not pod["metadata"].get("deletionTimestamp")
+                )
+                for revision in revisions
+            }
+            lacking = [revision for revision, number in ready.items() if not number]
+            if not lacking:
+                return ready
+            known = any(pod["metadata"]["labels"].get(names.REVISION) in lacking for pod in pods)
+            if not known or time.monotonic() >= end:
+                raise TargetError(f"{app}: {lacking[0]} has no ready instance to route to", "launch it first")
+            self._cluster.changed(POD, names.selector(app=app), version, WATCHED)
+
+    def _await_in_force(self, app: str, revisions: Sequence[str]) -> None:
+        """Until the Service's endpoints are pods of these revisions, of each one at least, and every node knows."""
+        ours = f"kubernetes.io/service-name={app}"
+        end = time.monotonic() + IN_FORCE
+        while True:
+            slices, version = self._cluster.find_at(SLICE, ours)
+            serving = {_served(app, endpoint) for one in slices for endpoint in one.get("endpoints") or []} - {None}
+            if serving == set(revisions):
+                break
+            if time.monotonic() >= end:
+                has = ", ".join(map(str, serving)) or "nobody"
+                raise TargetError(
+                    f"{app}: after {IN_FORCE:g} s its Service has endpoints of {has}",
+                    "is the cluster's controller manager well?",
+                )
+            self._cluster.changed(SLICE, ours, version, WATCHED)
+        time.sleep(self.settle)
+
+    def _await_gone(self, revision: Revision, deployment: dict[str, Any]) -> None:
+        ours = names.selector(app=revision.app, revision=revision.id)
+        grace = deployment["spec"]["template"]["spec"].get("terminationGracePeriodSeconds", GONE)
+        end = time.monotonic() + grace + GONE
+        while True:
+            pods, version = self._cluster.find_at(POD, ours)
+            if not pods:
+                return
+            if time.monotonic() >= end:
+                raise TargetError(
+                    f"{revision.app}: pods of {revision} have not ended: {pods[0]['metadata']['name']}",
+                    "is their node well?",
+                )
+            self._cluster.changed(POD, ours, version, WATCHED)
+
+    # --- what is kept ------------------------------------------------------------------------------------------
+
+    def _forget(self, app: str) -> None:
+        """Remove what stands still of revisions that ended before those that are kept.
+
+        One that never had all the traffic is the last thing anybody goes back to, and the first that is forgotten.
+        """
+        carried = self._state(app)["carried"]
+        still = [
+            one
+            for one in self._cluster.find(DEPLOYMENT, names.selector(app=app))
+            if not one["spec"].get("replicas", 1) and names.ENDED in one["metadata"].get("annotations", {})
+        ]
+        still.sort(
+            key=lambda one: (
+                one["metadata"]["labels"][names.REVISION] in carried,
+                one["metadata"]["annotations"][names.ENDED],
+            ),
+            reverse=True,
+        )
+        for one in still[self.keep :]:
+            for kind in (DEPLOYMENT, CONFIG_MAP, SECRET):
+                self._cluster.delete(kind, one["metadata"]["name"])
+
+    # --- state -------------------------------------------------------------------------------------------------
+
+    def _state(self, app: str) -> dict[str, Any]:
+        return _read_state(self._cluster.get(CONFIG_MAP, names.state(app)))
+
+    def _change_state(self, app: str, change: Any) -> None:
+        """Read, change, write; again when somebody wrote in between."""
+        for _ in range(WRITES):
+            found = self._cluster.get(CONFIG_MAP, names.state(app))
+            before = _read_state(found)
+            after = change(before)
+            if found is not None and after == before:
+                return
+            data = {key: json.dumps(value) for key, value in after.items()}
+            if found is None:
+                labels = {names.APP: app, "app.kubernetes.io/managed-by": names.MANAGER}
+                metadata = {"name": names.state(app), "namespace": self.namespace, "labels": labels}
+                written = self._cluster.create(
+                    {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
+                )
+            else:
+                written = self._cluster.replace(found | {"data": data})
+            if written is not None:
+                return
+        raise TargetError(f"{app}: {names.state(app)} is written by others again and again", "who is at it there?")
+
+    def _may_write(self, app: str) -> None:
+        highest = self._state(app)["token"]
+        if highest > self._tokens.get(app, 0):
+            raise LockLost(f"{app}: another writer took over with token {highest}", "this run changes nothing more")
+
+    def _require_ours(self, app: str, environment: str, front: dict[str, Any]) -> None:
+        theirs = front["metadata"].get("labels", {}).get(names.ENVIRONMENT)
+        if theirs != environment:
+            whose = f"of environment {theirs}" if theirs else "not Headway's"
+            raise TargetError(
+                f"environments/{environment}: the Service {app} in namespace {self.namespace} is {whose}",
+                "give each environment a target with a namespace of its own",
+            )
+
+    def _environment(self, app: str) -> str:
+        front = self._cluster.get(SERVICE, app)
+        if front is None:
+            raise TargetError(f"{app}: there is no Service in namespace {self.namespace}", "launch it first")
+        return str(front["metadata"]["labels"][names.ENVIRONMENT])
+
+    def _scaled(self, deployment: dict[str, Any]) -> bool:
+        """Whether its number of pods is somebody's decision, and not the 1 that it is made with."""
+        managers = deployment["metadata"].get("managedFields") or []
+        return any(one.get("manager") == names.SCALER for one in managers)
+
+    def _url_of(self, app: str, service: dict[str, Any] | None, named: str | None) -> str | None:
+        if service is None:
+            return None
+        if named:
+            environment = service["metadata"].get("labels", {}).get(names.ENVIRONMENT, "")
+            return named.format(app=app, environment=environment, namespace=self.namespace)
+        return f"http://{service['spec']['clusterIP']}"
+
+    @property
+    def _marked(self) -> str:
+        return f"kubernetes/{self._block_document_name or self.namespace}"
+
+    @property
+    def _rules(self) -> render.Rules:
+        return render.Rules(
+            namespace=self.namespace,
+            cpu=self.cpu,
+            memory=self.memory,
+            read_only=self.read_only,
+            capabilities=tuple(self.cap_add),
+            pull_secret=self.pull_secret,
+            service_account=self.service_account,
+        )
+
+    @property
+    def _cluster(self) -> Cluster:
+        if self._cluster_ is None:
+            text = self.kubeconfig_text.get_secret_value() if self.kubeconfig_text else None
+            self._cluster_ = connect(
+                self._marked, self.namespace, path=self.kubeconfig, context=self.context, text=text
+            )
+        return self._cluster_
+
+
+def _read_state(found: Mapping[str, Any] | None) -> dict[str, Any]:
+    state: dict[str, Any] = {"token": 0, "carried": []}
+    return state | {key: json.loads(value) for key, value in ((found or {}).get("data") or {}).items()}
+
+
+def _selected(service: Mapping[str, Any] | None) -> str | None:
+    """The revision that a Service is for."""
+    revision = ((service or {}).get("spec", {}).get("selector") or {}).get(names.REVISION)
+    return None if revision in (None, render.NOBODY[names.REVISION]) else str(revision)
+
+
+def _weights(front: Mapping[str, Any] | None, pods: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, int]:
+    """Who gets what through the Service."""
+    if (one := _selected(front)) is not None:
+        return {one: WHOLE}
+    if names.POOL not in ((front or {}).get("spec", {}).get("selector") or {}):
+        return {}
+    return shares.weights(
+        {revision: sum(_in_pool(pod) and standing.is_ready(pod) for pod in ours) for revision, ours in pods.items()}
+    )
+
+
+def _in_pool(pod: Mapping[str, Any]) -> bool:
+    return bool(pod["metadata"]["labels"].get(names.POOL) == names.OPEN)
+
+
+def _instance(pod: Mapping[str, Any]) -> Instance:
+    return standing.instance(pod, render.PORT)
+
+
+def _served(app: str, endpoint: Mapping[str, Any]) -> str | None:
+    """The revision of an endpoint that takes requests."""
+    if not (endpoint.get("conditions") or {}).get("ready"):
+        return None
+    name = str((endpoint.get("targetRef") or {}).get("name", ""))
+    return "-".join(name.removeprefix(f"{app}-").split("-")[:2])
+
+
+def _without(some: Collection[str], others: Collection[str]) -> list[str]:
+    return [one for one in some if one not in others]

@@ -1,0 +1,70 @@
+"""What Headway's objects are called and labelled. Nothing without these labels is ever touched."""
+
+from __future__ import annotations
+
+from headway.model import Revision
+
+__all__ = [
+    "APP",
+    "ENDED",
+    "ENVIRONMENT",
+    "MANAGER",
+    "OPEN",
+    "POOL",
+    "RELEASE",
+    "REVISION",
+    "REVISION_OF",
+    "SCALER",
+    "SPEC",
+    "TRAFFIC",
+    "deployment",
+    "labels",
+    "preview",
+    "selector",
+    "state",
+]
+
+MANAGER = "headway"  # the field manager of everything but the number of replicas
+SCALER = "headway-scale"  # of that: it changes alone
+APP = "headway.dev/app"
+ENVIRONMENT = "headway.dev/environment"
+REVISION = "headway.dev/revision"
+POOL = "headway.dev/pool"  # of pods that share the traffic when more than one revision has some
+OPEN = "open"
+# Annotations: of a revision's Deployment all that it takes to go back to it without a ledger.
+RELEASE = "headway.dev/release"
+REVISION_OF = "headway.dev/revision-json"
+SPEC = "headway.dev/launch-spec"
+ENDED = "headway.dev/ended"  # when it was retired
+TRAFFIC = "headway.dev/traffic"  # of the app's Service: what was asked for, in words for people
+
+
+def labels(app: str, environment: str, revision: str | None = None) -> dict[str, str]:
+    """Of an object of an app, or of one revision of it."""
+    ours = {
+        "app.kubernetes.io/name": app,
+        "app.kubernetes.io/managed-by": MANAGER,
+        APP: app,
+        ENVIRONMENT: environment,
+    }
+    return ours | ({REVISION: revision} if revision else {})
+
+
+def selector(**wanted: str) -> str:
+    """A label selector: `selector(app="shop", revision="3f2a9c1-5be01f")`."""
+    return ",".join(f"headway.dev/{name}={value}" for name, value in wanted.items())
+
+
+def deployment(revision: Revision) -> str:
+    """Of a revision's Deployment, ConfigMap, Secret and Service."""
+    return f"{revision.app}-{revision.id}"
+
+
+def preview(app: str) -> str:
+    """Of the Service that shows what is not public yet."""
+    return f"{app}-preview"
+
+
+def state(app: str) -> str:
+    """Of the ConfigMap that says who may write."""
+    return f"{app}-headway"

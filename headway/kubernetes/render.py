@@ -1,0 +1,230 @@
+"""The objects of one revision and of an app, as the API server wants them. Pure: what is given is what is rendered."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from headway.kubernetes import names
+from headway.model import Frozen, LaunchSpec, Probing, Revision
+
+__all__ = [
+    "NOBODY",
+    "PORT",
+    "Object",
+    "Rules",
+    "app_objects",
+    "decoded",
+    "quantity",
+    "replicas",
+    "revision_objects",
+    "service",
+]
+
+Object = dict[str, Any]
+PORT = 8080  # what a pod is told to listen on; each has an address of its own
+HTTP = 80  # port of the Services
+PRE_STOP = 5  # seconds that a pod goes on serving after it was told to go: until every node has heard of it
+NOBODY = {names.REVISION: "none"}  # selects no pod
+
+
+class Rules(Frozen):
+    """What an operator decides for all apps of a target."""
+
+    namespace: str
+    cpu: float  # cores that are requested for an app that does not say
+    memory: int  # bytes that an app which does not say may use
+    read_only: bool
+    capabilities: tuple[str, ...]  # of Linux, that an app keeps
+    pull_secret: str | None
+    service_account: str | None
+
+
+def revision_objects(revision: Revision, spec: LaunchSpec, rules: Rules) -> list[Object]:
+    """ConfigMap, Secret and Deployment, in the order in which they are needed."""
+    secret = {name: value for name, value in spec.env.items() if name in spec.secrets}
+    plain = {name: str(value) for name, value in spec.env.items() if name not in spec.secrets}
+    identity = {
+        "PORT": str(PORT),
+        "HEADWAY_APP": revision.app,
+        "HEADWAY_ENVIRONMENT": spec.environment,
+        "HEADWAY_REVISION": revision.id,
+        "HEADWAY_VERSION": revision.sha,
+    }
+    encoded = {name: base64.b64encode(str(value).encode()).decode() for name, value in secret.items()}
+    return [
+        _object("v1", "ConfigMap", revision, spec, rules, data=plain | identity),
+        _object("v1", "Secret", revision, spec, rules, type="Opaque", data=encoded),
+        _deployment(revision, spec, rules),
+    ]
+
+
+def app_objects(app: str, environment: str, instances: int, rules: Rules) -> list[Object]:
+    """What there is once for all revisions: a disruption budget. One pod may go at a time, when there is another."""
+    budget = {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": _metadata(app, names.labels(app, environment), rules),
+        "spec": {
+            "maxUnavailable": 1,
+            "selector": {"matchLabels": {names.APP: app}},
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        },
+    }
+    return [budget] if instances > 1 else []
+
+
+def service(
+    name: str, app: str, environment: str, rules: Rules, wanted: Mapping[str, str] | None, traffic: str = ""
+) -> Object:
+    """A Service for the app's pods with these labels; None: for none of them."""
+    metadata = _metadata(name, names.labels(app, environment), rules)
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata | {"annotations": {names.TRAFFIC: traffic}},
+        "spec": {
+            "type": "ClusterIP",
+            "selector": {names.APP: app, **(NOBODY if wanted is None else wanted)},
+            "ports": [{"name": "http", "port": HTTP, "targetPort": PORT, "protocol": "TCP"}],
+        },
+    }
+
+
+def replicas(name: str, rules: Rules, number: int) -> Object:
+    """Nothing of a Deployment but how many pods it wants."""
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": rules.namespace},
+        "spec": {"replicas": number},
+    }
+
+
+def _deployment(revision: Revision, spec: LaunchSpec, rules: Rules) -> Object:
+    labels = names.labels(revision.app, spec.environment, revision.id)
+    # The secrets of a spec are in the Secret, and nowhere else.
+    kept = spec.model_copy(
+        update={"env": {name: value for name, value in spec.env.items() if name not in spec.secrets}}
+    )
+    made = _object("apps/v1", "Deployment", revision, spec, rules)
+    made["metadata"]["annotations"] |= {
+        names.REVISION_OF: revision.model_dump_json(),
+        names.SPEC: kept.model_dump_json(),
+    }
+    made["spec"] = {
+        "selector": {"matchLabels": {names.APP: revision.app, names.REVISION: revision.id}},
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+        "progressDeadlineSeconds": math.ceil(spec.health.startup) + 60,
+        "revisionHistoryLimit": 0,  # each of our revisions is a Deployment of its own
+        "template": {
+            "metadata": {
+                "labels": labels | {names.POOL: names.OPEN},
+                "annotations": {"kubectl.kubernetes.io/default-container": "app"},
+            },
+            "spec": _pod(revision, spec, rules),
+        },
+    }
+    return made
+
+
+def _pod(revision: Revision, spec: LaunchSpec, rules: Rules) -> Object:
+    pod: Object = {
+        "containers": [_container(revision, spec, rules)],
+        "automountServiceAccountToken": rules.service_account is not None,
+        "enableServiceLinks": False,
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "terminationGracePeriodSeconds": PRE_STOP + math.ceil(spec.stop_grace),
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": {names.APP: revision.app, names.REVISION: revision.id}},
+            }
+        ],
+        "volumes": [{"name": "tmp", "emptyDir": {}}],
+    }
+    if rules.pull_secret:
+        pod["imagePullSecrets"] = [{"name": rules.pull_secret}]
+    if rules.service_account:
+        pod["serviceAccountName"] = rules.service_account
+    return pod
+
+
+def _container(revision: Revision, spec: LaunchSpec, rules: Rules) -> Object:
+    reference = {"name": names.deployment(revision)}
+    memory, cpu = quantity(spec.memory or rules.memory), f"{round(1000 * (spec.cpu or rules.cpu))}m"
+    container: Object = {
+        "name": "app",
+        "image": spec.artifact.location,
+        "imagePullPolicy": "IfNotPresent",  # it is named by its digest
+        "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
+        "envFrom": [{"configMapRef": reference}, {"secretRef": reference}],
+        "resources": {
+            "requests": {"cpu": cpu, "memory": memory},
+            "limits": {"memory": memory} | ({"cpu": cpu} if spec.cpu else {}),
+        },
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": rules.read_only,
+            "capabilities": {"drop": ["ALL"], **({"add": list(rules.capabilities)} if rules.capabilities else {})},
+        },
+        "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP}}},
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108  # the container's
+        **_probes(spec),
+    }
+    if spec.run:
+        container["command"] = ["/bin/sh", "-c", spec.run]
+    return container
+
+
+def _probes(spec: LaunchSpec) -> Object:
+    health = spec.health
+    startup = health.startup_probe
+    failures = math.ceil(health.startup / startup.period)
+    return {
+        "startupProbe": _probe(spec, startup.model_copy(update={"failures": failures})),
+        "readinessProbe": _probe(spec, health.readiness_probe),
+        "livenessProbe": _probe(spec, health.liveness_probe),
+    }
+
+
+def _probe(spec: LaunchSpec, probing: Probing) -> Object:
+    return {
+        "httpGet": {"path": spec.health.path, "port": "http", "scheme": "HTTP"},
+        "initialDelaySeconds": round(probing.delay),
+        "periodSeconds": max(1, round(probing.period)),
+        "timeoutSeconds": max(1, math.ceil(spec.health.timeout)),
+        "failureThreshold": probing.failures,
+        "successThreshold": 1,
+    }
+
+
+def _object(
+    api_version: str, kind: str, revision: Revision, spec: LaunchSpec, rules: Rules, **content: object
+) -> Object:
+    labels = names.labels(revision.app, spec.environment, revision.id)
+    metadata = _metadata(names.deployment(revision), labels, rules)
+    return {
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": metadata | {"annotations": {names.RELEASE: spec.release}},
+        **content,
+    }
+
+
+def _metadata(name: str, labels: Mapping[str, str], rules: Rules) -> Object:
+    return {"name": name, "namespace": rules.namespace, "labels": dict(labels)}
+
+
+def decoded(secret: Mapping[str, Any]) -> list[str]:
+    """The values of a Secret."""
+    return [base64.b64decode(value).decode(errors="replace") for value in (secret.get("data") or {}).values()]
+
+
+def quantity(size: int) -> str:
+    """Bytes as Kubernetes writes them: `256Mi`, or the plain number."""
+    return f"{size // 2**20}Mi" if size % 2**20 == 0 else str(size)

@@ -1,0 +1,111 @@
+"""How the pods of a revision are, and whether those that are not ready will ever be. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from headway.model import Instance
+
+__all__ = ["died", "given_up", "instance", "is_ready", "refused", "unready"]
+
+Pod = Mapping[str, Any]
+CRASHES = 3  # in a row
+FINAL = ("InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError")  # reasons that waiting does not mend
+PULLING = ("ErrImagePull", "ImagePullBackOff")
+# Words of registries and runtimes that mean the next try ends the same way.
+REFUSED = ("not found", "unauthorized", "denied", "forbidden", "does not exist", "insufficient_scope", "no match for")
+
+
+def is_ready(pod: Pod) -> bool:
+    """What the Services go by."""
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in _conditions(pod))
+
+
+def instance(pod: Pod, port: int, events: Sequence[Mapping[str, Any]] = ()) -> Instance:
+    """A pod as Headway sees it. `run` is another one each time its container is started."""
+    status = pod.get("status", {})
+    restarts = sum(one.get("restartCount", 0) for one in _containers(pod))
+    ready = is_ready(pod)
+    return Instance(
+        name=pod["metadata"]["name"],
+        address=f"{status['podIP']}:{port}" if status.get("podIP") else "no address yet",
+        ready=ready,
+        detail="" if ready else unready(pod, events),
+        run=f"{pod['metadata'].get('uid', '')}/{restarts}",
+    )
+
+
+def unready(pod: Pod, events: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Why a pod is not ready, in one line: its container's reason, the scheduler's words, or the last probe's."""
+    for one in _containers(pod):
+        if why := _container_trouble(one, pod):
+            return why
+    for condition in _conditions(pod):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return f"not scheduled: {_line(condition.get('message') or condition.get('reason'))}"
+    warnings = [one for one in events if one.get("type") == "Warning" and one.get("reason") == "Unhealthy"]
+    if warnings:
+        return _line(warnings[-1].get("message"))
+    return "not ready yet"
+
+
+def given_up(pod: Pod) -> str:
+    """Why this pod will not get ready however long one waits; empty when it may."""
+    for one in _containers(pod):
+        waiting = (one.get("state") or {}).get("waiting") or {}
+        reason, message = waiting.get("reason", ""), waiting.get("message") or ""
+        if reason in FINAL or (reason in PULLING and any(word in message.lower() for word in REFUSED)):
+            return f"{reason}: {_line(message)}"
+        if one.get("restartCount", 0) >= CRASHES and not one.get("ready"):
+            return f"keeps dying: {died(one, pod)}"
+    return ""
+
+
+def refused(deployment: Mapping[str, Any]) -> str:
+    """Why the cluster makes no pods for this Deployment: a quota, a policy. Empty when it does."""
+    for one in deployment.get("status", {}).get("conditions") or []:
+        if one["type"] == "ReplicaFailure" and one["status"] == "True":
+            return f"{one.get('reason', '')}: {_line(one.get('message'))}"
+    return ""
+
+
+def died(container: Mapping[str, Any], pod: Pod) -> str:
+    """How a container ended last, in words; empty when it never did."""
+    states = (container.get("state") or {}, container.get("lastState") or {})
+    ended = next((one["terminated"] for one in states if one.get("terminated")), None)
+    if ended is None:
+        return ""
+    if ended.get("reason") == "OOMKilled":
+        return f"out of memory (OOMKilled): its limit is {_limit(container, pod)}"
+    if ended.get("message"):
+        return f"{ended.get('reason')}: {_line(ended['message'])}"
+    return f"it exited with code {ended['exitCode']}"
+
+
+def _container_trouble(container: Mapping[str, Any], pod: Pod) -> str:
+    waiting = (container.get("state") or {}).get("waiting") or {}
+    reason = waiting.get("reason", "")
+    if reason == "CrashLoopBackOff" or (container.get("state") or {}).get("terminated"):
+        return died(container, pod)
+    if reason in ("", "ContainerCreating", "PodInitializing"):
+        return ""
+    return f"{reason}: {_line(waiting.get('message'))}"
+
+
+def _limit(container: Mapping[str, Any], pod: Pod) -> str:
+    wanted = next(one for one in pod["spec"]["containers"] if one["name"] == container["name"])
+    return str(wanted.get("resources", {}).get("limits", {}).get("memory", "that of the node"))
+
+
+def _containers(pod: Pod) -> Iterable[Mapping[str, Any]]:
+    status = pod.get("status", {})
+    return [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+
+
+def _conditions(pod: Pod) -> Iterable[Mapping[str, Any]]:
+    return pod.get("status", {}).get("conditions") or []
+
+
+def _line(words: object) -> str:
+    return " ".join(str(words or "").split())[:300]
