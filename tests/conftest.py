@@ -12,11 +12,8 @@ from pathlib import Path
 
 import pytest
 
-<<<<<<< HEAD
 from headway import certificates
-=======
 from tests.clusters import Borrowed, borrowed
->>>>>>> 763cc46 (The kubernetes target: a Deployment a revision, traffic by the Service's selector, shares by pods; what is in force is said as it is seen)
 from tests.engines import Engine, running
 from tests.platforms.apps import Trust
 

@@ -22,12 +22,8 @@ from blocks.targets.process import ProcessTarget
 from blocks.targets.vercel import VercelTarget
 from headway import certificates, project
 from headway.errors import LockLost, TargetError
-<<<<<<< HEAD
-from headway.model import Artifact, Capability, HeaderRule, Health, LaunchSpec, Revision, SecretRef, Traffic
-=======
 from headway.kubernetes import shares
 from headway.model import Artifact, Capability, HeaderRule, Health, LaunchSpec, Probing, Revision, SecretRef, Traffic
->>>>>>> 763cc46 (The kubernetes target: a Deployment a revision, traffic by the Service's selector, shares by pods; what is in force is said as it is seen)
 from headway.ports import Target
 from headway.testing import FakeTarget
 from tests.e2e.conftest import APP, GOOD
@@ -62,7 +58,6 @@ def docker(request: pytest.FixtureRequest, directory: Path) -> Iterator[Target]:
 
 
 @contextmanager
-<<<<<<< HEAD
 def vercel(request: pytest.FixtureRequest, directory: Path) -> Iterator[Target]:
     with vercels.vercel(directory / "vercel", request.getfixturevalue("trust")) as server:
         server.stages = [{"targetPercentage": weight, "requireApproval": True} for weight in (5, 50, 100)]
@@ -76,14 +71,16 @@ def vercel(request: pytest.FixtureRequest, directory: Path) -> Iterator[Target]:
             domain=server.production,
             bypass=vercels.BYPASS,
             poll=0.05,
-=======
+        )
+
+
+@contextmanager
 def kubernetes(request: pytest.FixtureRequest, _directory: Path) -> Iterator[Target]:
     with request.getfixturevalue("cluster").namespace() as namespace:
         yield KubernetesTarget(
             kubeconfig=namespace.kubeconfig,
             namespace=namespace.name,
             registry=Registry(host=namespace.registry, plain_http=True),
->>>>>>> 763cc46 (The kubernetes target: a Deployment a revision, traffic by the Service's selector, shares by pods; what is in force is said as it is seen)
         )
 
 
@@ -91,17 +88,11 @@ def left_by(directory: Path) -> list[psutil.Process]:
     return [one for one in psutil.process_iter() if _mark(one) == str(directory)]
 
 
-<<<<<<< HEAD
-TARGETS = {"fake": fake, "process": process, "docker": docker, "vercel": vercel}
-PARAMS = ["fake", "process", pytest.param("docker", marks=pytest.mark.xdist_group("docker")), "vercel"]
-=======
-TARGETS = {"fake": fake, "process": process, "docker": docker, "kubernetes": kubernetes}
+TARGETS = {"fake": fake, "process": process, "docker": docker, "kubernetes": kubernetes, "vercel": vercel}
+WITH_IMAGES = ("docker", "kubernetes")
 PARAMS = [
-    "fake",
-    "process",
-    *(pytest.param(name, marks=pytest.mark.xdist_group("docker")) for name in ("docker", "kubernetes")),
+    pytest.param(name, marks=pytest.mark.xdist_group("docker")) if name in WITH_IMAGES else name for name in TARGETS
 ]
->>>>>>> 763cc46 (The kubernetes target: a Deployment a revision, traffic by the Service's selector, shares by pods; what is in force is said as it is seen)
 
 
 @pytest.fixture(params=PARAMS)
@@ -128,13 +119,8 @@ def spec(target: Target, tmp_path: Path, request: pytest.FixtureRequest) -> Laun
         environment="staging",
         artifact=artifact,
         run=run,
-<<<<<<< HEAD
         instances=copies(target),
-        health=Health(startup=20),
-=======
-        instances=2,
         health=Health(startup=20, startup_probe=Probing(period=1, failures=1)),
->>>>>>> 763cc46 (The kubernetes target: a Deployment a revision, traffic by the Service's selector, shares by pods; what is in force is said as it is seen)
         stop_grace=2,
         drain=2,
     )
@@ -207,19 +193,15 @@ def test_traffic_is_split_and_switched_back(target: Target, spec: LaunchSpec) ->
             refused(target, split)
             continue
         target.route("shop", wanted)
-<<<<<<< HEAD
-        assert target.observe("shop").traffic.weights == wanted.weights
+        assert target.observe("shop").traffic.weights == can(target, wanted, {old.id: copies(target), new.id: 1})
         if wanted.weights and (url := reachable(target)):
             assert versions(target, url, 5) <= {SHA["old" if one == old.id else "new"] for one in wanted.weights}
-=======
-        assert target.observe("shop").traffic.weights == can(target, wanted, {old.id: 2, new.id: 1})
 
 
-def can(target: Target, wanted: Traffic, pods: dict[str, int]) -> dict[str, int]:
+def can(target: Target, wanted: Traffic, instances: dict[str, int]) -> dict[str, int]:
     """The weights that a target can do: those that are wanted, but where traffic is shared by the number of pods."""
     by_pods = isinstance(target, KubernetesTarget) and len(wanted.weights) > 1
-    return shares.weights(shares.nearest(wanted.weights, pods)) if by_pods else wanted.weights
->>>>>>> 763cc46 (The kubernetes target: a Deployment a revision, traffic by the Service's selector, shares by pods; what is in force is said as it is seen)
+    return shares.weights(shares.nearest(wanted.weights, instances)) if by_pods else wanted.weights
 
 
 def refused(target: Target, wanted: Traffic) -> None:
@@ -236,18 +218,12 @@ def test_rules_previews_and_sessions_are_in_force_as_routed(target: Target, spec
     rule = HeaderRule(name="x-beta", value="yes", revision=new.id)
     shared = Traffic(weights={old.id: 95, new.id: 5}, headers=(rule,), sticky=True)
     shown = Traffic(weights={old.id: 100}, preview=new.id)
-<<<<<<< HEAD
     for wanted, needed in (
         (shared, Capability.HEADER_ROUTING),
         (shown, Capability.PREVIEW),
         (Traffic.all_to(old), Capability.ATOMIC_SWITCH),
     ):
         if needed not in target.capabilities:
-=======
-    target.route("shop", Traffic.all_to(old))
-    for wanted in (shared, shown, Traffic.all_to(old)):
-        if wanted == shared and Capability.HEADER_ROUTING not in target.capabilities:
->>>>>>> 763cc46 (The kubernetes target: a Deployment a revision, traffic by the Service's selector, shares by pods; what is in force is said as it is seen)
             refused(target, wanted)
             continue
         target.route("shop", wanted)
@@ -308,21 +284,13 @@ def test_requests_are_counted_by_revision(target: Target, spec: LaunchSpec) -> N
     revision = up(target, spec)
     target.route("shop", Traffic.all_to(revision))
     before = target.measure("shop")
-<<<<<<< HEAD
     if url := reachable(target):
         versions(target, url, 30)
     if Capability.METRICS not in target.capabilities:
         assert target.measure("shop").counts == {}
         return
-    counted = target.measure("shop").since(before, revision)
-    assert counted.requests >= 30
-    assert counted.errors == 0
-=======
-    if (url := target.observe("shop").url) and url != "http://fake":
-        _ask(url, 30)
     until(lambda: target.measure("shop").since(before, revision).requests >= 30)
     assert target.measure("shop").since(before, revision).errors == 0
->>>>>>> 763cc46 (The kubernetes target: a Deployment a revision, traffic by the Service's selector, shares by pods; what is in force is said as it is seen)
 
 
 def test_logs_name_the_revision(target: Target, spec: LaunchSpec) -> None:
