@@ -49,6 +49,7 @@ __all__ = [
     "Weight",
     "format_duration",
     "parse_duration",
+    "parse_label",
     "parse_percent",
     "parse_secret",
 ]
@@ -60,6 +61,8 @@ _MEMORY = rf"({_NUMBER})(Ki|Mi|Gi|Ti|k|M|G|T)?"
 _MEMORY_UNITS = {
     None: 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40,
 }  # fmt: skip
+_LABEL = "[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_LABEL_WORDS = "a name of lower-case letters, digits and '-' such as shop-api"
 _CPU = rf"({_NUMBER})(m)?"
 _PERCENT = rf"({_NUMBER})\s*%"
 _LIMIT = r"(>=|<=)\s*(-?[0-9]+(?:\.[0-9]+)?)"
@@ -109,6 +112,13 @@ def parse_secret(name: object) -> SecretRef:
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)?", name):
         raise ValueError("expected the name of a secret such as !secret shop-prod/database-url")
     return SecretRef(secret=name)
+
+
+def parse_label(name: str) -> str:
+    """The name of an app or environment, a DNS label. Raises ValueError for anything else."""
+    if not re.fullmatch(_LABEL, name):
+        raise ValueError(f"expected {_LABEL_WORDS}")
+    return name
 
 
 def _number(value: object) -> float | None:
@@ -430,10 +440,7 @@ RepoPath = TypeAliasType(
 )
 
 Directory = Annotated[str, *_matching(r"/[^\0]*", "an absolute path of a directory such as /var/cache/headway")]
-Label = Annotated[
-    str,
-    *_matching("[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?", "a name of lower-case letters, digits and '-' such as shop-api"),
-]
+Label = Annotated[str, *_matching(_LABEL, _LABEL_WORDS)]
 CheckName = Annotated[str, *_matching("[A-Za-z0-9][A-Za-z0-9._-]{0,62}", "a name of letters, digits, '.', '_' and '-'")]
 VariableName = Annotated[str, *_matching("[A-Za-z_][A-Za-z0-9_]*", "the name of a variable: letters, digits and '_'")]
 UrlPath = Annotated[str, *_matching(r"/\S*", "a URL path such as /health")]

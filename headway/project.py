@@ -18,12 +18,22 @@ from typing import TYPE_CHECKING, Any
 
 from headway.control import api_url
 from headway.errors import NotFound
+from headway.model import SecretRef
 from headway.ports import MetricSource, Registry, Target
 
 if TYPE_CHECKING:
     from prefect.blocks.core import Block
 
-__all__ = ["load_metric_source", "load_registry", "load_target", "metric_sources", "register", "root", "targets"]
+__all__ = [
+    "load_metric_source",
+    "load_registry",
+    "load_secret",
+    "load_target",
+    "metric_sources",
+    "register",
+    "root",
+    "targets",
+]
 
 DEADLINE = 100.0  # seconds for prefect deploy
 DEFAULT_KINDS = ("process", "docker")  # of targets that need nothing to be said
@@ -91,6 +101,15 @@ async def load_registry(name: str | None, repository: str) -> Registry:
         block = await _load("registry", "kind of registry", f"registry/{name}", known)
     assert isinstance(block, Registry)
     return block
+
+
+async def load_secret(name: str, where: str) -> str:
+    """The value of the secret of this name. Raises NotFound, which begins with `where`, when there is none."""
+    root()
+    os.environ.setdefault("PREFECT_API_URL", api_url())
+    secrets = importlib.import_module("blocks.secrets")
+    values: dict[str, str] = await secrets.values_of({"it": SecretRef(secret=name)}, where)
+    return values["it"]
 
 
 async def _load(what: str, kinds: str, slug: str, known: dict[str, type[Block]]) -> object:

@@ -29,10 +29,16 @@ from headway.model import Source
 __all__ = [
     "Commit",
     "LocalRepo",
+    "Tip",
+    "changed_paths",
     "checkout",
     "commits_between",
     "export_command",
+    "fetch_tip",
+    "file_of",
     "inspect",
+    "knows",
+    "message_of",
     "prune",
     "resolve",
     "tree_of",
@@ -56,6 +62,13 @@ class LocalRepo(NamedTuple):
     root: Path  # the top of its work tree, or the bare repository itself
     sha: str
     ref: str
+
+
+class Tip(NamedTuple):
+    """The commit that a ref of a repository elsewhere names now, and the mirror that has it."""
+
+    mirror: Path
+    sha: str
 
 
 class Commit(NamedTuple):
@@ -184,18 +197,24 @@ def checkout(
     or files in Git LFS, which are not fetched.
     """
     sha = resolve(repo, ref)
-    local = _local(repo)
-    origin = str(local) if local else repo
-    place = workspaces / _directory_name(origin)
+    origin, place = _place(repo, workspaces)
     mirror = place / "mirror.git"
     workspace = place / f"{sha[:12]}-{run or uuid.uuid4().hex[:12]}"
-    place.mkdir(parents=True, exist_ok=True)
     with _locked(place / "mirror.lock", timeout):
         _fetch(mirror, origin, sha, timeout)
         _refuse_partial_trees(mirror, sha, repo)
         if not workspace.exists():
             _lay_out(mirror, sha, workspace)
     return _described(workspace, _shown(origin), ref, sha)
+
+
+def _place(repo: str, workspaces: Path) -> tuple[str, Path]:
+    """Where a repository is, in full, and the directory of its mirror and workspaces."""
+    local = _local(repo)
+    origin = str(local) if local else repo
+    place = workspaces / _directory_name(origin)
+    place.mkdir(parents=True, exist_ok=True)
+    return origin, place
 
 
 def _directory_name(origin: str) -> str:
@@ -215,21 +234,27 @@ def _locked(path: Path, timeout: float) -> Iterator[None]:
         ) from error
 
 
-def _fetch(mirror: Path, origin: str, sha: str, timeout: float) -> None:
+FETCH = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules")
+
+
+def _make_mirror(mirror: Path) -> None:
     if not (mirror / "HEAD").exists():
         _git("init", "--quiet", "--bare", "--template=", str(mirror))
         # Workspaces borrow objects that no ref of the mirror may name any more.
         _git("config", "gc.auto", "0", cwd=mirror)
+
+
+def _fetch(mirror: Path, origin: str, sha: str, timeout: float) -> None:
+    _make_mirror(mirror)
     if _commit(mirror, sha):
         return
-    fetch = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules"]
-    exact = _run([*fetch, "--", origin, f"+{sha}:refs/headway/{sha}"], mirror, timeout)
+    exact = _run([*FETCH, "--", origin, f"+{sha}:refs/headway/{sha}"], mirror, timeout)
     if exact.returncode and not re.search("not our ref|unadvertised object|upload-pack: not", exact.stderr):
         raise _trouble(exact, origin)
     if exact.returncode:
         # The server gives nothing but what a ref names: so fetch all those, and look whether it was among them.
         every = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]
-        _git(*fetch, "--", origin, *every, cwd=mirror, timeout=timeout)
+        _git(*FETCH, "--", origin, *every, cwd=mirror, timeout=timeout)
         if not _commit(mirror, sha):
             raise SourceError(f"{_shown(origin)}: has no commit {sha}", "was it pushed, and to this repository?")
         _git("update-ref", f"refs/headway/{sha}", sha, cwd=mirror)
@@ -294,6 +319,57 @@ def prune(workspaces: Path, *, older_than: float, keep: Collection[Path] = ()) -
     for path in old:
         trees.remove(path)
     return old
+
+
+# --- what a push brings ------------------------------------------------------------------------------------------
+
+
+def fetch_tip(repo: str, ref: str, workspaces: Path, *, timeout: float = FETCH_TIMEOUT) -> Tip | None:
+    """Fetch the commit that a ref such as refs/heads/main names now into the mirror from which `checkout` takes it.
+
+    None when the repository has no such ref. Raises SourceError when it does not answer within `timeout` seconds.
+    """
+    origin, place = _place(repo, workspaces)
+    mirror = place / "mirror.git"
+    ours = f"refs/headway/tip/{hashlib.sha256(ref.encode()).hexdigest()[:16]}"
+    with _locked(place / "mirror.lock", timeout):
+        _make_mirror(mirror)
+        done = _run([*FETCH, "--", origin, f"+{ref}:{ours}"], mirror, timeout)
+        if done.returncode and "couldn't find remote ref" in done.stderr:
+            return None
+        if done.returncode:
+            raise _trouble(done, origin)
+        sha = _commit(mirror, ours)
+        if not sha:
+            raise SourceError(f"{_shown(origin)}: {ref} names no commit", "tag a commit")
+        _git("update-ref", f"refs/headway/{sha}", sha, cwd=mirror)  # the tip moves on, what it was stays
+    return Tip(mirror, sha)
+
+
+def knows(repo: Path, sha: str) -> bool:
+    """Whether a commit, or a tag of one, is in this repository."""
+    return _commit(repo, sha) is not None
+
+
+def message_of(repo: Path, sha: str) -> str:
+    """The whole message of a commit. Raises SourceError."""
+    return _git("show", "--no-patch", "--format=%B", sha, cwd=repo)
+
+
+def file_of(repo: Path, sha: str, path: str, *, limit: int) -> str | None:
+    """The text of a file in a commit; None when it has no such file, or one of more than `limit` bytes."""
+    name = f"{sha}:{path}"
+    asked = _run(["cat-file", "-s", name], repo, LOCAL_TIMEOUT)
+    if asked.returncode or int(asked.stdout) > limit:
+        return None
+    return _git("cat-file", "blob", name, cwd=repo)
+
+
+def changed_paths(repo: Path, old: str | None, new: str) -> list[str] | None:
+    """Files that differ between two commits; None when `old` is not known here, so that anything may have changed."""
+    if old is None or not FULL_SHA.fullmatch(old) or not _commit(repo, old):
+        return None
+    return [path for path in _git("diff", "--name-only", "--no-renames", "-z", old, new, cwd=repo).split("\0") if path]
 
 
 # --- what is in a commit -----------------------------------------------------------------------------------------
@@ -385,6 +461,8 @@ def _environment() -> dict[str, str]:
         "GCM_INTERACTIVE": "never",
         "GIT_OPTIONAL_LOCKS": "0",
         "GIT_LFS_SKIP_SMUDGE": "1",
+        # No address makes git start a program of somebody's choice (ext::), or speak to whoever stands in between.
+        "GIT_ALLOW_PROTOCOL": "file:http:https:ssh",
         "LC_ALL": "C",
     }
 

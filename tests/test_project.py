@@ -13,6 +13,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -209,9 +210,12 @@ def test_the_documents_name_commands_that_exist() -> None:
         words = [word for word in arguments.split() if word != "--debug"]
         if words[0] == "COMMAND":
             continue
-        assert words[0] in group.commands, f"{document}: headway {arguments}"
-        known = {option for parameter in group.commands[words[0]].params for option in parameter.opts}
-        assert {word for word in words[1:] if word.startswith("-")} <= known, f"{document}: headway {arguments}"
+        command: Any = group
+        while isinstance(command, typer.core.TyperGroup) and words:
+            assert words[0] in command.commands, f"{document}: headway {arguments}"
+            command = command.commands[words.pop(0)]
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in words if word.startswith("-")} <= known, f"{document}: headway {arguments}"
 
 
 def test_the_documents_name_make_targets_that_exist() -> None:

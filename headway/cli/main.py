@@ -31,6 +31,7 @@ Environment = Annotated[str, typer.Argument(help="staging, production ...")]
 Run = Annotated[str, typer.Argument(help="a release such as shop#14, or its id")]
 By = Annotated[str, typer.Option("--by", help="who decides; the git user when left out")]
 Reason = Annotated[str, typer.Option("--reason", help="kept in the record")]
+AppName = Annotated[str, typer.Argument(help="name of the app, as in its headway.yaml")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON document instead of words")]
 
 
@@ -48,9 +49,20 @@ def up(
     prefect_port: Annotated[int, typer.Option(help="port of the Prefect server")] = 4200,
 ) -> None:
     """Prefect server, worker and Headway's page, all on this machine. Ctrl-C stops it all."""
+    from headway.cli.service import up
+
+    up(host, port, prefect_port)
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="port to listen on")] = 4300,
+) -> None:
+    """Headway's page and its webhooks alone: for a Prefect server (PREFECT_API_URL) and workers that run elsewhere."""
     from headway.cli.service import serve
 
-    serve(host, port, prefect_port)
+    serve(host, port)
 
 
 @app.command()
@@ -188,6 +200,64 @@ def history(app: App, limit: Annotated[int, typer.Option(help="how many releases
 
     output.json = json
     history(app, limit)
+
+
+registrations = typer.Typer(no_args_is_help=True, help="The apps whose git hosts may tell Headway of pushes.")
+app.add_typer(registrations, name="app")
+
+
+@registrations.command()
+def add(
+    repo: Annotated[str, typer.Argument(help="URL or path it is fetched from")],
+    name: Annotated[str | None, typer.Option(help="as in its headway.yaml; the repository's when left out")] = None,
+    host: Annotated[str | None, typer.Option(help="github, gitlab, gitea, bitbucket or generic; guessed")] = None,
+    secret: Annotated[str | None, typer.Option(help="secret that signs its webhooks; NAME-webhook if left out")] = None,
+    json: Json = False,
+) -> None:
+    """Listen to a repository; again, with other words, changes how."""
+    from headway.cli.registrations import add
+
+    output.json = json
+    add(repo, name, host, secret)
+
+
+@registrations.command("list")
+def list_(json: Json = False) -> None:
+    """Every app that is listened to."""
+    from headway.cli.registrations import show
+
+    output.json = json
+    show()
+
+
+@registrations.command()
+def remove(name: AppName, json: Json = False) -> None:
+    """Listen no more; what was released stays."""
+    from headway.cli.registrations import remove
+
+    output.json = json
+    remove(name)
+
+
+@registrations.command()
+def events(
+    name: AppName, limit: Annotated[int, typer.Option(help="how many of them")] = 20, json: Json = False
+) -> None:
+    """What its host sent, and what became of it, the newest first."""
+    from headway.cli.registrations import events
+
+    output.json = json
+    events(name, limit)
+
+
+@registrations.command()
+def hook(
+    name: AppName, url: Annotated[str, typer.Argument(help="where Headway listens")] = "http://127.0.0.1:4300"
+) -> None:
+    """Print a post-receive hook, for a git server of one's own."""
+    from headway.cli.registrations import hook
+
+    hook(name, url)
 
 
 @app.command()

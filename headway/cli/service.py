@@ -1,4 +1,4 @@
-"""`headway up`."""
+"""`headway up` and `headway serve`."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import asyncio
 import signal
 
 from headway.cli.output import output
+from headway.control import Control
+from headway.home import ledger_url
+from headway.ledger import Ledger
 from headway.up import running
 
-__all__ = ["serve"]
+__all__ = ["serve", "up"]
 
 
-def serve(host: str, port: int, prefect_port: int) -> None:
+def up(host: str, port: int, prefect_port: int) -> None:
     """Until Ctrl-C, SIGTERM, or one of the services ends (ServiceUnavailable)."""
-    asyncio.run(_serve(host, port, prefect_port))
+    asyncio.run(_up(host, port, prefect_port))
 
 
-async def _serve(host: str, port: int, prefect_port: int) -> None:
+async def _up(host: str, port: int, prefect_port: int) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -30,6 +33,15 @@ async def _serve(host: str, port: int, prefect_port: int) -> None:
         await asyncio.wait({starting})
         return
     await starting
+
+
+def serve(host: str, port: int) -> None:
+    """The web app alone, beside a Prefect server and workers that are elsewhere. Raises ServiceUnavailable."""
+    import uvicorn
+
+    with Control() as control, Ledger.open(ledger_url()):  # what is not there is said here, not in a log
+        output.say(f"Prefect UI   {control.ui_url}\nHeadway      http://{host}:{port}\nCtrl-C stops it")
+    uvicorn.run("headway.web:app", host=host, port=port, log_level="info")
 
 
 async def _until_one_dies(host: str, port: int, prefect_port: int) -> None:

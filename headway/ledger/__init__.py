@@ -2,7 +2,11 @@
 
 from headway.ledger.ledger import Ledger
 from headway.ledger.records import (
+    AppRecord,
     ApprovalRecord,
+    Delivery,
+    DeliveryRecord,
+    DeliveryState,
     KnownCheck,
     Lock,
     LockRecord,
@@ -18,7 +22,11 @@ from headway.ledger.records import (
 )
 
 __all__ = [
+    "AppRecord",
     "ApprovalRecord",
+    "Delivery",
+    "DeliveryRecord",
+    "DeliveryState",
     "KnownCheck",
     "Ledger",
     "Lock",

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 
 from headway.ledger.approvals import Approvals
 from headway.ledger.database import connect
+from headway.ledger.inbox import Inbox
+from headway.ledger.registrations import Registrations
 from headway.ledger.rollouts import Rollouts
 
 __all__ = ["Ledger"]
@@ -16,7 +18,7 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Ledger(Rollouts, Approvals):
+class Ledger(Rollouts, Approvals, Registrations, Inbox):
     """All of it, in one database."""
 
     @classmethod

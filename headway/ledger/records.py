@@ -7,10 +7,15 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from headway.events.event import PullRequestEvent, PushEvent
 from headway.model import CheckReport, Frozen, Plan
 
 __all__ = [
+    "AppRecord",
     "ApprovalRecord",
+    "Delivery",
+    "DeliveryRecord",
+    "DeliveryState",
     "KnownCheck",
     "Lock",
     "LockRecord",
@@ -31,6 +36,7 @@ ReleaseState = Literal[
 StageState = Literal["running", "waiting", "passed", "cached", "failed", "skipped", "cancelled"]
 RolloutKind = Literal["release", "rollback"]
 RolloutState = Literal["running", "done", "rolled_back", "halted"]
+DeliveryState = Literal["waiting", "starting", "started", "superseded", "duplicate", "ignored", "failed"]
 ApprovalState = Literal["waiting", "approved", "rejected", "expired"]
 APPROVAL = "approval"  # what is asked for
 OPEN: tuple[ReleaseState, ...] = ("running", "waiting")
@@ -182,3 +188,39 @@ class KnownCheck(Frozen):
 
     release: str
     report: CheckReport
+
+
+class AppRecord(Frozen):
+    """An app whose git host may tell Headway what happened in its repository."""
+
+    name: str
+    repo: str = Field(description="URL or path it is fetched from; what a delivery says of that does not count")
+    place: str = Field(description="what all its addresses have in common, see `headway.events.place`")
+    host: str = Field(description="kind of git host: github, gitlab, gitea, bitbucket or generic")
+    secret: str = Field(description="name of the secret that its deliveries are signed with")
+    added_at: datetime
+    added_by: str
+
+
+class Delivery(Frozen):
+    """One event as it came in, verified."""
+
+    app: str
+    delivery: str = Field(description="what the host calls it")
+    position: int = Field(default=0, description="of the event, in a delivery of several")
+    event: PushEvent | PullRequestEvent = Field(discriminator="kind")
+
+
+class DeliveryRecord(Delivery):
+    """One event, and what has become of it."""
+
+    id: int
+    ref: str = Field(description="the ref of a push, or `#42` of a pull request")
+    received_at: datetime
+    state: DeliveryState
+    detail: str
+    tries: int
+    due_at: datetime
+    sha: str | None = Field(description="the commit that it started")
+    flow_run_id: str | None
+    followed_by: int | None = Field(description="the delivery that started a newer commit of the same ref")

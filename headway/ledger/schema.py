@@ -9,7 +9,7 @@ from sqlalchemy.engine import Dialect
 
 __all__ = ["REVISION", "metadata"]
 
-REVISION = "0003"
+REVISION = "0004"
 """The newest migration; a database that is there already needs no Alembic to find that out."""
 
 
@@ -192,4 +192,37 @@ coverages = sa.Table(
     sa.Column("release_id", sa.ForeignKey(releases.c.id), primary_key=True),
     sa.Column("check", sa.String(80), primary_key=True),
     sa.Column("coverage", sa.JSON, nullable=False),
+)
+
+apps = sa.Table(
+    "apps",
+    metadata,
+    sa.Column("name", sa.String(63), primary_key=True),
+    sa.Column("repo", sa.Text, nullable=False),
+    sa.Column("place", sa.Text, nullable=False, unique=True),
+    sa.Column("host", sa.String(16), nullable=False),
+    sa.Column("secret", sa.String(255), nullable=False),
+    sa.Column("added_at", Utc, nullable=False),
+    sa.Column("added_by", sa.Text, nullable=False),
+)
+
+inbox = sa.Table(
+    "inbox",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("app", sa.String(63), nullable=False),
+    sa.Column("delivery", sa.String(255), nullable=False),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("event", sa.JSON, nullable=False),
+    sa.Column("ref", sa.Text, nullable=False),
+    sa.Column("received_at", Utc, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False, index=True),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("due_at", Utc, nullable=False),
+    sa.Column("sha", sa.String(40)),
+    sa.Column("flow_run_id", sa.String(36), index=True),
+    sa.Column("followed_by", sa.ForeignKey("inbox.id")),
+    sa.UniqueConstraint("app", "delivery", "position"),
+    sa.Index("ix_inbox_app_ref", "app", "ref"),
 )

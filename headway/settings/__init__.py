@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from headway.settings.file import load, schema
 from headway.settings.repository import FILE_NAME, PREVIEW, Settings
-from headway.settings.sections import Approval, Build, Check, Environment, Health, Inputs, Lint, Migrations, Resources
+from headway.settings.sections import (
+    Approval,
+    Build,
+    Check,
+    Environment,
+    Health,
+    Inputs,
+    Lint,
+    Migrations,
+    On,
+    Resources,
+)
 from headway.settings.strategies import (
     Analysis,
     BlueGreen,
@@ -41,6 +52,7 @@ __all__ = [
     "Lint",
     "Metric",
     "Migrations",
+    "On",
     "Probe",
     "Recreate",
     "Resources",

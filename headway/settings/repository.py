@@ -15,7 +15,7 @@ from headway.faults import Fault, nearest, raise_faults
 from headway.forms import Branch, CheckName, Command, Label, VariableName
 from headway.model import SecretRef
 from headway.settings.section import Section
-from headway.settings.sections import Build, Check, Environment, Health, Migrations, Resources
+from headway.settings.sections import Build, Check, Environment, Health, Migrations, On, Resources
 from headway.settings.strategies import BlueGreen
 from headway.settings.variables import Variable, contract_faults, is_given
 
@@ -45,6 +45,7 @@ class Settings(Section):
 
     app: Label = Field(description="name of the app, a DNS label")
     branch: Branch = Field(default="main", description="branch whose commits are released")
+    on: On = Field(default=On(), description="what starts a release besides a push to `branch`")
     checks: dict[CheckName, Annotated[Check, BeforeValidator(_long_check, json_schema_input_type=Command | Check)]] = (
         Field(default={}, description="commands that have to pass, side by side unless `needs` says otherwise")
     )

@@ -38,10 +38,25 @@ __all__ = [
     "Inputs",
     "Lint",
     "Migrations",
+    "On",
     "Probes",
     "Probing",
     "Resources",
 ]
+
+
+class On(Section):
+    """What starts a release besides people: a push to `branch`, and what is said here.
+
+    A push whose newest commit has `[skip headway]` in its message starts nothing.
+    """
+
+    tags: tuple[Text, ...] = Field(default=(), description="tags that are released too, such as `v*`")
+    paths: tuple[Text, ...] = Field(
+        default=(),
+        description="a push to `branch` counts only when it changes one of these, or headway.yaml: patterns as in "
+        ".gitignore, with `!` for those that do not count; left out: whatever it changes",
+    )
 
 
 class Inputs(Section):

@@ -1,4 +1,4 @@
-"""The ASGI app: health, and the sweep that closes what nobody closed."""
+"""The ASGI app: health, webhooks, and what goes on beside them."""
 
 from headway.web.app import app
 

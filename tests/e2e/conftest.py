@@ -101,6 +101,10 @@ class Headway:
     def control(self) -> Control:
         return Control(json.loads((self.home / "up.json").read_text())["api_url"])
 
+    @property
+    def web_url(self) -> str:
+        return str(json.loads((self.home / "up.json").read_text())["web_url"])
+
     def url(self, app: str, environment: str) -> str:
         state = json.loads((self.home / "targets" / environment / "apps" / app / "state.json").read_text())
         return f"http://127.0.0.1:{state['port']}"
@@ -147,7 +151,8 @@ class Up:
     def __init__(self, home: Path, **environment: str) -> None:
         ours = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "HEADWAY_"))}
         self.home = home
-        self.environment = {**ours, "HEADWAY_HOME": str(home), "NO_COLOR": "1", **environment}
+        signs = {"HEADWAY_SECRET_E2E_WEBHOOK": "a secret of the tests"}
+        self.environment = {**ours, "HEADWAY_HOME": str(home), "NO_COLOR": "1", **signs, **environment}
         self.log = home / "up.log"
         self._ports = _free_ports(2)
 

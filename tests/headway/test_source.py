@@ -427,3 +427,31 @@ def test_commits_between_what_is_not_there(repository: Repository) -> None:
     sha = repository.commit()
     with pytest.raises(SourceError, match=re.escape(f"{repository.path}: has no commit {'0' * 40}")):
         source.commits_between(repository.path, "0" * 40, sha)
+
+
+@pytest.mark.parametrize("address", ["ext::touch {mark}", "git://127.0.0.1/shop", "ftp://127.0.0.1/shop", "fd::17"])
+def test_an_address_starts_no_program_and_is_spoken_to_in_no_other_way(workspaces: Path, address: str) -> None:
+    mark = workspaces / "started"
+    with pytest.raises(SourceError, match="not allowed"):
+        source.fetch_tip(address.format(mark=mark), "refs/heads/main", workspaces, timeout=20)
+    assert not mark.exists()
+
+
+def test_a_tip_is_what_the_ref_names_now(repository: Repository, workspaces: Path) -> None:
+    first = repository.commit(a="1")
+    tip = source.fetch_tip(str(repository.path), "refs/heads/main", workspaces)
+    assert tip
+    assert tip.sha == first
+    second = repository.commit("Second\n\nwith a body", a="2", b="3")
+    tip = source.fetch_tip(str(repository.path), "refs/heads/main", workspaces)
+    assert tip
+    assert tip.sha == second
+    assert sorted(source.changed_paths(tip.mirror, first, second) or []) == ["a", "b"]
+    assert source.changed_paths(tip.mirror, "9" * 40, second) is None
+    assert source.changed_paths(tip.mirror, None, second) is None
+    assert source.message_of(tip.mirror, second).strip() == "Second\n\nwith a body"
+    assert source.file_of(tip.mirror, second, "a", limit=10) == "2"
+    assert source.file_of(tip.mirror, second, "a", limit=0) is None
+    assert source.file_of(tip.mirror, second, "c", limit=10) is None
+    assert [source.knows(tip.mirror, sha) for sha in (first, second, "9" * 40)] == [True, True, False]
+    assert source.fetch_tip(str(repository.path), "refs/heads/gone", workspaces) is None

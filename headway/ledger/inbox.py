@@ -1,0 +1,132 @@
+"""What git hosts sent, and what has become of it. Nothing that was verified is ever lost, or started twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from headway.ledger import schema as t
+from headway.ledger.book import Book, record
+from headway.ledger.database import writing
+from headway.ledger.records import Delivery, DeliveryRecord, DeliveryState
+
+__all__ = ["Inbox"]
+
+GOING = ("starting", "started")
+ROUND = 1000  # deliveries that are looked at together, at most
+
+
+class Inbox(Book):
+    """Deliveries: `waiting` until somebody has looked what they mean, then settled, each once."""
+
+    def receive(self, deliveries: Sequence[Delivery]) -> None:
+        """Keep them. One that is there already, by what its host calls it, stays as it is."""
+        now = self._now()
+        rows = [
+            {
+                **delivery.model_dump(mode="json"),
+                "ref": delivery.event.about,
+                "received_at": now,
+                "state": "waiting",
+                "detail": "",
+                "tries": 0,
+                "due_at": now,
+            }
+            for delivery in deliveries
+        ]
+        if not rows:
+            return
+        with writing(self._engine) as db:
+            insert = postgresql.insert if db.dialect.name == "postgresql" else sqlite.insert
+            db.execute(insert(t.inbox).on_conflict_do_nothing(), rows)
+
+    def due_deliveries(self) -> list[DeliveryRecord]:
+        """Those that wait and may be looked at now, or were being started; the oldest first."""
+        due = sa.or_(
+            t.inbox.c.state == "starting",
+            sa.and_(t.inbox.c.state == "waiting", t.inbox.c.due_at <= self._now()),
+        )
+        asked = sa.select(t.inbox).where(due).order_by(t.inbox.c.id).limit(ROUND)
+        return [record(DeliveryRecord, row) for row in self._read(asked)]
+
+    def deliveries(self, app: str, limit: int = 20) -> list[DeliveryRecord]:
+        """The newest first."""
+        asked = sa.select(t.inbox).where(t.inbox.c.app == app).order_by(t.inbox.c.id.desc()).limit(limit)
+        return [record(DeliveryRecord, row) for row in self._read(asked)]
+
+    def latest_start(self, app: str, ref: str) -> DeliveryRecord | None:
+        """The delivery whose commit is the newest that was started of this ref."""
+        row = self._read_one(sa.select(t.inbox).where(*_latest(app, ref)))
+        return record(DeliveryRecord, row) if row else None
+
+    def settle(self, ids: Sequence[int], state: DeliveryState, detail: str, *, followed_by: int | None = None) -> None:
+        """Those of these deliveries that wait still wait no more."""
+        with writing(self._engine) as db:
+            self._settle(db, ids, state, detail, followed_by)
+
+    def settle_start(self, ids: Sequence[int], chosen: int, app: str, ref: str, sha: str) -> bool:
+        """One of these deliveries is going to start a commit; the others, and the start before, are followed by it.
+
+        False, and nothing is changed, when that commit is the newest start of the ref already, or somebody else has
+        settled the delivery.
+        """
+        with writing(self._engine) as db:
+            if db.dialect.name == "postgresql":
+                # Two that have just found the same commit have no row to fight over.
+                db.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:key))"), {"key": f"inbox {app}"})
+            before = db.execute(sa.select(t.inbox.c.id, t.inbox.c.sha).where(*_latest(app, ref))).first()
+            if before and before.sha == sha:
+                return False
+            starts = {"state": "starting", "sha": sha}
+            mine = (t.inbox.c.id == chosen, t.inbox.c.state == "waiting")
+            if not db.execute(t.inbox.update().where(*mine).values(starts)).rowcount:
+                return False
+            if before:
+                db.execute(t.inbox.update().where(t.inbox.c.id == before.id).values(followed_by=chosen))
+            self._settle(db, ids, "superseded", f"{sha[:7]} came with it or after it", chosen)
+        return True
+
+    def started(self, delivery_id: int, flow_run_id: str) -> None:
+        """The run that a delivery was going to start is there."""
+        with writing(self._engine) as db:
+            own = (t.inbox.c.id == delivery_id, t.inbox.c.state == "starting")
+            db.execute(t.inbox.update().where(*own).values(state="started", flow_run_id=flow_run_id))
+
+    def try_again(self, ids: Sequence[int], detail: str, pause: float) -> None:
+        """Whatever they wait for did not answer: they are looked at again after `pause` seconds."""
+        with writing(self._engine) as db:
+            waiting = (t.inbox.c.id.in_(ids), t.inbox.c.state == "waiting")
+            later = {"detail": detail, "tries": t.inbox.c.tries + 1, "due_at": self._now() + timedelta(seconds=pause)}
+            db.execute(t.inbox.update().where(*waiting).values(later))
+
+    def follower(self, flow_run_id: str) -> DeliveryRecord | None:
+        """The delivery that started a newer commit of the ref whose push started this run; None while it is the
+        newest, or no push started it.
+        """
+        newer = t.inbox.alias()
+        asked = (
+            sa.select(newer)
+            .join(t.inbox, t.inbox.c.followed_by == newer.c.id)
+            .where(t.inbox.c.flow_run_id == flow_run_id)
+        )
+        row = self._read_one(asked)
+        return record(DeliveryRecord, row) if row else None
+
+    def _settle(
+        self, db: sa.Connection, ids: Sequence[int], state: DeliveryState, detail: str, followed_by: int | None
+    ) -> None:
+        waiting = (t.inbox.c.id.in_(ids), t.inbox.c.state == "waiting")
+        settled = {"state": state, "detail": detail, "followed_by": followed_by}
+        db.execute(t.inbox.update().where(*waiting).values(settled))
+
+
+def _latest(app: str, ref: str) -> tuple[sa.ColumnElement[bool], ...]:
+    return (
+        t.inbox.c.app == app,
+        t.inbox.c.ref == ref,
+        t.inbox.c.state.in_(GOING),
+        t.inbox.c.followed_by.is_(None),
+    )

@@ -1,0 +1,189 @@
+"""The receiver of webhooks: verified over the raw bytes, kept, answered. What it means is found out afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field, ValidationError
+from starlette.requests import ClientDisconnect
+
+from headway.errors import HeadwayError
+from headway.events import HOSTS, Event, Host, Ignored
+from headway.events.generic import Push
+from headway.ledger import AppRecord, Delivery
+
+__all__ = ["BODY_LIMIT", "router"]
+
+BODY_LIMIT = 25 * 1024 * 1024  # bytes; no host sends more
+BODY_DEADLINE = 10.0  # seconds for a body to come in; hosts give up on us after as long
+LARGE = 64 * 1024  # bytes; what is larger is hashed and read in a thread, so that nobody else waits for it
+NAME_LIMIT = 200  # characters of what a host calls a delivery
+
+router = APIRouter()
+
+
+class Kept(BaseModel):
+    """What became of a delivery."""
+
+    stored: int = Field(description="events that are kept; what each starts is decided afterwards")
+    ignored: list[str] = Field(description="why the others start nothing")
+
+
+class Refusal(BaseModel):
+    """Why it was refused, and what to do."""
+
+    error: str
+    hint: str
+
+
+class Refused(Exception):
+    """Answers a request with this status."""
+
+    def __init__(self, status: int, error: str, hint: str) -> None:
+        super().__init__(error)
+        self.status = status
+        self.answer = Refusal(error=error, hint=hint)
+
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Refusal, "description": "signed, but not what this host sends"},
+    401: {"model": Refusal, "description": "nobody who is registered has signed it"},
+    403: {"model": Refusal, "description": "no app with this kind of host and a secret is registered"},
+    404: {"model": Refusal, "description": "no such kind of host"},
+    408: {"model": Refusal, "description": "the body did not come in time"},
+    413: {"model": Refusal, "description": "the body is too large"},
+    429: {"model": Refusal, "description": "too many requests from this address"},
+    503: {"model": Refusal, "description": "it could not be kept: send it again"},
+}
+
+
+@router.post(
+    "/hooks/{host}",
+    status_code=202,
+    response_model=Kept,
+    responses={200: {"model": Kept, "description": "nothing in it starts anything"}, **REFUSALS},
+    openapi_extra={
+        "requestBody": {
+            "description": "what the host sends; this is the schema for `generic`",
+            "content": {"application/json": {"schema": Push.model_json_schema()}},
+            "required": True,
+        },
+    },
+    summary="Take a webhook delivery of a git host",
+)
+async def receive(
+    request: Request, host: Annotated[str, Path(json_schema_extra={"enum": list(HOSTS)})]
+) -> JSONResponse:
+    """Signed with the secret of a registered app, over the raw body; without one nothing is read."""
+    address = request.client.host if request.client else ""
+    limits = request.app.state.limits
+    if not limits.allows(address):
+        return _answer(429, Refusal(error="too many requests from this address", hint="wait a minute"))
+    try:
+        kept = await _kept(request, host)
+    except Refused as refused:
+        limits.refused(address)
+        return _answer(refused.status, refused.answer)
+    except HeadwayError as error:
+        return _answer(503, Refusal(error=error.what, hint=error.hint))
+    return _answer(202 if kept.stored else 200, kept)
+
+
+async def _kept(request: Request, name: str) -> Kept:
+    host = HOSTS.get(name)
+    if host is None:
+        raise Refused(404, "no such kind of host", f"there are: {', '.join(HOSTS)}")
+    if not request.app.state.keys.of(name) and not await request.app.state.keys.look_again():
+        raise _nobody(name)
+    body = await _body(request)
+    signers = await _signers(request, host, body)
+    try:
+        events = await _aside(body, host.events, request.headers, body)
+    except ValidationError as error:
+        raise Refused(400, f"not what {name} sends: {_first(error)}", "its content type has to be JSON") from None
+    called = host.delivery(request.headers) or ""
+    delivery = called if 0 < len(called) <= NAME_LIMIT and called.isprintable() else hashlib.sha256(body).hexdigest()
+    stored, ignored = _sorted(events, signers, delivery)
+    await request.app.state.intake.store(stored)
+    if stored:
+        request.app.state.dispatcher.wake.set()
+    return Kept(stored=len(stored), ignored=ignored)
+
+
+async def _body(request: Request) -> bytes:
+    declared = request.headers.get("content-length", "0")
+    if declared.isascii() and declared.isdecimal() and int(declared[:20]) > BODY_LIMIT:
+        raise _too_large()
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_DEADLINE):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > BODY_LIMIT:
+                    raise _too_large()
+    except TimeoutError:
+        raise Refused(408, f"the body did not come within {BODY_DEADLINE:g} s", "send it again") from None
+    except ClientDisconnect:
+        raise Refused(400, "the body broke off", "send it again") from None
+    return bytes(body)
+
+
+async def _signers(request: Request, host: Host, body: bytes) -> list[AppRecord]:
+    """The apps whose secret the sender knows. Raises Refused when there are none."""
+    keys = request.app.state.keys
+    for _ in range(2):
+        known = keys.of(host.name)
+        fitting = {
+            secret
+            for secret in {secret for _, secret in known}
+            if await _aside(body, host.signed, request.headers, body, secret)
+        }
+        if fitting:
+            return [app for app, secret in known if secret in fitting]
+        if not await keys.look_again():
+            break
+    if not keys.of(host.name):
+        raise _nobody(host.name)
+    raise Refused(401, "the signature is missing or wrong", "give the host the secret that the app is registered with")
+
+
+def _nobody(host: str) -> Refused:
+    return Refused(403, f"no app at {host} has a secret here", "register it, headway app add, and make its secret")
+
+
+async def _aside(body: bytes, work: Any, *arguments: Any) -> Any:
+    """A large body is worked on in a thread."""
+    return await asyncio.to_thread(work, *arguments) if len(body) > LARGE else work(*arguments)
+
+
+def _sorted(events: Any, signers: list[AppRecord], delivery: str) -> tuple[list[Delivery], list[str]]:
+    """What is kept, for the app whose repository it is about, and why the rest is not."""
+    stored: list[Delivery] = []
+    ignored: list[str] = []
+    for position, event in enumerate[Event](events):
+        if isinstance(event, Ignored):
+            ignored.append(event.reason)
+            continue
+        app = next((app for app in signers if app.place in event.places), None)
+        if app is None:
+            ignored.append(f"{event.places[0]} is not registered with this secret")
+            continue
+        stored.append(Delivery(app=app.name, delivery=delivery, position=position, event=event))
+    return stored, ignored
+
+
+def _first(error: ValidationError) -> str:
+    fault = error.errors(include_url=False, include_input=False)[0]
+    return f"{'/'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}"
+
+
+def _too_large() -> Refused:
+    return Refused(413, f"the body is larger than {BODY_LIMIT // 1024 // 1024} MiB", "no host sends that much")
+
+
+def _answer(status: int, content: BaseModel) -> JSONResponse:
+    return JSONResponse(content.model_dump(), status_code=status)

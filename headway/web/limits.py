@@ -1,0 +1,27 @@
+"""How much one address may ask of us."""
+
+from __future__ import annotations
+
+import limits
+from limits.storage import MemoryStorage
+from limits.strategies import FixedWindowRateLimiter
+
+__all__ = ["Limits"]
+
+ASKED = limits.parse("2000/second")  # of one address, whatever it asks
+REFUSED = limits.parse("60/minute")  # requests of one address that were refused; those that come then are not looked at
+
+
+class Limits:
+    """Counts, in this process, what comes from each address."""
+
+    def __init__(self) -> None:
+        self._counts = FixedWindowRateLimiter(MemoryStorage())
+
+    def allows(self, address: str) -> bool:
+        """Whether a request that comes now is looked at; it counts."""
+        return self._counts.hit(ASKED, address) and self._counts.test(REFUSED, address)
+
+    def refused(self, address: str) -> None:
+        """It had no right to what it asked."""
+        self._counts.hit(REFUSED, address)

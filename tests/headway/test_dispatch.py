@@ -1,0 +1,392 @@
+"""From a real inbox and real repositories to runs. Only the Prefect API is a fake."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headway import source
+from headway.control import Control
+from headway.dispatch import EARLY, TRIES, Dispatcher, dispatch
+from headway.errors import ServiceUnavailable
+from headway.events import PullRequestEvent, PushEvent
+from headway.ledger import Delivery, DeliveryRecord, Ledger
+from tests.headway.repositories import Repository
+
+MAIN = "refs/heads/main"
+SETTINGS = """
+app: shop
+run: serve
+on:
+  tags: ["v*"]
+  paths: [src/, "!src/docs/"]
+environments:
+  production: {target: process/production}
+"""
+
+
+class Clock:
+    """The time, which stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.time = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.time
+
+    def passes(self, seconds: float) -> None:
+        self.time += timedelta(seconds=seconds)
+
+
+class Outside(Control):
+    """A Prefect API in memory: a key starts one run, however often it is asked."""
+
+    def __init__(self) -> None:
+        self.url = "http://prefect/api"
+        self.runs: dict[str, dict[str, Any]] = {}
+        self.down = False
+        self.dies = False
+
+    def start(self, deployment: str, parameters: dict[str, Any], *, idempotency_key: str | None = None) -> str:
+        assert idempotency_key
+        assert deployment == "release/main"
+        if self.down:
+            raise ServiceUnavailable("the Prefect server does not answer")
+        self.runs.setdefault(f"run-{idempotency_key[:24]}", parameters)
+        if self.dies:
+            self.dies = False
+            raise KeyboardInterrupt  # we die before we can write it down
+        return f"run-{idempotency_key[:24]}"
+
+    @property
+    def released(self) -> list[str]:
+        return [run["ref"] for run in self.runs.values()]
+
+
+class Place:
+    """An app's repository, the inbox, and what starts."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.clock = Clock()
+        self.ledger = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}", self.clock)
+        self.outside = Outside()
+        self.workspaces = tmp_path / "workspaces"
+        self.repo = Repository(tmp_path / "shop")
+        self.first = self.repo.commit(headway_dot_yaml=SETTINGS, src__a="1")
+        self.ledger.register_app("shop", repo=str(self.repo.path), host="generic", secret="s", by="ann")
+        self._names = itertools.count()
+
+    def hears(self, after: str, before: str | None = None, ref: str = MAIN, name: str = "") -> None:
+        """A webhook came."""
+        push = PushEvent(places=(), ref=ref, before=before, after=after, by="ann")
+        self.ledger.receive([Delivery(app="shop", delivery=name or f"guid-{next(self._names)}", event=push)])
+
+    def dispatch(self) -> list[str]:
+        due = self.ledger.due_deliveries()
+        return dispatch(self.ledger, self.outside, self.workspaces, due) if due else []
+
+    def released(self, after: str, before: str | None = None, ref: str = MAIN) -> list[str]:
+        """What was started altogether, when this push has been dispatched too."""
+        self.hears(after, before, ref)
+        self.dispatch()
+        return self.outside.released
+
+    @property
+    def newest(self) -> DeliveryRecord:
+        return self.ledger.deliveries("shop", 1)[0]
+
+    def states(self) -> list[str]:
+        """The oldest first."""
+        return [one.state for one in reversed(self.ledger.deliveries("shop", 1000))]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    made = Place(tmp_path)
+    yield made
+    made.ledger.close()
+
+
+def test_a_push_to_the_branch_is_released(place: Place) -> None:
+    assert place.released(place.first) == [place.first]
+    (asked,) = place.outside.runs.values()
+    assert asked == {"repo": str(place.repo.path), "ref": place.first, "by": "ann at generic"}
+    assert (place.newest.state, place.newest.sha, place.newest.flow_run_id) == (
+        "started",
+        place.first,
+        next(iter(place.outside.runs)),
+    )
+
+
+def test_what_is_asked_of_git_is_the_registered_repository_alone(place: Place, tmp_path: Path) -> None:
+    """Whatever the delivery says of where it comes from."""
+    push = PushEvent(places=(str(tmp_path / "evil"),), ref=MAIN, before=None, after=place.first, by="mallory")
+    place.ledger.receive([Delivery(app="shop", delivery="guid", event=push)])
+    place.dispatch()
+    assert [run["repo"] for run in place.outside.runs.values()] == [str(place.repo.path)]
+
+
+# --- which pushes ----------------------------------------------------------------------------------------------
+
+
+def test_another_branch_starts_nothing(place: Place) -> None:
+    place.repo.git("branch", "feature")
+    assert place.released(place.first, ref="refs/heads/feature") == []
+    assert (place.newest.state, place.newest.detail) == ("ignored", f"{place.first[:7]}: releases are made of main")
+
+
+@pytest.mark.parametrize(("tag", "annotated", "released"), [("v1", False, 1), ("v2", True, 1), ("w1", False, 0)])
+def test_a_tag_is_released_when_a_pattern_fits(place: Place, tag: str, annotated: bool, released: int) -> None:
+    place.repo.git("tag", *(["-a", "-m", "one"] if annotated else []), tag)
+    named = place.repo.git("rev-parse", tag)
+    assert place.released(named, ref=f"refs/tags/{tag}") == [place.first] * released
+
+
+def test_a_push_that_changes_nothing_that_counts_starts_nothing(place: Place) -> None:
+    place.released(place.first)
+    readme = place.repo.commit(README="hello", src__docs__a="hello")
+    assert place.released(readme, place.first) == [place.first]
+    assert place.newest.detail == f"{readme[:7]}: it changes nothing that on/paths names"
+
+
+def test_what_changed_is_counted_from_what_was_released(place: Place) -> None:
+    """Of two pushes that come together the last changes nothing that counts, and the first does."""
+    place.released(place.first)
+    code = place.repo.commit(src__a="2")
+    place.hears(code, place.first)
+    readme = place.repo.commit(README="hello")
+    assert place.released(readme, code) == [place.first, readme]
+
+
+def test_a_commit_may_ask_to_be_skipped(place: Place) -> None:
+    skipped = place.repo.commit("Tidy up\n\n[skip headway]", src__a="2")
+    assert place.released(skipped, place.first) == []
+    assert place.newest.detail == f"{skipped[:7]}: its message says [skip headway]"
+
+
+def test_settings_that_are_wrong_are_released_so_that_somebody_sees_it(place: Place) -> None:
+    wrong = place.repo.commit(headway_dot_yaml="app: shop\nbranch: main\ncheks: {}\n")
+    assert place.released(wrong, place.first) == [wrong]
+
+
+def test_settings_that_are_wrong_keep_the_branch_of_before(place: Place) -> None:
+    trunk = place.repo.commit(headway_dot_yaml=SETTINGS.replace("\non:", "\nbranch: trunk\non:"))
+    place.repo.git("branch", "trunk")
+    wrong = place.repo.commit(headway_dot_yaml="app: [")
+    assert place.released(wrong, trunk) == []
+    place.repo.git("checkout", "--quiet", "trunk")
+    wrong = place.repo.commit(headway_dot_yaml="app: [")
+    assert place.released(wrong, trunk, "refs/heads/trunk") == [wrong]
+
+
+def test_a_repository_cannot_release_another_app(place: Place) -> None:
+    other = place.repo.commit(headway_dot_yaml=SETTINGS.replace("app: shop", "app: bank"))
+    assert place.released(other, place.first) == []
+    assert "is registered as shop" in place.newest.detail
+
+
+def test_a_branch_that_is_gone_starts_nothing(place: Place) -> None:
+    place.hears(place.first, ref="refs/heads/gone")
+    place.dispatch()
+    assert (place.newest.state, place.newest.detail) == ("ignored", "refs/heads/gone is there no more")
+
+
+# --- once, in commit order, and none is lost -------------------------------------------------------------------
+
+
+def test_the_same_push_in_another_delivery_is_a_duplicate(place: Place) -> None:
+    place.released(place.first)
+    assert place.released(place.first) == [place.first]
+    assert place.states() == ["started", "duplicate"]
+
+
+def test_a_burst_is_one_release_of_the_last(place: Place) -> None:
+    pushes = [place.repo.commit(src__a=str(number)) for number in range(50)]
+    for before, after in itertools.pairwise([place.first, *pushes]):
+        place.hears(after, before)
+    place.dispatch()
+    assert place.outside.released == [pushes[-1]]
+    assert place.states() == ["superseded"] * 49 + ["started"]
+    assert {one.followed_by for one in place.ledger.deliveries("shop", 50)} == {None, place.newest.id}
+
+
+def test_a_burst_that_comes_in_any_order_ends_in_the_last(place: Place) -> None:
+    pushes = [place.repo.commit(src__a=str(number)) for number in range(5)]
+    for after in (pushes[4], pushes[1], pushes[3]):
+        place.hears(after)
+    place.dispatch()
+    for after in (pushes[0], pushes[2]):
+        place.hears(after)
+    place.dispatch()
+    assert place.outside.released == [pushes[4]]
+    assert place.states() == ["started", "superseded", "superseded", "duplicate", "duplicate"]
+
+
+def test_a_newer_push_follows_the_run_of_an_older(place: Place) -> None:
+    place.released(place.first)
+    older = place.newest.flow_run_id
+    assert older
+    assert place.ledger.follower(older) is None
+    newer = place.repo.commit(src__a="2")
+    place.released(newer, place.first)
+    follower = place.ledger.follower(older)
+    assert follower
+    assert (follower.sha, follower.flow_run_id) == (newer, place.newest.flow_run_id)
+    assert place.ledger.follower(str(place.newest.flow_run_id)) is None
+
+
+def test_a_push_whose_webhook_was_lost_is_released_with_the_next_that_comes(place: Place) -> None:
+    newer = place.repo.commit(src__a="2")
+    assert place.released(place.first) == [newer]
+    assert place.released(newer, place.first) == [newer]
+
+
+def test_a_branch_that_was_forced_back_is_released_again(place: Place) -> None:
+    newer = place.repo.commit(src__a="2")
+    place.released(newer, place.first)
+    place.repo.git("reset", "--quiet", "--hard", place.first)
+    assert place.released(place.first, newer) == [newer, place.first]
+
+
+def test_a_replay_brings_nothing_back(place: Place) -> None:
+    """Somebody sends a delivery of long ago again, under another name: it is not what the branch names now."""
+    place.released(place.first)
+    newer = place.repo.commit(src__a="2")
+    place.released(newer, place.first)
+    assert place.released(place.first) == [place.first, newer]
+    assert place.newest.state == "duplicate"
+
+
+def test_a_commit_that_is_not_there_yet_is_waited_for(place: Place) -> None:
+    """The host says so before the copy that we ask knows."""
+    place.released(place.first)
+    elsewhere = Repository(place.repo.path.with_name("elsewhere"))
+    elsewhere.git("fetch", "--quiet", str(place.repo.path), "main")
+    elsewhere.git("reset", "--quiet", "--hard", "FETCH_HEAD")
+    late = elsewhere.commit(src__a="2")
+    place.hears(late, place.first)
+    place.dispatch()
+    assert place.states() == ["started", "waiting"]
+    place.repo.git("pull", "--quiet", str(elsewhere.path), "HEAD")
+    assert place.dispatch() == []  # its time has not come
+    place.clock.passes(1)
+    place.dispatch()
+    assert place.outside.released == [place.first, late]
+
+
+def test_a_commit_that_never_comes_does_not_hold_up_the_branch(place: Place) -> None:
+    place.hears("9" * 40)
+    for _ in range(EARLY):
+        place.dispatch()
+        assert place.outside.released == []
+        place.clock.passes(60)
+    place.dispatch()
+    assert place.outside.released == [place.first]
+
+
+def test_whoever_dies_after_it_was_asked_for_asks_for_the_same_run(place: Place) -> None:
+    place.hears(place.first)
+    place.outside.dies = True
+    with pytest.raises(KeyboardInterrupt):
+        place.dispatch()
+    place.repo.commit(src__a="2")  # what comes meanwhile makes it no other
+    place.dispatch()
+    assert place.outside.released == [place.first]
+    assert place.newest.state == "started"
+
+
+def test_a_prefect_server_that_is_away_is_asked_again(place: Place) -> None:
+    place.hears(place.first)
+    place.outside.down = True
+    with pytest.raises(ServiceUnavailable):
+        place.dispatch()
+    place.outside.down = False
+    place.dispatch()
+    assert place.outside.released == [place.first]
+
+
+def test_two_that_dispatch_the_same_start_one(place: Place) -> None:
+    place.hears(place.first)
+    due = place.ledger.due_deliveries()
+    for _ in range(2):
+        dispatch(place.ledger, place.outside, place.workspaces, due)
+    place.hears(place.first)
+    assert not place.ledger.settle_start([place.newest.id], place.newest.id, "shop", MAIN, place.first)
+    assert place.outside.released == [place.first]
+
+
+def test_a_repository_that_is_away_is_asked_again_for_a_while(place: Place) -> None:
+    away = place.repo.path.with_name("away")
+    place.repo.path.rename(away)
+    place.hears(place.first)
+    for _ in range(3):
+        place.dispatch()
+        place.clock.passes(60)
+    assert place.states() == ["waiting"]
+    away.rename(place.repo.path)
+    place.dispatch()
+    assert place.outside.released == [place.first]
+
+
+def test_a_repository_that_stays_away_is_said(place: Place) -> None:
+    shutil.rmtree(place.repo.path)
+    place.hears(place.first)
+    for _ in range(TRIES):
+        place.dispatch()
+        place.clock.passes(600)
+    assert place.newest.state == "failed"
+    assert "no such directory" in place.newest.detail
+    assert place.dispatch() == []
+
+
+def test_an_app_that_is_removed_has_nothing_due(place: Place) -> None:
+    place.hears(place.first)
+    place.ledger.unregister_app("shop")
+    assert place.dispatch() == []
+    assert place.newest.state == "ignored"
+
+
+def test_a_pull_request_starts_no_release(place: Place) -> None:
+    pull = PullRequestEvent(
+        places=(), number=7, open=True, head=place.first, ref="refs/pull/7/head", base="main", fork=True, by="bob"
+    )
+    place.ledger.receive([Delivery(app="shop", delivery="guid", event=pull)])
+    place.dispatch()
+    assert place.outside.released == []
+    assert place.newest.state == "ignored"
+
+
+async def test_one_host_that_hangs_does_not_keep_the_others_waiting(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+    real = source.fetch_tip
+
+    def fetch(repo: str, *arguments: Any, **options: Any) -> Any:
+        if repo == "https://hangs.example/slow":
+            released.wait(30)
+            return None
+        return real(repo, *arguments, **options)
+
+    monkeypatch.setattr(source, "fetch_tip", fetch)
+    place.ledger.register_app("slow", repo="https://hangs.example/slow", host="generic", secret="s", by="ann")
+    push = PushEvent(places=(), ref=MAIN, before=None, after=place.first, by="ann")
+    place.ledger.receive([Delivery(app="slow", delivery="guid", event=push)])
+    place.hears(place.first)
+    dispatcher = Dispatcher(place.ledger, place.outside, place.workspaces)
+    try:
+        await dispatcher.round()
+        await dispatcher.wake.wait()
+        assert [line.split(":")[0] for line in await dispatcher.round()] == [f"shop {MAIN}", f"shop {MAIN}"]
+        assert place.outside.released == [place.first]
+    finally:
+        released.set()
+    await dispatcher.wake.wait()
+    assert await dispatcher.round() == [f"slow {MAIN}: nothing starts: {MAIN} is there no more"]

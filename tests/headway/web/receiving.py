@@ -1,0 +1,85 @@
+"""The receiver on a real socket, with a real ledger: all but the Prefect server behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+
+from headway.errors import NotFound
+from headway.ledger import Ledger
+from headway.web import hooks
+from headway.web.app import app as whole
+from headway.web.intake import Intake
+from headway.web.keys import Keys
+from headway.web.limits import Limits
+
+__all__ = ["Receiver", "receiver"]
+
+
+class Dispatcher:
+    """Knows whether it was woken."""
+
+    def __init__(self) -> None:
+        self.wake = asyncio.Event()
+
+
+class Receiver:
+    """Where it listens, what it has kept, and the secrets that exist."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.secrets: dict[str, str] = {}
+        self.url = ""
+        self.client = httpx.Client()
+        self.app = FastAPI()
+        self.app.include_router(hooks.router)
+        self.app.state.limits = Limits()
+        self.app.state.intake = Intake(ledger)
+        self.app.state.keys = Keys(ledger, self._secret)
+        self.app.state.dispatcher = Dispatcher()
+
+    async def _secret(self, name: str, where: str) -> str:
+        if name not in self.secrets:
+            raise NotFound(f"{where}: there is no secret {name}")
+        return self.secrets[name]
+
+    def register(self, name: str, repo: str, host: str, secret: str | None) -> None:
+        if secret is not None:
+            self.secrets[f"{name}-webhook"] = secret
+        self.ledger.register_app(name, repo=repo, host=host, secret=f"{name}-webhook", by="ann")
+
+    def send(self, host: str, headers: dict[str, str], body: bytes) -> httpx.Response:
+        headers = {"content-type": "application/json"} | headers
+        return self.client.post(f"/hooks/{host}", headers=headers, content=body)
+
+    def forgive(self) -> None:
+        """What comes now is from addresses that nothing came from before."""
+        self.app.state.limits = Limits()
+
+
+@contextmanager
+def receiver(place: Path) -> Iterator[Receiver]:
+    """One that listens until the block ends."""
+    assert whole.openapi()["paths"].keys() >= {"/hooks/{host}"}
+    with Ledger.open(f"sqlite:///{place / 'ledger.db'}") as ledger:
+        made = Receiver(ledger)
+        config = uvicorn.Config(made.app, host="127.0.0.1", port=0, log_level="warning", lifespan="off")
+        server = uvicorn.Server(config)
+        thread = Thread(target=server.run)
+        thread.start()
+        try:
+            while not server.started:
+                assert thread.is_alive()
+            made.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+            with httpx.Client(base_url=made.url, trust_env=False, timeout=30) as made.client:
+                yield made
+        finally:
+            server.should_exit = True
+            thread.join()
