@@ -12,6 +12,8 @@
     │   ├── RolloutFailed                       not ready, a bad verdict, a deadline
     │   │   └── Aborted                         a person said so while it ran
     │   ├── SmokeFailed
+    │   ├── MigrationFailed                     a command on the database ended badly, or not in time
+    │   ├── MigrationRefused                    not like this: it would break what is live, or what is gone back to
     │   ├── Rejected                            a person said no: the environments before it stay as they are
     │   └── Expired                             nobody said anything in time: likewise
     ├── TargetError                    exit 1   the platform refused or did not answer
@@ -40,6 +42,8 @@ __all__ = [
     "HeadwayError",
     "LockLost",
     "MetricsUnavailable",
+    "MigrationFailed",
+    "MigrationRefused",
     "NeedsPerson",
     "NotFound",
     "RegistryError",
@@ -119,6 +123,14 @@ class Aborted(RolloutFailed):
 
 
 class SmokeFailed(ReleaseFailed):
+    pass
+
+
+class MigrationFailed(ReleaseFailed):
+    pass
+
+
+class MigrationRefused(ReleaseFailed):
     pass
 
 
