@@ -40,7 +40,7 @@ async def release(
             rules = settings.environment(environment)
             await approval(record, source, rules, spec, skip=yes)
             await thaw(record, source, rules, spec)
-            await deliver(record, rules, spec)
+            await deliver(record, source, rules, spec)
     except Pause:
         raise
     except BaseException as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from tasks.gates import hold
+from tasks.migrations import revert_schema
 from tasks.steps import finish_rollback, plan_rollback, take_step
 
 __all__ = ["rollback"]
@@ -18,6 +19,8 @@ async def rollback(
     reason: str = "",
     by: str = "",
     only_unfinished: bool = False,
+    force: bool = False,
+    revert: bool = False,
 ) -> None:
     """Roll back one environment of an app.
 
@@ -28,13 +31,19 @@ async def rollback(
         reason: kept in the record
         by: who asks for it
         only_unfinished: do nothing when no rollout was left half-way
+        force: go back although a contract has taken away what that version may need; the reason says why
+        revert: take such contracts back first, with the command that the repository declares for it
     """
     async with hold(
         app, environment, holder=f"rollback by {by or 'headway'}", revision=to or "the one before", release=None
     ):
-        prepared = await plan_rollback(app, environment, to, reason, only_unfinished=only_unfinished)
+        prepared = await plan_rollback(
+            app, environment, to, reason, only_unfinished=only_unfinished, force=force, revert=revert
+        )
         if prepared is None:
             return
+        for change in prepared.in_the_way:
+            await revert_schema(app, environment, change)
         for index, title in prepared.steps:
             await take_step(prepared, index, title)
         await finish_rollback(prepared)

@@ -6,9 +6,10 @@ from prefect import flow
 
 from flows.rollback import rollback
 from headway.ledger import ReleaseRecord
-from headway.model import LaunchSpec, Revision
+from headway.model import LaunchSpec, Revision, Source
 from headway.settings import Environment
 from tasks.gates import hold
+from tasks.migrations import contract_arrives, migrate
 from tasks.probes import smoke_test
 from tasks.records import accept, stage, undelivered
 from tasks.steps import has_changed_something, plan_rollout, take_step
@@ -16,15 +17,19 @@ from tasks.steps import has_changed_something, plan_rollout, take_step
 __all__ = ["deliver", "rollout"]
 
 
-async def deliver(record: ReleaseRecord, environment: Environment, spec: LaunchSpec) -> None:
-    """One environment: roll out, smoke-test, accept; or roll back. Nothing to do when this release is there already."""
+async def deliver(record: ReleaseRecord, source: Source, environment: Environment, spec: LaunchSpec) -> None:
+    """One environment: migrate, roll out, smoke-test, accept; or roll back. Nothing to do when the release is there
+    already.
+    """
     revision = undelivered(record, spec)
     if revision is None:
         return
     async with hold(record.app, spec.environment, holder=record.name, revision=revision.id, release=record):
+        await migrate(record, source, revision, spec)
         try:
             await rollout(record, environment, revision, spec)
             await smoke_test(record, revision, spec, environment.smoke)
+            contract_arrives(record, environment, spec)
             await accept(record, spec.environment, environment.strategy)
         except BaseException as error:
             if has_changed_something(record.app, spec.environment):

@@ -15,7 +15,7 @@ import subprocess
 import termios
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,6 +78,7 @@ async def run(
     secrets: Iterable[str] = (),
     grace: float = 5.0,
     name: str | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> Finished:
     """Run `command` with /bin/sh in a process group of its own, for at most `timeout` seconds.
 
@@ -86,14 +87,14 @@ async def run(
     shell has; what it left running in the background is ended then, as it is on a timeout, on cancellation and when
     `on_line` raises: SIGTERM to the group, `grace` seconds, SIGKILL.
 
-    `name` is what errors call it (the command itself by default). An exit code other than 0 is returned, not raised.
-    Raises CommandFailed when it cannot be started or has run out of time.
+    `name` is what errors call it (the command itself by default); `pass_fds` stay open in it. An exit code other than
+    0 is returned, not raised. Raises CommandFailed when it cannot be started or has run out of time.
     """
     masker = Masker(secrets)
     where = name or _shortened(masker(command))
     lines = _Lines(masker, on_line)
     started = time.monotonic()
-    with _started(command, cwd, env, where) as (process, output):
+    with _started(command, cwd, env, where, pass_fds) as (process, output):
         running = _Running(process, output, lines)
         try:
             async with asyncio.timeout(timeout):
@@ -117,7 +118,7 @@ def _shortened(command: str) -> str:
 
 @contextlib.contextmanager
 def _started(
-    command: str, cwd: Path, env: Mapping[str, str], where: str
+    command: str, cwd: Path, env: Mapping[str, str], where: str, pass_fds: Sequence[int]
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """The process and the reading end of its output."""
     reading, writing = os.pipe()
@@ -132,6 +133,7 @@ def _started(
                 stdout=writing,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=pass_fds,
             )
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)

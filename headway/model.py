@@ -34,6 +34,7 @@ __all__ = [
     "LaunchSpec",
     "Measurements",
     "MetricLimit",
+    "Migrations",
     "Observation",
     "Order",
     "Pause",
@@ -124,6 +125,18 @@ class Health(Frozen):
     liveness_probe: Probing = Probing(period=30, failures=3, delay=10)
 
 
+class Migrations(Frozen):
+    """How the database follows the code: commands that run as the app would. Times in seconds."""
+
+    apply: str
+    check: str | None = None
+    revert: str | None = None
+    kind: Literal["detect", "expand", "contract"] = "detect"
+    files: tuple[str, ...] = Field(default=(), description="patterns of the migrations in the repository")
+    timeout: float = 600.0
+    rollback_window: float = 86400.0
+
+
 class LaunchSpec(Frozen):
     """All a target needs to run one revision; stored with the revision, so that it can be run again years later."""
 
@@ -144,6 +157,7 @@ class LaunchSpec(Frozen):
     preview_port: int | None = Field(default=None, description="port of the proxy that shows what is not public yet")
     stop_grace: float = Field(default=10.0, description="seconds between SIGTERM and SIGKILL")
     drain: float = Field(default=30.0, description="seconds that requests in flight may take to finish")
+    migrations: Migrations | None = None
 
     def configuration_hash(self) -> str:
         """First 12 hex digits of the sha256 of what the app sees: command, environment, health, limits.

@@ -7,14 +7,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from threading import Event
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+from headway.errors import TargetError
 from headway.model import Capability, LaunchSpec, Measurements, Observation, Plan, Readiness, Revision, Traffic
 
 if TYPE_CHECKING:
     import docker
 
-__all__ = ["MetricSource", "Registry", "Target"]
+__all__ = ["Command", "MetricSource", "Registry", "Target"]
+
+
+class Command(NamedTuple):
+    """A shell command that is run once, and how: `timeout` in seconds, `on_line` gets what it says, secrets masked."""
+
+    text: str
+    timeout: float
+    stop: Event
+    on_line: Callable[[str], None]
 
 
 class Target(ABC):
@@ -99,6 +110,18 @@ class Target(ABC):
         Nothing is changed. Raises UsageError, with the choices, when one cannot; TargetError when this is not the
         right place, or the platform refuses us.
         """
+
+    def execute(self, revision: Revision, spec: LaunchSpec, command: Command) -> int:  # noqa: ARG002  # by default
+        """Run a shell command once, as an instance of the revision would run: same files, variables and limits, without
+        PORT. Its exit code, when it has ended by itself.
+
+        One at a time for each app. When its time is over, or its `stop` is set, it is ended, with all that it started.
+        Raises TargetError then, and when it cannot be started.
+        """
+        raise TargetError(
+            f"{spec.environment}: {spec.target} runs no commands: `{command.text}` cannot be run there",
+            "let a check or the app itself do it, or choose another target",
+        )
 
     def revive(self, app: str) -> bool:  # noqa: ARG002  # for targets that have nothing to revive
         """Start again what should be running and nobody else starts; whether there was anything. Repeatable."""

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from headway.control import Control
 from headway.errors import HeadwayError, NotFound, ServiceUnavailable
@@ -31,7 +32,8 @@ def sweep(ledger: Ledger, control: Control) -> list[str]:
     What cannot be done for one release or environment is said, and does not keep the others waiting. Raises
     ServiceUnavailable when the server is away: the next round finds everything as it was.
     """
-    return [*_expire(ledger, control), *_close(ledger, control), *_bring_back(ledger, control)]
+    rounds = (_expire, _close, _bring_back, _contract)
+    return [line for round_ in rounds for line in round_(ledger, control)]
 
 
 async def revive(ledger: Ledger, load_target: Callable[[str], Awaitable[Target]]) -> list[str]:
@@ -129,26 +131,45 @@ def _bring_back(ledger: Ledger, control: Control) -> list[str]:
 
 
 def _try_rollback(rollout: RolloutRecord, control: Control) -> bool:
-    """Have a rollback run going, or one that will be tried after a pause; False when every try has failed.
+    asked = {
+        "app": rollout.app,
+        "environment": rollout.environment,
+        "by": "headway",
+        "reason": _reason(rollout),
+        "only_unfinished": True,
+    }
+    return _try("rollback/main", asked, f"recover-{rollout.id}", control)
+
+
+def _try(deployment: str, parameters: dict[str, Any], key: str, control: Control) -> bool:
+    """Have a run going, or one that will be tried after a pause; False when every try has failed.
 
     The key names the try: whoever asks for it again gets the same run.
     """
     for number in range(TRIES):
-        run_id = control.start(
-            "rollback/main",
-            {
-                "app": rollout.app,
-                "environment": rollout.environment,
-                "by": "headway",
-                "reason": _reason(rollout),
-                "only_unfinished": True,
-            },
-            idempotency_key=f"recover-{rollout.id}-{number}",
-        )
+        run_id = control.start(deployment, parameters, idempotency_key=f"{key}-{number}")
         run = control.flow_run(run_id)
         if not run.final or (run.ended and datetime.now(UTC) < run.ended + timedelta(seconds=RETRY)):
             return True
     return False
+
+
+def _contract(ledger: Ledger, control: Control) -> list[str]:
+    """Have the contracts done whose time has come, where nobody is at work and nothing was left half-way."""
+    done: list[str] = []
+    for change in ledger.due_contracts(datetime.now(UTC)):
+        place = f"{change.app} {change.environment}"
+        holder = ledger.lock_holder(change.app, change.environment)
+        if (holder and not holder.expired) or ledger.left_half_way(change.app, change.environment):
+            continue
+        with _said(place, done):
+            asked = {"app": change.app, "environment": change.environment, "revision": change.revision}
+            if _try("contract/main", asked, f"contract-{change.id}", control):
+                done.append(f"{place}: the contract of {change.revision} is due")
+                continue
+            ledger.change_finished(change.id, "failed", f"its run ended without a word, {TRIES} times")
+            done.append(f"{place}: the contract of {change.revision} could not be done in {TRIES} tries")
+    return done
 
 
 def _reason(rollout: RolloutRecord) -> str:

@@ -22,6 +22,7 @@ def evidence_markdown(asked: ApprovalRecord, refusal: str = "") -> str:
         f"| configuration | `{evidence['configuration']}` |",
         f"| commit | `{evidence['sha']}` by {_cell(evidence['author'])} |",
         f"| live now | `{evidence['live'] or 'nothing'}` |",
+        *([f"| database | {_cell(evidence['database'])} |"] if evidence.get("database") else []),
         *([f"| frozen | {_cell(evidence['frozen'])} |"] if evidence.get("frozen") else []),
         f"| {'goes on' if asked.frozen else 'expires'} | {asked.expires_at:%Y-%m-%d %H:%M} UTC |",
         "",

@@ -20,7 +20,7 @@ from headway.model import (
     SecretRef,
     Traffic,
 )
-from headway.ports import Target
+from headway.ports import Command, Target
 
 __all__ = ["FakeTarget"]
 
@@ -31,7 +31,8 @@ class FakeTarget(Target):
 
     `faults` makes verbs fail: `faults["route"] = [TargetError("..."), None]` fails the next call of `route` and lets
     the one after it pass. `error_rate` is the share of a revision's requests that fail, `slowness` how many times as
-    long as 10 to 50 ms they take; `requests` come in per call of `measure`.
+    long as 10 to 50 ms they take; `requests` come in per call of `measure`. Commands are `executed` in name only, and
+    end with 0, or as `exit_codes` has it.
     """
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(Capability)
@@ -40,6 +41,8 @@ class FakeTarget(Target):
         self.faults: dict[str, list[Exception | None]] = {}
         self.broken: set[str] = set()
         self.lost: set[str] = set()
+        self.exit_codes: dict[str, int] = {}
+        self.executed: list[tuple[str, str]] = []
         self.error_rate: dict[str, float] = {}
         self.slowness: dict[str, float] = {}
         self.requests = 100
@@ -80,6 +83,12 @@ class FakeTarget(Target):
 
     def missing(self, spec: LaunchSpec) -> str:
         return "it is lost" if spec.artifact.digest in self.lost else ""
+
+    def execute(self, revision: Revision, spec: LaunchSpec, command: Command) -> int:
+        self._maybe_fail("execute")
+        self.executed.append((revision.id, command.text))
+        command.on_line(f"did {command.text}")
+        return self.exit_codes.get(command.text, 0)
 
     def ready(self, revision: Revision) -> Readiness:
         self._maybe_fail("ready")

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -20,11 +19,11 @@ from prefect.input import RunInput
 from pydantic import Field
 
 from headway import freeze, settings
-from headway import source as git
-from headway.errors import EnvironmentLocked, Expired, HeadwayError, LockLost, Rejected, SourceError, Superseded
+from headway.errors import EnvironmentLocked, Expired, HeadwayError, LockLost, Rejected, Superseded
 from headway.ledger import ApprovalRecord, Lock, ReleaseRecord
 from headway.model import LaunchSpec, Order, Source
 from headway.summary import evidence_markdown
+from tasks.evidence import evidence
 from tasks.records import ledger, skip_stage, stage, wait_for_person
 
 __all__ = ["Approval", "approval", "give_order", "held", "hold", "thaw"]
@@ -54,7 +53,7 @@ async def request_approval(
         release.id,
         spec.environment,
         spec.revision(release.app, source.sha).id,
-        evidence=await _evidence(release, source, rules, spec),
+        evidence=await evidence(release, source, rules, spec),
         expires_at=datetime.now(UTC) + timedelta(seconds=rule.expires),
         by=list(rule.by),
         not_author=rule.not_author,
@@ -73,41 +72,12 @@ async def request_thaw(
         release.id,
         spec.environment,
         spec.revision(release.app, source.sha).id,
-        evidence=await _evidence(release, source, rules, spec),
+        evidence=await evidence(release, source, rules, spec),
         expires_at=closed.until,
         by=list(rules.approval.by) if rules.approval else [],
         not_author=False,
         asks=f"freeze until {closed.until:%Y-%m-%d %H:%M}",
     )
-
-
-async def _evidence(
-    release: ReleaseRecord, source: Source, rules: settings.Environment, spec: LaunchSpec
-) -> dict[str, Any]:
-    live = ledger().live(release.app, spec.environment)
-    before = ledger().revision(release.app, live, environment=spec.environment)[0].sha if live else None
-    commits = await asyncio.to_thread(_commits, source, before)
-    frozen = freeze.closed(rules.freeze, datetime.now(UTC))
-    return {
-        "release": release.name,
-        "sha": source.sha,
-        "author": source.author,
-        "digest": spec.artifact.digest,
-        "configuration": spec.configuration_hash(),
-        "live": live,
-        "frozen": str(frozen or ""),
-        "commits": commits,
-        "stages": [f"{stage.name}: {stage.state} {stage.detail}".strip() for stage in ledger().stages(release.id)],
-    }
-
-
-def _commits(source: Source, before: str | None) -> list[str]:
-    """What the release brings; a history that was rewritten meanwhile is said, and is no reason not to ask."""
-    try:
-        commits = git.commits_between(Path(source.workspace), before, source.sha)
-    except SourceError as rewritten:
-        return [rewritten.what]
-    return [f"{sha[:7]} {subject} ({author})" for sha, author, subject in commits]
 
 
 async def approval(

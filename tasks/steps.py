@@ -11,7 +11,8 @@ from blocks.secrets import resolve
 from headway import project, strategies
 from headway.errors import NotFound, Superseded
 from headway.executor import Outcome, Rollout, take
-from headway.ledger import Lock, ReleaseRecord, RolloutKind, RolloutRecord
+from headway.ledger import Lock, ReleaseRecord, RolloutKind, RolloutRecord, SchemaChange
+from headway.migrations.way_back import in_the_way
 from headway.model import Analyze, Counts, Launch, LaunchSpec, Measurements, Order, Plan, Revision, Step
 from headway.ports import Target
 from headway.settings import Environment
@@ -67,6 +68,8 @@ class Prepared:
     def __init__(self, rollout: Rollout, record: RolloutRecord) -> None:
         self.rollout = rollout
         self.record = record
+        self.in_the_way: list[SchemaChange] = []
+        """Contracts to be taken back before."""
 
     @property
     def steps(self) -> list[tuple[int, str]]:
@@ -100,13 +103,20 @@ async def plan_rollout(
 
 @task(name="plan the way back", task_run_name="plan the way back", cache_policy=NO_CACHE)
 async def plan_rollback(
-    app: str, environment: str, to: str | None, reason: str, *, only_unfinished: bool
+    app: str,
+    environment: str,
+    to: str | None,
+    reason: str,
+    *,
+    only_unfinished: bool,
+    force: bool = False,
+    revert: bool = False,
 ) -> Prepared | None:
     """What it takes to bring the environment back.
 
     `to` names a revision. Left out, it is the one from before the rollout that was left half-way, be it nothing at
     all; with none left half-way, the one from before the present one, or None with `only_unfinished`. Raises NotFound
-    when there is none.
+    when there is none, MigrationRefused when the database has lost what it may need.
     """
     unfinished = ledger().left_half_way(app, environment)
     if only_unfinished and not unfinished:
@@ -124,6 +134,12 @@ async def plan_rollback(
         back, spec = _recorded(app, environment, previous)
     else:
         raise NotFound(f"{app} {environment}: there is no earlier revision to go back to", f"see headway history {app}")
+    contracts: list[SchemaChange] = []
+    if back and (to is not None or not unfinished):
+        later = ledger().contracts_after(app, environment, back.id)
+        contracts = in_the_way(f"{app} {environment}", back.id, later, force=force, revert=revert, reason=reason)
+        if force and any(one.begun for one in later):
+            reason = f"{reason} (forced: past the contract of {later[0].revision})"
     target = await _claim(spec, app)
     observation = await asyncio.to_thread(target.observe, app)
     to_id = back.id if back else None
@@ -135,7 +151,7 @@ async def plan_rollback(
         if lost:
             raise NotFound(f"{app} {environment}: {back} cannot come back: {lost}", "go to another one with --to")
     release_id = unfinished[0].release_id if unfinished else None
-    return await _prepare(
+    prepared = await _prepare(
         plan,
         target,
         app,
@@ -146,6 +162,8 @@ async def plan_rollback(
         spec.health.startup,
         reading=ledger().last_measurement(unfinished[-1].id) if unfinished else None,
     )
+    prepared.in_the_way = contracts
+    return prepared
 
 
 @task(task_run_name="{title}", cache_policy=NO_CACHE)
@@ -175,6 +193,9 @@ async def finish_rollback(prepared: Prepared) -> None:
     app, environment = prepared.rollout.app, prepared.record.environment
     for rollout in ledger().left_half_way(app, environment):
         ledger().finish_rollout(rollout.id, "done" if rollout.id == prepared.record.id else "rolled_back")
+    for change in ledger().contracts_after(app, environment, prepared.rollout.plan.new or None):
+        if change.state == "waiting":
+            ledger().change_finished(change.id, "cancelled", f"{prepared.rollout.plan.new or 'nothing'} came back")
 
 
 def has_changed_something(app: str, environment: str) -> bool:

@@ -32,6 +32,7 @@ from headway.errors import TargetError
 from headway.files import locked
 from headway.masking import Masker
 from headway.model import LaunchSpec, Revision
+from headway.ports import Command
 
 __all__ = ["DockerTarget"]
 
@@ -73,9 +74,10 @@ class DockerTarget(BehindEnvoy):
         """End and remove everything of this target: containers, their network, the proxies. Images and files stay."""
         self._supervisor.shut_down()
         with self._engine() as engine:
-            for container in engine.api.containers(all=True, filters={"label": f"{LABEL}target={self._marked}"}):
-                with suppress(NotFound):
-                    engine.api.remove_container(container["Id"], force=True, v=True)
+            for label in ("target", "command"):
+                for container in engine.api.containers(all=True, filters={"label": f"{LABEL}{label}={self._marked}"}):
+                    with suppress(NotFound):
+                        engine.api.remove_container(container["Id"], force=True, v=True)
             with suppress(NotFound):
                 engine.api.remove_network(self._network)
 
@@ -189,6 +191,26 @@ class DockerTarget(BehindEnvoy):
             if image not in used:
                 with _tidying(image):
                     _forget_image(engine, image, location)
+
+    def execute(self, revision: Revision, spec: LaunchSpec, command: Command) -> int:
+        name = self._called(f"{revision.app}-command")
+        address = self._address(())
+        with self._engine() as engine:
+            image = self._image(engine, spec.artifact.location)
+            wanted = _once(self._wanted(engine, name, address, revision, spec, image), command.text, self._marked)
+            with suppress(NotFound):
+                if engine.api.inspect_container(name)["State"]["Running"]:
+                    raise TargetError(
+                        f"{spec.environment}: another command of {revision.app} is still running",
+                        f"wait for its end, or end it: docker rm -f {name}",
+                    )
+                engine.api.remove_container(name, force=True, v=True)
+            made = engine.api.create_container_from_config(wanted, name=name)["Id"]
+            try:
+                engine.api.start(made)
+                return _ended_by_itself(engine, made, command)
+            finally:
+                engine.api.remove_container(made, force=True, v=True)
 
     def missing(self, spec: LaunchSpec) -> str:
         location = spec.artifact.location
@@ -476,6 +498,40 @@ def _made(config: dict[str, Any]) -> str:
     """Another one for each way to make a container. Without its variables: a digest gives a short secret away."""
     rest = {key: value for key, value in config.items() if key not in ("Env", "Labels")}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _once(config: dict[str, Any], command: str, marked: str) -> dict[str, Any]:
+    """The container of an instance, but for a command that ends: nobody takes it for an instance."""
+    host = config["HostConfig"]
+    host["RestartPolicy"] = {"Name": "no"}
+    host.pop("PortBindings", None)
+    environment = [one for one in config["Env"] if not one.startswith("PORT=")]
+    labels = {f"{LABEL}command": marked, f"{LABEL}secrets": config["Labels"][f"{LABEL}secrets"]}
+    healthcheck = {"Test": ["NONE"]}
+    shell = ["/bin/sh", "-c", command]
+    return {**config, "Cmd": shell, "Env": environment, "Labels": labels, "Healthcheck": healthcheck}
+
+
+def _ended_by_itself(engine: docker.DockerClient, container: str, command: Command) -> int:
+    """The exit code. Raises TargetError when it took too long, or somebody stopped it."""
+    deadline = time.monotonic() + command.timeout
+    last = ""
+    while True:
+        found = engine.api.inspect_container(container)  # before its log: what it says last is there then
+        masker = _masker(found)
+        for line in sorted(masker(_stamped(engine, container)).splitlines()):  # its two outputs are kept as they come
+            stamp, _, said = line.partition(" ")
+            if stamp > last:
+                last = stamp
+                command.on_line(said)
+        if not found["State"]["Running"]:
+            return int(found["State"]["ExitCode"])
+        if command.stop.is_set() or time.monotonic() >= deadline:
+            why = "stopped" if command.stop.is_set() else f"no end after {command.timeout:g} s"
+            raise TargetError(
+                f"{masker(command.text)}: {why}; its container was removed", "its last lines say what it did"
+            )
+        time.sleep(FOLLOW)
 
 
 def _labelled(container: dict[str, Any]) -> Address:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import fcntl
 import os
 import socket
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Coroutine, Iterator, Mapping
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 from blocks.behind_envoy import LOOPBACK, BehindEnvoy, Standing
+from headway import commands
 from headway.dataplane.edge import Address
+from headway.errors import CommandFailed, TargetError
 from headway.model import LaunchSpec, Revision
+from headway.ports import Command
 from headway.supervision import Program
 
 __all__ = ["ProcessTarget"]
 
+STOP = 0.1  # seconds between two looks whether a command is to be ended
 INHERITED = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER", "SSL_CERT_FILE")
 
 
@@ -46,18 +54,18 @@ class ProcessTarget(BehindEnvoy):
             probe.bind((LOOPBACK, 0))
             return LOOPBACK, int(probe.getsockname()[1])
 
-    def _start(self, name: str, address: Address, revision: Revision, spec: LaunchSpec) -> None:
-        identity = self._identity(revision.app, revision, spec, address[1])
+    def _environment(self, revision: Revision, spec: LaunchSpec, port: int) -> dict[str, str]:
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        told = {name: str(value) for name, value in spec.env.items()}
+        return inherited | told | self._identity(revision.app, revision, spec, port)
+
+    def _start(self, name: str, address: Address, revision: Revision, spec: LaunchSpec) -> None:
         self._supervisor.start(
             Program(
                 name=name,
                 command=spec.run,
                 cwd=spec.artifact.location,
-                env=inherited
-                | {name: str(value) for name, value in spec.env.items()}
-                | identity
-                | {"HEADWAY_SUPERVISED_BY": str(self._home)},
+                env=self._environment(revision, spec, address[1]) | {"HEADWAY_SUPERVISED_BY": str(self._home)},
                 secrets=spec.secrets,
                 log=self._log(revision.app, name),
                 grace=spec.stop_grace,
@@ -70,6 +78,40 @@ class ProcessTarget(BehindEnvoy):
     def missing(self, spec: LaunchSpec) -> str:
         there = spec.artifact.kind == "bundle" and Path(spec.artifact.location).is_dir()
         return "" if there else f"there is no bundle {spec.artifact.location} on this machine"
+
+    def execute(self, revision: Revision, spec: LaunchSpec, command: Command) -> int:
+        lost = self.missing(spec)
+        if lost:
+            raise TargetError(f"{spec.environment}: {lost}", "release it again")
+        environment = self._environment(revision, spec, port=0)
+        del environment["PORT"]
+        self._make_places(revision.app)
+        with self._alone(revision.app, spec) as lock:
+            running = commands.run(
+                command.text,
+                cwd=Path(spec.artifact.location),
+                env=environment,
+                timeout=command.timeout,
+                on_line=command.on_line,
+                secrets=[environment[name] for name in spec.secrets],
+                pass_fds=[lock],
+            )
+            try:
+                return asyncio.run(_unless(command.stop, running))
+            except CommandFailed as failed:
+                raise TargetError(f"{spec.environment}: {failed.what}", failed.hint) from failed
+
+    @contextlib.contextmanager
+    def _alone(self, app: str, spec: LaunchSpec) -> Iterator[int]:
+        """The command keeps the lock, too: when we are killed, nobody starts another beside it."""
+        with (self._place(app) / "command.lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise TargetError(
+                    f"{spec.environment}: another command of {app} is still running", "wait for its end, or end it"
+                ) from None
+            yield lock.fileno()
 
     # --- logs --------------------------------------------------------------------------------------------------
 
@@ -95,3 +137,15 @@ class ProcessTarget(BehindEnvoy):
                     yield f"{name}: {line.rstrip()}"
                 if not said:
                     time.sleep(0.2)
+
+
+async def _unless(stop: Event, running: Coroutine[Any, Any, commands.Finished]) -> int:
+    """The exit code of a command that goes on until somebody stops it. Raises CommandFailed then."""
+    going = asyncio.create_task(running)
+    while not going.done():
+        if stop.is_set():
+            going.cancel()
+        await asyncio.wait([going], timeout=STOP)
+    if going.cancelled():
+        raise CommandFailed("stopped: its processes were ended", "the run that had started it was cancelled")
+    return going.result().exit_code

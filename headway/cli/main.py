@@ -147,13 +147,15 @@ def rollback(
     to: Annotated[str | None, typer.Option(help="revision or commit; the one before when left out")] = None,
     reason: Reason = "",
     by: By = "",
+    revert: Annotated[bool, typer.Option("--revert", help="take contracts of the database back first")] = False,
+    force: Annotated[bool, typer.Option("--force", help="go past such a contract; needs a --reason")] = False,
     json: Json = False,
 ) -> None:
     """Bring an environment back to an earlier revision."""
     from headway.cli.releases import roll_back
 
     output.json = json
-    sys.exit(roll_back(app, environment, to, reason, by))
+    sys.exit(roll_back(app, environment, to, reason, by, force=force, revert=revert))
 
 
 @app.command()

@@ -25,6 +25,8 @@ def status(app: str | None) -> None:
         for place in one["environments"]:
             held = f", held by {place['held_by']}" if place["held_by"] else ""
             output.say(f"  {place['environment']:14} {place['live'] or 'nothing'}{held}")
+        for contract in one["contracts"]:
+            output.say(f"  {contract['environment']:14} contract of {contract['revision']} on {contract['due_at']}")
         for going in one["open"]:
             output.say(f"  {going['name']} {going['state']} {going['waits_for']}".rstrip())
     output.result(told)
@@ -46,7 +48,12 @@ def _app(ledger: Ledger, app: str) -> dict[str, Any]:
         for release in ledger.open_releases()
         if release.app == app
     ]
-    return {"app": app, "environments": environments, "open": going}
+    contracts = [
+        {"environment": place, "revision": one.revision, "due_at": f"{one.due_at:%Y-%m-%d %H:%M} UTC"}
+        for place in ledger.environments(app)
+        for one in ledger.waiting_contracts(app, place)
+    ]
+    return {"app": app, "environments": environments, "contracts": contracts, "open": going}
 
 
 def waits_for(ledger: Ledger, release: ReleaseRecord) -> str:

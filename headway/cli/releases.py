@@ -12,7 +12,7 @@ from headway.cli.output import output
 from headway.cli.records import waits_for
 from headway.cli.who import me
 from headway.control import Control, FlowRun
-from headway.errors import HeadwayError, NotFound
+from headway.errors import HeadwayError, NotFound, UsageError
 from headway.home import ledger_url
 from headway.ledger import Ledger, ReleaseRecord, StageRecord
 
@@ -65,8 +65,12 @@ def decide(text: str, decision: Literal["approved", "rejected"], by: str, reason
         output.result(done.model_dump(mode="json"))
 
 
-def roll_back(app: str, environment: str, to: str | None, reason: str, by: str) -> int:
+def roll_back(
+    app: str, environment: str, to: str | None, reason: str, by: str, *, force: bool = False, revert: bool = False
+) -> int:
     """Returns the exit code."""
+    if force and not reason.strip():
+        raise UsageError("--force goes past what keeps a version from coming back", "say why: --reason WHY")
     with Ledger.open(ledger_url()) as ledger, Control() as control:
         if environment not in ledger.environments(app):
             there = ", ".join(ledger.environments(app)) if app in ledger.apps() else f"apps: {', '.join(ledger.apps())}"
@@ -75,7 +79,8 @@ def roll_back(app: str, environment: str, to: str | None, reason: str, by: str) 
             ledger.revision(app, to, environment=environment)
         run_id = control.start(
             "rollback/main",
-            {"app": app, "environment": environment, "to": to, "reason": reason, "by": by or me(Path())},
+            {"app": app, "environment": environment, "to": to, "reason": reason, "by": by or me(Path())}
+            | {"force": force, "revert": revert},
         )
         waited = _Waited(control, run_id)
         while not (run := control.flow_run(run_id)).final:

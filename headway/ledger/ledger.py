@@ -6,10 +6,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from headway.ledger.approvals import Approvals
+from headway.ledger.changes import Changes
 from headway.ledger.database import connect
 from headway.ledger.inbox import Inbox
 from headway.ledger.registrations import Registrations
-from headway.ledger.rollouts import Rollouts
 
 __all__ = ["Ledger"]
 
@@ -18,7 +18,7 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Ledger(Rollouts, Approvals, Registrations, Inbox):
+class Ledger(Changes, Approvals, Registrations, Inbox):
     """All of it, in one database."""
 
     @classmethod

@@ -24,6 +24,7 @@ __all__ = [
     "RolloutKind",
     "RolloutRecord",
     "RolloutState",
+    "SchemaChange",
     "StageRecord",
     "StageState",
     "StepRecord",
@@ -39,6 +40,7 @@ RolloutState = Literal["running", "done", "rolled_back", "halted"]
 DeliveryState = Literal["waiting", "starting", "started", "superseded", "duplicate", "ignored", "failed"]
 ApprovalState = Literal["waiting", "approved", "rejected", "expired"]
 APPROVAL = "approval"  # what is asked for
+ChangeState = Literal["waiting", "running", "done", "failed", "cancelled", "reverted"]
 OPEN: tuple[ReleaseState, ...] = ("running", "waiting")
 
 
@@ -168,6 +170,30 @@ class Lock(Frozen):
     holder: str
     token: int
     lease: float
+
+
+class SchemaChange(Frozen):
+    """What a release does to the database of an environment, before its rollout or after."""
+
+    id: str
+    release_id: str
+    app: str
+    environment: str
+    revision: str = Field(description="the version that brought it, and whose files are run")
+    kind: Literal["expand", "contract"]
+    state: ChangeState
+    files: tuple[str, ...] = Field(description="the migrations it is about, as far as that is known")
+    detail: str
+    output: str = Field(description="what the commands said, the end of it")
+    decided_at: datetime
+    due_at: datetime | None = Field(description="a contract is done then; None: its rollout has not arrived yet")
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @property
+    def begun(self) -> bool:
+        """Whether the database may have changed by it."""
+        return self.state in ("running", "done", "failed")
 
 
 class LockRecord(Frozen):

@@ -186,10 +186,13 @@ class Rollouts(Locks):
         return next((revision for revision in reversed(way[:-1]) if revision and revision != way[-1]), None)
 
     def digests_in_use(self, ways_back: int) -> set[str]:
-        """Artifacts of open releases, and of the last so many rollouts of every environment, the live one among
-        them.
+        """Artifacts of open releases, of contracts that are still to come, and of the last so many rollouts of every
+        environment, the live one among them.
         """
         digests = {release.digest for release in self.open_releases() if release.digest}
+        waits = sa.select(t.schema_changes).where(t.schema_changes.c.state == "waiting")
+        for row in self._read(waits):
+            digests.add(self.revision(row["app"], row["revision"], environment=row["environment"])[0].digest)
         for app in self.apps():
             for environment in self.environments(app):
                 for revision in {rollout.plan.new for rollout in self._done(app, environment, ways_back)} - {""}:

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Dialect
 
 __all__ = ["REVISION", "metadata"]
 
-REVISION = "0004"
+REVISION = "0005"
 """The newest migration; a database that is there already needs no Alembic to find that out."""
 
 
@@ -156,6 +156,25 @@ approvals = sa.Table(
     sa.Column("via", sa.String(16)),
     sa.Column("asks", sa.String(40), nullable=False),
     sa.UniqueConstraint("release_id", "environment", "revision", "asks"),
+)
+
+schema_changes = sa.Table(
+    "schema_changes",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("release_id", sa.ForeignKey(releases.c.id), nullable=False),
+    sa.Column("app", sa.String(63), nullable=False),
+    sa.Column("environment", sa.String(63), nullable=False),
+    sa.Column("revision", sa.String(20), nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False, index=True),
+    sa.Column("files", sa.JSON, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("output", sa.Text, nullable=False),
+    sa.Column("decided_at", Utc, nullable=False),
+    sa.Column("due_at", Utc),
+    sa.Column("started_at", Utc),
+    sa.Column("finished_at", Utc),
 )
 
 locks = sa.Table(

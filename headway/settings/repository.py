@@ -179,6 +179,7 @@ class Settings(Section):
             preview_port=place.strategy.preview_port if isinstance(place.strategy, BlueGreen) else None,
             stop_grace=place.stop_grace,
             drain=place.drain,
+            migrations=self.migrations and self.migrations.commands(),
         )
 
 

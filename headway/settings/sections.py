@@ -26,6 +26,7 @@ from headway.forms import (
     UrlPath,
     VariableName,
 )
+from headway.migrations import files_of
 from headway.settings.section import Section
 from headway.settings.strategies import Probe, Rolling, StrategySetting
 
@@ -190,13 +191,49 @@ class Resources(Section):
 
 
 class Migrations(Section):
-    """How the database follows the code."""
+    """How the database follows the code. The commands run where the app runs, as it does: its files, its variables.
+
+    What adds (an expand) is done before the rollout; what takes away (a contract) when the old version is retired and
+    its `rollback_window` is over.
+    """
 
     apply: Command = Field(
         description="brings the database to what this version needs; doing it twice is doing it once"
     )
-    revert: Command | None = Field(default=None, description="takes back what `apply` did")
-    check: Command | None = Field(default=None, description="exit code 0 when there is nothing to apply")
+    check: Command | None = Field(
+        default=None, description="a dry run before `apply`: when it does not end with 0, nothing is changed"
+    )
+    revert: Command | None = Field(
+        default=None,
+        description="takes back what `apply` did, for `headway rollback --revert`; only where that is possible. "
+        "`$HEADWAY_MIGRATIONS` is how many migrations that were",
+    )
+    kind: Literal["detect", "expand", "contract"] = Field(
+        default="detect",
+        description="what migrations do to the version that is live; `detect` reads it from their files, and refuses a "
+        "release that does both",
+    )
+    files: tuple[Text, ...] = Field(
+        default=(),
+        description="patterns of these files, as in a .gitignore; left out: where Alembic, Django, Flyway, Prisma or "
+        "Rails keep them, whichever `apply` calls",
+    )
+    timeout: Timeout = Field(default=600.0, description="a command that takes longer is ended, and has failed")
+    rollback_window: Duration = Field(
+        default=86400.0, description="time after a rollout in which the way back is open: no contract is done before"
+    )
+
+    @model_validator(mode="after")
+    def _files_are_known(self) -> Migrations:
+        if self.kind == "detect" and not (self.files or files_of(self.apply)):
+            raise ValueError(
+                "cannot tell which files are migrations: name them with `files`, or say which `kind` they are"
+            )
+        return self
+
+    def commands(self) -> model.Migrations:
+        """What is kept with a revision, so that its database can be seen to later."""
+        return model.Migrations(**{**self.model_dump(), "files": self.files or files_of(self.apply)})
 
 
 class Approval(Section):

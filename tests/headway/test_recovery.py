@@ -13,7 +13,7 @@ import pytest
 from headway import recovery
 from headway.control import Control, FlowRun
 from headway.errors import HeadwayError, LockLost, NotFound, ServiceUnavailable
-from headway.ledger import Ledger, ReleaseRecord, ReleaseState, RolloutKind, RolloutRecord, RolloutState
+from headway.ledger import Ledger, ReleaseRecord, ReleaseState, RolloutKind, RolloutRecord, RolloutState, SchemaChange
 from headway.model import Artifact, Launch, LaunchSpec, Plan, Promote
 from headway.ports import Target
 from headway.recovery import TRIES, revive, sweep
@@ -489,3 +489,38 @@ async def test_what_is_live_is_revived(ledger: Ledger) -> None:
     assert await revive(ledger, load) == ["shop staging: was not running on fake/one: started again"]
     assert await revive(ledger, load) == []
     assert target.revived == ["shop", "shop"]
+
+
+# --- contracts -----------------------------------------------------------------------------------------------------
+
+
+def due(ledger: Ledger, clock: Clock) -> SchemaChange:
+    """A contract whose time has come."""
+    release = start(ledger)
+    change = ledger.decide_change(release.id, "shop", "staging", "r2", kind="contract", files=[])
+    ledger.contract_arrived(release.id, "staging", clock.time)
+    return change
+
+
+def test_a_contract_that_is_due_is_started_once(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+    due(ledger, clock)
+    assert sweep(ledger, outside) == ["shop staging: the contract of r2 is due"]
+    assert sweep(ledger, outside) == ["shop staging: the contract of r2 is due"]
+    assert [deployment for deployment, _ in outside.started.values()] == ["contract/main"]
+
+
+def test_a_contract_waits_for_whoever_is_at_work_there(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+    due(ledger, clock)
+    begin(ledger)
+    assert sweep(ledger, outside) == []
+    assert outside.started == {}
+
+
+def test_a_contract_whose_runs_die_is_given_up_on(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+    change = due(ledger, clock)
+    for _ in range(TRIES):
+        sweep(ledger, outside)
+        outside.fail(ended=clock.time - timedelta(days=1))
+    assert sweep(ledger, outside) == ["shop staging: the contract of r2 could not be done in 3 tries"]
+    assert ledger.change(change.id).state == "failed"
+    assert sweep(ledger, outside) == []

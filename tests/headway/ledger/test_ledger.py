@@ -498,6 +498,68 @@ def test_a_release_that_waits_for_another_word_is_not_woken_by_a_freeze_that_is_
     assert ledger.releases_with_expired_approval() == []
 
 
+# --- databases -----------------------------------------------------------------------------------------------------
+
+
+def saved(ledger: Ledger, letter: str) -> str:
+    """A revision that came to production."""
+    revision = SPEC.revision("shop", letter * 40)
+    ledger.save_revision(revision, SPEC)
+    return revision.id
+
+
+def test_a_contract_waits_until_its_rollout_arrived_and_its_time_has_come(ledger: Ledger) -> None:
+    now = datetime.now(UTC)
+    release = start(ledger)
+    change = ledger.decide_change(release.id, "shop", "staging", saved(ledger, "a"), kind="contract", files=["v/3.py"])
+    assert (change.state, change.files, change.due_at) == ("waiting", ("v/3.py",), None)
+    assert ledger.due_contracts(now + timedelta(days=999)) == []
+    assert ledger.waiting_contracts("shop", "staging") == []
+    ledger.contract_arrived(release.id, "staging", now + timedelta(hours=1))
+    assert [one.id for one in ledger.waiting_contracts("shop", "staging")] == [change.id]
+    assert ledger.due_contracts(now) == []
+    assert [one.id for one in ledger.due_contracts(now + timedelta(hours=1))] == [change.id]
+    lock = ledger.acquire("shop", "staging", holder="x", revision="r", lease=30)
+    assert lock is not None
+    ledger.change_started(change, lock.token)
+    assert [one.state for one in ledger.due_contracts(now + timedelta(hours=1))] == ["running"]  # its run may die
+    ledger.change_finished(change.id, "done", "", "x" * 100_000)
+    done = ledger.change(change.id)
+    assert (done.state, len(done.output), done.begun) == ("done", 65_536, True)
+    assert ledger.due_contracts(now + timedelta(hours=1)) == []
+
+
+def test_a_database_is_changed_only_by_who_holds_the_environment(ledger: Ledger) -> None:
+    change = ledger.decide_change(start(ledger).id, "shop", "staging", "r", kind="expand", files=[])
+    with pytest.raises(LockLost):
+        ledger.change_started(change, 1)
+    assert ledger.change(change.id).state == "waiting"
+
+
+def test_contracts_are_in_the_way_of_what_came_before_them(ledger: Ledger) -> None:
+    old, middle, new = (saved(ledger, letter) for letter in "abc")
+    changes = [
+        ledger.decide_change(start(ledger).id, "shop", "staging", revision, kind="contract", files=[])
+        for revision in (middle, new)
+    ]
+    assert [one.id for one in ledger.contracts_after("shop", "staging", old)] == [changes[1].id, changes[0].id]
+    assert [one.id for one in ledger.contracts_after("shop", "staging", middle)] == [changes[1].id]
+    assert ledger.contracts_after("shop", "staging", new) == []
+    assert len(ledger.contracts_after("shop", "staging", None)) == 2
+    assert ledger.contracts_after("shop", "production", None) == []
+
+
+def test_what_dead_runs_left_is_closed_by_the_next(ledger: Ledger) -> None:
+    lock = ledger.acquire("shop", "staging", holder="x", revision="r", lease=30)
+    assert lock is not None
+    died = ledger.decide_change(start(ledger).id, "shop", "staging", "r", kind="expand", files=[])
+    ledger.change_started(died, lock.token)
+    never = ledger.decide_change(start(ledger).id, "shop", "staging", "r", kind="contract", files=[])
+    ledger.decide_change(start(ledger).id, "shop", "staging", "r", kind="expand", files=[])
+    assert (ledger.change(died.id).state, ledger.change(died.id).detail) == ("failed", "its run died")
+    assert ledger.change(never.id).state == "cancelled"
+
+
 # --- what earlier releases know ------------------------------------------------------------------------------------
 
 

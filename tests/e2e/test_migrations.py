@@ -1,0 +1,83 @@
+"""A contract is done by itself when its time has come, and a way back knows of it."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from tests.e2e.conftest import Headway, Repo
+from tests.test_migrations import ADDS, ENV, FIRST, INI, TAKES
+
+pytestmark = pytest.mark.e2e
+
+SETTINGS = """
+app: {app}
+run: exec python3 app.py
+migrations:
+  apply: %s -m alembic upgrade head
+  revert: %s -m alembic downgrade -$HEADWAY_MIGRATIONS
+  rollback_window: 1s
+environments:
+  production:
+    target: process/production
+    stop_grace: 2s
+    drain: 3s
+    env: {{DATABASE_URL: "%s"}}
+"""
+
+
+@pytest.fixture
+def database(postgres: str) -> Iterator[sa.Engine]:
+    name = f"shop_{secrets.token_hex(4)}"
+    server = sa.create_engine(postgres, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    made = sa.create_engine(postgres.replace("/postgres?", f"/{name}?"))
+    yield made
+    made.dispose()
+    with server.connect() as connection:
+        connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+    server.dispose()
+
+
+def columns(database: sa.Engine) -> set[str]:
+    return {column["name"] for column in sa.inspect(database).get_columns("orders")}
+
+
+def migrate(repo: Repo, subject: str, files: dict[str, str]) -> str:
+    (repo.path / "migrations/versions").mkdir(parents=True, exist_ok=True)
+    return repo.commit(subject, files)
+
+
+def test_a_contract_is_done_in_its_time_and_a_way_back_knows_of_it(
+    headway: Headway, tmp_path: Path, database: sa.Engine
+) -> None:
+    url = database.url.render_as_string(hide_password=False)
+    repo = Repo(tmp_path / "app", "schema", SETTINGS % (sys.executable, sys.executable, url))
+    migrate(repo, "creates", {"alembic.ini": INI, "migrations/env.py": ENV, **FIRST})
+    headway.release(repo.path)
+    migrate(repo, "adds", ADDS)
+    told = headway.release(repo.path)
+    details = {stage["name"]: stage["detail"] for stage in told["stages"]}
+    assert details["production migrations"] == "expand: migrations/versions/2.py"
+    headway.run("rollback", "schema", "production")  # after an expand: the code alone goes back
+    assert columns(database) == {"id", "note", "remark"}
+    headway.release(repo.path)
+    older = headway.ledger.live("schema", "production")
+    migrate(repo, "takes away", TAKES)
+    release = headway.release(repo.path)
+    headway.until(lambda: [one.state for one in headway.ledger.changes_of(release["id"])] == ["done"])
+    assert columns(database) == {"id", "remark"}
+    newer = headway.ledger.live("schema", "production")
+    refused = headway.run("rollback", "schema", "production", code=1)
+    assert f"{older} cannot come back: {newer} has taken away what it may need" in refused.stderr
+    assert headway.ledger.live("schema", "production") == newer
+    headway.run("rollback", "schema", "production", "--force", code=2)
+    headway.run("rollback", "schema", "production", "--revert", "--reason", "customers need their notes")
+    assert columns(database) == {"id", "note", "remark"}
+    assert headway.ledger.live("schema", "production") == older
