@@ -164,7 +164,7 @@ def _services(
             *(python, "-m", "uvicorn", "--factory", "headway.server:app"),
             *("--host", host, "--port", str(prefect_port)),
         ],
-        "warm": [python, warm, "serve", environment["HEADWAY_WARM"], *modules],
+        "warm": [python, "-P", warm, "serve", environment["HEADWAY_WARM"], *modules],
         "worker": [python, "-m", "prefect", "worker", "start", "--pool", "headway", "--name", f"headway-{os.getpid()}"],
         "web": [python, "-m", "uvicorn", "headway.web:app", "--host", host, "--port", str(web_port)],
     }
