@@ -50,7 +50,6 @@ __all__ = [
     "format_duration",
     "parse_duration",
     "parse_label",
-    "parse_memory",
     "parse_percent",
     "parse_secret",
 ]
@@ -152,8 +151,7 @@ def _pause(value: object) -> float | Literal["forever"]:
         raise ValueError("expected a duration such as 10m, or forever") from None
 
 
-def parse_memory(value: object) -> int:
-    """Bytes of `256Mi`, `1Gi`, `500M` or a plain number. Raises ValueError for anything else."""
+def _memory(value: object) -> int:
     match = re.fullmatch(_MEMORY, value) if isinstance(value, str) else None
     size = float(match[1]) * _MEMORY_UNITS[match[2]] if match else _number(value)
     if size is None or size < 1:
@@ -325,7 +323,7 @@ Memory = TypeAliasType(
     Annotated[
         int,
         *_read(
-            parse_memory,
+            _memory,
             "A size: `256Mi`, `1Gi`, `500M`, or a plain number of bytes.",
             {"type": "integer", "minimum": 1},
             _pattern(_MEMORY),

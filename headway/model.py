@@ -32,6 +32,7 @@ __all__ = [
     "Instance",
     "Launch",
     "LaunchSpec",
+    "Manifest",
     "Measurements",
     "MetricLimit",
     "Migrations",
@@ -137,6 +138,13 @@ class Migrations(Frozen):
     rollback_window: float = 86400.0
 
 
+class Manifest(Frozen):
+    """One object that the app's repository has for Kubernetes, as it is written there."""
+
+    source: str = Field(description="file and document, such as `k8s/web.yaml#2`")
+    content: dict[str, JsonValue]
+
+
 class LaunchSpec(Frozen):
     """All a target needs to run one revision; stored with the revision, so that it can be run again years later."""
 
@@ -158,13 +166,15 @@ class LaunchSpec(Frozen):
     stop_grace: float = Field(default=10.0, description="seconds between SIGTERM and SIGKILL")
     drain: float = Field(default=30.0, description="seconds that requests in flight may take to finish")
     migrations: Migrations | None = None
+    manifests: tuple[Manifest, ...] = Field(default=(), description="what the app has for Kubernetes, to be completed")
 
     def configuration_hash(self) -> str:
-        """First 12 hex digits of the sha256 of what the app sees: command, environment, health, limits.
+        """First 12 hex digits of the sha256 of what the app sees: command, environment, health, limits, manifests.
 
         Not the instance count.
         """
         seen = self.model_dump_json(include={"environment", "run", "env", "health", "cpu", "memory"})
+        seen += "".join(one.model_dump_json(include={"content"}) for one in self.manifests)
         return hashlib.sha256(seen.encode()).hexdigest()[:12]
 
     def revision(self, app: str, sha: str) -> Revision:
@@ -247,7 +257,6 @@ class Capability(StrEnum):
     LOGS = "logs"
     METRICS = "metrics"
     PREVIEW = "preview route"
-    SESSIONS = "sticky users"
 
 
 class HeaderRule(Frozen):

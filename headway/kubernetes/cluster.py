@@ -218,6 +218,18 @@ class Cluster:
 
         self._asked(f"delete {kind.kind} {name}", deleted)
 
+    def knows(self, kind: Kind) -> bool:
+        """Whether the cluster has this kind of object, of its own or by a definition (CRD)."""
+
+        def found() -> bool:
+            try:
+                self._resource(kind)
+            except ResourceNotFoundError:
+                return False
+            return True
+
+        return self._asked(f"look for {kind.kind}", found)
+
     def changed(self, kind: Kind, labels: str, version: str, seconds: float) -> bool:
         """Wait until one of these objects is another than at this resource version, at most so many seconds.
 
@@ -239,15 +251,15 @@ class Cluster:
 
     # --- pods --------------------------------------------------------------------------------------------------
 
-    def logs(self, pod: str, *, lines: int, previous: bool = False) -> list[str]:
-        """The last lines that the pod's app wrote, or wrote before it was started again; none when it has no log."""
+    def logs(self, pod: str, container: str, *, lines: int, previous: bool = False) -> list[str]:
+        """The last lines of a container of the pod, or those from before it was started again; none without a log."""
 
         def said() -> list[str]:
             try:
                 answer: Any = client.CoreV1Api(self._api).read_namespaced_pod_log(
                     pod,
                     self.namespace,
-                    container="app",
+                    container=container,
                     tail_lines=lines,
                     previous=previous,
                     _preload_content=False,
@@ -261,13 +273,13 @@ class Cluster:
 
         return self._asked(f"logs of {pod}", said)
 
-    def follow(self, pod: str) -> Iterator[str]:
-        """New lines of the pod's app, until it ends."""
+    def follow(self, pod: str, container: str) -> Iterator[str]:
+        """New lines of a container of the pod, until it ends."""
         with self._words(f"logs of {pod}"):
             answer: Any = client.CoreV1Api(self._api).read_namespaced_pod_log(
                 pod,
                 self.namespace,
-                container="app",
+                container=container,
                 follow=True,
                 tail_lines=0,
                 _preload_content=False,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from headway.model import Revision
 
 __all__ = [
@@ -12,6 +10,7 @@ __all__ = [
     "ENVIRONMENT",
     "MANAGER",
     "OPEN",
+    "OURS",
     "POOL",
     "RELEASE",
     "REVISION",
@@ -21,15 +20,14 @@ __all__ = [
     "TRAFFIC",
     "deployment",
     "labels",
-    "of_revision",
     "preview",
-    "revision_of",
     "selector",
     "state",
 ]
 
 MANAGER = "headway"  # the field manager of everything but the number of replicas
 SCALER = "headway-scale"  # of that: it changes alone
+OURS = "headway.dev/"
 APP = "headway.dev/app"
 ENVIRONMENT = "headway.dev/environment"
 REVISION = "headway.dev/revision"
@@ -60,19 +58,8 @@ def selector(**wanted: str) -> str:
 
 
 def deployment(revision: Revision) -> str:
-    """Of a revision's Deployment, ConfigMap and Secret."""
-    return of_revision(revision.app, revision.id)
-
-
-def of_revision(app: str, revision: str) -> str:
-    """Of what there is of one revision, by its id."""
-    return f"{app}-{revision}"
-
-
-def revision_of(app: str, name: str) -> str | None:
-    """The id of the revision that an object, or a pod, is of; None when it is of none."""
-    found = re.match(rf"{re.escape(app)}-([0-9a-f]{{7}}-[0-9a-f]{{6}})(-|$)", name)
-    return found[1] if found else None
+    """Of a revision's Deployment, ConfigMap, Secret and Service."""
+    return f"{revision.app}-{revision.id}"
 
 
 def preview(app: str) -> str:

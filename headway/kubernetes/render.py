@@ -7,29 +7,25 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from headway.kubernetes import names
-from headway.model import Frozen, LaunchSpec, Probing, Revision
+from headway.kubernetes import manifests, names
+from headway.kubernetes.containers import DEFAULT_CONTAINER, PAUSE, PORT_NAME, PRE_STOP, probes, resources
+from headway.model import Frozen, LaunchSpec, Revision
 
 __all__ = [
-    "HTTP",
     "NOBODY",
     "PORT",
     "Object",
     "Rules",
     "app_objects",
     "decoded",
-    "metadata",
-    "quantity",
     "replicas",
     "revision_objects",
-    "selected",
     "service",
 ]
 
 Object = dict[str, Any]
 PORT = 8080  # what a pod is told to listen on; each has an address of its own
 HTTP = 80  # port of the Services
-PRE_STOP = 5  # seconds that a pod goes on serving after it was told to go: until every node has heard of it
 NOBODY = {names.REVISION: "none"}  # selects no pod
 
 
@@ -50,7 +46,7 @@ def revision_objects(revision: Revision, spec: LaunchSpec, rules: Rules) -> list
     secret = {name: value for name, value in spec.env.items() if name in spec.secrets}
     plain = {name: str(value) for name, value in spec.env.items() if name not in spec.secrets}
     identity = {
-        "PORT": str(PORT),
+        "PORT": str(manifests.port(revision.app, spec) if spec.manifests else PORT),
         "HEADWAY_APP": revision.app,
         "HEADWAY_ENVIRONMENT": spec.environment,
         "HEADWAY_REVISION": revision.id,
@@ -64,41 +60,39 @@ def revision_objects(revision: Revision, spec: LaunchSpec, rules: Rules) -> list
     ]
 
 
-def app_objects(app: str, environment: str, instances: int, rules: Rules) -> list[Object]:
-    """What there is once for all revisions: a disruption budget. One pod may go at a time, when there is another."""
+def app_objects(app: str, spec: LaunchSpec, rules: Rules) -> list[Object]:
+    """What there is once for all revisions: a disruption budget, if the app has none of its own.
+
+    One pod may go at a time, when there is another.
+    """
     budget = {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
-        "metadata": metadata(app, names.labels(app, environment), rules),
+        "metadata": _metadata(app, names.labels(app, spec.environment), rules),
         "spec": {
             "maxUnavailable": 1,
             "selector": {"matchLabels": {names.APP: app}},
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },
     }
-    return [budget] if instances > 1 else []
+    return [budget] if spec.instances > 1 and not manifests.has_budget(spec.manifests) else []
 
 
 def service(
     name: str, app: str, environment: str, rules: Rules, wanted: Mapping[str, str] | None, traffic: str = ""
 ) -> Object:
     """A Service for the app's pods with these labels; None: for none of them."""
+    metadata = _metadata(name, names.labels(app, environment), rules)
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": metadata(name, names.labels(app, environment), rules) | {"annotations": {names.TRAFFIC: traffic}},
+        "metadata": metadata | {"annotations": {names.TRAFFIC: traffic}},
         "spec": {
             "type": "ClusterIP",
             "selector": {names.APP: app, **(NOBODY if wanted is None else wanted)},
-            "ports": [{"name": "http", "port": HTTP, "targetPort": PORT, "protocol": "TCP"}],
+            "ports": [{"name": "http", "port": HTTP, "targetPort": PORT_NAME, "protocol": "TCP"}],
         },
     }
-
-
-def selected(service: Mapping[str, Any] | None) -> str | None:
-    """The revision that a Service is for."""
-    revision = ((service or {}).get("spec", {}).get("selector") or {}).get(names.REVISION)
-    return None if revision in (None, NOBODY[names.REVISION]) else str(revision)
 
 
 def replicas(name: str, rules: Rules, number: int) -> Object:
@@ -112,16 +106,19 @@ def replicas(name: str, rules: Rules, number: int) -> Object:
 
 
 def _deployment(revision: Revision, spec: LaunchSpec, rules: Rules) -> Object:
-    labels = names.labels(revision.app, spec.environment, revision.id)
     # The secrets of a spec are in the Secret, and nowhere else.
     kept = spec.model_copy(
         update={"env": {name: value for name, value in spec.env.items() if name not in spec.secrets}}
     )
+    record = {names.REVISION_OF: revision.model_dump_json(), names.SPEC: kept.model_dump_json()}
+    if spec.manifests:
+        said = bool(spec.cpu or spec.memory)
+        limits = resources(rules.cpu, spec.memory or rules.memory, spec.cpu) if said else {}
+        record[names.RELEASE] = spec.release
+        return manifests.deployment(revision, spec, rules.namespace, record, limits)
+    labels = names.labels(revision.app, spec.environment, revision.id)
     made = _object("apps/v1", "Deployment", revision, spec, rules)
-    made["metadata"]["annotations"] |= {
-        names.REVISION_OF: revision.model_dump_json(),
-        names.SPEC: kept.model_dump_json(),
-    }
+    made["metadata"]["annotations"] |= record
     made["spec"] = {
         "selector": {"matchLabels": {names.APP: revision.app, names.REVISION: revision.id}},
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
@@ -130,7 +127,7 @@ def _deployment(revision: Revision, spec: LaunchSpec, rules: Rules) -> Object:
         "template": {
             "metadata": {
                 "labels": labels | {names.POOL: names.OPEN},
-                "annotations": {"kubectl.kubernetes.io/default-container": "app"},
+                "annotations": {DEFAULT_CONTAINER: "app"},
             },
             "spec": _pod(revision, spec, rules),
         },
@@ -144,7 +141,7 @@ def _pod(revision: Revision, spec: LaunchSpec, rules: Rules) -> Object:
         "automountServiceAccountToken": rules.service_account is not None,
         "enableServiceLinks": False,
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-        "terminationGracePeriodSeconds": PRE_STOP + math.ceil(spec.stop_grace),
+        "terminationGracePeriodSeconds": PAUSE + math.ceil(spec.stop_grace),
         "topologySpreadConstraints": [
             {
                 "maxSkew": 1,
@@ -164,76 +161,44 @@ def _pod(revision: Revision, spec: LaunchSpec, rules: Rules) -> Object:
 
 def _container(revision: Revision, spec: LaunchSpec, rules: Rules) -> Object:
     reference = {"name": names.deployment(revision)}
-    memory, cpu = quantity(spec.memory or rules.memory), f"{round(1000 * (spec.cpu or rules.cpu))}m"
     container: Object = {
         "name": "app",
         "image": spec.artifact.location,
         "imagePullPolicy": "IfNotPresent",  # it is named by its digest
-        "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
+        "ports": [{"name": PORT_NAME, "containerPort": PORT, "protocol": "TCP"}],
         "envFrom": [{"configMapRef": reference}, {"secretRef": reference}],
-        "resources": {
-            "requests": {"cpu": cpu, "memory": memory},
-            "limits": {"memory": memory} | ({"cpu": cpu} if spec.cpu else {}),
-        },
+        "resources": resources(rules.cpu, spec.memory or rules.memory, spec.cpu),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": rules.read_only,
             "capabilities": {"drop": ["ALL"], **({"add": list(rules.capabilities)} if rules.capabilities else {})},
         },
-        "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP}}},
+        "lifecycle": {"preStop": PRE_STOP},
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108  # the container's
-        **_probes(spec),
+        **probes(spec.health),
     }
     if spec.run:
         container["command"] = ["/bin/sh", "-c", spec.run]
     return container
 
 
-def _probes(spec: LaunchSpec) -> Object:
-    health = spec.health
-    startup = health.startup_probe
-    failures = math.ceil(health.startup / startup.period)
-    return {
-        "startupProbe": _probe(spec, startup.model_copy(update={"failures": failures})),
-        "readinessProbe": _probe(spec, health.readiness_probe),
-        "livenessProbe": _probe(spec, health.liveness_probe),
-    }
-
-
-def _probe(spec: LaunchSpec, probing: Probing) -> Object:
-    return {
-        "httpGet": {"path": spec.health.path, "port": "http", "scheme": "HTTP"},
-        "initialDelaySeconds": round(probing.delay),
-        "periodSeconds": max(1, round(probing.period)),
-        "timeoutSeconds": max(1, math.ceil(spec.health.timeout)),
-        "failureThreshold": probing.failures,
-        "successThreshold": 1,
-    }
-
-
 def _object(
     api_version: str, kind: str, revision: Revision, spec: LaunchSpec, rules: Rules, **content: object
 ) -> Object:
     labels = names.labels(revision.app, spec.environment, revision.id)
+    metadata = _metadata(names.deployment(revision), labels, rules)
     return {
         "apiVersion": api_version,
         "kind": kind,
-        "metadata": metadata(names.deployment(revision), labels, rules)
-        | {"annotations": {names.RELEASE: spec.release}},
+        "metadata": metadata | {"annotations": {names.RELEASE: spec.release}},
         **content,
     }
 
 
-def metadata(name: str, labels: Mapping[str, str], rules: Rules) -> Object:
-    """What an object is called, where it is, and whose."""
+def _metadata(name: str, labels: Mapping[str, str], rules: Rules) -> Object:
     return {"name": name, "namespace": rules.namespace, "labels": dict(labels)}
 
 
 def decoded(secret: Mapping[str, Any]) -> list[str]:
     """The values of a Secret."""
     return [base64.b64decode(value).decode(errors="replace") for value in (secret.get("data") or {}).values()]
-
-
-def quantity(size: int) -> str:
-    """Bytes as Kubernetes writes them: `256Mi`, or the plain number."""
-    return f"{size // 2**20}Mi" if size % 2**20 == 0 else str(size)

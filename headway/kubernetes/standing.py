@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from headway.kubernetes.containers import DEFAULT_CONTAINER, PORT_NAME
 from headway.model import Instance
 
-__all__ = ["died", "given_up", "instance", "is_ready", "refused", "unready"]
+__all__ = ["asked", "died", "given_up", "instance", "is_ready", "port", "refused", "unready"]
 
 Pod = Mapping[str, Any]
 CRASHES = 3  # in a row
@@ -34,6 +35,18 @@ def instance(pod: Pod, port: int, events: Sequence[Mapping[str, Any]] = ()) -> I
         detail="" if ready else unready(pod, events),
         run=f"{pod['metadata'].get('uid', '')}/{restarts}",
     )
+
+
+def asked(pod: Pod) -> str:
+    """The container that gets the traffic, by its name."""
+    told = (pod["metadata"].get("annotations") or {}).get(DEFAULT_CONTAINER)
+    return str(told or pod["spec"]["containers"][0]["name"])
+
+
+def port(pod: Pod) -> int:
+    """The port that it listens on; 0 when it does not say."""
+    ports = next(one.get("ports") or [] for one in pod["spec"]["containers"] if one["name"] == asked(pod))
+    return next((int(one["containerPort"]) for one in ports if one.get("name") == PORT_NAME), 0)
 
 
 def unready(pod: Pod, events: Sequence[Mapping[str, Any]] = ()) -> str:

@@ -33,7 +33,8 @@ def load(path: Path) -> Settings:
     """Read and validate headway.yaml; `path` is the file or the directory that holds it.
 
     Raises SettingsError with every fault that can be found at once, one a line:
-    `headway.yaml:LINE: path/with/slashes: message`.
+    `headway.yaml:LINE: path/with/slashes: message`. Then the Kubernetes manifests that it names, if any, likewise:
+    `k8s/web.yaml#DOCUMENT: message`.
     """
     file = path if path.suffix in (".yaml", ".yml") and not path.is_dir() else path / FILE_NAME
     document = _parse(file, _read_text(file))
@@ -42,7 +43,22 @@ def load(path: Path) -> Settings:
         lines = sorted((document.line(keys), "/".join(map(str, keys)), message) for keys, message in faults)
         report = (f"{file.name}:{line}: {where}{where and ': '}{message}" for line, where, message in lines)
         raise SettingsError("\n".join(report), _REFERENCE)
-    return settings
+    return _with_manifests(settings, file.parent)
+
+
+def _with_manifests(settings: Settings, root: Path) -> Settings:
+    places = {name: where for name in settings.environments if (where := settings.manifests_of(name))}
+    if not places:
+        return settings
+    from headway import manifests  # with what starts programs and reads schemas: slow, and only for Kubernetes
+    from headway.kubernetes.admission import fault_lines
+
+    found = {where: manifests.read(root, where) for where in dict.fromkeys(places.values())}
+    image = settings.build.image or ""
+    faults = [line for one in found.values() for line in fault_lines(settings.app, image, one)]
+    if faults:
+        raise SettingsError("\n".join(faults), "docs/how-to.md says what Headway makes of Kubernetes manifests")
+    return settings.with_manifests({name: found[where] for name, where in places.items()})
 
 
 def _parse(file: Path, text: str) -> Document:

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator
 
 from headway import model
 from headway.errors import NotFound
 from headway.faults import Fault, nearest, raise_faults
-from headway.forms import Branch, CheckName, Command, Label, VariableName
+from headway.forms import Branch, CheckName, Command, Label, RepoPath, VariableName
+from headway.kubernetes.manifests import replicas
 from headway.model import SecretRef
 from headway.settings.section import Section
 from headway.settings.sections import Build, Check, Environment, Health, Migrations, On, Resources
@@ -27,7 +28,8 @@ __all__ = ["FILE_NAME", "PREVIEW", "Settings"]
 FILE_NAME = "headway.yaml"
 PREVIEW = "preview"
 LEVELS = ("error", "warning", "info")  # the worst first
-RUN_IMAGES = ("docker", "kubernetes")  # kinds of targets
+KUBERNETES = "kubernetes"
+RUN_IMAGES = ("docker", KUBERNETES)  # kinds of targets
 RUN_BUNDLES = ("process", "vercel")
 KNOW_HOW_TO_RUN = ("vercel", "railway")  # whatever they are given
 
@@ -60,12 +62,18 @@ class Settings(Section):
         default={}, description="the contract: what the app needs to be told, checked before anything is deployed"
     )
     resources: Resources = Field(default=Resources(), description="what one instance may use")
+    manifests: RepoPath | None = Field(
+        default=None,
+        description="the app's own Kubernetes manifests, for environments on Kubernetes: a YAML file, a folder of "
+        "them, or a kustomize folder; left out, Headway makes what is needed",
+    )
     migrations: Migrations | None = Field(default=None, description="how the database follows the code")
     environments: dict[Label, Environment] = Field(
         default={},
         description="where the app runs, in the order it is promoted; "
         "`preview` is the environment of pull requests and never part of that order",
     )
+    _manifests: dict[str, tuple[model.Manifest, ...]] = PrivateAttr(default_factory=dict)
 
     @field_validator("checks")
     @classmethod
@@ -89,17 +97,30 @@ class Settings(Section):
     def _environments_fit(cls, environments: dict[str, Environment], info: ValidationInfo) -> dict[str, Environment]:
         faults: list[Fault] = []
         image = info.data["build"].image if "build" in info.data else None
-        kinds = {environment.target.partition("/")[0] for environment in environments.values()}
+        kinds = set(map(_kind, environments.values()))
         if kinds - {*KNOW_HOW_TO_RUN} and "run" in info.data and info.data["run"] is None and image is None:
             faults.append(Fault((), "need `run`, the command that starts the app"))
         faults.extend(_place_faults(environments))
         if "build" in info.data:
             faults.extend(_kind_faults(environments, image))
+        if info.data.get("manifests") and KUBERNETES not in map(_kind, environments.values()):
+            faults.append(Fault((), "none of them is on Kubernetes, and there are manifests for it"))
         if "env" in info.data:
             told = {name: environment.env for name, environment in environments.items()}
             faults.extend(contract_faults(info.data["env"], told))
         raise_faults(faults)
         return environments
+
+    def manifests_of(self, environment: str) -> str | None:
+        """Where in the repository this environment's Kubernetes manifests are; None: Headway makes what is needed."""
+        place = self.environment(environment)
+        return (place.manifests or self.manifests) if _kind(place) == KUBERNETES else None
+
+    def with_manifests(self, manifests: Mapping[str, tuple[model.Manifest, ...]]) -> Settings:
+        """The same, with the objects that were read of some environments."""
+        made = self.model_copy()
+        made._manifests = dict(manifests)  # noqa: SLF001  # its own
+        return made
 
     def dockerfile_findings(self, tree: Path) -> tuple[list[Finding], list[Finding]]:
         """What is wrong with the Dockerfile in this tree: what stops a release, and what does not.
@@ -157,7 +178,7 @@ class Settings(Section):
                 told[name] = given[name]
             elif variable.default is not None:
                 told[name] = variable.default
-            elif variable.secret and variable.required_in(environment):
+            elif variable.secret and variable.required:
                 told[name] = SecretRef(secret=f"{self.app}-{environment}/{name.lower().replace('_', '-')}")
         return told | given
 
@@ -172,7 +193,7 @@ class Settings(Section):
             run=self.run or "",
             cpu=self.resources.cpu,
             memory=self.resources.memory,
-            instances=place.instances,
+            instances=self._instances(environment),
             env=self.variables(environment),
             health=self.health.data,
             port=place.port,
@@ -180,13 +201,27 @@ class Settings(Section):
             stop_grace=place.stop_grace,
             drain=place.drain,
             migrations=self.migrations and self.migrations.commands(),
+            manifests=self._manifests.get(environment, ()),
         )
+
+    def _instances(self, environment: str) -> int:
+        """As they are said here, or by the app's own Deployment."""
+        place, manifests = self.environment(environment), self._manifests.get(environment)
+        if manifests and "instances" not in place.model_fields_set:
+            return replicas(self.app, manifests)
+        return place.instances
+
+
+def _kind(environment: Environment) -> str:
+    return environment.target.partition("/")[0]
 
 
 def _kind_faults(environments: Mapping[str, Environment], image: str | None) -> Iterator[Fault]:
     """Whether the one thing that is built can run on each target."""
     for name, environment in environments.items():
-        kind = environment.target.partition("/")[0]
+        kind = _kind(environment)
+        if environment.manifests is not None and kind != KUBERNETES:
+            yield Fault((name, "manifests"), f"{kind} has no use for Kubernetes manifests")
         if kind in RUN_IMAGES and image is None:
             yield Fault((name, "target"), f"{kind} runs images: build one with build/image, or choose another target")
         if kind in RUN_BUNDLES and image is not None:

@@ -276,6 +276,9 @@ class Environment(Section):
         description="when nothing is released here: weekly or dated windows, and `holidays` of a country or region",
     )
     env: dict[VariableName, TextOrSecret] = Field(default={}, description="values of the variables of the contract")
+    manifests: RepoPath | None = Field(
+        default=None, description="Kubernetes manifests of this environment, such as a kustomize overlay"
+    )
     ttl: Timeout | None = Field(
         default=None, description="only for `preview`: an environment older than this is removed"
     )

@@ -10,7 +10,7 @@ import kubernetes_validate
 import pytest
 from ruamel.yaml import YAML
 
-from headway.kubernetes import names, render
+from headway.kubernetes import containers, names, render
 from headway.model import Artifact, Health, LaunchSpec, Probing
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -51,7 +51,7 @@ def rendered(spec: LaunchSpec, rules: render.Rules) -> list[dict[str, Any]]:
     return [
         render.service("shop", "shop", "production", rules, {names.REVISION: revision.id}, f"{revision.id} 100 %"),
         render.service("shop-preview", "shop", "production", rules, None),
-        *render.app_objects("shop", "production", spec.instances, rules),
+        *render.app_objects("shop", spec, rules),
         *render.revision_objects(revision, spec, rules),
     ]
 
@@ -112,4 +112,4 @@ def test_what_is_kept_launches_the_same_again() -> None:
 
 @pytest.mark.parametrize(("size", "written"), [(2**20, "1Mi"), (256 * 2**20, "256Mi"), (1000, "1000")])
 def test_sizes(size: int, written: str) -> None:
-    assert render.quantity(size) == written
+    assert containers.quantity(size) == written
