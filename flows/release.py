@@ -10,6 +10,7 @@ from flows.verify import verify
 from headway.ledger import ReleaseRecord
 from tasks.gates import approval, thaw
 from tasks.images import build
+from tasks.preconditions import preconditions
 from tasks.records import close_release, open_release, run_state
 from tasks.source import checkout, read_settings
 
@@ -33,6 +34,7 @@ async def release(
     settings = await read_settings(source)
     record = await open_release(source, settings, by)
     try:
+        await preconditions(record, source, settings, settings.release_path(to))
         await verify(record, source, settings)
         artifact = await build(record, source, settings)
         for environment in settings.release_path(to):

@@ -50,6 +50,7 @@ __all__ = [
     "format_duration",
     "parse_duration",
     "parse_label",
+    "parse_memory",
     "parse_percent",
     "parse_secret",
 ]
@@ -151,7 +152,8 @@ def _pause(value: object) -> float | Literal["forever"]:
         raise ValueError("expected a duration such as 10m, or forever") from None
 
 
-def _memory(value: object) -> int:
+def parse_memory(value: object) -> int:
+    """Bytes of `256Mi`, `1Gi`, `500M` or a plain number. Raises ValueError for anything else."""
     match = re.fullmatch(_MEMORY, value) if isinstance(value, str) else None
     size = float(match[1]) * _MEMORY_UNITS[match[2]] if match else _number(value)
     if size is None or size < 1:
@@ -323,7 +325,7 @@ Memory = TypeAliasType(
     Annotated[
         int,
         *_read(
-            _memory,
+            parse_memory,
             "A size: `256Mi`, `1Gi`, `500M`, or a plain number of bytes.",
             {"type": "integer", "minimum": 1},
             _pattern(_MEMORY),

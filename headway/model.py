@@ -257,6 +257,7 @@ class Capability(StrEnum):
     LOGS = "logs"
     METRICS = "metrics"
     PREVIEW = "preview route"
+    SESSIONS = "sticky users"
 
 
 class HeaderRule(Frozen):

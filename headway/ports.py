@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Event
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from headway.errors import TargetError
 from headway.model import Capability, LaunchSpec, Measurements, Observation, Plan, Readiness, Revision, Traffic
@@ -35,7 +35,10 @@ class Target(ABC):
     block for a bounded time and raise `TargetError` when the platform refuses or does not answer within it.
     """
 
-    capabilities: ClassVar[frozenset[Capability]]
+    @property
+    @abstractmethod
+    def capabilities(self) -> frozenset[Capability]:
+        """What it can do: of every target of its kind, or as it is set."""
 
     @abstractmethod
     def claim(self, app: str, token: int) -> None:
@@ -122,6 +125,10 @@ class Target(ABC):
             f"{spec.environment}: {spec.target} runs no commands: `{command.text}` cannot be run there",
             "let a check or the app itself do it, or choose another target",
         )
+
+    def remarks(self, app: str, plan: Plan) -> tuple[str, ...]:  # noqa: ARG002  # for targets that do exactly as they are told
+        """What a person should know of a plan before it is walked, a line each: weights that can only be had nearly."""
+        return ()
 
     def revive(self, app: str) -> bool:  # noqa: ARG002  # for targets that have nothing to revive
         """Start again what should be running and nobody else starts; whether there was anything. Repeatable."""

@@ -87,6 +87,8 @@ async def plan_rollout(
     stable = ledger().live(app, place)
     plan = strategies.plan(environment, observation, revision, spec, stable=stable, capabilities=target.capabilities)
     await asyncio.to_thread(target.check, app, plan)
+    for remark in await asyncio.to_thread(target.remarks, app, plan):
+        get_run_logger().info(remark)
     return await _prepare(
         plan,
         target,

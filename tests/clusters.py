@@ -25,6 +25,11 @@ class Namespace(NamedTuple):
     kubeconfig: Path
     registry: str
 
+    @property
+    def api(self) -> client.ApiClient:
+        made: client.ApiClient = config.new_client_from_config(str(self.kubeconfig))
+        return made
+
 
 class Borrowed:
     """A cluster whose Services can be reached from here: tests send their requests to them."""

@@ -1,8 +1,8 @@
 """Pods on a Kubernetes cluster: a Deployment a revision, one Service for all who may see the app.
 
 The cluster is all that is needed to know what runs: labels say whose a thing is, annotations how to go back to it.
-Traffic follows the Service's selector. All to one revision is one patch; shares between two are made of pods, as near
-as their number allows.
+How requests are split is one of headway/kubernetes/routing/: by the Service's selector and the number of pods, or by
+a Gateway.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from prefect.blocks.core import Block
-from pydantic import Field, PrivateAttr, SecretStr
+from pydantic import Field, PrivateAttr, SecretStr, model_validator
 
 from blocks.registry import Registry
-from headway.errors import LockLost, RegistryError, TargetError
-from headway.kubernetes import admission, belongings, manifests, names, render, shares, standing
-from headway.kubernetes.cluster import DEPLOYMENT, POD, SERVICE, Cluster, Kind, connect
+from headway.errors import LockLost, RegistryError, TargetError, UsageError
+from headway.kubernetes import admission, belongings, manifests, names, render, standing
+from headway.kubernetes.cluster import DEPLOYMENT, POD, SERVICE, Cluster, Kind, connect, kind_of
+from headway.kubernetes.routing import ByGateway, ByPods, Routing
+from headway.kubernetes.routing.by_pods import in_pool
+from headway.kubernetes.routing.routing import routed
 from headway.masking import Masker
 from headway.model import (
     Bucket,
@@ -33,8 +36,11 @@ from headway.model import (
     LaunchSpec,
     Measurements,
     Observation,
+    Plan,
     Readiness,
+    Rehearse,
     Revision,
+    Route,
     SecretRef,
     Traffic,
 )
@@ -55,6 +61,7 @@ AT_ONCE = 5
 BOUNDS = [0.001 * 1.25**step for step in range(50)]  # seconds: buckets of the latency histogram, up to a minute
 LAST_WORDS = 3  # lines of an app that keeps dying
 WHOLE = 100  # percent
+NAME = "[a-z0-9]([-.a-z0-9]*[a-z0-9])?"
 
 
 class KubernetesTarget(Block, Target):
@@ -64,7 +71,7 @@ class KubernetesTarget(Block, Target):
     _block_type_slug = "kubernetes"
     _description = "Runs apps as pods on a Kubernetes cluster."
 
-    capabilities: ClassVar[frozenset[Capability]] = frozenset(
+    _always: ClassVar[frozenset[Capability]] = frozenset(
         {
             Capability.WEIGHTED_ROUTING,
             Capability.ATOMIC_SWITCH,
@@ -86,6 +93,11 @@ class KubernetesTarget(Block, Target):
         description="where an app answers, such as https://{app}.example.com; left out: the address of its Service",
     )
     preview_url: str | None = Field(default=None, description="the same for what is not public yet")
+    gateway: str | None = Field(
+        default=None,
+        pattern=rf"^{NAME}/{NAME}(/{NAME})?$",
+        description="NAMESPACE/NAME or NAMESPACE/NAME/LISTENER of a Gateway that splits requests to the host of `url`",
+    )
     registry: Registry | None = Field(
         default=None, description="asked whether an image is still there; left out: its registry, without a login"
     )
@@ -103,10 +115,22 @@ class KubernetesTarget(Block, Target):
     _tokens: dict[str, int] = PrivateAttr(default_factory=dict)
     _counted: dict[str, Counts] = PrivateAttr(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _has_a_host(self) -> KubernetesTarget:
+        if self.gateway and not self.url:
+            raise ValueError("gateway needs url: requests to its host are the app's")
+        return self
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        return self._always | self._routing.capabilities
+
     def destroy(self, app: str) -> None:
         """Remove everything of this app that Headway made. Repeatable."""
         belongings.prune(self._cluster, self._known(app), (), app)
         ours = names.selector(app=app)
+        for kind, name in self._routing.reads(app):
+            self._cluster.delete(kind, name)
         for kind in (DEPLOYMENT, SERVICE, CONFIG_MAP, SECRET, Kind("policy/v1", "PodDisruptionBudget")):
             for thing in self._cluster.find(kind, ours):
                 self._cluster.delete(kind, thing["metadata"]["name"])
@@ -122,15 +146,26 @@ class KubernetesTarget(Block, Target):
         self._change_state(app, higher)
         self._tokens[app] = token
 
+    def check(self, app: str, plan: Plan) -> None:
+        self._found(app)  # its kinds of objects are known here, and may be read
+        for step in plan.steps:
+            traffic = step.traffic if isinstance(step, Route) else step.low if isinstance(step, Rehearse) else Traffic()
+            if why := self._routing.cannot(traffic):
+                raise UsageError(f"{self._marked}: {plan.strategy}: {why[0]}", why[1])
+
+    def remarks(self, app: str, plan: Plan) -> tuple[str, ...]:
+        return self._routing.remarks(plan, {revision: len(ours) for revision, ours in self._pods(app).items()})
+
     def observe(self, app: str) -> Observation:
         pods = self._pods(app)
         front, preview = self._cluster.get(SERVICE, app), self._cluster.get(SERVICE, names.preview(app))
-        shown = _selected(preview)
+        shown = render.selected(preview)
+        traffic = self._routing.traffic(app, front, pods, self._found(app))
         return Observation(
             app=app,
             url=self._url_of(app, front, self.url),
             preview_url=self._url_of(app, preview, self.preview_url) if shown else None,
-            traffic=Traffic(weights=_weights(front, pods), preview=shown),
+            traffic=traffic.model_copy(update={"preview": shown}),
             instances={revision: tuple(map(_instance, ours)) for revision, ours in pods.items()},
         )
 
@@ -144,7 +179,7 @@ class KubernetesTarget(Block, Target):
         if front is None:
             cluster.apply(render.service(app, app, spec.environment, self._rules, None))
         else:
-            self._require_ours(app, spec.environment, front)
+            self._require_ours(spec.environment, front)
         self._bring(app, spec)
         for thing in render.app_objects(app, spec, self._rules):
             cluster.apply(thing)
@@ -176,23 +211,18 @@ class KubernetesTarget(Block, Target):
 
     def route(self, app: str, traffic: Traffic) -> None:
         self._may_write(app)
-        if traffic.headers or traffic.sticky:
-            raise TargetError(f"{app}: a Service knows no headers and no sessions", "give the target a gateway")
+        if why := self._routing.cannot(traffic):
+            raise TargetError(f"{app}: {why[0]}", why[1])
         front = self._cluster.get(SERVICE, app)
-        sharing = [revision for revision, weight in traffic.weights.items() if weight]
-        if front is None and not sharing:
+        if front is None and not routed(traffic):
             return  # nothing was ever launched: nothing is routed already
-        ready = self._await_one_ready(app, sharing)
+        ready = self._await_one_ready(app, routed(traffic))
         environment = self._environment(app)
         self._show(app, environment, traffic.preview)
-        if len(sharing) > 1:
-            self._share(app, shares.nearest(traffic.weights, ready))
-            wanted: Mapping[str, str] | None = {names.POOL: names.OPEN}
-        else:
-            wanted = {names.REVISION: sharing[0]} if sharing else None
+        if pool := self._routing.pool(traffic, ready):
+            self._share(app, pool)
         self._may_write(app)  # nobody has taken over while it was waited for
-        self._cluster.apply(render.service(app, app, environment, self._rules, wanted, str(traffic)))
-        self._await_in_force(app, sharing)
+        self._split(app, environment, traffic)
         whole = [revision for revision, weight in traffic.weights.items() if weight == WHOLE]
         if whole:
             self._settle(app)
@@ -230,8 +260,11 @@ class KubernetesTarget(Block, Target):
             cluster.apply(render.replicas(name, self._rules, keep), manager=names.SCALER)
         if keep:
             return
-        if seen.traffic.preview == revision.id:
+        left = seen.traffic.without(revision)
+        if left.preview != seen.traffic.preview:
             self._show(app, self._environment(app), None)
+        if left.headers != seen.traffic.headers:
+            self._split(app, self._environment(app), left)
         self._await_gone(revision, found)
         ended = {"metadata": {"annotations": {names.ENDED: datetime.now(UTC).isoformat()}}}
         cluster.patch(DEPLOYMENT, name, ended)
@@ -351,10 +384,10 @@ class KubernetesTarget(Block, Target):
     def _share(self, app: str, wanted: Mapping[str, int]) -> None:
         """Have so many pods of each revision in the pool, and none of the others."""
         for revision, ours in self._pods(app).items():
-            inside = sorted(ours, key=lambda pod: (not standing.is_ready(pod), not _in_pool(pod)))
+            inside = sorted(ours, key=lambda pod: (not standing.is_ready(pod), not in_pool(pod)))
             for number, pod in enumerate(inside):
                 joins = number < wanted.get(revision, 0)
-                if joins != _in_pool(pod):
+                if joins != in_pool(pod):
                     label = {names.POOL: names.OPEN if joins else None}
                     self._cluster.patch(POD, pod["metadata"]["name"], {"metadata": {"labels": label}})
 
@@ -365,6 +398,9 @@ class KubernetesTarget(Block, Target):
             return
         wanted = {names.REVISION: revision} if revision else None
         self._cluster.apply(render.service(name, app, environment, self._rules, wanted))
+        for thing in self._routing.preview(app, environment, self._rules):
+            self._send(environment, thing)
+            self._await_in_force(app, thing)
 
     def _await_one_ready(self, app: str, revisions: Sequence[str]) -> dict[str, int]:
         """How many pods of each are ready. One that is being started again is waited for, but not for ever."""
@@ -388,23 +424,61 @@ class KubernetesTarget(Block, Target):
                 raise TargetError(f"{app}: {lacking[0]} has no ready instance to route to", "launch it first")
             self._cluster.changed(POD, names.selector(app=app), version, WATCHED)
 
-    def _await_in_force(self, app: str, revisions: Sequence[str]) -> None:
-        """Until the Service's endpoints are pods of these revisions, of each one at least, and every node knows."""
-        ours = f"kubernetes.io/service-name={app}"
+    def _split(self, app: str, environment: str, traffic: Traffic) -> None:
+        """Put it in force, one object after the other, and let every node hear of it."""
+        for thing in self._routing.objects(app, environment, traffic, self._rules):
+            is_new = self._send(environment, thing)
+            if kind_of(thing) == SERVICE:
+                self._await_endpoints(app, thing, routed(traffic))
+                if is_new:
+                    time.sleep(self.settle)  # whoever is sent there next has to know its endpoints
+            else:
+                self._await_in_force(app, thing)
+        time.sleep(self.settle)
+
+    def _send(self, environment: str, thing: dict[str, Any]) -> bool:
+        """Apply it if it is ours; whether it was not there before."""
+        found = self._cluster.get(kind_of(thing), thing["metadata"]["name"])
+        if found is not None:
+            self._require_ours(environment, found)
+        self._cluster.apply(thing)
+        return found is None
+
+    def _await_endpoints(self, app: str, service: dict[str, Any], sharing: Sequence[str]) -> None:
+        """Until the Service's endpoints are pods of the revisions it is for, of each one at least."""
+        name, chosen = service["metadata"]["name"], render.selected(service)
+        wanted = set(sharing) if names.POOL in service["spec"]["selector"] else {chosen} - {None}
+        ours = f"kubernetes.io/service-name={name}"
         end = time.monotonic() + IN_FORCE
         while True:
             slices, version = self._cluster.find_at(SLICE, ours)
             serving = {_served(app, endpoint) for one in slices for endpoint in one.get("endpoints") or []} - {None}
-            if serving == set(revisions):
-                break
+            if serving == wanted:
+                return
             if time.monotonic() >= end:
                 has = ", ".join(map(str, serving)) or "nobody"
                 raise TargetError(
-                    f"{app}: after {IN_FORCE:g} s its Service has endpoints of {has}",
+                    f"{app}: after {IN_FORCE:g} s Service {name} has endpoints of {has}",
                     "is the cluster's controller manager well?",
                 )
             self._cluster.changed(SLICE, ours, version, WATCHED)
-        time.sleep(self.settle)
+
+    def _await_in_force(self, app: str, wanted: dict[str, Any]) -> None:
+        """Until whoever splits requests says that it does as this object wants."""
+        kind, name, ours = kind_of(wanted), wanted["metadata"]["name"], names.selector(app=app)
+        end = time.monotonic() + IN_FORCE
+        while True:
+            things, version = self._cluster.find_at(kind, ours)
+            found = next((thing for thing in things if thing["metadata"]["name"] == name), None)
+            why = self._routing.pending({**found, "kind": kind.kind}) if found else "it is gone"
+            if not why:
+                return
+            if time.monotonic() >= end:
+                raise TargetError(
+                    f"{app}: {kind.kind} {name} is not in force after {IN_FORCE:g} s: {why}",
+                    f"kubectl describe {kind.kind} {name} says more",
+                )
+            self._cluster.changed(kind, ours, version, WATCHED)
 
     def _await_gone(self, revision: Revision, deployment: dict[str, Any]) -> None:
         ours = names.selector(app=revision.app, revision=revision.id)
@@ -483,7 +557,7 @@ class KubernetesTarget(Block, Target):
             reverse=True,
         )
         for one in still[self.keep :]:
-            for kind in (DEPLOYMENT, CONFIG_MAP, SECRET):
+            for kind in (DEPLOYMENT, CONFIG_MAP, SECRET, SERVICE):
                 self._cluster.delete(kind, one["metadata"]["name"])
 
     # --- state -------------------------------------------------------------------------------------------------
@@ -517,12 +591,13 @@ class KubernetesTarget(Block, Target):
         if highest > self._tokens.get(app, 0):
             raise LockLost(f"{app}: another writer took over with token {highest}", "this run changes nothing more")
 
-    def _require_ours(self, app: str, environment: str, front: dict[str, Any]) -> None:
-        theirs = front["metadata"].get("labels", {}).get(names.ENVIRONMENT)
+    def _require_ours(self, environment: str, found: dict[str, Any]) -> None:
+        theirs = found["metadata"].get("labels", {}).get(names.ENVIRONMENT)
         if theirs != environment:
             whose = f"of environment {theirs}" if theirs else "not Headway's"
+            what = f"the {found['kind']} {found['metadata']['name']} in namespace {self.namespace}"
             raise TargetError(
-                f"environments/{environment}: the Service {app} in namespace {self.namespace} is {whose}",
+                f"environments/{environment}: {what} is {whose}",
                 "give each environment a target with a namespace of its own",
             )
 
@@ -548,6 +623,18 @@ class KubernetesTarget(Block, Target):
     @property
     def _marked(self) -> str:
         return f"kubernetes/{self._block_document_name or self.namespace}"
+
+    @property
+    def _routing(self) -> Routing:
+        if self.gateway:
+            assert self.url is not None  # see `_has_a_host`
+            return ByGateway(gateway=self.gateway, url=self.url, preview_url=self.preview_url)
+        return ByPods()
+
+    def _found(self, app: str) -> list[dict[str, Any]]:
+        """What there is besides Services to say who gets what."""
+        found = [self._cluster.get(kind, name) for kind, name in self._routing.reads(app)]
+        return [one for one in found if one is not None]
 
     @property
     def _rules(self) -> render.Rules:
@@ -576,27 +663,6 @@ def _read_state(found: Mapping[str, Any] | None) -> dict[str, Any]:
     return state | {key: json.loads(value) for key, value in ((found or {}).get("data") or {}).items()}
 
 
-def _selected(service: Mapping[str, Any] | None) -> str | None:
-    """The revision that a Service is for."""
-    revision = ((service or {}).get("spec", {}).get("selector") or {}).get(names.REVISION)
-    return None if revision in (None, render.NOBODY[names.REVISION]) else str(revision)
-
-
-def _weights(front: Mapping[str, Any] | None, pods: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, int]:
-    """Who gets what through the Service."""
-    if (one := _selected(front)) is not None:
-        return {one: WHOLE}
-    if names.POOL not in ((front or {}).get("spec", {}).get("selector") or {}):
-        return {}
-    return shares.weights(
-        {revision: sum(_in_pool(pod) and standing.is_ready(pod) for pod in ours) for revision, ours in pods.items()}
-    )
-
-
-def _in_pool(pod: Mapping[str, Any]) -> bool:
-    return bool(pod["metadata"]["labels"].get(names.POOL) == names.OPEN)
-
-
 def _spec_of(deployment: Mapping[str, Any]) -> LaunchSpec:
     """What a revision was launched with, without its secrets."""
     return LaunchSpec.model_validate_json(deployment["metadata"]["annotations"][names.SPEC])
@@ -610,8 +676,7 @@ def _served(app: str, endpoint: Mapping[str, Any]) -> str | None:
     """The revision of an endpoint that takes requests."""
     if not (endpoint.get("conditions") or {}).get("ready"):
         return None
-    name = str((endpoint.get("targetRef") or {}).get("name", ""))
-    return "-".join(name.removeprefix(f"{app}-").split("-")[:2])
+    return names.revision_of(app, str((endpoint.get("targetRef") or {}).get("name", "")))
 
 
 def _without(some: Collection[str], others: Collection[str]) -> list[str]:

@@ -54,7 +54,13 @@ class VercelTarget(Hosted):
     _description = "Deploys apps to a Vercel project."
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
-        {Capability.ATOMIC_SWITCH, Capability.WEIGHTED_ROUTING, Capability.PREVIEW, Capability.LOGS}
+        {
+            Capability.ATOMIC_SWITCH,
+            Capability.WEIGHTED_ROUTING,
+            Capability.SESSIONS,
+            Capability.PREVIEW,
+            Capability.LOGS,
+        }
     )
 
     token: SecretStr = Field(description="an access token; the scope of the project's team is enough")

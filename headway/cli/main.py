@@ -97,6 +97,48 @@ def check(path: PathArgument = Path(), json: Json = False) -> None:
     check(path)
 
 
+env_app = typer.Typer(
+    name="env", help="What each environment tells the app.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(env_app)
+
+
+@env_app.command("diff")
+def env_diff(one: Environment, other: Environment, path: PathArgument = Path(), json: Json = False) -> None:
+    """Where two environments are told different things; secrets by name."""
+    from headway.cli.environment import diff
+
+    output.json = json
+    diff(one, other, path)
+
+
+@env_app.command("render")
+def env_render(
+    environment: Environment,
+    path: PathArgument = Path(),
+    form: Annotated[str, typer.Option("--format", help="dotenv, docker or k8s")] = "dotenv",
+    json: Json = False,
+) -> None:
+    """What an environment is told, for another tool; secrets stay names."""
+    from headway.cli.environment import rendered
+
+    output.json = json
+    rendered(environment, path, form)
+
+
+@env_app.command("import")
+def env_import(
+    what: Annotated[str, typer.Argument(help=".env.example, a JSON Schema, or module:Class of pydantic-settings")],
+    path: PathArgument = Path(),
+    json: Json = False,
+) -> None:
+    """The contract that an existing schema makes, to be put into headway.yaml."""
+    from headway.cli.environment import import_
+
+    output.json = json
+    import_(what, path)
+
+
 @app.command()
 def plan(environment: Environment, path: PathArgument = Path(), json: Json = False) -> None:
     """The steps a release would take there now, touching nothing."""

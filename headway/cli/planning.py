@@ -83,4 +83,8 @@ def plan(environment: str, path: Path) -> None:
     output.say(f"{made.strategy}: {made.old or 'nothing'} -> {made.new} (not built: its name will be another)")
     for index, step in enumerate(made.steps, 1):
         output.say(f"{index:3}. {step}")
-    output.result(made.model_dump(mode="json") | {"lines": [str(step) for step in made.steps]})
+    remarks = target.remarks(found.app, made)
+    for remark in remarks:
+        output.say(f"note: {remark}")
+    lines = [str(step) for step in made.steps]
+    output.result(made.model_dump(mode="json") | {"lines": lines, "remarks": list(remarks)})

@@ -74,6 +74,8 @@ def _object_faults(app: str, thing: Mapping[str, Any]) -> Iterator[str]:
         ("Service", names.preview(app)),
         ("ConfigMap", names.state(app)),
         ("PodDisruptionBudget", app),
+        ("HTTPRoute", app),
+        ("HTTPRoute", names.preview(app)),
     ):
         yield f"{kind} {name} is Headway's own, which switches the traffic: leave it out, or call it something else"
     yield from schemas.faults(thing)

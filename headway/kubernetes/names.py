@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from headway.model import Revision
 
 __all__ = [
@@ -20,7 +22,9 @@ __all__ = [
     "TRAFFIC",
     "deployment",
     "labels",
+    "of_revision",
     "preview",
+    "revision_of",
     "selector",
     "state",
 ]
@@ -58,8 +62,19 @@ def selector(**wanted: str) -> str:
 
 
 def deployment(revision: Revision) -> str:
-    """Of a revision's Deployment, ConfigMap, Secret and Service."""
-    return f"{revision.app}-{revision.id}"
+    """Of a revision's Deployment, ConfigMap and Secret."""
+    return of_revision(revision.app, revision.id)
+
+
+def of_revision(app: str, revision: str) -> str:
+    """Of what there is of one revision, by its id."""
+    return f"{app}-{revision}"
+
+
+def revision_of(app: str, name: str) -> str | None:
+    """The id of the revision that an object, or a pod, is of; None when it is of none."""
+    found = re.match(rf"{re.escape(app)}-([0-9a-f]{{7}}-[0-9a-f]{{6}})(-|$)", name)
+    return found[1] if found else None
 
 
 def preview(app: str) -> str:

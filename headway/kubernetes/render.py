@@ -12,14 +12,17 @@ from headway.kubernetes.containers import DEFAULT_CONTAINER, PAUSE, PORT_NAME, P
 from headway.model import Frozen, LaunchSpec, Revision
 
 __all__ = [
+    "HTTP",
     "NOBODY",
     "PORT",
     "Object",
     "Rules",
     "app_objects",
     "decoded",
+    "metadata",
     "replicas",
     "revision_objects",
+    "selected",
     "service",
 ]
 
@@ -68,7 +71,7 @@ def app_objects(app: str, spec: LaunchSpec, rules: Rules) -> list[Object]:
     budget = {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
-        "metadata": _metadata(app, names.labels(app, spec.environment), rules),
+        "metadata": metadata(app, names.labels(app, spec.environment), rules),
         "spec": {
             "maxUnavailable": 1,
             "selector": {"matchLabels": {names.APP: app}},
@@ -82,17 +85,22 @@ def service(
     name: str, app: str, environment: str, rules: Rules, wanted: Mapping[str, str] | None, traffic: str = ""
 ) -> Object:
     """A Service for the app's pods with these labels; None: for none of them."""
-    metadata = _metadata(name, names.labels(app, environment), rules)
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": metadata | {"annotations": {names.TRAFFIC: traffic}},
+        "metadata": metadata(name, names.labels(app, environment), rules) | {"annotations": {names.TRAFFIC: traffic}},
         "spec": {
             "type": "ClusterIP",
             "selector": {names.APP: app, **(NOBODY if wanted is None else wanted)},
             "ports": [{"name": "http", "port": HTTP, "targetPort": PORT_NAME, "protocol": "TCP"}],
         },
     }
+
+
+def selected(service: Mapping[str, Any] | None) -> str | None:
+    """The revision that a Service is for."""
+    revision = ((service or {}).get("spec", {}).get("selector") or {}).get(names.REVISION)
+    return None if revision in (None, NOBODY[names.REVISION]) else str(revision)
 
 
 def replicas(name: str, rules: Rules, number: int) -> Object:
@@ -186,16 +194,17 @@ def _object(
     api_version: str, kind: str, revision: Revision, spec: LaunchSpec, rules: Rules, **content: object
 ) -> Object:
     labels = names.labels(revision.app, spec.environment, revision.id)
-    metadata = _metadata(names.deployment(revision), labels, rules)
     return {
         "apiVersion": api_version,
         "kind": kind,
-        "metadata": metadata | {"annotations": {names.RELEASE: spec.release}},
+        "metadata": metadata(names.deployment(revision), labels, rules)
+        | {"annotations": {names.RELEASE: spec.release}},
         **content,
     }
 
 
-def _metadata(name: str, labels: Mapping[str, str], rules: Rules) -> Object:
+def metadata(name: str, labels: Mapping[str, str], rules: Rules) -> Object:
+    """What an object is called, where it is, and whose."""
     return {"name": name, "namespace": rules.namespace, "labels": dict(labels)}
 
 

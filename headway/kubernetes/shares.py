@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["nearest", "weights"]
+from headway.model import Launch, Plan, Rehearse, Retire, Route
+
+__all__ = ["nearest", "remarks", "weights"]
 
 WHOLE = 100  # percent
 
@@ -33,3 +35,24 @@ def weights(pods: Mapping[str, int]) -> dict[str, int]:
     *rest, last = (revision for revision, number in pods.items() if number)
     shares = {revision: round(WHOLE * pods[revision] / total) for revision in rest}
     return shares | {last: WHOLE - sum(shares.values())}
+
+
+def remarks(plan: Plan, running: Mapping[str, int]) -> tuple[str, ...]:
+    """Which weights of a plan so many pods cannot do, and the nearest to them; `running` is how many there are now."""
+    pods, found = dict(running), list[str]()
+    for step in plan.steps:
+        match step:
+            case Launch():
+                pods[step.revision] = max(pods.get(step.revision, 0), step.instances)
+            case Retire():
+                pods[step.revision] = step.keep
+            case Route(traffic=traffic) | Rehearse(low=traffic):
+                sharing = {revision: weight for revision, weight in traffic.weights.items() if weight}
+                if len(sharing) < 2 or not all(pods.get(revision) for revision in sharing):
+                    continue
+                can = weights(nearest(sharing, pods))
+                if can != sharing:
+                    number = sum(pods[revision] for revision in sharing)
+                    said = ", ".join(f"{revision} {weight} %" for revision, weight in can.items())
+                    found.append(f"{traffic}: the nearest that {number} pods can do is {said}")
+    return tuple(dict.fromkeys(found))

@@ -178,7 +178,7 @@ class Settings(Section):
                 told[name] = given[name]
             elif variable.default is not None:
                 told[name] = variable.default
-            elif variable.secret and variable.required:
+            elif variable.secret and variable.required_in(environment):
                 told[name] = SecretRef(secret=f"{self.app}-{environment}/{name.lower().replace('_', '-')}")
         return told | given
 

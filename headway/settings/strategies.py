@@ -413,6 +413,7 @@ class Canary(Strategy):
     def needs(self) -> frozenset[Capability]:
         found = {Capability.METRICS} if any(self.analysis_at(step) for step in self.steps) else set()
         found |= {Capability.HEADER_ROUTING} if any(step.header for step in self.steps) else set()
+        found |= {Capability.SESSIONS} if self.sticky else set()
         return frozenset(found)
 
 

@@ -26,6 +26,7 @@ from headway.kubernetes import shares
 from headway.model import Artifact, Capability, HeaderRule, Health, LaunchSpec, Probing, Revision, SecretRef, Traffic
 from headway.ports import Target
 from headway.testing import FakeTarget
+from tests import gateway as gateways
 from tests.e2e.conftest import APP, GOOD
 from tests.engines import Engine
 from tests.platforms import vercel as vercels
@@ -84,20 +85,35 @@ def kubernetes(request: pytest.FixtureRequest, _directory: Path) -> Iterator[Tar
         )
 
 
+@contextmanager
+def by_gateway(request: pytest.FixtureRequest, directory: Path) -> Iterator[Target]:
+    cluster = request.getfixturevalue("cluster")
+    with cluster.namespace() as namespace, gateways.gateway(namespace, directory) as gateway:
+        yield KubernetesTarget(
+            kubeconfig=namespace.kubeconfig,
+            namespace=namespace.name,
+            registry=Registry(host=namespace.registry, plain_http=True),
+            gateway=gateway.name,
+            url=gateway.url,
+        )
+
+
 def left_by(directory: Path) -> list[psutil.Process]:
     return [one for one in psutil.process_iter() if _mark(one) == str(directory)]
 
 
 TARGETS = {"fake": fake, "process": process, "docker": docker, "kubernetes": kubernetes, "vercel": vercel}
-WITH_IMAGES = ("docker", "kubernetes")
+VARIANTS = {"kubernetes-gateway": by_gateway}
+WITH_IMAGES = ("docker", "kubernetes", "kubernetes-gateway")
 PARAMS = [
-    pytest.param(name, marks=pytest.mark.xdist_group("docker")) if name in WITH_IMAGES else name for name in TARGETS
+    pytest.param(name, marks=pytest.mark.xdist_group("docker")) if name in WITH_IMAGES else name
+    for name in (*TARGETS, *VARIANTS)
 ]
 
 
 @pytest.fixture(params=PARAMS)
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
-    with TARGETS[request.param](request, tmp_path / "target") as made:
+    with (TARGETS | VARIANTS)[request.param](request, tmp_path / "target") as made:
         yield made
 
 
@@ -200,7 +216,7 @@ def test_traffic_is_split_and_switched_back(target: Target, spec: LaunchSpec) ->
 
 def can(target: Target, wanted: Traffic, instances: dict[str, int]) -> dict[str, int]:
     """The weights that a target can do: those that are wanted, but where traffic is shared by the number of pods."""
-    by_pods = isinstance(target, KubernetesTarget) and len(wanted.weights) > 1
+    by_pods = isinstance(target, KubernetesTarget) and not target.gateway and len(wanted.weights) > 1
     return shares.weights(shares.nearest(wanted.weights, instances)) if by_pods else wanted.weights
 
 
@@ -216,10 +232,12 @@ def test_rules_previews_and_sessions_are_in_force_as_routed(target: Target, spec
     old, new = up(target, spec), up(target, spec, "new", 1)
     target.route("shop", Traffic.all_to(old))
     rule = HeaderRule(name="x-beta", value="yes", revision=new.id)
-    shared = Traffic(weights={old.id: 95, new.id: 5}, headers=(rule,), sticky=True)
+    ruled = Traffic(weights={old.id: 95, new.id: 5}, headers=(rule,))
+    sticky = Traffic(weights={old.id: 95, new.id: 5}, sticky=True)
     shown = Traffic(weights={old.id: 100}, preview=new.id)
     for wanted, needed in (
-        (shared, Capability.HEADER_ROUTING),
+        (ruled, Capability.HEADER_ROUTING),
+        (sticky, Capability.SESSIONS),
         (shown, Capability.PREVIEW),
         (Traffic.all_to(old), Capability.ATOMIC_SWITCH),
     ):

@@ -58,6 +58,8 @@ def test_a_commit_reaches_production(headway: Headway, repo: Repo) -> None:
     assert told["sha"] == sha
     states = {stage["name"]: stage["state"] for stage in told["stages"]}
     assert states == {
+        "configuration": "passed",
+        "secrets in the repository": "passed",
         "check": "passed",
         "build": "passed",
         "staging approval": "skipped",

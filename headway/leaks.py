@@ -1,0 +1,101 @@
+"""Secrets in a repository's own files. Their values stay here.
+
+detect-secrets finds them. With a baseline in the repository (`detect-secrets scan > .secrets.baseline`) its detectors
+and exceptions count; without one only what has the form of a known secret: entropy alone accuses every checksum.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from headway.errors import SourceError, UsageError
+from headway.model import Frozen
+
+__all__ = ["BASELINE", "Leak", "leaks"]
+
+BASELINE = ".secrets.baseline"
+LARGEST = 1024 * 1024  # bytes of a file that is looked at
+GUESSING = ("Base64HighEntropyString", "HexHighEntropyString", "IPPublicDetector", "KeywordDetector")
+_ONE = Lock()  # detect-secrets has one configuration for the whole process
+
+
+class Leak(Frozen):
+    """A secret in a file that everybody who gets the repository can read."""
+
+    file: str
+    line: int
+    kind: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.kind}"
+
+
+def leaks(tree: Path) -> list[Leak]:
+    """Those in the files that git knows here, in order, without what the baseline knows.
+
+    Raises UsageError when the baseline cannot be read, SourceError when git does not answer.
+    """
+    known = _baseline(tree)
+    with _ONE, _configured(known):
+        return sorted(
+            {leak for file in _files(tree) for leak in _in(tree, file, known)}, key=lambda one: (one.file, one.line)
+        )
+
+
+def _baseline(tree: Path) -> dict[str, Any] | None:
+    file = tree / BASELINE
+    if not file.is_file():
+        return None
+    try:
+        content = json.loads(file.read_text())
+        for listed in content["results"].values():
+            for one in listed:
+                one["hashed_secret"]
+        content["plugins_used"], content["filters_used"]
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise UsageError(
+            f"{BASELINE}: is not what detect-secrets writes: {type(error).__name__}",
+            f"write it again: detect-secrets scan > {BASELINE}",
+        ) from error
+    return dict(content)
+
+
+@contextmanager
+def _configured(known: dict[str, Any] | None) -> Iterator[None]:
+    from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
+    from detect_secrets.settings import default_settings, transient_settings
+
+    if known is None:
+        with default_settings() as settings:
+            plugins = {kind.__name__ for kind in get_mapping_from_secret_type_to_class().values()}
+            settings.disable_plugins(*(plugins & set(GUESSING)))
+            yield
+        return
+    with transient_settings({"plugins_used": known["plugins_used"], "filters_used": known["filters_used"]}):
+        yield
+
+
+def _in(tree: Path, file: str, known: dict[str, Any] | None) -> Iterator[Leak]:
+    from detect_secrets.core.scan import scan_file
+
+    path = tree / file
+    if file == BASELINE or path.is_symlink() or not path.is_file() or path.stat().st_size > LARGEST:
+        return
+    allowed = {one["hashed_secret"] for one in (known or {"results": {}})["results"].get(file, ())}
+    for secret in scan_file(str(path)):
+        if secret.secret_hash not in allowed:
+            yield Leak(file=file, line=secret.line_number, kind=secret.type)
+
+
+def _files(tree: Path) -> list[str]:
+    asked = ["git", "-C", str(tree), "ls-files", "-z", "--cached"]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode:
+        raise SourceError(f"{tree}: {done.stderr.strip()}", "is it a git repository?")
+    return [file for file in done.stdout.split("\0") if file]

@@ -1,0 +1,35 @@
+"""Nothing is built when the configuration of any environment, or the repository, is not fit for production."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Headway, Repo
+
+pytestmark = pytest.mark.e2e
+
+SETTINGS = """
+app: {app}
+run: exec python3 app.py
+env:
+  KEY: {{secret: true}}
+  OTHER: {{secret: true, required: [production]}}
+environments:
+  staging: {{target: process/staging, env: {{EXTRA: "1"}}}}
+  production: {{target: process/production}}
+"""
+
+
+def test_what_is_not_fit_for_production_is_found_before_anything_is_built(headway: Headway, tmp_path: Path) -> None:
+    repo = Repo(tmp_path / "app", "unfit", SETTINGS)
+    told = headway.release(repo.path, code=1)
+    assert told["state"] == "failed"
+    assert {stage["name"]: stage["state"] for stage in told["stages"]} == {"configuration": "failed"}
+    assert told["reason"] == "configuration: 3 variables are not as the contract has them"
+    repo.commit("without them", {"headway.yaml": SETTINGS.format(app="unfit").replace("secret: true", "default: x")})
+    repo.commit("a key", {"key.py": "KEY = 'AKIA" + "QYLPMN5HHHFPZAM2'\n"})
+    told = headway.release(repo.path, code=1)
+    assert told["reason"] == "secrets in the repository: 1 that everybody who gets it can read"
+    assert {stage["name"]: stage["detail"] for stage in told["stages"]}["configuration"] == "5 values, 1 warnings"
