@@ -8,7 +8,7 @@ from prefect.exceptions import Pause
 from flows.rollout import deliver
 from flows.verify import verify
 from headway.ledger import ReleaseRecord
-from tasks.gates import approval, thaw
+from tasks.gates import approval, thaw, while_newest
 from tasks.images import build
 from tasks.preconditions import preconditions
 from tasks.records import close_release, open_release, run_state
@@ -35,7 +35,8 @@ async def release(
     record = await open_release(source, settings, by)
     try:
         await preconditions(record, source, settings, settings.release_path(to))
-        await verify(record, source, settings)
+        async with while_newest(record):
+            await verify(record, source, settings)
         artifact = await build(record, source, settings)
         for environment in settings.release_path(to):
             spec = settings.launch_spec(environment, artifact, record.name)

@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import tempfile
 from collections.abc import Sequence
+from datetime import timedelta
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -27,6 +28,7 @@ __all__ = ["Dispatcher", "dispatch"]
 AT_ONCE = 8  # apps whose repositories are asked side by side
 FETCH = 60.0  # seconds for a repository to answer
 TRIES = 12
+BURST = timedelta(seconds=2)  # a push that comes so soon after one that was started waits for those behind it
 EARLY = 4  # tries until a commit that the repository does not have is taken for one that it has no more
 PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)  # seconds before the next try; the last stands for the rest
 SETTINGS_BYTES = 256 * 1024
@@ -92,7 +94,8 @@ def _push(ledger: Ledger, workspaces: Path, app: AppRecord, ref: str, rows: Sequ
         tip = source.fetch_tip(app.repo, ref, workspaces, timeout=FETCH)
         if tip is None:
             return _ignore(ledger, rows, f"{ref} is there no more")
-        early = [row for row in rows if row.tries < EARLY and not source.knows(tip.mirror, _after(row))]
+        unknown = source.unknown(tip.mirror, {_after(row) for row in rows if row.tries < EARLY})
+        early = [row for row in rows if row.tries < EARLY and _after(row) in unknown]
         if early:
             # Hosts tell before all their copies know; and what was pushed away by force never comes.
             return _later(ledger, early, f"{app.repo} has no {_after(early[0])[:7]} yet")
@@ -101,6 +104,9 @@ def _push(ledger: Ledger, workspaces: Path, app: AppRecord, ref: str, rows: Sequ
     except SourceError as error:
         return _later(ledger, rows, error.what)
     ids = [row.id for row in rows]
+    if before and before.sha != tip.sha and max(row.due_at for row in rows) < before.due_at + BURST:
+        ledger.postpone(ids, before.due_at + BURST)
+        return f"{tip.sha[:7]} waits a moment: there may be more"
     if before and before.sha == tip.sha:
         ledger.settle(ids, "duplicate", f"{tip.sha[:7]} was started before")
         return f"{tip.sha[:7]} was started before"

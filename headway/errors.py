@@ -19,6 +19,7 @@
     ├── TargetError                    exit 1   the platform refused or did not answer
     ├── RegistryError                  exit 1   an image registry refused or did not answer
     ├── MetricsUnavailable             exit 1   a metric source did not answer, or not with one value
+    ├── GitHostError                   exit 1   a git host refused or did not answer
     ├── CommandFailed                  exit 1   a command of the app's ended badly or ran out of time
     ├── EnvironmentLocked              exit 1   somebody else is changing this environment
     ├── LockLost                       exit 1   our lease ran out and another writer took over
@@ -39,6 +40,7 @@ __all__ = [
     "CommandFailed",
     "EnvironmentLocked",
     "Expired",
+    "GitHostError",
     "HeadwayError",
     "LockLost",
     "MetricsUnavailable",
@@ -152,6 +154,17 @@ class RegistryError(HeadwayError):
 
 class MetricsUnavailable(HeadwayError):
     pass
+
+
+class GitHostError(HeadwayError):
+    """`after` is how many seconds the host wants not to be asked, if it says so."""
+
+    def __init__(self, what: str, hint: str = "", after: float | None = None) -> None:
+        super().__init__(what, hint)
+        self.after = after
+
+    def __reduce__(self) -> tuple[type[GitHostError], tuple[str, str, float | None]]:  # type: ignore[override]
+        return type(self), (self.what, self.hint, self.after)
 
 
 class CommandFailed(HeadwayError):

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from headway.errors import TargetError
 from headway.model import Capability, LaunchSpec, Measurements, Observation, Plan, Readiness, Revision, Traffic
+from headway.verdicts import CommitStatus, Deployment, PullRequest
 
 if TYPE_CHECKING:
     import docker
 
-__all__ = ["Command", "MetricSource", "Registry", "Target"]
+__all__ = ["Command", "GitHost", "MetricSource", "Registry", "Target"]
 
 
 class Command(NamedTuple):
@@ -174,3 +175,30 @@ class MetricSource(ABC):
         Raises MetricsUnavailable when the source does not answer, refuses the expression, or answers with more than
         one value.
         """
+
+
+class GitHost(ABC):
+    """Where a repository is at home: it is told how its commits do, and asked about pull requests.
+
+    `repo` is the repository's path there, such as `acme/shop`. Verbs are idempotent, block for a bounded time, and
+    raise GitHostError, which says when to ask again where the host does.
+    """
+
+    @abstractmethod
+    def set_status(self, repo: str, status: CommitStatus) -> None:
+        """Mark a commit. The mark that it had in this context is replaced."""
+
+    def set_deployment(self, repo: str, deployment: Deployment) -> None:  # noqa: B027  # for hosts that know of none
+        """Say how a commit's way into an environment stands, where the host has a place for it."""
+
+    @abstractmethod
+    def set_comment(self, repo: str, number: int, marker: str, text: str) -> None:
+        """Have one comment with this marker under a pull request, and this text in it."""
+
+    @abstractmethod
+    def pull_request(self, repo: str, number: int) -> PullRequest | None:
+        """As it is now; None when there is none."""
+
+    @abstractmethod
+    def open_pull_requests(self, repo: str) -> dict[int, PullRequest]:
+        """All that are open now, by number."""

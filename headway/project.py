@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Any
 from headway.control import api_url
 from headway.errors import NotFound
 from headway.model import SecretRef
-from headway.ports import MetricSource, Registry, Target
+from headway.ports import GitHost, MetricSource, Registry, Target
 
 if TYPE_CHECKING:
     from prefect.blocks.core import Block
 
 __all__ = [
+    "git_hosts",
+    "load_git_host",
     "load_metric_source",
     "load_registry",
     "load_secret",
@@ -61,6 +63,11 @@ def metric_sources() -> dict[str, type[Block]]:
     return _adapters("blocks.metrics", MetricSource)
 
 
+def git_hosts() -> dict[str, type[Block]]:
+    """Every kind of git host that can be told: block type slug -> class. One module of blocks/git_hosts/ each."""
+    return _adapters("blocks.git_hosts", GitHost)
+
+
 def _adapters(package: str, port: type) -> dict[str, type[Block]]:
     root()
     # Prefect reads it when it is first imported; without it, it would start a server of its own.
@@ -85,6 +92,13 @@ async def load_metric_source(slug: str) -> MetricSource:
     """The configured metric source `type/name`. Raises NotFound, with the choices, when there is none."""
     block = await _load("metric source", "kind of metric source", slug, metric_sources())
     assert isinstance(block, MetricSource)
+    return block
+
+
+async def load_git_host(slug: str) -> GitHost:
+    """The configured git host `type/name`. Raises NotFound, with the choices, when there is none."""
+    block = await _load("git host", "kind of git host", slug, git_hosts())
+    assert isinstance(block, GitHost)
     return block
 
 
@@ -150,7 +164,7 @@ async def _blocks() -> None:
     """Make the block types known to the server, and have the targets that need nothing to be said."""
     known = targets()
     registry: type[Block] = importlib.import_module("blocks.registry").Registry
-    for block in (*known.values(), *metric_sources().values(), registry):
+    for block in (*known.values(), *metric_sources().values(), *git_hosts().values(), registry):
         await block.aregister_type_and_schema()
     for kind in DEFAULT_KINDS:
         existing = await _names(kind)

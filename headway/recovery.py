@@ -55,12 +55,12 @@ async def revive(ledger: Ledger, load_target: Callable[[str], Awaitable[Target]]
 
 
 def _expire(ledger: Ledger, control: Control) -> list[str]:
-    """The run is woken and finds out: an expired approval ends its release, a freeze that is over lets it go on."""
-    done = [
-        f"{ledger.release(asked.release_id).name}: {_over(asked)}"
-        for asked in ledger.expire_approvals(datetime.now(UTC))
-    ]
-    for release in ledger.releases_with_expired_approval():
+    """The run is woken and finds out: an approval that is expired or void ends its release, a freeze that is over lets
+    it go on.
+    """
+    closed = [*ledger.void_approvals(), *ledger.expire_approvals(datetime.now(UTC))]
+    done = [f"{ledger.release(asked.release_id).name}: {_over(asked)}" for asked in closed]
+    for release in ledger.releases_with_closed_approval():
         if release.flow_run_id is not None:
             with _said(release.name, done):
                 if control.flow_run(release.flow_run_id).type == "PAUSED":
@@ -69,6 +69,8 @@ def _expire(ledger: Ledger, control: Control) -> list[str]:
 
 
 def _over(asked: ApprovalRecord) -> str:
+    if asked.state == "void":
+        return f"a newer commit was pushed: what waits for {asked.environment} is void"
     return (
         f"{asked.environment} is not frozen any more" if asked.frozen else f"approval for {asked.environment} expired"
     )

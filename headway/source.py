@@ -37,11 +37,11 @@ __all__ = [
     "fetch_tip",
     "file_of",
     "inspect",
-    "knows",
     "message_of",
     "prune",
     "resolve",
     "tree_of",
+    "unknown",
 ]
 
 FETCH_TIMEOUT = 600.0
@@ -346,9 +346,12 @@ def fetch_tip(repo: str, ref: str, workspaces: Path, *, timeout: float = FETCH_T
     return Tip(mirror, sha)
 
 
-def knows(repo: Path, sha: str) -> bool:
-    """Whether a commit, or a tag of one, is in this repository."""
-    return _commit(repo, sha) is not None
+def unknown(repo: Path, shas: Collection[str]) -> set[str]:
+    """Those that are no commit, or tag of one, in this repository."""
+    names = list(shas)
+    asked = "".join(f"{sha}^{{commit}}\n" for sha in names)
+    told = _git("cat-file", "--batch-check", cwd=repo, words=asked).splitlines()
+    return {sha for sha, line in zip(names, told, strict=True) if line.endswith((" missing", " ambiguous"))}
 
 
 def message_of(repo: Path, sha: str) -> str:
@@ -413,14 +416,14 @@ def export_command(workspace: Path, sha: str, into: Path, index: Path) -> tuple[
 # --- the git program ---------------------------------------------------------------------------------------------
 
 
-def _git(*arguments: str, cwd: Path | None = None, timeout: float = LOCAL_TIMEOUT) -> str:
-    finished = _run(list(arguments), cwd, timeout)
+def _git(*arguments: str, cwd: Path | None = None, timeout: float = LOCAL_TIMEOUT, words: str = "") -> str:
+    finished = _run(list(arguments), cwd, timeout, words)
     if finished.returncode:
         raise _trouble(finished, cwd or arguments[-1])
     return finished.stdout
 
 
-def _run(arguments: list[str], cwd: Path | None, timeout: float) -> subprocess.CompletedProcess[str]:
+def _run(arguments: list[str], cwd: Path | None, timeout: float, words: str = "") -> subprocess.CompletedProcess[str]:
     """Raises SourceError when git is not there or takes longer than `timeout` seconds; all its helpers end with it."""
     git = shutil.which("git")
     if git is None:
@@ -429,7 +432,7 @@ def _run(arguments: list[str], cwd: Path | None, timeout: float) -> subprocess.C
         [git, *arguments],
         cwd=cwd,
         env=_environment(),
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding="utf-8",
@@ -437,7 +440,7 @@ def _run(arguments: list[str], cwd: Path | None, timeout: float) -> subprocess.C
         start_new_session=True,
     )
     try:
-        output, errors = process.communicate(timeout=timeout)
+        output, errors = process.communicate(words, timeout=timeout)
     except subprocess.TimeoutExpired as error:
         raise SourceError(
             f"{_shown(str(cwd or arguments[-1]))}: git {arguments[0]} did not end within {timeout:g} s",

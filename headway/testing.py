@@ -20,9 +20,10 @@ from headway.model import (
     SecretRef,
     Traffic,
 )
-from headway.ports import Command, Target
+from headway.ports import Command, GitHost, Target
+from headway.verdicts import CommitStatus, Deployment, PullRequest
 
-__all__ = ["FakeTarget"]
+__all__ = ["FakeGitHost", "FakeTarget"]
 
 
 class FakeTarget(Target):
@@ -153,6 +154,56 @@ class FakeTarget(Target):
     def _maybe_fail(self, verb: str) -> None:
         coming = self.faults.get(verb)
         fault = coming.pop(0) if coming else None
+        if fault is not None:
+            raise fault
+
+
+class FakeGitHost(GitHost):
+    """A git host in memory. `faults` is raised from, the first first, as calls come in; None lets one pass."""
+
+    def __init__(self) -> None:
+        self.faults: list[Exception | None] = []
+        self.told: list[CommitStatus | Deployment] = []
+        self.pulls: dict[int, PullRequest] = {}
+        self._comments: dict[int, dict[str, str]] = {}
+
+    def has_pull(self, number: int, sha: str, *, open: bool = True, fork: bool = False) -> None:  # noqa: A002
+        self.pulls[number] = PullRequest(number=number, open=open, head=sha, fork=fork)
+
+    def mark(self, sha: str, context: str) -> tuple[str, str, str]:
+        """How a commit is marked: standing, description, link."""
+        marks = {
+            (one.sha, one.context): (one.standing, one.description, one.url)
+            for one in self.told
+            if isinstance(one, CommitStatus)
+        }
+        return marks[sha, context]
+
+    def texts(self, number: int) -> list[str]:
+        return [f"{marker}\n{text}" for marker, text in self._comments.get(number, {}).items()]
+
+    def set_status(self, repo: str, status: CommitStatus) -> None:
+        self._maybe_fail()
+        self.told.append(status)
+
+    def set_deployment(self, repo: str, deployment: Deployment) -> None:
+        self._maybe_fail()
+        self.told.append(deployment)
+
+    def set_comment(self, repo: str, number: int, marker: str, text: str) -> None:
+        self._maybe_fail()
+        self._comments.setdefault(number, {})[marker] = text
+
+    def pull_request(self, repo: str, number: int) -> PullRequest | None:
+        self._maybe_fail()
+        return self.pulls.get(number)
+
+    def open_pull_requests(self, repo: str) -> dict[int, PullRequest]:
+        self._maybe_fail()
+        return {number: pull for number, pull in self.pulls.items() if pull.open}
+
+    def _maybe_fail(self) -> None:
+        fault = self.faults.pop(0) if self.faults else None
         if fault is not None:
             raise fault
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -26,13 +26,57 @@ from headway.summary import evidence_markdown
 from tasks.evidence import evidence
 from tasks.records import ledger, skip_stage, stage, wait_for_person
 
-__all__ = ["Approval", "approval", "give_order", "held", "hold", "thaw"]
+__all__ = ["Approval", "approval", "give_order", "held", "hold", "thaw", "while_newest"]
 
 LEASE = 30.0  # seconds; a holder that died is found out after this long
 RENEWALS = 6  # within a lease: some may fail
 QUEUE_POLL = 0.5  # seconds
+NEWER_POLL = 0.5  # seconds
 QUEUE_DEADLINE = 4 * 3600.0  # seconds; longer than any rollout's progress deadline lets it run
 GRACE = timedelta(days=30)  # the sweep ends what has expired; Prefect's own timeout would fail the run without a word
+
+
+@asynccontextmanager
+async def while_newest(release: ReleaseRecord) -> AsyncIterator[None]:
+    """What is done inside is broken off when a newer commit is pushed. Raises Superseded.
+
+    Not for what changes an environment: that is never broken off by a push.
+    """
+    this = asyncio.current_task()
+    assert this is not None
+    _refuse_followed(release)
+
+    followed = False
+
+    async def watch() -> None:
+        nonlocal followed
+        while not followed:
+            await asyncio.sleep(NEWER_POLL)
+            with suppress(HeadwayError):  # a ledger that is busy just now is asked again
+                followed = await asyncio.to_thread(ledger().follower, release.flow_run_id or "") is not None
+        this.cancel()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if followed and this.uncancel() == 0:
+            _refuse_followed(release)
+        raise
+    finally:
+        watching.cancel()
+
+
+def _refuse_followed(release: ReleaseRecord) -> None:
+    """Raises Superseded when a newer commit was pushed."""
+    newer = ledger().follower(release.flow_run_id or "")
+    if newer is None:
+        return
+    run = newer.flow_run_id and ledger().release_of_run(newer.flow_run_id)
+    by = run.name if run else f"the run {newer.flow_run_id}" if newer.flow_run_id else "a run that is about to start"
+    raise Superseded(
+        f"superseded by {by}: {(newer.sha or '')[:7]} was pushed", "the newer one has what it has, or more"
+    )
 
 
 class Approval(RunInput):
@@ -119,6 +163,7 @@ async def _wait_for_word(
 ) -> ApprovalRecord | None:
     """Suspended until somebody has decided, or nothing is asked any more."""
     refusal = ""
+    _refuse_followed(release)
     for attempt in count():
         asked = await ask()
         if asked is None or asked.state != "waiting":
@@ -204,6 +249,8 @@ async def _queue(app: str, environment: str, holder: str, revision: str, release
         ledger().enqueue(release.id, app, environment)
     try:
         while True:
+            if release is not None:
+                _refuse_followed(release)
             if release is not None and (newer := ledger().superseded_by(release.id, app, environment)):
                 raise Superseded(
                     f"{environment}: superseded by {newer.name}", f"it contains what {release.name} has, or more"

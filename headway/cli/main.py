@@ -256,13 +256,16 @@ def add(
     name: Annotated[str | None, typer.Option(help="as in its headway.yaml; the repository's when left out")] = None,
     host: Annotated[str | None, typer.Option(help="github, gitlab, gitea, bitbucket or generic; guessed")] = None,
     secret: Annotated[str | None, typer.Option(help="secret that signs its webhooks; NAME-webhook if left out")] = None,
+    reports: Annotated[
+        str | None, typer.Option(help="block of the host that is told how its commits do, such as github/acme")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Listen to a repository; again, with other words, changes how."""
     from headway.cli.registrations import add
 
     output.json = json
-    add(repo, name, host, secret)
+    add(repo, name, host, secret, reports)
 
 
 @registrations.command("list")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,10 +18,11 @@ from headway.ledger import AppRecord, DeliveryRecord, Ledger
 __all__ = ["add", "events", "hook", "remove", "show"]
 
 KNOWN_HOSTS = {"github.com": "github", "gitlab.com": "gitlab", "codeberg.org": "gitea", "bitbucket.org": "bitbucket"}
+TOLD = ("github", "gitlab", "gitea", "bitbucket")  # types of blocks of hosts that can be told
 HOOK = Path(__file__).parents[1] / "events" / "post_receive.py"
 
 
-def add(repo: str, name: str | None, host: str | None, secret: str | None) -> None:
+def add(repo: str, name: str | None, host: str | None, secret: str | None, reports: str | None) -> None:
     """Raises UsageError when it cannot be registered like that."""
     if "://" in repo and urlsplit(repo).password:
         raise UsageError("the URL has a password in it", "give git a credential helper, and the URL without it")
@@ -30,13 +32,15 @@ def add(repo: str, name: str | None, host: str | None, secret: str | None) -> No
     secret = secret or f"{name}-webhook"
     if host not in HOSTS:
         raise UsageError(f"no kind of host is called {host}", f"there are: {', '.join(HOSTS)}")
+    if reports is not None and not re.fullmatch(f"({'|'.join(TOLD)})/[a-z0-9][a-z0-9-]*", reports):
+        raise UsageError(f"--reports {reports} names no block of a git host", f"TYPE/NAME, TYPE of {', '.join(TOLD)}")
     try:
         parse_label(name)
         parse_secret(secret)
     except ValueError as error:
         raise UsageError(f"{name}, with the secret {secret}: {error}", "choose with --name and --secret") from error
     with Ledger.open(ledger_url()) as ledger:
-        app = ledger.register_app(name, repo=where, host=host, secret=secret, by=me(Path()))
+        app = ledger.register_app(name, repo=where, host=host, secret=secret, reports=reports, by=me(Path()))
     output.say(_line(app), *_what_to_do(app))
     output.result(app.model_dump(mode="json"))
 
@@ -59,7 +63,8 @@ def show() -> None:
 
 
 def _line(app: AppRecord) -> str:
-    return f"{app.name:20} {app.host:10} {app.repo}  secret {app.secret}"
+    reports = f", reports to {app.reports}" if app.reports else ""
+    return f"{app.name:20} {app.host:10} {app.repo}  secret {app.secret}{reports}"
 
 
 def remove(name: str) -> None:

@@ -102,7 +102,7 @@ class Approvals(Releases):
             )
         now = self.approval(approval_id)
         if not done.rowcount:
-            what = f"{now.state} by {now.decided_by}" if now.decided_by else f"expired at {now.expires_at:%F %H:%M} UTC"
+            what = f"{now.state} by {now.decided_by}" if now.decided_by else _unsaid(now)
             raise HeadwayError(
                 f"the approval for {now.environment} is settled: {what}", "release it again to ask again"
             )
@@ -121,6 +121,19 @@ class Approvals(Releases):
                 expired.append(self.approval(row["id"]))
         return expired
 
+    def void_approvals(self) -> list[ApprovalRecord]:
+        """Close those of a commit that a newer push has followed; returns those that this call closed."""
+        followed = (
+            sa.select(t.releases.c.id)
+            .join(t.inbox, t.inbox.c.flow_run_id == t.releases.c.flow_run_id)
+            .where(t.inbox.c.followed_by.is_not(None))
+        )
+        waiting = (t.approvals.c.state == "waiting", t.approvals.c.release_id.in_(followed))
+        with writing(self._engine) as db:
+            ids = list(db.scalars(sa.select(t.approvals.c.id).where(*waiting)))
+            db.execute(t.approvals.update().where(t.approvals.c.id.in_(ids), *waiting).values(state="void"))
+        return [self.approval(each) for each in ids]
+
     def newer_at_the_freeze(self, release_id: str, environment: str) -> ReleaseRecord | None:
         """The newest release that has come as far as this environment's freeze, when it is newer than this one."""
         this = self.release(release_id)
@@ -136,15 +149,22 @@ class Approvals(Releases):
         row = self._read_one(newer.order_by(t.releases.c.number.desc()).limit(1))
         return record(ReleaseRecord, row) if row else None
 
-    def releases_with_expired_approval(self) -> list[ReleaseRecord]:
+    def releases_with_closed_approval(self) -> list[ReleaseRecord]:
         """Those that wait still, and for nothing else: their run has to be woken to find out."""
         late, open_ = (
-            sa.select(t.approvals.c.release_id).where(t.approvals.c.state == state) for state in ("expired", "waiting")
+            sa.select(t.approvals.c.release_id).where(t.approvals.c.state.in_(states))
+            for states in (("expired", "void"), ("waiting",))
         )
         waits = sa.select(t.releases).where(
             t.releases.c.state == "waiting", t.releases.c.id.in_(late), t.releases.c.id.not_in(open_)
         )
         return [record(ReleaseRecord, row) for row in self._read(waits.order_by(t.releases.c.started_at))]
+
+
+def _unsaid(asked: ApprovalRecord) -> str:
+    if asked.state == "void":
+        return "void, a newer commit was pushed"
+    return f"expired at {asked.expires_at:%F %H:%M} UTC"
 
 
 def _same_person(one: str, other: str) -> bool:

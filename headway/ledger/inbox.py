@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -80,7 +80,7 @@ class Inbox(Book):
             before = db.execute(sa.select(t.inbox.c.id, t.inbox.c.sha).where(*_latest(app, ref))).first()
             if before and before.sha == sha:
                 return False
-            starts = {"state": "starting", "sha": sha}
+            starts = {"state": "starting", "sha": sha, "due_at": self._now()}
             mine = (t.inbox.c.id == chosen, t.inbox.c.state == "waiting")
             if not db.execute(t.inbox.update().where(*mine).values(starts)).rowcount:
                 return False
@@ -101,6 +101,12 @@ class Inbox(Book):
             waiting = (t.inbox.c.id.in_(ids), t.inbox.c.state == "waiting")
             later = {"detail": detail, "tries": t.inbox.c.tries + 1, "due_at": self._now() + timedelta(seconds=pause)}
             db.execute(t.inbox.update().where(*waiting).values(later))
+
+    def postpone(self, ids: Sequence[int], until: datetime) -> None:
+        """They are not looked at before then."""
+        with writing(self._engine) as db:
+            waiting = (t.inbox.c.id.in_(ids), t.inbox.c.state == "waiting")
+            db.execute(t.inbox.update().where(*waiting).values(due_at=until))
 
     def follower(self, flow_run_id: str) -> DeliveryRecord | None:
         """The delivery that started a newer commit of the ref whose push started this run; None while it is the

@@ -10,6 +10,7 @@ from headway.ledger.changes import Changes
 from headway.ledger.database import connect
 from headway.ledger.inbox import Inbox
 from headway.ledger.registrations import Registrations
+from headway.ledger.told import Told
 
 __all__ = ["Ledger"]
 
@@ -18,7 +19,7 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Ledger(Changes, Approvals, Registrations, Inbox):
+class Ledger(Changes, Approvals, Registrations, Inbox, Told):
     """All of it, in one database."""
 
     @classmethod

@@ -38,7 +38,7 @@ StageState = Literal["running", "waiting", "passed", "cached", "failed", "skippe
 RolloutKind = Literal["release", "rollback"]
 RolloutState = Literal["running", "done", "rolled_back", "halted"]
 DeliveryState = Literal["waiting", "starting", "started", "superseded", "duplicate", "ignored", "failed"]
-ApprovalState = Literal["waiting", "approved", "rejected", "expired"]
+ApprovalState = Literal["waiting", "approved", "rejected", "expired", "void"]
 APPROVAL = "approval"  # what is asked for
 ChangeState = Literal["waiting", "running", "done", "failed", "cancelled", "reverted"]
 OPEN: tuple[ReleaseState, ...] = ("running", "waiting")
@@ -224,8 +224,14 @@ class AppRecord(Frozen):
     place: str = Field(description="what all its addresses have in common, see `headway.events.place`")
     host: str = Field(description="kind of git host: github, gitlab, gitea, bitbucket or generic")
     secret: str = Field(description="name of the secret that its deliveries are signed with")
+    reports: str | None = Field(description="block of the host that is told how its commits do, as type/name")
     added_at: datetime
     added_by: str
+
+    @property
+    def path(self) -> str:
+        """What its host calls the repository, such as acme/shop."""
+        return self.place.partition("/")[2]
 
 
 class Delivery(Frozen):
@@ -246,7 +252,7 @@ class DeliveryRecord(Delivery):
     state: DeliveryState
     detail: str
     tries: int
-    due_at: datetime
+    due_at: datetime = Field(description="when it may be looked at; once it has started something, when that was")
     sha: str | None = Field(description="the commit that it started")
     flow_run_id: str | None
     followed_by: int | None = Field(description="the delivery that started a newer commit of the same ref")

@@ -17,9 +17,11 @@ __all__ = ["Registrations"]
 class Registrations(Book):
     """One repository an app."""
 
-    def register_app(self, name: str, *, repo: str, host: str, secret: str, by: str) -> AppRecord:
+    def register_app(
+        self, name: str, *, repo: str, host: str, secret: str, by: str, reports: str | None = None
+    ) -> AppRecord:
         """Enter an app, or what is new about it. Raises UsageError when its repository is another app's."""
-        row = {"repo": repo, "place": place(repo), "host": host, "secret": secret}
+        row = {"repo": repo, "place": place(repo), "host": host, "secret": secret, "reports": reports}
         with writing(self._engine) as db:
             other = one(db, sa.select(t.apps).where(t.apps.c.place == row["place"], t.apps.c.name != name))
             if other:

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Dialect
 
 __all__ = ["REVISION", "metadata"]
 
-REVISION = "0005"
+REVISION = "0006"
 """The newest migration; a database that is there already needs no Alembic to find that out."""
 
 
@@ -221,6 +221,7 @@ apps = sa.Table(
     sa.Column("place", sa.Text, nullable=False, unique=True),
     sa.Column("host", sa.String(16), nullable=False),
     sa.Column("secret", sa.String(255), nullable=False),
+    sa.Column("reports", sa.String(80)),
     sa.Column("added_at", Utc, nullable=False),
     sa.Column("added_by", sa.Text, nullable=False),
 )
@@ -244,4 +245,12 @@ inbox = sa.Table(
     sa.Column("followed_by", sa.ForeignKey("inbox.id")),
     sa.UniqueConstraint("app", "delivery", "position"),
     sa.Index("ix_inbox_app_ref", "app", "ref"),
+)
+
+told = sa.Table(
+    "told",
+    metadata,
+    sa.Column("release_id", sa.ForeignKey(releases.c.id), primary_key=True),
+    sa.Column("name", sa.String(100), primary_key=True),
+    sa.Column("said", sa.Text, nullable=False),
 )

@@ -16,9 +16,10 @@ from headway.dispatch import Dispatcher
 from headway.errors import HeadwayError
 from headway.home import home, ledger_url
 from headway.ledger import Ledger
-from headway.project import load_secret, load_target
+from headway.project import load_git_host, load_secret, load_target
 from headway.recovery import revive, sweep
-from headway.web import hooks
+from headway.reporting import Reporter
+from headway.web import hooks, releases
 from headway.web.intake import Intake
 from headway.web.keys import FRESH, Keys
 from headway.web.limits import Limits
@@ -27,7 +28,8 @@ __all__ = ["app"]
 
 SWEEP = 2.0  # seconds between two sweeps
 REVIVE = 10.0  # seconds between two looks whether what should run does
-DISPATCH = 5.0  # seconds between two looks for deliveries that are to be tried again; new ones are told
+REPORT = 1.0  # seconds between two looks for what git hosts should be told
+DISPATCH = 1.0  # seconds between two looks for deliveries that are to be tried again; new ones are told
 
 log = logging.getLogger("uvicorn.error")
 
@@ -36,6 +38,7 @@ log = logging.getLogger("uvicorn.error")
 async def watching(app: FastAPI) -> AsyncIterator[None]:
     app.state.checks = {}
     with Ledger.open(ledger_url()) as ledger, Control() as control:
+        app.state.ledger, app.state.control, app.state.load_secret = ledger, control, load_secret
         app.state.limits = Limits()
         app.state.intake = Intake(ledger)
         app.state.keys = Keys(ledger, load_secret)
@@ -51,6 +54,7 @@ async def watching(app: FastAPI) -> AsyncIterator[None]:
             _for_ever(app, "sweep", sweep_once, SWEEP),
             _for_ever(app, "revive", revive_once, REVIVE),
             _for_ever(app, "keys", app.state.keys.look, FRESH),
+            _for_ever(app, "reports", Reporter(ledger, control, load_git_host, load_target).round, REPORT),
             _for_ever(app, "dispatch", app.state.dispatcher.round, DISPATCH, app.state.dispatcher.wake),
         ]
         going = [asyncio.create_task(each) for each in rounds]
@@ -107,4 +111,5 @@ async def health(request: Request) -> Health:
 VERSION = importlib.metadata.version("headway")
 app = FastAPI(title="Headway", version=VERSION, lifespan=watching, docs_url=None, redoc_url=None)
 app.include_router(hooks.router)
+app.include_router(releases.router)
 app.get("/health")(health)

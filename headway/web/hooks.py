@@ -9,17 +9,17 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, ValidationError
-from starlette.requests import ClientDisconnect
 
 from headway.errors import HeadwayError
 from headway.events import HOSTS, Event, Host, Ignored
 from headway.events.generic import Push
 from headway.ledger import AppRecord, Delivery
+from headway.web.answers import Refusal, Refused, answer, read_body
+from headway.web.keys import Keys
 
 __all__ = ["BODY_LIMIT", "router"]
 
 BODY_LIMIT = 25 * 1024 * 1024  # bytes; no host sends more
-BODY_DEADLINE = 10.0  # seconds for a body to come in; hosts give up on us after as long
 LARGE = 64 * 1024  # bytes; what is larger is hashed and read in a thread, so that nobody else waits for it
 NAME_LIMIT = 200  # characters of what a host calls a delivery
 
@@ -31,22 +31,6 @@ class Kept(BaseModel):
 
     stored: int = Field(description="events that are kept; what each starts is decided afterwards")
     ignored: list[str] = Field(description="why the others start nothing")
-
-
-class Refusal(BaseModel):
-    """Why it was refused, and what to do."""
-
-    error: str
-    hint: str
-
-
-class Refused(Exception):
-    """Answers a request with this status."""
-
-    def __init__(self, status: int, error: str, hint: str) -> None:
-        super().__init__(error)
-        self.status = status
-        self.answer = Refusal(error=error, hint=hint)
 
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -82,24 +66,26 @@ async def receive(
     address = request.client.host if request.client else ""
     limits = request.app.state.limits
     if not limits.allows(address):
-        return _answer(429, Refusal(error="too many requests from this address", hint="wait a minute"))
+        return answer(429, Refusal(error="too many requests from this address", hint="wait a minute"))
     try:
         kept = await _kept(request, host)
     except Refused as refused:
         limits.refused(address)
-        return _answer(refused.status, refused.answer)
+        return answer(refused.status, refused.answer)
     except HeadwayError as error:
-        return _answer(503, Refusal(error=error.what, hint=error.hint))
-    return _answer(202 if kept.stored else 200, kept)
+        return answer(503, Refusal(error=error.what, hint=error.hint))
+    return answer(202 if kept.stored else 200, kept)
 
 
 async def _kept(request: Request, name: str) -> Kept:
     host = HOSTS.get(name)
     if host is None:
         raise Refused(404, "no such kind of host", f"there are: {', '.join(HOSTS)}")
-    if not request.app.state.keys.of(name) and not await request.app.state.keys.look_again():
+    keys: Keys = request.app.state.keys
+    looks = keys.looks
+    if not keys.of(name) and not (await keys.look_again(looks) and keys.of(name)):
         raise _nobody(name)
-    body = await _body(request)
+    body = await read_body(request, BODY_LIMIT)
     signers = await _signers(request, host, body)
     try:
         events = await _aside(body, host.events, request.headers, body)
@@ -108,35 +94,19 @@ async def _kept(request: Request, name: str) -> Kept:
     called = host.delivery(request.headers) or ""
     delivery = called if 0 < len(called) <= NAME_LIMIT and called.isprintable() else hashlib.sha256(body).hexdigest()
     stored, ignored = _sorted(events, signers, delivery)
+    if len(stored) < len(events) and await keys.look_again(looks):  # it may be registered just now
+        stored, ignored = _sorted(events, await _signers(request, host, body), delivery)
     await request.app.state.intake.store(stored)
     if stored:
         request.app.state.dispatcher.wake.set()
     return Kept(stored=len(stored), ignored=ignored)
 
 
-async def _body(request: Request) -> bytes:
-    declared = request.headers.get("content-length", "0")
-    if declared.isascii() and declared.isdecimal() and int(declared[:20]) > BODY_LIMIT:
-        raise _too_large()
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_DEADLINE):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > BODY_LIMIT:
-                    raise _too_large()
-    except TimeoutError:
-        raise Refused(408, f"the body did not come within {BODY_DEADLINE:g} s", "send it again") from None
-    except ClientDisconnect:
-        raise Refused(400, "the body broke off", "send it again") from None
-    return bytes(body)
-
-
 async def _signers(request: Request, host: Host, body: bytes) -> list[AppRecord]:
     """The apps whose secret the sender knows. Raises Refused when there are none."""
-    keys = request.app.state.keys
+    keys: Keys = request.app.state.keys
     for _ in range(2):
-        known = keys.of(host.name)
+        looks, known = keys.looks, keys.of(host.name)
         fitting = {
             secret
             for secret in {secret for _, secret in known}
@@ -144,7 +114,7 @@ async def _signers(request: Request, host: Host, body: bytes) -> list[AppRecord]
         }
         if fitting:
             return [app for app, secret in known if secret in fitting]
-        if not await keys.look_again():
+        if not await keys.look_again(looks):
             break
     if not keys.of(host.name):
         raise _nobody(host.name)
@@ -179,11 +149,3 @@ def _sorted(events: Any, signers: list[AppRecord], delivery: str) -> tuple[list[
 def _first(error: ValidationError) -> str:
     fault = error.errors(include_url=False, include_input=False)[0]
     return f"{'/'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}"
-
-
-def _too_large() -> Refused:
-    return Refused(413, f"the body is larger than {BODY_LIMIT // 1024 // 1024} MiB", "no host sends that much")
-
-
-def _answer(status: int, content: BaseModel) -> JSONResponse:
-    return JSONResponse(content.model_dump(), status_code=status)

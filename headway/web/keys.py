@@ -13,7 +13,7 @@ from headway.ledger import AppRecord, Ledger
 __all__ = ["Keys"]
 
 FRESH = 60.0  # seconds; then whoever was registered or got another secret meanwhile is known in any case
-AT_MOST = 1.0  # seconds between two looks, whatever comes in
+AT_MOST = 1.0  # seconds between two looks at the secrets of the same apps, whatever comes in
 
 log = logging.getLogger("uvicorn.error")
 
@@ -25,8 +25,10 @@ class Keys:
         self._ledger = ledger
         self._load_secret = load_secret
         self._known: list[tuple[AppRecord, str]] = []
+        self._apps: list[AppRecord] = []
         self._looked = 0.0
         self._looking = asyncio.Lock()
+        self.looks = 0
         self.missing: list[str] = []
         """Why an app's deliveries are refused, a line for each."""
 
@@ -37,7 +39,8 @@ class Keys:
         """Read them all again; returns a line for each app without a secret."""
         async with self._looking:
             known, missing = [], []
-            for app in await asyncio.to_thread(self._ledger.registered_apps):
+            apps = await asyncio.to_thread(self._ledger.registered_apps)
+            for app in apps:
                 try:
                     secret = await self._load_secret(app.secret, f"app {app.name}")
                 except HeadwayError as error:
@@ -47,12 +50,19 @@ class Keys:
                     known.append((app, secret))
                 else:
                     missing.append(f"app {app.name}: the secret {app.secret} is empty")
-            self._known, self.missing, self._looked = known, missing, time.monotonic()
+            self._known, self._apps, self.missing = known, apps, missing
+            self._looked = time.monotonic()
+            self.looks += 1
         return missing
 
-    async def look_again(self) -> bool:
-        """For a delivery that nobody seems to have signed: whether there may be a new secret now."""
-        if time.monotonic() - self._looked < AT_MOST:
-            return False
+    async def look_again(self, looks: int) -> bool:
+        """For a delivery that nobody seemed to have signed after so many looks: whether there may be a new app, or a
+        new secret, now.
+        """
+        if self.looks != looks:
+            return True
+        apps = await asyncio.to_thread(self._ledger.registered_apps)
+        if apps == self._apps and time.monotonic() - self._looked < AT_MOST:
+            return self.looks != looks
         await self.look()
         return True

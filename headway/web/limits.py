@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import limits
 from limits.storage import MemoryStorage
-from limits.strategies import FixedWindowRateLimiter
+from limits.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter
 
 __all__ = ["Limits"]
 
@@ -16,12 +16,14 @@ class Limits:
     """Counts, in this process, what comes from each address."""
 
     def __init__(self) -> None:
-        self._counts = FixedWindowRateLimiter(MemoryStorage())
+        storage = MemoryStorage()
+        self._asked = FixedWindowRateLimiter(storage)
+        self._refused = MovingWindowRateLimiter(storage)
 
     def allows(self, address: str) -> bool:
         """Whether a request that comes now is looked at; it counts."""
-        return self._counts.hit(ASKED, address) and self._counts.test(REFUSED, address)
+        return self._asked.hit(ASKED, address) and self._refused.test(REFUSED, address)
 
     def refused(self, address: str) -> None:
         """It had no right to what it asked."""
-        self._counts.hit(REFUSED, address)
+        self._refused.hit(REFUSED, address)

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from headway.ledger import Ledger
-from tests.e2e.conftest import Headway, Repo
+from headway.ledger import Ledger, StageRecord
+from tests.e2e.conftest import APP, GOOD, Headway, Repo
 
 pytestmark = pytest.mark.e2e
+
+BURST = 15
 
 
 class Server:
@@ -54,3 +56,100 @@ def test_git_push_is_a_release(server: Server, headway: Headway, repo: Repo) -> 
     assert release.sha == repo.git("rev-parse", "HEAD")
     assert release.requested_by.endswith("at generic")
     assert "started" in headway.run("app", "events", repo.app).stdout
+
+
+WAITS = """
+app: {app}
+checks: {{check: "{check}"}}
+run: exec python3 app.py
+environments:
+  staging: {{target: process/staging}}
+  production: {{target: process/production, approval: true}}
+"""
+
+
+def test_a_burst_of_pushes_ends_in_the_last(server: Server, headway: Headway, repo: Repo) -> None:
+    """As fast as git can: the last is released, and what became of each of the others is known."""
+    for number in range(BURST):
+        repo.commit(f"change {number}", {"n": str(number)})
+        server.push("main")
+
+    head = repo.git("rev-parse", "HEAD")
+    headway.until(lambda: _ended(server, headway) and headway.ledger.releases(repo.app)[0].sha == head, 180)
+
+    came = headway.ledger.deliveries(repo.app, 100)
+    assert len(came) == BURST
+    assert {one.state for one in came} <= {"started", "superseded", "duplicate"}
+    newest, *others = headway.ledger.releases(repo.app, 100)
+    assert (newest.sha, newest.state) == (head, "succeeded")
+    # One that was at work in an environment by then was let go on; every other says by whom it was superseded.
+    assert {release.state for release in others} <= {"superseded", "succeeded"}
+    assert all("superseded by" in release.reason for release in others if release.state == "superseded")
+
+
+def _ended(server: Server, headway: Headway) -> bool:
+    """Every release has ended, and every delivery is settled."""
+    releases = headway.ledger.releases(server.repo.app, 100)
+    started = [one for one in headway.ledger.deliveries(server.repo.app, 100) if one.state == "started"]
+    return not headway.ledger.due_deliveries() and len(releases) == len(started) and not any(r.open for r in releases)
+
+
+def test_checks_of_an_older_commit_are_broken_off(server: Server, headway: Headway, repo: Repo) -> None:
+    settings = WAITS.replace(", approval: true", "")
+    repo.commit("slow checks", {"headway.yaml": settings.format(app=repo.app, check="sleep 300")})
+    server.push("main")
+    headway.until(lambda: [stage.name for stage in _stages(server, headway)] == ["check"])
+    repo.commit("quick checks", {"headway.yaml": settings.format(app=repo.app, check="true")})
+    server.push("main")
+
+    headway.until(lambda: server.states(headway.ledger) == ["succeeded", "superseded"])
+
+    newer, older = headway.ledger.releases(repo.app)
+    assert older.reason.startswith("superseded by ")
+    assert newer.sha
+    assert newer.sha[:7] in older.reason
+    assert [(stage.name, stage.state) for stage in headway.ledger.stages(older.id)] == [("check", "cancelled")]
+    with headway.control() as control:
+        assert control.flow_run(str(older.flow_run_id)).state == "Superseded"
+
+
+def _stages(server: Server, headway: Headway) -> list[StageRecord]:
+    releases = headway.ledger.releases(server.repo.app)
+    return headway.ledger.stages(releases[0].id) if releases else []
+
+
+def test_a_waiting_approval_of_an_older_commit_is_void(server: Server, headway: Headway, repo: Repo) -> None:
+    repo.commit("approval", {"headway.yaml": WAITS.format(app=repo.app, check="true")})
+    server.push("main")
+    headway.until(lambda: server.states(headway.ledger) == ["waiting"])
+    (older,) = headway.ledger.releases(repo.app)
+    asked = headway.ledger.waiting_approval(older.id)
+    repo.commit("newer", {"n": "1"})
+    server.push("main")
+
+    headway.until(lambda: server.states(headway.ledger) == ["waiting", "superseded"])
+
+    assert asked
+    assert headway.ledger.approval(asked.id).state == "void"
+    assert "superseded by" in headway.ledger.release(older.id).reason
+    assert "waits for no approval" in headway.run("approve", older.name, "--by", "bob", code=1).stderr
+    newer = headway.ledger.releases(repo.app)[0]
+    headway.run("approve", newer.name, "--by", "bob")
+    headway.until(lambda: server.states(headway.ledger) == ["succeeded", "superseded"])
+
+
+def test_a_rollout_is_never_broken_off_by_a_push(server: Server, headway: Headway, repo: Repo) -> None:
+    slow = "import time\ntime.sleep(4)\n"
+    repo.commit("slow start", {"app.py": slow + GOOD + APP})
+    server.push("main")
+    headway.until(lambda: "staging" in [stage.name for stage in _stages(server, headway)])
+    repo.commit("newer", {"app.py": GOOD + APP})
+    server.push("main")
+
+    headway.until(lambda: _ended(server, headway) and len(server.states(headway.ledger)) == 2, 120)
+
+    newer, older = headway.ledger.releases(repo.app)
+    assert newer.state == "succeeded"
+    rollouts = [(one.kind, one.environment, one.state) for one in headway.ledger.rollouts_of(older.id)]
+    assert rollouts == [("release", "staging", "done")]
+    assert older.state == "superseded"

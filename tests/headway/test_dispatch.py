@@ -83,10 +83,11 @@ class Place:
         self.ledger.register_app("shop", repo=str(self.repo.path), host="generic", secret="s", by="ann")
         self._names = itertools.count()
 
-    def hears(self, after: str, before: str | None = None, ref: str = MAIN, name: str = "") -> None:
-        """A webhook came."""
+    def hears(self, after: str, before: str | None = None, ref: str = MAIN, *, later: float = 60) -> None:
+        """A webhook came, so many seconds after the one before."""
+        self.clock.passes(later)
         push = PushEvent(places=(), ref=ref, before=before, after=after, by="ann")
-        self.ledger.receive([Delivery(app="shop", delivery=name or f"guid-{next(self._names)}", event=push)])
+        self.ledger.receive([Delivery(app="shop", delivery=f"guid-{next(self._names)}", event=push)])
 
     def dispatch(self) -> list[str]:
         due = self.ledger.due_deliveries()
@@ -227,6 +228,19 @@ def test_a_burst_that_comes_in_any_order_ends_in_the_last(place: Place) -> None:
     place.dispatch()
     assert place.outside.released == [pushes[4]]
     assert place.states() == ["started", "superseded", "superseded", "duplicate", "duplicate"]
+
+
+def test_pushes_that_come_soon_after_a_start_wait_for_those_behind_them(place: Place) -> None:
+    place.released(place.first)
+    for number in range(3):
+        newer = place.repo.commit(src__a=f"{number}")
+        place.hears(newer, later=0.5)
+        place.dispatch()
+    assert place.states() == ["started", "waiting", "waiting", "waiting"]
+    place.clock.passes(2)
+    place.dispatch()
+    assert place.outside.released == [place.first, newer]
+    assert place.states() == ["started", "superseded", "superseded", "started"]
 
 
 def test_a_newer_push_follows_the_run_of_an_older(place: Place) -> None:

@@ -453,5 +453,6 @@ def test_a_tip_is_what_the_ref_names_now(repository: Repository, workspaces: Pat
     assert source.file_of(tip.mirror, second, "a", limit=10) == "2"
     assert source.file_of(tip.mirror, second, "a", limit=0) is None
     assert source.file_of(tip.mirror, second, "c", limit=10) is None
-    assert [source.knows(tip.mirror, sha) for sha in (first, second, "9" * 40)] == [True, True, False]
+    assert source.unknown(tip.mirror, [first, second, "9" * 40, first[:12]]) == {"9" * 40}
+    assert source.unknown(tip.mirror, []) == set()
     assert source.fetch_tip(str(repository.path), "refs/heads/gone", workspaces) is None

@@ -21,7 +21,8 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 
 from headway.errors import HeadwayError, LockLost, NotFound, ServiceUnavailable, UsageError
-from headway.ledger import Ledger, ReleaseRecord, RolloutKind, Users
+from headway.events import PushEvent
+from headway.ledger import Delivery, Ledger, ReleaseRecord, RolloutKind, Users
 from headway.ledger.database import MIGRATIONS
 from headway.ledger.schema import REVISION, metadata
 from headway.model import (
@@ -492,10 +493,10 @@ def test_after_a_freeze_only_the_newest_goes_on(ledger: Ledger) -> None:
 def test_a_release_that_waits_for_another_word_is_not_woken_by_a_freeze_that_is_over(ledger: Ledger) -> None:
     release, _ = freeze(ledger, datetime.now(UTC) - timedelta(seconds=1))
     ledger.expire_approvals(datetime.now(UTC))
-    assert [one.id for one in ledger.releases_with_expired_approval()] == [release.id]
+    assert [one.id for one in ledger.releases_with_closed_approval()] == [release.id]
     later = datetime.now(UTC) + timedelta(hours=1)
     ledger.request_approval(release.id, "production", "r2", evidence={}, expires_at=later, by=[], not_author=False)
-    assert ledger.releases_with_expired_approval() == []
+    assert ledger.releases_with_closed_approval() == []
 
 
 # --- databases -----------------------------------------------------------------------------------------------------
@@ -653,3 +654,81 @@ def test_a_writer_killed_in_the_middle_leaves_a_ledger_that_can_be_read(tmp_path
         numbers = sorted(one.number for one in ledger.releases("shop", 10_000))
     assert numbers[: len(told)] == told
     assert len(numbers) - len(told) in (0, 1)
+
+
+# --- the inbox -------------------------------------------------------------------------------------------------
+
+
+def pushed(ledger: Ledger, number: int, run: str) -> str:
+    """A push, settled and started; its run's id."""
+    event = PushEvent(places=(), ref="refs/heads/main", before=None, after=f"{number:040x}", by="ann")
+    ledger.receive([Delivery(app="shop", delivery=f"guid-{number}", event=event)])
+    (newest,) = ledger.deliveries("shop", 1)
+    assert ledger.settle_start([newest.id], newest.id, "shop", "refs/heads/main", f"{number:040x}")
+    ledger.started(newest.id, run)
+    return run
+
+
+def test_a_delivery_is_kept_once(ledger: Ledger) -> None:
+    event = PushEvent(places=(), ref="refs/heads/main", before=None, after="1" * 40, by="ann")
+    one = Delivery(app="shop", delivery="guid", event=event)
+    ledger.receive([one, one])
+    ledger.receive([one, one.model_copy(update={"position": 1}), one.model_copy(update={"app": "other"})])
+    ledger.receive([])
+    assert len(ledger.deliveries("shop")) == 2
+    assert len(ledger.deliveries("other")) == 1
+    assert [each.event for each in ledger.due_deliveries()] == [event] * 3
+
+
+def test_what_waits_for_a_word_on_an_older_commit_is_void(ledger: Ledger) -> None:
+    later = datetime.now(UTC) + timedelta(hours=1)
+    asked = []
+    for run in ("run-1", None):
+        release = start(ledger, run=pushed(ledger, 1, run) if run else None)
+        ledger.release_waits(release.id)
+        asked.append(
+            ledger.request_approval(
+                release.id, "production", "r2", evidence={}, expires_at=later, by=[], not_author=False
+            )
+        )
+    assert ledger.void_approvals() == []
+    pushed(ledger, 2, "run-2")
+
+    assert [one.id for one in ledger.void_approvals()] == [asked[0].id]
+
+    assert ledger.void_approvals() == []
+    assert [one.id for one in ledger.releases_with_closed_approval()] == [asked[0].release_id]
+    with pytest.raises(HeadwayError, match="void, a newer commit was pushed"):
+        ledger.decide(asked[0].id, "approved", by="bob", reason="", via="cli")
+    assert ledger.decide(asked[1].id, "approved", by="bob", reason="", via="cli").state == "approved"
+
+
+def test_two_that_settle_the_same_commit_start_it_once(ledger: Ledger, database: str) -> None:
+    events = [PushEvent(places=(), ref="refs/heads/main", before=None, after="1" * 40, by="ann") for _ in range(8)]
+    ledger.receive([Delivery(app="shop", delivery=f"guid-{n}", event=event) for n, event in enumerate(events)])
+    ids = [one.id for one in ledger.due_deliveries()]
+    won: list[bool] = []
+
+    def settle(chosen: int) -> None:
+        with Ledger.open(database) as mine:
+            won.append(mine.settle_start([chosen], chosen, "shop", "refs/heads/main", "1" * 40))
+
+    threads = [threading.Thread(target=settle, args=(chosen,)) for chosen in ids]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(won) == [False] * 7 + [True]
+    assert len([one for one in ledger.due_deliveries() if one.state == "starting"]) == 1
+
+
+def test_a_repository_is_one_apps(ledger: Ledger) -> None:
+    with pytest.raises(NotFound, match="there are: none"):
+        ledger.registered_app("shop")
+    ledger.register_app("shop", repo="https://github.com/acme/shop", host="github", secret="s", by="ann")
+    with pytest.raises(UsageError, match="is the repository of shop already"):
+        ledger.register_app("other", repo="git@github.com:acme/shop.git", host="github", secret="s", by="ann")
+    moved = ledger.register_app("shop", repo="https://gitlab.com/acme/shop", host="gitlab", secret="t", by="bob")
+    assert (moved.host, moved.secret, moved.added_by) == ("gitlab", "t", "ann")
+    assert ledger.unregister_app("shop") == moved
+    assert ledger.registered_apps() == []

@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import httpx
 import uvicorn
 from fastapi import FastAPI
 
-from headway.errors import NotFound
+from headway.errors import HeadwayError, NotFound
 from headway.ledger import Ledger
-from headway.web import hooks
+from headway.web import hooks, releases
 from headway.web.app import app as whole
 from headway.web.intake import Intake
 from headway.web.keys import Keys
@@ -30,6 +31,25 @@ class Dispatcher:
         self.wake = asyncio.Event()
 
 
+class FakeControl:
+    """Starts a run for every key, in memory."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, dict[str, Any]] = {}
+        self.fault: HeadwayError | None = None
+
+    def start(self, deployment: str, parameters: dict[str, Any], *, idempotency_key: str | None = None) -> str:
+        assert deployment == "release/main"
+        if self.fault:
+            raise self.fault
+        key = idempotency_key or str(len(self.runs))
+        self.runs.setdefault(key, parameters)
+        return f"run-{list(self.runs).index(key) + 1}"
+
+    def run_url(self, flow_run_id: str) -> str:
+        return f"http://prefect/runs/flow-run/{flow_run_id}"
+
+
 class Receiver:
     """Where it listens, what it has kept, and the secrets that exist."""
 
@@ -40,6 +60,9 @@ class Receiver:
         self.client = httpx.Client()
         self.app = FastAPI()
         self.app.include_router(hooks.router)
+        self.app.include_router(releases.router)
+        self.control = FakeControl()
+        self.app.state.ledger, self.app.state.control, self.app.state.load_secret = ledger, self.control, self._secret
         self.app.state.limits = Limits()
         self.app.state.intake = Intake(ledger)
         self.app.state.keys = Keys(ledger, self._secret)
@@ -67,7 +90,7 @@ class Receiver:
 @contextmanager
 def receiver(place: Path) -> Iterator[Receiver]:
     """One that listens until the block ends."""
-    assert whole.openapi()["paths"].keys() >= {"/hooks/{host}"}
+    assert whole.openapi()["paths"].keys() >= {"/hooks/{host}", "/api/releases"}
     with Ledger.open(f"sqlite:///{place / 'ledger.db'}") as ledger:
         made = Receiver(ledger)
         config = uvicorn.Config(made.app, host="127.0.0.1", port=0, log_level="warning", lifespan="off")

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headway.ledger import DeliveryRecord, Ledger
-from headway.web import hooks, keys
+from headway.web import answers, hooks, keys
 from tests.headway.events import payloads as p
 from tests.headway.events.payloads import NEW, OLD, SECRET
 from tests.headway.web.receiving import Receiver, receiver
@@ -109,12 +109,25 @@ def test_without_a_secret_everything_is_refused(tmp_path: Path) -> None:
         assert receiving.app.state.keys.missing == ["app shop: the secret shop-webhook is empty"]
 
 
-def test_an_app_is_heard_as_soon_as_it_is_registered(receiving: Receiver) -> None:
+@pytest.mark.parametrize("secret", [SECRET, "other secret"])
+def test_an_app_is_heard_as_soon_as_it_is_registered(receiving: Receiver, secret: str) -> None:
     receiving.send("github", *p.github("ping", {}))
-    receiving.register("other", "https://github.com/acme/other", "github", "other secret")
+    receiving.register("other", "https://github.com/acme/other", "github", secret)
+    repository = p.GITHUB_REPOSITORY | {
+        "clone_url": "https://github.com/acme/other.git",
+        "ssh_url": "git@github.com:acme/other.git",
+    }
+    answer = receiving.send("github", *p.github("push", p.github_push(repository=repository), secret=secret))
+    assert answer.status_code == 202
+    assert len(receiving.ledger.deliveries("other")) == 1
+
+
+def test_a_new_secret_counts_at_once(receiving: Receiver) -> None:
+    receiving.send("github", *p.github("ping", {}))
+    receiving.secrets["shop-webhook"] = "another"
     time.sleep(keys.AT_MOST)
-    answer = receiving.send("github", *p.github("ping", {}, secret="other secret"))
-    assert answer.status_code == 200
+    assert receiving.send("github", *p.github("ping", {}, secret="another")).status_code == 200
+    assert receiving.send("github", *p.github("ping", {})).status_code == 401
 
 
 @pytest.mark.parametrize("host", ["", "gitlab", "svn", "github%2F..", "github/x"])
@@ -151,7 +164,7 @@ def test_the_largest_body_is_taken(receiving: Receiver) -> None:
 
 
 def test_a_client_that_is_slow_is_not_waited_for(receiving: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hooks, "BODY_DEADLINE", 0.2)
+    monkeypatch.setattr(answers, "BODY_DEADLINE", 0.2)
     address = ("127.0.0.1", httpx.URL(receiving.url).port or 0)
     with socket.create_connection(address) as slow:
         slow.sendall(b"POST /hooks/github HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")

@@ -1,0 +1,91 @@
+"""Bitbucket Cloud."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+from prefect.blocks.core import Block
+from pydantic import Field, PrivateAttr, SecretStr
+
+from headway.ports import GitHost
+from headway.rest import PAGES, Rest
+from headway.verdicts import CommitStatus, PullRequest, Standing
+
+__all__ = ["Bitbucket"]
+
+KEY = 40  # characters
+STATUS = {
+    Standing.PENDING: "INPROGRESS",
+    Standing.RUNNING: "INPROGRESS",
+    Standing.SUCCESS: "SUCCESSFUL",
+    Standing.FAILURE: "FAILED",
+    Standing.ENDED: "STOPPED",
+}
+
+
+class Bitbucket(Block, GitHost):
+    """How Bitbucket Cloud is told and asked."""
+
+    _block_type_name = "Headway Bitbucket"
+    _block_type_slug = "bitbucket"
+    _description = "Commit statuses and pull requests at Bitbucket Cloud."
+
+    api: str = Field(default="https://api.bitbucket.org/2.0", description="its REST API")
+    token: SecretStr = Field(description="a repository or workspace access token for repositories and pull requests")
+
+    _rest: Rest | None = PrivateAttr(default=None)
+
+    def set_status(self, repo: str, status: CommitStatus) -> None:
+        body = {
+            "key": _key(status.context),
+            "state": STATUS[status.standing],
+            "name": status.context,
+            "description": status.description,
+            "url": status.url,
+        }
+        self._ask().send("POST", f"/repositories/{repo}/commit/{status.sha}/statuses/build", body)
+
+    def set_comment(self, repo: str, number: int, marker: str, text: str) -> None:
+        comments = f"/repositories/{repo}/pullrequests/{number}/comments"
+        words = f"{text}\n\n{marker}"
+        for comment in self._pages(comments):
+            if marker in comment["content"]["raw"] and not comment.get("deleted"):
+                if comment["content"]["raw"] != words:
+                    self._ask().send("PUT", f"{comments}/{comment['id']}", {"content": {"raw": words}})
+                return
+        self._ask().send("POST", comments, {"content": {"raw": words}})
+
+    def pull_request(self, repo: str, number: int) -> PullRequest | None:
+        found = self._ask().find(f"/repositories/{repo}/pullrequests/{number}")
+        return _pull(found) if found else None
+
+    def open_pull_requests(self, repo: str) -> dict[int, PullRequest]:
+        return {pull["id"]: _pull(pull) for pull in self._pages(f"/repositories/{repo}/pullrequests", state="OPEN")}
+
+    def _pages(self, path: str, **query: str) -> Iterator[Any]:
+        for number in range(1, PAGES + 1):
+            page = self._ask().get(path, **query, page=number, pagelen=50)
+            yield from page["values"]
+            if "next" not in page:
+                return
+
+    def _ask(self) -> Rest:
+        if self._rest is None:
+            self._rest = Rest(self.api, lambda: {"Authorization": f"Bearer {self.token.get_secret_value()}"})
+        return self._rest
+
+
+def _key(context: str) -> str:
+    return context if len(context) <= KEY else hashlib.sha256(context.encode()).hexdigest()[:KEY]
+
+
+def _pull(pull: Any) -> PullRequest:
+    theirs = pull["source"]["repository"]
+    return PullRequest(
+        number=pull["id"],
+        open=pull["state"] == "OPEN",
+        head=pull["source"]["commit"]["hash"],
+        fork=theirs is None or theirs["full_name"] != pull["destination"]["repository"]["full_name"],
+    )

@@ -1,0 +1,77 @@
+"""Gitea and Forgejo."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect.blocks.core import Block
+from pydantic import Field, PrivateAttr, SecretStr
+
+from headway.ports import GitHost
+from headway.rest import Rest
+from headway.verdicts import CommitStatus, PullRequest, Standing
+
+__all__ = ["Gitea"]
+
+STATUS = {
+    Standing.PENDING: "pending",
+    Standing.RUNNING: "pending",
+    Standing.SUCCESS: "success",
+    Standing.FAILURE: "failure",
+    Standing.ENDED: "error",
+}
+
+
+class Gitea(Block, GitHost):
+    """How Gitea or Forgejo is told and asked."""
+
+    _block_type_name = "Headway Gitea"
+    _block_type_slug = "gitea"
+    _description = "Commit statuses and pull requests at Gitea or Forgejo."
+
+    api: str = Field(description="its REST API, such as https://git.example.com/api/v1")
+    token: SecretStr = Field(description="a token that may read repositories, and write statuses and issues")
+
+    _rest: Rest | None = PrivateAttr(default=None)
+
+    def set_status(self, repo: str, status: CommitStatus) -> None:
+        body = {
+            "state": STATUS[status.standing],
+            "context": status.context,
+            "description": status.description,
+            "target_url": status.url,
+        }
+        self._ask().send("POST", f"/repos/{repo}/statuses/{status.sha}", body)
+
+    def set_comment(self, repo: str, number: int, marker: str, text: str) -> None:
+        body = {"body": f"{marker}\n{text}"}
+        for comment in self._ask().get(f"/repos/{repo}/issues/{number}/comments"):
+            if marker in comment["body"]:
+                if comment["body"] != body["body"]:
+                    self._ask().send("PATCH", f"/repos/{repo}/issues/comments/{comment['id']}", body)
+                return
+        self._ask().send("POST", f"/repos/{repo}/issues/{number}/comments", body)
+
+    def pull_request(self, repo: str, number: int) -> PullRequest | None:
+        found = self._ask().find(f"/repos/{repo}/pulls/{number}")
+        return _pull(found) if found else None
+
+    def open_pull_requests(self, repo: str) -> dict[int, PullRequest]:
+        return {
+            pull["number"]: _pull(pull) for pull in self._ask().pages(f"/repos/{repo}/pulls", state="open", limit=50)
+        }
+
+    def _ask(self) -> Rest:
+        if self._rest is None:
+            self._rest = Rest(self.api, lambda: {"Authorization": f"token {self.token.get_secret_value()}"})
+        return self._rest
+
+
+def _pull(pull: Any) -> PullRequest:
+    theirs = pull["head"]["repo"]
+    return PullRequest(
+        number=pull["number"],
+        open=pull["state"] == "open",
+        head=pull["head"]["sha"],
+        fork=theirs is None or theirs["full_name"] != pull["base"]["repo"]["full_name"],
+    )

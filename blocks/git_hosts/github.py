@@ -1,0 +1,155 @@
+"""GitHub, or its Enterprise Server: as an app, or with a token."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import jwt
+from prefect.blocks.core import Block
+from pydantic import Field, PrivateAttr, SecretStr, model_validator
+
+from headway.errors import GitHostError
+from headway.ports import GitHost
+from headway.rest import Rest
+from headway.verdicts import CommitStatus, Deployment, PullRequest, Standing
+
+__all__ = ["GitHub"]
+
+EARLY = 120.0  # seconds before a token of an installation runs out that another is asked for
+LIFE = 3600.0  # seconds that it lives
+STATUS = {
+    Standing.PENDING: "pending",
+    Standing.RUNNING: "pending",
+    Standing.SUCCESS: "success",
+    Standing.FAILURE: "failure",
+    Standing.ENDED: "error",
+}
+DEPLOYMENT = {
+    Standing.PENDING: "pending",
+    Standing.RUNNING: "in_progress",
+    Standing.SUCCESS: "success",
+    Standing.FAILURE: "failure",
+    Standing.ENDED: "inactive",
+}
+
+
+class GitHub(Block, GitHost):
+    """How GitHub is told and asked: with a token, or as an app that is installed there.
+
+    Either needs to write commit statuses, deployments and pull requests.
+    """
+
+    _block_type_name = "Headway GitHub"
+    _block_type_slug = "github"
+    _description = "Commit statuses, deployments and pull requests at GitHub."
+
+    api: str = Field(default="https://api.github.com", description="its REST API; https://HOST/api/v3 of a server")
+    token: SecretStr | None = Field(default=None, description="a fine-grained or classic token; left out for an app")
+    app_id: str | None = Field(default=None, description="id, or client id, of a GitHub App")
+    private_key: SecretStr | None = Field(default=None, description="private key of the app, in PEM")
+    installation_id: int | None = Field(default=None, description="where the app is installed")
+
+    _rest: Rest | None = PrivateAttr(default=None)
+    _installation: tuple[str, float] | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> GitHub:
+        if self.token is None and not (self.app_id and self.private_key and self.installation_id):
+            raise ValueError("give a token, or app_id, private_key and installation_id of an app")
+        return self
+
+    def set_status(self, repo: str, status: CommitStatus) -> None:
+        body = {
+            "state": STATUS[status.standing],
+            "context": status.context,
+            "description": status.description,
+            "target_url": status.url,
+        }
+        self._ask().send("POST", f"/repos/{repo}/statuses/{status.sha}", body)
+
+    def set_deployment(self, repo: str, deployment: Deployment) -> None:
+        known = self._ask().get(
+            f"/repos/{repo}/deployments", sha=deployment.sha, environment=deployment.environment, per_page=1
+        )
+        made = known[0] if known else self._make(repo, deployment)
+        body = {
+            "state": DEPLOYMENT[deployment.standing],
+            "description": deployment.description,
+            "log_url": deployment.log_url,
+            "auto_inactive": True,
+        } | ({"environment_url": deployment.url} if deployment.url else {})
+        self._ask().send("POST", f"/repos/{repo}/deployments/{made['id']}/statuses", body)
+
+    def _make(self, repo: str, deployment: Deployment) -> Any:
+        body = {
+            "ref": deployment.sha,
+            "environment": deployment.environment,
+            "auto_merge": False,
+            "required_contexts": [],  # our own checks are among them, and have an opinion already
+            "description": "Headway",
+        }
+        return self._ask().send("POST", f"/repos/{repo}/deployments", body)
+
+    def set_comment(self, repo: str, number: int, marker: str, text: str) -> None:
+        body = {"body": f"{marker}\n{text}"}
+        for comment in self._ask().pages(f"/repos/{repo}/issues/{number}/comments", per_page=100):
+            if marker in (comment["body"] or ""):
+                if comment["body"] != body["body"]:
+                    self._ask().send("PATCH", f"/repos/{repo}/issues/comments/{comment['id']}", body)
+                return
+        self._ask().send("POST", f"/repos/{repo}/issues/{number}/comments", body)
+
+    def pull_request(self, repo: str, number: int) -> PullRequest | None:
+        found = self._ask().find(f"/repos/{repo}/pulls/{number}")
+        return _pull(found) if found else None
+
+    def open_pull_requests(self, repo: str) -> dict[int, PullRequest]:
+        return {
+            pull["number"]: _pull(pull)
+            for pull in self._ask().pages(f"/repos/{repo}/pulls", state="open", per_page=100)
+        }
+
+    def _ask(self) -> Rest:
+        if self._rest is None:
+            self._rest = Rest(self.api, self._headers)
+        return self._rest
+
+    def _headers(self) -> dict[str, str]:
+        token = self.token.get_secret_value() if self.token else self._installation_token()
+        return {
+            "Authorization": f"Bearer {token}",
+            "Accept": "application/vnd.github+json",
+            "X-GitHub-Api-Version": "2022-11-28",
+        }
+
+    def _installation_token(self) -> str:
+        """https://docs.github.com/en/apps/creating-github-apps/authenticating-with-a-github-app."""
+        now = time.time()
+        if self._installation and now < self._installation[1]:
+            return self._installation[0]
+        assert self.private_key
+        try:
+            signed = jwt.encode(
+                {"iat": int(now) - 60, "exp": int(now) + 540, "iss": str(self.app_id)},
+                self.private_key.get_secret_value(),
+                algorithm="RS256",
+            )
+        except (ValueError, TypeError, jwt.PyJWTError) as error:
+            raise GitHostError(
+                "the private key of the GitHub App cannot be read", "paste the whole PEM file"
+            ) from error
+        rest = Rest(self.api, lambda: {"Authorization": f"Bearer {signed}", "Accept": "application/vnd.github+json"})
+        answer = rest.send("POST", f"/app/installations/{self.installation_id}/access_tokens", {})
+        self._installation = (answer["token"], now + LIFE - EARLY)
+        return str(answer["token"])
+
+
+def _pull(pull: Any) -> PullRequest:
+    theirs = pull["head"]["repo"]
+    return PullRequest(
+        number=pull["number"],
+        open=pull["state"] == "open",
+        head=pull["head"]["sha"],
+        fork=theirs is None or theirs["full_name"] != pull["base"]["repo"]["full_name"],
+    )

@@ -1,0 +1,86 @@
+"""GitLab."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+from prefect.blocks.core import Block
+from pydantic import Field, PrivateAttr, SecretStr
+
+from headway.errors import GitHostError
+from headway.ports import GitHost
+from headway.rest import Rest
+from headway.verdicts import CommitStatus, PullRequest, Standing
+
+__all__ = ["GitLab"]
+
+STATUS = {
+    Standing.PENDING: "pending",
+    Standing.RUNNING: "running",
+    Standing.SUCCESS: "success",
+    Standing.FAILURE: "failed",
+    Standing.ENDED: "canceled",
+}
+
+
+class GitLab(Block, GitHost):
+    """How GitLab is told and asked."""
+
+    _block_type_name = "Headway GitLab"
+    _block_type_slug = "gitlab"
+    _description = "Commit statuses and merge requests at GitLab."
+
+    api: str = Field(default="https://gitlab.com/api/v4", description="its REST API")
+    token: SecretStr = Field(description="a project, group or personal token with the scope api")
+
+    _rest: Rest | None = PrivateAttr(default=None)
+
+    def set_status(self, repo: str, status: CommitStatus) -> None:
+        body = {
+            "state": STATUS[status.standing],
+            "name": status.context,
+            "description": status.description,
+            "target_url": status.url,
+        }
+        try:
+            self._ask().send("POST", f"{_project(repo)}/statuses/{status.sha}", body)
+        except GitHostError as error:
+            if "Cannot transition status" not in error.what:  # it has this state already
+                raise
+
+    def set_comment(self, repo: str, number: int, marker: str, text: str) -> None:
+        notes = f"{_project(repo)}/merge_requests/{number}/notes"
+        body = {"body": f"{marker}\n{text}"}
+        for note in self._ask().pages(notes, per_page=100):
+            if marker in note["body"]:
+                if note["body"] != body["body"]:
+                    self._ask().send("PUT", f"{notes}/{note['id']}", body)
+                return
+        self._ask().send("POST", notes, body)
+
+    def pull_request(self, repo: str, number: int) -> PullRequest | None:
+        found = self._ask().find(f"{_project(repo)}/merge_requests/{number}")
+        return _pull(found) if found else None
+
+    def open_pull_requests(self, repo: str) -> dict[int, PullRequest]:
+        found = self._ask().pages(f"{_project(repo)}/merge_requests", state="opened", per_page=100)
+        return {pull["iid"]: _pull(pull) for pull in found}
+
+    def _ask(self) -> Rest:
+        if self._rest is None:
+            self._rest = Rest(self.api, lambda: {"PRIVATE-TOKEN": self.token.get_secret_value()})
+        return self._rest
+
+
+def _project(repo: str) -> str:
+    return f"/projects/{quote(repo, safe='')}"
+
+
+def _pull(pull: Any) -> PullRequest:
+    return PullRequest(
+        number=pull["iid"],
+        open=pull["state"] == "opened",
+        head=pull["sha"],
+        fork=pull["source_project_id"] != pull["target_project_id"],
+    )

@@ -1,0 +1,118 @@
+"""A conversation with a git host's REST API: bounded, patient where that is safe, and obedient to its rate limits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+import tenacity
+
+from headway import certificates
+from headway.errors import GitHostError
+
+__all__ = ["Rest"]
+
+TIMEOUT = httpx.Timeout(15.0, connect=5.0)
+TRIES = 3
+PAGES = 50  # of a list, at most; a host that has more is asked for no more
+LONGEST = 3600.0  # seconds that a host may keep us waiting
+LIMITED = frozenset({httpx.codes.FORBIDDEN, httpx.codes.TOO_MANY_REQUESTS})
+
+
+class Rest:
+    """`headers` are asked for anew each time: a token may have a short life."""
+
+    def __init__(self, url: str, headers: Callable[[], dict[str, str]]) -> None:
+        self.url = url.rstrip("/")
+        self._headers = headers
+        self._http = httpx.Client(timeout=TIMEOUT, verify=certificates.for_url(self.url), follow_redirects=False)
+
+    def get(self, path: str, **query: Any) -> Any:
+        """Raises GitHostError."""
+        return self._answered("GET", path, query=query).json()
+
+    def find(self, path: str) -> Any | None:
+        """None when there is none. Raises GitHostError."""
+        answer = self._asked("GET", path)
+        return None if answer.status_code == httpx.codes.NOT_FOUND else self._checked(answer, path).json()
+
+    def send(self, method: str, path: str, body: dict[str, Any]) -> Any:
+        """Raises GitHostError."""
+        answer = self._answered(method, path, body)
+        return answer.json() if answer.content else None
+
+    def pages(self, path: str, **query: Any) -> Iterator[Any]:
+        """Every entry of a list whose pages are linked, as RFC 8288 says. Raises GitHostError."""
+        answer = self._answered("GET", path, query=query)
+        for _ in range(PAGES):
+            yield from answer.json()
+            following = answer.links.get("next", {}).get("url", "")
+            if not following.startswith(f"{self.url}/"):
+                return
+            answer = self._answered("GET", following.removeprefix(self.url))
+
+    def _answered(
+        self, method: str, path: str, body: dict[str, Any] | None = None, query: dict[str, Any] | None = None
+    ) -> httpx.Response:
+        return self._checked(self._asked(method, path, body, query), path)
+
+    def _asked(
+        self, method: str, path: str, body: dict[str, Any] | None = None, query: dict[str, Any] | None = None
+    ) -> httpx.Response:
+        # What may have been done, and would be done twice, is left to the caller, who looks first.
+        troubles = (httpx.ConnectError, httpx.ConnectTimeout) if method == "POST" else (httpx.TransportError,)
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(troubles)
+            | tenacity.retry_if_result(lambda answer: answer.is_server_error and method != "POST"),
+            wait=tenacity.wait_exponential_jitter(initial=0.2, max=2.0),
+            stop=tenacity.stop_after_attempt(TRIES),
+            retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
+        )
+        try:
+            answer: httpx.Response = retrying(
+                self._http.request, method, f"{self.url}{path}", json=body, params=query, headers=self._headers()
+            )
+        except httpx.TransportError as error:
+            raise GitHostError(
+                f"{self.url} does not answer ({type(error).__name__})", "is it reachable from here?"
+            ) from error
+        return answer
+
+    def _checked(self, answer: httpx.Response, path: str) -> httpx.Response:
+        if answer.status_code in LIMITED and (after := _wait(answer)) is not None:
+            raise GitHostError(
+                f"{self.url} wants to be asked again in {after:.0f} s", "its rate limit is used up", after
+            )
+        if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND):
+            raise GitHostError(
+                f"{self.url}{path} answers {answer.status_code}", "may the token of the block do that there?"
+            )
+        if not answer.is_success:
+            raise GitHostError(f"{self.url}{path} answers {answer.status_code}: {answer.text[:200]}", "see its log")
+        return answer
+
+
+def _wait(answer: httpx.Response) -> float | None:
+    """Seconds until the host may be asked again; None when this is no rate limit."""
+    if said := answer.headers.get("retry-after"):
+        try:
+            seconds = float(said) if said.isdecimal() else _until(said)
+        except ValueError:
+            return 60.0
+    elif answer.headers.get("x-ratelimit-remaining") == "0":
+        reset = answer.headers.get("x-ratelimit-reset", "")
+        seconds = float(reset) - time.time() if reset.isdecimal() else 60.0
+    elif answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
+        return 60.0
+    else:
+        return None
+    return min(max(seconds, 1.0), LONGEST)
+
+
+def _until(said: str) -> float:
+    when = parsedate_to_datetime(said)
+    return ((when if when.tzinfo else when.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()

@@ -1,0 +1,317 @@
+"""What every git host promises: asked of each adapter, before a stand-in of its host, and of the fake."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from pydantic import SecretStr, ValidationError
+
+from headway.errors import GitHostError
+from headway.ports import GitHost
+from headway.project import git_hosts
+from headway.testing import FakeGitHost
+from headway.verdicts import CommitStatus, Deployment, PullRequest, Standing
+from tests.git_hosts import REPO, STAND_INS, Answer, Asked, StandIn, listening
+from tests.git_hosts import GitHub as GitHubStandIn
+
+SHA, OTHER = "a" * 40, "b" * 40
+MARKER = "<!-- headway shop -->"
+STATUS = CommitStatus(
+    sha=SHA, context="headway/unit", standing=Standing.RUNNING, description="going on", url="http://prefect/1"
+)
+DEPLOYMENT = Deployment(
+    sha=SHA,
+    environment="staging",
+    standing=Standing.RUNNING,
+    description="r1",
+    log_url="http://prefect/1",
+    url="http://staging",
+)
+WORDS = {
+    "github": ("pending", "pending", "success", "failure", "error"),
+    "gitea": ("pending", "pending", "success", "failure", "error"),
+    "gitlab": ("pending", "running", "success", "failed", "canceled"),
+    "bitbucket": ("INPROGRESS", "INPROGRESS", "SUCCESSFUL", "FAILED", "STOPPED"),
+    "fake": tuple(Standing),
+}
+
+
+class Pair(NamedTuple):
+    """An adapter, and the host that it speaks to."""
+
+    kind: str
+    host: GitHost
+    there: Any
+
+
+@pytest.fixture(autouse=True)
+def _no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks are looked for; none is loaded from a server."""
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+
+
+@pytest.fixture(params=[*STAND_INS, "fake"])
+def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
+    kind = str(request.param)
+    if kind == "fake":
+        fake = FakeGitHost()
+        yield Pair(kind, fake, fake)
+        return
+    with listening(STAND_INS[kind]()) as there:
+        yield Pair(kind, adapter(kind, there), there)
+
+
+@pytest.fixture(params=[*STAND_INS])
+def real(request: pytest.FixtureRequest) -> Iterator[tuple[GitHost, StandIn]]:
+    """Those that speak to somebody."""
+    with listening(STAND_INS[request.param]()) as there:
+        yield adapter(request.param, there), there
+
+
+def adapter(kind: str, there: StandIn, **changes: Any) -> GitHost:
+    made = git_hosts()[kind](**{"api": there.url, "token": SecretStr("a-token")} | changes)
+    assert isinstance(made, GitHost)
+    return made
+
+
+def test_every_adapter_has_a_stand_in() -> None:
+    assert git_hosts().keys() == STAND_INS.keys()
+
+
+# --- marks -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("standing", Standing)
+def test_a_commit_is_marked(pair: Pair, standing: Standing) -> None:
+    pair.host.set_status(REPO, STATUS.model_copy(update={"standing": standing}))
+    word = WORDS[pair.kind][list(Standing).index(standing)]
+    assert pair.there.mark(SHA, "headway/unit") == (word, "going on", "http://prefect/1")
+
+
+def test_a_later_mark_takes_the_place_of_an_earlier(pair: Pair) -> None:
+    pair.host.set_status(REPO, STATUS)
+    pair.host.set_status(REPO, STATUS.model_copy(update={"context": "headway"}))
+    done = {"standing": Standing.SUCCESS, "description": "passed"}
+    pair.host.set_status(REPO, STATUS.model_copy(update=done))
+    assert pair.there.mark(SHA, "headway/unit")[1] == "passed"
+    assert pair.there.mark(SHA, "headway")[1] == "going on"
+
+
+def test_a_mark_that_is_there_already_stays(pair: Pair) -> None:
+    for _ in range(2):
+        pair.host.set_status(REPO, STATUS)
+    assert pair.there.mark(SHA, "headway/unit")[1] == "going on"
+
+
+def test_a_long_context_keeps_its_name(pair: Pair) -> None:
+    name = "headway/" + "x" * 60
+    pair.host.set_status(REPO, STATUS.model_copy(update={"context": name}))
+    assert pair.there.mark(SHA, name)[1] == "going on"
+
+
+# --- comments --------------------------------------------------------------------------------------------------
+
+
+def test_there_is_one_comment_and_it_is_updated_in_place(pair: Pair) -> None:
+    pair.there.has_pull(42, SHA)
+    for text in ("building", "building", "http://shop-pr-42 is up"):
+        pair.host.set_comment(REPO, 42, MARKER, text)
+    (text,) = pair.there.texts(42)
+    assert "http://shop-pr-42 is up" in text
+    assert "building" not in text
+    assert MARKER in text
+
+
+def test_it_is_found_among_many(pair: Pair) -> None:
+    pair.there.has_pull(42, SHA)
+    for number in range(3):
+        pair.host.set_comment(REPO, 42, f"<!-- somebody {number} -->", "hello")
+    pair.host.set_comment(REPO, 42, MARKER, "one")
+    for number in range(3, 6):
+        pair.host.set_comment(REPO, 42, f"<!-- somebody {number} -->", "hello")
+    pair.host.set_comment(REPO, 42, MARKER, "two")
+    assert len([text for text in pair.there.texts(42) if MARKER in text]) == 1
+    assert any("two" in text for text in pair.there.texts(42))
+
+
+# --- pull requests ---------------------------------------------------------------------------------------------
+
+
+def test_a_pull_request_is_what_it_is_now(pair: Pair) -> None:
+    pair.there.has_pull(42, SHA)
+    pair.there.has_pull(43, SHA, open=False, fork=True)
+    open_, closed = pair.host.pull_request(REPO, 42), pair.host.pull_request(REPO, 43)
+    assert open_
+    assert closed
+    assert (open_.open, open_.fork, closed.open, closed.fork) == (True, False, False, True)
+    assert SHA.startswith(open_.head)
+    assert pair.host.pull_request(REPO, 44) is None
+
+
+def test_all_that_are_open_are_listed(pair: Pair) -> None:
+    for number in range(1, 6):
+        pair.there.has_pull(number, SHA, fork=number > 3)
+    pair.there.has_pull(6, SHA, open=False)
+    found = pair.host.open_pull_requests(REPO)
+    assert {number: pull.fork for number, pull in found.items()} == {1: False, 2: False, 3: False, 4: True, 5: True}
+    assert all(isinstance(pull, PullRequest) and pull.open for pull in found.values())
+
+
+# --- deployments -----------------------------------------------------------------------------------------------
+
+
+def test_where_the_host_knows_of_deployments_it_is_told(pair: Pair) -> None:
+    pair.host.set_deployment(REPO, DEPLOYMENT)
+    pair.host.set_deployment(REPO, DEPLOYMENT.model_copy(update={"standing": Standing.SUCCESS}))
+    if pair.kind == "github":
+        (made,) = pair.there.deployments
+        assert (made["ref"], made["environment"], made["required_contexts"]) == (SHA, "staging", [])
+        assert [status["state"] for status in made["statuses"]] == ["in_progress", "success"]
+        assert made["statuses"][-1]["environment_url"] == "http://staging"
+
+
+# --- hosts that are not well -----------------------------------------------------------------------------------
+
+
+def test_a_host_that_fails_for_a_moment_is_asked_again(real: tuple[GitHost, StandIn]) -> None:
+    host, there = real
+    there.has_pull(42, SHA)
+    there.faults = [Answer(502), Answer(503)]
+    found = host.pull_request(REPO, 42)
+    assert found
+    assert found.open
+
+
+def test_a_host_that_goes_on_failing_is_said(real: tuple[GitHost, StandIn]) -> None:
+    host, there = real
+    there.faults = [Answer(500)] * 10
+    with pytest.raises(GitHostError, match="answers 500"):
+        host.pull_request(REPO, 42)
+    assert len(there.asked) == 3
+
+
+def test_what_may_have_been_written_is_not_written_twice(real: tuple[GitHost, StandIn]) -> None:
+    host, there = real
+    there.faults = [Answer(502)]
+    with pytest.raises(GitHostError):
+        host.set_status(REPO, STATUS)
+    assert len(there.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "30"}, 30),
+        ({"retry-after": "99999999"}, 3600),
+        ({"retry-after": "soon"}, 60),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "0"}, 1),
+        ({}, 60),
+    ],
+)
+def test_a_rate_limit_is_obeyed(real: tuple[GitHost, StandIn], headers: dict[str, str], seconds: float) -> None:
+    host, there = real
+    there.faults = [Answer(429, {}, headers)]
+    with pytest.raises(GitHostError) as limited:
+        host.set_status(REPO, STATUS)
+    assert limited.value.after == seconds
+
+
+def test_a_refusal_is_no_rate_limit(real: tuple[GitHost, StandIn]) -> None:
+    host, there = real
+    there.faults = [Answer(403, {"message": "Resource not accessible"})]
+    with pytest.raises(GitHostError, match="answers 403") as refused:
+        host.set_status(REPO, STATUS)
+    assert refused.value.after is None
+    assert "token" in refused.value.hint
+
+
+def test_a_wrong_token_is_said_and_never_shown(real: tuple[GitHost, StandIn]) -> None:
+    _, there = real
+    kind = next(kind for kind, stand_in in STAND_INS.items() if type(there) is stand_in)
+    host = adapter(kind, there, token=SecretStr("geheim"))
+    with pytest.raises(GitHostError, match="answers 401") as refused:
+        host.set_status(REPO, STATUS)
+    assert "geheim" not in str(refused.value) + repr(host)
+
+
+def test_a_host_that_is_away_is_said(real: tuple[GitHost, StandIn]) -> None:
+    _, there = real
+    kind = next(kind for kind, stand_in in STAND_INS.items() if type(there) is stand_in)
+    host = adapter(kind, there, api="http://127.0.0.1:9")
+    with pytest.raises(GitHostError, match="does not answer"):
+        host.set_status(REPO, STATUS)
+
+
+def test_the_next_page_is_not_looked_for_elsewhere() -> None:
+    """Nobody gets our token because a host names them."""
+    with listening(GitHubStandIn()) as there:
+        there.faults = [Answer(200, [], {"link": '<http://evil.example/x>; rel="next"'})]
+        assert adapter("github", there).open_pull_requests(REPO) == {}
+
+
+# --- a GitHub App ----------------------------------------------------------------------------------------------
+
+
+class AppStandIn(GitHubStandIn):
+    """Gives a token to whoever signs with the app's key."""
+
+    token_header = "Bearer of-the-installation"
+
+    def __init__(self, public: Any) -> None:
+        super().__init__()
+        self.public = public
+        self.given = 0
+
+    def authorized(self, asked: Asked) -> bool:
+        if not asked.path.startswith("/app/"):
+            return super().authorized(asked)
+        signed = asked.headers["authorization"].removeprefix("Bearer ")
+        claims = jwt.decode(signed, self.public, algorithms=["RS256"], issuer="12")
+        return bool(claims["exp"] - time.time() <= 600 and claims["iat"] < time.time())
+
+    def route(self, asked: Asked) -> Answer:
+        if asked.path == "/app/installations/34/access_tokens":
+            self.given += 1
+            return Answer(201, {"token": "of-the-installation", "expires_at": "2030-01-01T00:00:00Z"})
+        return super().route(asked)
+
+
+@pytest.fixture(scope="module")
+def key() -> Any:
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+def test_an_app_signs_for_a_token_and_keeps_it(key: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
+    with listening(AppStandIn(key.public_key())) as there:
+        assert isinstance(there, AppStandIn)
+        app = {"token": None, "app_id": "12", "private_key": SecretStr(pem), "installation_id": 34}
+        host = adapter("github", there, **app)
+        for _ in range(3):
+            host.set_status(REPO, STATUS)
+        assert there.given == 1
+        monkeypatch.setattr("blocks.git_hosts.github.LIFE", 0.0)
+        host = adapter("github", there, **app)
+        for _ in range(3):
+            host.set_status(REPO, STATUS)
+        assert there.given == 4
+
+
+def test_a_key_that_is_none_is_said() -> None:
+    with listening(GitHubStandIn()) as there:
+        host = adapter("github", there, token=None, app_id="12", private_key=SecretStr("x"), installation_id=34)
+        with pytest.raises(GitHostError, match="private key"):
+            host.set_status(REPO, STATUS)
+
+
+def test_one_way_in_is_needed() -> None:
+    with pytest.raises(ValidationError, match="give a token, or app_id"):
+        git_hosts()["github"](app_id="12")

@@ -1,0 +1,120 @@
+"""What git hosts are told of real releases in a real ledger, also when they are not well."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from headway.control import Control
+from headway.errors import GitHostError, NotFound
+from headway.ledger import Ledger, ReleaseRecord
+from headway.ports import GitHost, Target
+from headway.reporting import Reporter
+from headway.testing import FakeGitHost
+from headway.verdicts import Deployment, Standing
+
+SHA = "a" * 40
+
+
+class Place:
+    """An app whose host is told, and a release of it."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.ledger = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
+        self.host = FakeGitHost()
+        self.reporter = Reporter(self.ledger, Control("http://prefect/api"), self._host, self._target)
+        repo = "https://github.com/acme/shop"
+        self.ledger.register_app("shop", repo=repo, host="github", secret="s", reports="github/acme", by="ann")
+        self.release = self.started("shop")
+
+    def started(self, app: str) -> ReleaseRecord:
+        made = self.ledger.start_release(app, "/repo", "main", flow_run_id=f"run of {app}", requested_by="ann")
+        return self.ledger.update_release(made.id, sha=SHA)
+
+    async def _host(self, slug: str) -> GitHost:
+        assert slug == "github/acme"
+        return self.host
+
+    async def _target(self, slug: str) -> Target:
+        raise NotFound(f"no target {slug}")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    made = Place(tmp_path)
+    yield made
+    made.ledger.close()
+
+
+async def test_every_stage_and_the_whole_are_told(place: Place) -> None:
+    place.ledger.stage_started(place.release.id, "unit")
+    await place.reporter.round()
+    url = "http://prefect/runs/flow-run/run of shop"
+    assert place.host.mark(SHA, "headway/unit") == (Standing.RUNNING, "running", url)
+    assert place.host.mark(SHA, "headway") == (Standing.RUNNING, "shop#1 running", url)
+
+    place.ledger.stage_finished(place.release.id, "unit", "failed", "1 of 3 tests\nfailed " + "x" * 200)
+    place.ledger.finish_release(place.release.id, "failed", "unit: 1 of 3 tests failed")
+    await place.reporter.round()
+
+    standing, words, _ = place.host.mark(SHA, "headway/unit")
+    assert (standing, len(words)) == (Standing.FAILURE, 140)
+    assert words.startswith("1 of 3 tests failed xxx")
+    assert place.host.mark(SHA, "headway")[:2] == (Standing.FAILURE, "shop#1 failed: unit: 1 of 3 tests failed")
+
+
+async def test_what_has_been_told_is_not_told_again(place: Place) -> None:
+    place.ledger.stage_started(place.release.id, "unit")
+    for _ in range(3):
+        await place.reporter.round()
+    assert len(place.host.told) == 2
+    place.ledger.finish_release(place.release.id, "superseded", "superseded by shop#2")
+    for _ in range(3):
+        await place.reporter.round()
+    assert [one.standing for one in place.host.told[2:]] == [Standing.ENDED, Standing.ENDED]
+    assert place.ledger.releases_to_tell(["shop"]) == []
+
+
+async def test_whoever_takes_over_goes_on_from_what_was_told(place: Place) -> None:
+    await place.reporter.round()
+    other = Reporter(place.ledger, Control("http://prefect/api"), place._host, place._target)
+    await other.round()
+    assert len(place.host.told) == 1
+
+
+async def test_a_host_that_fails_is_left_alone_and_told_later(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    place.host.faults = [GitHostError("it does not answer"), GitHostError("its rate limit is used up", after=300.0)]
+    assert await place.reporter.round() == ["github/acme: it does not answer"]
+    assert await place.reporter.round() == ["github/acme: it does not answer"]
+    assert len(place.host.faults) == 1
+    now += 10.5
+    assert await place.reporter.round() == ["github/acme: its rate limit is used up"]
+    now += 299
+    await place.reporter.round()
+    assert place.host.told == []
+    now += 2
+    assert await place.reporter.round() == []
+    assert len(place.host.told) == 1
+
+
+async def test_an_app_that_reports_to_nobody_is_told_to_nobody(place: Place) -> None:
+    place.ledger.register_app("other", repo="/srv/git/other", host="generic", secret="s", by="ann")
+    place.started("other")
+    await place.reporter.round()
+    assert {one.description for one in place.host.told} == {"shop#1 running"}
+
+
+async def test_an_environment_is_a_deployment(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place.ledger, "environments", lambda _app: ["staging", "production"])
+    for name, state in (("staging", "passed"), ("production", "running")):
+        place.ledger.stage_started(place.release.id, name)
+        if state == "passed":
+            place.ledger.stage_finished(place.release.id, name, "passed", "r1")
+    await place.reporter.round()
+    told = [(one.environment, one.standing) for one in place.host.told if isinstance(one, Deployment)]
+    assert told == [("staging", Standing.SUCCESS), ("production", Standing.RUNNING)]
