@@ -1,5 +1,7 @@
 """A small Gateway for the tests: what HTTPRoutes say becomes the configuration of a real Envoy in front of real pods.
 
+It goes by the annotations of ingress-nginx too.
+
 It reads the objects of one namespace over and over, and tells in the routes' status what it has done: a route is
 accepted when Envoy uses it, for the generation that it uses. It retries nothing: what is dropped is counted by whoever
 asked.
@@ -28,7 +30,7 @@ from headway.dataplane import envoy
 from headway.files import write_json
 from tests.clusters import Namespace
 
-__all__ = ["Gateway", "gateway"]
+__all__ = ["NAME", "Gateway", "gateway"]
 
 GROUP, VERSION = "gateway.networking.k8s.io", "v1"
 CONTROLLER = "headway.test/gateway"
@@ -87,6 +89,8 @@ class Gateway:
                     known |= {(endpoint["addresses"][0], port["port"]): False for port in one["ports"] or []}
         ours = [] if self.refuses else routes
         rules = [rule for route in ours for rule in _rules(route)]
+        ingresses = self._all("networking.k8s.io/v1", "Ingress")
+        rules += _of_ingresses([one for one in ingresses if one["spec"]["ingressClassName"] == NAME])
         self._serve(services, rules)
         for route in routes:
             self._tell(route, services)
@@ -215,6 +219,30 @@ def _rules(route: dict[str, Any]) -> list[Rule]:
         for rule in route["spec"]["rules"]
         for match in rule["matches"]
     ]
+
+
+def _of_ingresses(ingresses: Sequence[dict[str, Any]]) -> list[Rule]:
+    """What ingress-nginx documents of its canary annotations: a header first, then the weight."""
+    canary = "nginx.ingress.kubernetes.io/canary"
+    found: dict[tuple[str, str], Rule] = {}
+    others = []
+    for ingress in sorted(ingresses, key=lambda one: canary in one["metadata"].get("annotations", {})):
+        rule = ingress["spec"]["rules"][0]
+        (path,) = rule["http"]["paths"]
+        host, service = rule.get("host", "*"), path["backend"]["service"]["name"]
+        place = (host, path["path"])
+        said = ingress["metadata"].get("annotations", {})
+        if canary not in said:
+            found[place] = Rule(host, path["path"], None, {service: 100})
+        elif place in found:
+            weight = int(said[f"{canary}-weight"])
+            (main,) = found[place].weights
+            if service != main:
+                found[place] = found[place]._replace(weights={main: 100 - weight, service: weight})
+            if name := said.get(f"{canary}-by-header"):
+                header = (name, said[f"{canary}-by-header-value"])
+                others.append(Rule(host, path["path"], header, {service: 100}))
+    return [*found.values(), *others]
 
 
 def _table(rules: Sequence[Rule], services: Mapping[str, object]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Pods on a Kubernetes cluster: a Deployment a revision, one Service for all who may see the app.
 
 The cluster is all that is needed to know what runs: labels say whose a thing is, annotations how to go back to it.
-How requests are split is one of headway/kubernetes/routing/: by the Service's selector and the number of pods, or by
-a Gateway.
+How requests are split is one of headway/kubernetes/routing/: by the Service's selector and the number of pods, by a
+Gateway, or by ingress-nginx.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from blocks.registry import Registry
 from headway.errors import LockLost, RegistryError, TargetError, UsageError
 from headway.kubernetes import admission, belongings, manifests, names, render, standing
 from headway.kubernetes.cluster import DEPLOYMENT, POD, SERVICE, Cluster, Kind, connect, kind_of
-from headway.kubernetes.routing import ByGateway, ByPods, Routing
+from headway.kubernetes.routing import ByGateway, ByIngress, ByPods, Routing
 from headway.kubernetes.routing.by_pods import in_pool
-from headway.kubernetes.routing.routing import routed
+from headway.kubernetes.routing.routing import Gone, routed
 from headway.masking import Masker
 from headway.model import (
     Bucket,
@@ -98,6 +98,15 @@ class KubernetesTarget(Block, Target):
         pattern=rf"^{NAME}/{NAME}(/{NAME})?$",
         description="NAMESPACE/NAME or NAMESPACE/NAME/LISTENER of a Gateway that splits requests to the host of `url`",
     )
+    ingress: str | None = Field(
+        default=None,
+        pattern=rf"^{NAME}$",
+        description="class of an ingress-nginx that splits requests to the host of `url`, instead of a Gateway",
+    )
+    certificate: str | None = Field(
+        default=None,
+        description="with `ingress`, Secret with the certificate, such as {app}-tls; left out: ingress-nginx's own",
+    )
     registry: Registry | None = Field(
         default=None, description="asked whether an image is still there; left out: its registry, without a login"
     )
@@ -117,8 +126,10 @@ class KubernetesTarget(Block, Target):
 
     @model_validator(mode="after")
     def _has_a_host(self) -> KubernetesTarget:
-        if self.gateway and not self.url:
-            raise ValueError("gateway needs url: requests to its host are the app's")
+        if self.gateway and self.ingress:
+            raise ValueError("gateway and ingress: requests are split by one of them")
+        if (self.gateway or self.ingress) and not self.url:
+            raise ValueError("gateway and ingress need url: requests to its host are the app's")
         return self
 
     @property
@@ -426,23 +437,37 @@ class KubernetesTarget(Block, Target):
 
     def _split(self, app: str, environment: str, traffic: Traffic) -> None:
         """Put it in force, one object after the other, and let every node hear of it."""
-        for thing in self._routing.objects(app, environment, traffic, self._rules):
-            is_new = self._send(environment, thing)
+        for thing in self._routing.objects(app, environment, traffic, self._rules, self._found(app)):
+            if isinstance(thing, Gone):
+                self._remove(environment, thing)
+                continue
+            before, after = self._send(environment, thing)
             if kind_of(thing) == SERVICE:
                 self._await_endpoints(app, thing, routed(traffic))
-                if is_new:
+                if before is None:
                     time.sleep(self.settle)  # whoever is sent there next has to know its endpoints
             else:
                 self._await_in_force(app, thing)
+                if before != after:
+                    time.sleep(self._routing.settle)
         time.sleep(self.settle)
 
-    def _send(self, environment: str, thing: dict[str, Any]) -> bool:
-        """Apply it if it is ours; whether it was not there before."""
+    def _send(self, environment: str, thing: dict[str, Any]) -> tuple[str | None, str]:
+        """Apply it if it is ours; its resource versions before, if it was there, and after."""
         found = self._cluster.get(kind_of(thing), thing["metadata"]["name"])
         if found is not None:
             self._require_ours(environment, found)
-        self._cluster.apply(thing)
-        return found is None
+        applied = self._cluster.apply(thing)
+        before = None if found is None else found["metadata"]["resourceVersion"]
+        return before, applied["metadata"]["resourceVersion"]
+
+    def _remove(self, environment: str, gone: Gone) -> None:
+        """If it is there and ours."""
+        found = self._cluster.get(gone.kind, gone.name)
+        if found is not None:
+            self._require_ours(environment, found)
+            self._cluster.delete(gone.kind, gone.name)
+            time.sleep(self._routing.settle)
 
     def _await_endpoints(self, app: str, service: dict[str, Any], sharing: Sequence[str]) -> None:
         """Until the Service's endpoints are pods of the revisions it is for, of each one at least."""
@@ -626,9 +651,13 @@ class KubernetesTarget(Block, Target):
 
     @property
     def _routing(self) -> Routing:
+        url = self.url or ""  # see `_has_a_host`
         if self.gateway:
-            assert self.url is not None  # see `_has_a_host`
-            return ByGateway(gateway=self.gateway, url=self.url, preview_url=self.preview_url)
+            return ByGateway(gateway=self.gateway, url=url, preview_url=self.preview_url)
+        if self.ingress:
+            return ByIngress(
+                ingress_class=self.ingress, url=url, preview_url=self.preview_url, certificate=self.certificate
+            )
         return ByPods()
 
     def _found(self, app: str) -> list[dict[str, Any]]:

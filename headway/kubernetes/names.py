@@ -20,6 +20,7 @@ __all__ = [
     "SCALER",
     "SPEC",
     "TRAFFIC",
+    "canary",
     "deployment",
     "labels",
     "of_revision",
@@ -75,6 +76,11 @@ def revision_of(app: str, name: str) -> str | None:
     """The id of the revision that an object, or a pod, is of; None when it is of none."""
     found = re.match(rf"{re.escape(app)}-([0-9a-f]{{7}}-[0-9a-f]{{6}})(-|$)", name)
     return found[1] if found else None
+
+
+def canary(app: str) -> str:
+    """Of the Ingress that takes a share from the app's own."""
+    return f"{app}-canary"
 
 
 def preview(app: str) -> str:

@@ -1,4 +1,4 @@
-"""The kubernetes target with a Gateway: real requests to real pods, through an Envoy that does what HTTPRoutes say."""
+"""The kubernetes target with a Gateway or ingress-nginx: real requests to pods, through an Envoy that does as told."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ from blocks.targets.kubernetes import KubernetesTarget
 from headway.errors import TargetError, UsageError
 from headway.kubernetes.cluster import Kind
 from headway.kubernetes.routing import by_gateway
+from headway.kubernetes.routing.by_ingress import ByIngress
 from headway.load import Load
 from headway.model import HeaderRule, Health, LaunchSpec, Plan, Probing, Revision, Route, Traffic
 from tests.clusters import Borrowed, Namespace
 from tests.e2e.conftest import APP, GOOD
 from tests.engines import Engine
-from tests.gateway import Gateway, gateway
+from tests.gateway import NAME, Gateway, gateway
 
 pytestmark = pytest.mark.xdist_group("docker")
 OLD, NEW = "1" * 40, "2" * 40
 ASKED = 1000  # requests
 SIGMAS = 5
+BOTH = pytest.mark.parametrize("target", ["gateway", "ingress"], indirect=True)
 
 
 @pytest.fixture
@@ -42,13 +44,18 @@ def front(namespace: Namespace, tmp_path: Path) -> Iterator[Gateway]:
         yield made
 
 
-@pytest.fixture
-def target(namespace: Namespace, front: Gateway) -> KubernetesTarget:
+@pytest.fixture(params=["gateway"])
+def target(
+    request: pytest.FixtureRequest, namespace: Namespace, front: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> KubernetesTarget:
+    monkeypatch.setattr(ByIngress, "settle", 0.5)  # this controller is quicker
+    by_gateway = request.param == "gateway"
     return KubernetesTarget(
         kubeconfig=namespace.kubeconfig,
         namespace=namespace.name,
         registry=Registry(host=namespace.registry, plain_http=True),
-        gateway=front.name,
+        gateway=front.name if by_gateway else None,
+        ingress=None if by_gateway else NAME,
         url=front.url,
         preview_url=f"http://preview.example.com:{front.port}",
     )
@@ -82,6 +89,7 @@ def answers(url: str, times: int = 1, **headers: str) -> Counter[str]:
     return Counter(one.json()["version"] if one.is_success else str(one.status_code) for one in got)
 
 
+@BOTH
 def test_requests_are_split_by_weight_header_and_host(
     target: KubernetesTarget, front: Gateway, up: Callable[[str], Revision]
 ) -> None:
@@ -103,6 +111,7 @@ def test_requests_are_split_by_weight_header_and_host(
     assert answers(front.url) == {"503": 1}
 
 
+@BOTH
 def test_nobody_notices_a_switch(target: KubernetesTarget, front: Gateway, up: Callable[[str], Revision]) -> None:
     old, new = up(OLD), up(NEW)
     target.route("shop", Traffic.all_to(old))

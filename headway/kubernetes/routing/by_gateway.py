@@ -44,7 +44,14 @@ class ByGateway(Routing):
             )
         return None
 
-    def objects(self, app: str, environment: str, traffic: Traffic, rules: render.Rules) -> list[Object]:
+    def objects(
+        self,
+        app: str,
+        environment: str,
+        traffic: Traffic,
+        rules: render.Rules,
+        found: Sequence[Object],  # noqa: ARG002  # one object, whatever there is
+    ) -> list[Object]:
         services = [revision_service(app, revision, environment, rules) for revision in routed(traffic)]
         host = Host.of(self.url, app, environment, rules.namespace)
         named = [_rule(app, {rule.revision: WHOLE}, host, rule) for rule in traffic.headers]

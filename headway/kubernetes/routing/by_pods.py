@@ -30,7 +30,14 @@ class ByPods(Routing):
     def pool(self, traffic: Traffic, ready: Mapping[str, int]) -> Mapping[str, int]:
         return shares.nearest(traffic.weights, ready) if _shared(traffic) else {}
 
-    def objects(self, app: str, environment: str, traffic: Traffic, rules: render.Rules) -> list[Object]:
+    def objects(
+        self,
+        app: str,
+        environment: str,
+        traffic: Traffic,
+        rules: render.Rules,
+        found: Sequence[Object],  # noqa: ARG002  # one object, whatever there is
+    ) -> list[Object]:
         if not _shared(traffic):
             return [front(app, environment, traffic, rules)]
         return [render.service(app, app, environment, rules, {names.POOL: names.OPEN}, str(traffic))]

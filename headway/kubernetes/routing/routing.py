@@ -5,17 +5,24 @@ from __future__ import annotations
 import ipaddress
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 from urllib.parse import urlsplit
 
 from headway.kubernetes import names, render
 from headway.kubernetes.cluster import Kind
 from headway.model import Capability, Frozen, Plan, Traffic
 
-__all__ = ["Host", "Object", "Pods", "Routing", "front", "heaviest", "revision_service", "routed"]
+__all__ = ["Gone", "Host", "Object", "Pods", "Routing", "front", "heaviest", "revision_service", "routed"]
 
 Object = dict[str, Any]
 Pods = Mapping[str, Sequence[Mapping[str, Any]]]  # revision id -> its pods
+
+
+class Gone(NamedTuple):
+    """An object that is to be removed."""
+
+    kind: Kind
+    name: str
 
 
 class Host(Frozen):
@@ -41,6 +48,8 @@ class Routing(Frozen, ABC):
 
     capabilities: ClassVar[frozenset[Capability]]
     """What it can beyond splitting requests by weight."""
+    settle: ClassVar[float] = 0.0
+    """Seconds until one of its objects is in force, where nobody says so."""
 
     def reads(self, app: str) -> tuple[tuple[Kind, str], ...]:  # noqa: ARG002  # for ways that need no more than Services
         """Kinds and names of the objects that `traffic` is read from, and `destroy` removes."""
@@ -59,8 +68,12 @@ class Routing(Frozen, ABC):
         return {}
 
     @abstractmethod
-    def objects(self, app: str, environment: str, traffic: Traffic, rules: render.Rules) -> list[Object]:
-        """What puts this traffic in force, in the order in which it has to be."""
+    def objects(
+        self, app: str, environment: str, traffic: Traffic, rules: render.Rules, found: Sequence[Object]
+    ) -> Sequence[Object | Gone]:
+        """What puts this traffic in force, in the order in which it has to be; `found` are those of `reads` that there
+        are. An object may come more than once.
+        """
 
     def preview(self, app: str, environment: str, rules: render.Rules) -> list[Object]:  # noqa: ARG002  # likewise
         """What leads to the preview's Service from outside."""

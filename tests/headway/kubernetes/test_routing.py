@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import kubernetes_validate
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
 from headway.kubernetes import names, render, shares
-from headway.kubernetes.routing import ByGateway, ByPods, Routing
-from headway.kubernetes.routing.routing import Host
+from headway.kubernetes.routing import ByGateway, ByIngress, ByPods, Routing
+from headway.kubernetes.routing.routing import Gone, Host
 from headway.model import Capability, HeaderRule, Launch, Plan, Retire, Route, Traffic
-from tests.headway.kubernetes.test_render import RULES
+from tests.headway.kubernetes.test_render import RULES, VERSIONS
 
 OLD, NEW = "1111111-aaaaaa", "2222222-bbbbbb"
 GATEWAY = ByGateway(
     gateway="infra/public/https", url="https://{app}.example.com", preview_url="https://next.{namespace}.example.com/"
 )
+INGRESS = ByIngress(
+    ingress_class="nginx",
+    url="https://{app}.example.com",
+    preview_url="https://next.example.com",
+    certificate="{app}-tls",
+)
 BETA = HeaderRule(name="x-beta", value="yes", revision=NEW)
 
 
-def sent(routing: Routing, traffic: Traffic) -> dict[tuple[str, str], dict[str, Any]]:
-    things = routing.objects("shop", "production", traffic, RULES)
-    return {(thing["kind"], thing["metadata"]["name"]): thing for thing in things}
+def sent(
+    routing: Routing, traffic: Traffic, found: Sequence[dict[str, Any]] = ()
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """By kind and name, as the last of each is."""
+    things = routing.objects("shop", "production", traffic, RULES, found)
+    return {(thing["kind"], thing["metadata"]["name"]): thing for thing in things if not isinstance(thing, Gone)}
 
 
 def read(routing: Routing, traffic: Traffic) -> Traffic:
@@ -163,3 +174,89 @@ def test_weights_that_pods_cannot_do_are_said_before_they_are_needed() -> None:
         f"{NEW} 5 %, {OLD} 95 %: the nearest that 6 pods can do is {NEW} 25 %, {OLD} 75 %",
     )
     assert GATEWAY.remarks(plan, {OLD: 3}) == ()
+
+
+def moved(wanted: Sequence[Traffic]) -> list[Traffic]:
+    """All that somebody sees on the way, object by object, with ingress-nginx."""
+    there: dict[str, dict[str, Any]] = {}
+    seen = []
+    for traffic in wanted:
+        for thing in INGRESS.objects("shop", "production", traffic, RULES, list(there.values())):
+            if isinstance(thing, Gone):
+                there.pop(thing.name, None)
+                seen.append(INGRESS.traffic("shop", None, {}, list(there.values())))
+            elif thing["kind"] == "Ingress":
+                there[thing["metadata"]["name"]] = thing
+                seen.append(INGRESS.traffic("shop", None, {}, list(there.values())))
+        assert seen[-1] == traffic
+    return [one for number, one in enumerate(seen) if number == 0 or one != seen[number - 1]]
+
+
+TRAFFIC = some.one_of(
+    some.just(Traffic()),
+    some.builds(lambda one: Traffic.all_to(one), some.sampled_from([OLD, NEW, "3333333-cccccc"])),
+    some.builds(
+        lambda weight, ruled: Traffic(weights={OLD: 100 - weight, NEW: weight}, headers=(BETA,) if ruled else ()),
+        some.integers(1, 99),
+        some.booleans(),
+    ),
+    some.just(Traffic(weights={OLD: 100}, headers=(BETA,))),
+)
+
+
+@given(some.lists(TRAFFIC, min_size=1, max_size=6))
+def test_ingress_nginx_ends_up_with_what_is_wanted_wherever_it_was(wanted: list[Traffic]) -> None:
+    moved(wanted)
+
+
+def test_ingress_nginx_goes_up_and_back_without_anything_in_between() -> None:
+    old, few, half, new = (
+        Traffic(weights=weights) for weights in ({OLD: 100}, {OLD: 95, NEW: 5}, {OLD: 50, NEW: 50}, {NEW: 100})
+    )
+    for way in ([old, few, half, new], [old, half, old], [old, new, old], [old, few, new, old]):
+        assert moved(way) == way
+
+
+def test_a_header_that_a_canary_has_shown_is_gone_with_it() -> None:
+    shown, old = Traffic(weights={OLD: 99, NEW: 1}, headers=(BETA,)), Traffic.all_to(OLD)
+    assert moved([old, shown, Traffic.all_to(NEW)])[-1] == Traffic.all_to(NEW)
+    assert moved([old, shown, old])[-1] == old
+
+
+def test_what_ingress_nginx_is_told() -> None:
+    before = sent(INGRESS, Traffic.all_to(OLD))
+    found = [thing for (kind, _), thing in before.items() if kind == "Ingress"]
+    things = sent(INGRESS, Traffic(weights={OLD: 95, NEW: 5}, headers=(BETA,)), found)
+    main, canary = things["Ingress", "shop"], things["Ingress", "shop-canary"]
+    assert "annotations" not in main["metadata"]
+    assert canary["metadata"]["annotations"] == {
+        "nginx.ingress.kubernetes.io/canary": "true",
+        "nginx.ingress.kubernetes.io/canary-weight": "5",
+        "nginx.ingress.kubernetes.io/canary-by-header": "x-beta",
+        "nginx.ingress.kubernetes.io/canary-by-header-value": "yes",
+    }
+    for ingress, service in ((main, f"shop-{OLD}"), (canary, f"shop-{NEW}")):
+        (rule,) = ingress["spec"]["rules"]
+        assert (ingress["spec"]["ingressClassName"], rule["host"]) == ("nginx", "shop.example.com")
+        assert rule["http"]["paths"][0]["backend"]["service"] == {"name": service, "port": {"number": 80}}
+        assert ingress["spec"]["tls"] == [{"hosts": ["shop.example.com"], "secretName": "shop-tls"}]
+    (preview,) = INGRESS.preview("shop", "production", RULES)
+    assert preview["spec"]["rules"][0]["host"] == "next.example.com"
+
+
+def test_ingress_nginx_knows_one_header_one_canary_and_no_sessions() -> None:
+    other = HeaderRule(name="x-staff", value="yes", revision=NEW)
+    assert "one header" in str(INGRESS.cannot(Traffic(weights={OLD: 100}, headers=(BETA, other))))
+    three = Traffic(weights={OLD: 50, NEW: 30, "3333333-cccccc": 20})
+    assert "one canary" in str(INGRESS.cannot(three))
+    assert "users to pods" in str(INGRESS.cannot(Traffic(weights={OLD: 100}, sticky=True)))
+    assert INGRESS.cannot(Traffic(weights={OLD: 95, NEW: 5}, headers=(BETA,))) is None
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("routing", [ByPods(), GATEWAY, INGRESS], ids=["pods", "gateway", "ingress"])
+def test_the_schemas_of_kubernetes_allow_all_of_it(routing: Routing, version: str) -> None:
+    wanted = Traffic(weights={OLD: 95, NEW: 5})
+    for thing in (*sent(routing, wanted).values(), *routing.preview("shop", "production", RULES)):
+        if thing["kind"] != "HTTPRoute":  # no kind of Kubernetes' own
+            kubernetes_validate.validate(thing, version, strict=True)
