@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.server
 import json
 import shutil
@@ -17,7 +18,9 @@ import httpx
 import psutil
 import pytest
 
-__all__ = ["PASSWORD", "USER", "front", "serving"]
+from blocks import oci
+
+__all__ = ["PASSWORD", "USER", "front", "image", "serving", "summed"]
 
 USER, PASSWORD = "ann", "hunter2-and-more"
 HASH = "$2b$04$S3V9gUFKk.RJlbCxgv82suGBAwcsCGM8LJQzbrilQUmI/T70cZU4."  # bcrypt, with as few rounds as there are
@@ -53,6 +56,25 @@ def serving(place: Path, *, login: bool = False) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(20)
+
+
+def image(host: str, repository: str, content: bytes) -> tuple[str, str]:
+    """Put an image of one layer there, without an engine: digests of its manifest and its layer."""
+    with httpx.Client(base_url=f"http://{host}/v2/{repository}/", trust_env=False) as client:
+        blobs = [content, b"{}"]
+        for blob in blobs:
+            place = httpx.URL(client.post("blobs/uploads/").headers["location"])
+            client.put(place.copy_merge_params({"digest": summed(blob)}), content=blob).raise_for_status()
+        layer, config = ({"mediaType": "a/b", "digest": summed(one), "size": len(one)} for one in blobs)
+        manifest = {"schemaVersion": 2, "mediaType": oci.MANIFEST, "config": config, "layers": [layer]}
+        headers = {"Content-Type": oci.MANIFEST}
+        answer = client.put("manifests/main", content=json.dumps(manifest).encode(), headers=headers)
+        answer.raise_for_status()
+        return answer.headers["docker-content-digest"], summed(content)
+
+
+def summed(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def _listens(pid: int) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import re
@@ -26,7 +25,7 @@ from blocks import oci
 from blocks.registry import Registry
 from headway.errors import RegistryError
 from tests.engines import Engine
-from tests.registries import PASSWORD, USER, Answer, front, serving
+from tests.registries import PASSWORD, USER, Answer, front, image, serving, summed
 
 pytestmark = pytest.mark.xdist_group("docker")
 
@@ -130,18 +129,7 @@ class Trouble:
 
 
 def put(host: str, content: bytes) -> tuple[str, str]:
-    """An image of one layer, without an engine: digests of its manifest and its layer."""
-    with httpx.Client(base_url=f"http://{host}/v2/{SHOP}/", trust_env=False) as client:
-        blobs = [content, b"{}"]
-        for blob in blobs:
-            place = httpx.URL(client.post("blobs/uploads/").headers["location"])
-            client.put(place.copy_merge_params({"digest": summed(blob)}), content=blob).raise_for_status()
-        layer, config = ({"mediaType": "a/b", "digest": summed(one), "size": len(one)} for one in blobs)
-        manifest = {"schemaVersion": 2, "mediaType": oci.MANIFEST, "config": config, "layers": [layer]}
-        headers = {"Content-Type": oci.MANIFEST}
-        answer = client.put("manifests/main", content=json.dumps(manifest).encode(), headers=headers)
-        answer.raise_for_status()
-        return answer.headers["docker-content-digest"], summed(content)
+    return image(host, SHOP, content)
 
 
 def put_index(host: str, *digests: str) -> str:
@@ -151,10 +139,6 @@ def put_index(host: str, *digests: str) -> str:
     answer = httpx.put(url, content=json.dumps(index), headers={"Content-Type": oci.INDEX}, trust_env=False)
     answer.raise_for_status()
     return str(answer.headers["docker-content-digest"])
-
-
-def summed(content: bytes) -> str:
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def data(place: Path, digest: str) -> Path:

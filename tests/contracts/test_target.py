@@ -26,6 +26,7 @@ from headway.kubernetes import shares
 from headway.model import Artifact, Capability, HeaderRule, Health, LaunchSpec, Probing, Revision, SecretRef, Traffic
 from headway.ports import Target
 from headway.testing import FakeTarget
+from tests import api_server, registries
 from tests import gateway as gateways
 from tests.e2e.conftest import APP, GOOD
 from tests.engines import Engine
@@ -98,12 +99,22 @@ def by_gateway(request: pytest.FixtureRequest, directory: Path) -> Iterator[Targ
         )
 
 
+@contextmanager
+def stand_in(_request: pytest.FixtureRequest, directory: Path) -> Iterator[Target]:
+    """Kubernetes, as far as its API goes, wherever there is no cluster."""
+    directory.mkdir()
+    with api_server.serving(directory) as (_, kubeconfig), registries.serving(directory / "registry") as host:
+        yield KubernetesTarget(
+            kubeconfig=kubeconfig, namespace="shops", registry=Registry(host=host, plain_http=True), settle=0
+        )
+
+
 def left_by(directory: Path) -> list[psutil.Process]:
     return [one for one in psutil.process_iter() if _mark(one) == str(directory)]
 
 
 TARGETS = {"fake": fake, "process": process, "docker": docker, "kubernetes": kubernetes, "vercel": vercel}
-VARIANTS = {"kubernetes-gateway": by_gateway}
+VARIANTS = {"kubernetes-gateway": by_gateway, "kubernetes-api": stand_in}
 WITH_IMAGES = ("docker", "kubernetes", "kubernetes-gateway")
 PARAMS = [
     pytest.param(name, marks=pytest.mark.xdist_group("docker")) if name in WITH_IMAGES else name
@@ -124,6 +135,10 @@ def spec(target: Target, tmp_path: Path, request: pytest.FixtureRequest) -> Laun
     if isinstance(target, DockerTarget):
         engine: Engine = request.getfixturevalue("engine")
         artifact, run = engine.image(files), ""
+    elif isinstance(target, KubernetesTarget) and target.registry and target.namespace == "shops":
+        digest, _ = registries.image(target.registry.host, "shop", b"its only layer")
+        located = f"{target.registry.host}/shop@{digest}"
+        artifact, run = Artifact(kind="image", digest=digest, location=located, size=1), ""
     elif isinstance(target, KubernetesTarget):
         artifact, run = request.getfixturevalue("cluster").image(request.getfixturevalue("engine"), files), ""
     else:

@@ -1,0 +1,434 @@
+"""A stand-in for a Kubernetes API server: for what a real cluster cannot be made to do, and for machines without one.
+
+Objects are kept, applied server-side with owners of fields, watched, and refused as the API conventions say. Its
+controllers make a ready pod for every replica and endpoints for every Service; each Service really answers, as one of
+its pods. `trouble` makes the next requests go wrong.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+__all__ = ["ApiServer", "Trouble", "serving"]
+
+Object = dict[str, Any]
+KINDS = {
+    "v1": {"pods": "Pod", "services": "Service", "configmaps": "ConfigMap", "secrets": "Secret", "events": "Event"},
+    "apps/v1": {"deployments": "Deployment"},
+    "policy/v1": {"poddisruptionbudgets": "PodDisruptionBudget"},
+    "discovery.k8s.io/v1": {"endpointslices": "EndpointSlice"},
+}
+KIND = {
+    plural: {"apiVersion": api_version, "kind": kind}
+    for api_version, kinds in KINDS.items()
+    for plural, kind in kinds.items()
+}
+VERBS = ["create", "delete", "get", "list", "patch", "update", "watch"]
+
+
+class Trouble:
+    """What happens to requests with this method whose path has this text in it: one answer each, then none."""
+
+    def __init__(self, method: str, path: str, *answers: int, headers: Mapping[str, str] | None = None) -> None:
+        self.method = method
+        self.path = path
+        self.answers = list(answers)  # statuses; 0 breaks the connection off, 200 lets it pass
+        self.headers = dict(headers or {})
+
+    def takes(self, method: str, path: str) -> int | None:
+        if method != self.method or self.path not in path or not self.answers:
+            return None
+        return self.answers.pop(0)
+
+
+class Refused(Exception):
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ApiServer:
+    """One namespace's worth of cluster. `asked` has every request as verb and resource, as RBAC would see it."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition(threading.RLock())
+        self.things: dict[tuple[str, str], Object] = {}  # by plural and name
+        self.owners: dict[tuple[str, str], dict[str, str]] = {}
+        self.log: list[tuple[int, str, str, Object]] = []
+        self.version = 0
+        self.trouble: list[Trouble] = []
+        self.asked: list[tuple[str, str]] = []
+        self.unready: set[str] = set()  # images whose pods never get ready
+        self.slow = 0.0  # seconds before each answer
+        self.fronts: dict[str, ThreadingHTTPServer] = {}
+
+    # --- objects -----------------------------------------------------------------------------------------------
+
+    def write(self, plural: str, thing: Object, event: str = "") -> Object:
+        with self.changed:
+            self.version += 1
+            key = plural, thing["metadata"]["name"]
+            event = event or ("MODIFIED" if key in self.things else "ADDED")
+            thing["metadata"] = {
+                "uid": f"uid-{self.version}",
+                **thing["metadata"],
+                "resourceVersion": str(self.version),
+            }
+            if event == "DELETED":
+                self.things.pop(key, None)
+                self.owners.pop(key, None)
+            else:
+                self.things[key] = thing
+            self.log.append((self.version, event, plural, copy.deepcopy(thing)))
+            self.changed.notify_all()
+            return thing
+
+    def apply(self, plural: str, name: str, body: Object, manager: str, *, dry_run: bool) -> Object:
+        key = plural, name
+        before = copy.deepcopy(self.things.get(key, {"metadata": {}}))
+        owners = dict(self.owners.get(key, {}))
+        wanted, there = _leaves(body), _leaves(before)
+        for path, value in wanted.items():
+            owner = owners.get(path, manager)
+            if owner != manager and there.get(path) != value:
+                raise Refused(409, f'Apply failed with 1 conflict: conflict with "{owner}": {path}')
+        gone = [path for path, owner in owners.items() if owner == manager and path not in wanted]
+        after = _merged(before, body)
+        for path in gone:
+            _remove(after, path)
+            owners.pop(path)
+        owners |= dict.fromkeys(wanted, manager)
+        if plural == "deployments":
+            after["spec"].setdefault("replicas", 1)
+        after["metadata"]["managedFields"] = [{"manager": one} for one in sorted(set(owners.values()))]
+        if dry_run:
+            return after
+        self.owners[key] = owners
+        return self.write(plural, after)
+
+    # --- controllers -------------------------------------------------------------------------------------------
+
+    def reconcile(self) -> None:
+        """What the controllers, the scheduler and kubelet would do."""
+        with self.changed:
+            for (plural, name), thing in list(self.things.items()):
+                if plural == "deployments":
+                    self._deploy(name, thing)
+            for (plural, name), thing in list(self.things.items()):
+                if plural == "services":
+                    self._serve(name, thing)
+
+    def _deploy(self, name: str, thing: Object) -> None:
+        ours = [one for one in self._of("pods") if one["metadata"]["name"].startswith(f"{name}-")]
+        wanted = thing["spec"].get("replicas", 1)
+        for one in ours[wanted:]:
+            self.write("pods", one, "DELETED")
+        template = thing["spec"]["template"]
+        for _ in range(wanted - len(ours)):
+            self.version += 1
+            ready = template["spec"]["containers"][0]["image"] not in self.unready
+            status = {
+                "phase": "Running",
+                "podIP": f"10.0.0.{self.version % 250}",
+                "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
+                "containerStatuses": [{"name": "app", "restartCount": 0, "ready": ready, "state": {"running": {}}}],
+            }
+            metadata = {"name": f"{name}-rs-{self.version}", "labels": dict(template["metadata"]["labels"])}
+            self.write("pods", {"metadata": metadata, "spec": template["spec"], "status": status})
+
+    def _serve(self, name: str, thing: Object) -> None:
+        endpoints = [
+            {"conditions": {"ready": True}, "targetRef": {"kind": "Pod", "name": one["metadata"]["name"]}}
+            for one in self.serving(thing)
+        ]
+        known = self.things.get(("endpointslices", f"{name}-x"), {})
+        if known.get("endpoints") != endpoints:
+            metadata = {"name": f"{name}-x", "labels": {"kubernetes.io/service-name": name}}
+            self.write("endpointslices", {"metadata": metadata, "endpoints": endpoints})
+        if "clusterIP" not in thing["spec"]:
+            thing["spec"]["clusterIP"] = self._front(name)
+
+    def serving(self, service: Object) -> list[Object]:
+        selector = service["spec"]["selector"].items()
+        return [
+            one
+            for one in self._of("pods")
+            if selector <= one["metadata"]["labels"].items() and one["status"]["conditions"][0]["status"] == "True"
+        ]
+
+    def _of(self, plural: str) -> list[Object]:
+        return [thing for (kind, _), thing in self.things.items() if kind == plural]
+
+    def _front(self, name: str) -> str:
+        """A Service that answers; its address is what is put after http://."""
+        server = self
+
+        class Front(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                with server.changed:
+                    pods = server.serving(server.things["services", name])
+                    body = server.answer(random.choice(pods)) if pods else b"{}"
+                self.send_response(200 if pods else 503)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None: ...
+
+        front = self.fronts[name] = ThreadingHTTPServer(("127.0.0.1", 0), Front)
+        front.daemon_threads = True
+        threading.Thread(target=front.serve_forever, daemon=True).start()
+        return f"127.0.0.1:{front.server_port}"
+
+    def answer(self, pod: Object) -> bytes:
+        """What the app in this pod says: its version, from its ConfigMap."""
+        labels = pod["metadata"]["labels"]
+        settings = self.things["configmaps", f"{labels['headway.dev/app']}-{labels['headway.dev/revision']}"]
+        return json.dumps({"version": settings["data"]["HEADWAY_VERSION"]}).encode()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Listening
+
+    def do_GET(self) -> None:
+        self._handle()
+
+    do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815  # as http.server calls them
+
+    def log_message(self, *_: object) -> None: ...
+
+    def _handle(self) -> None:
+        api = self.server.api
+        url = urlsplit(self.path)
+        self.query = {name: values[0] for name, values in parse_qs(url.query).items()}
+        length = int(self.headers.get("Content-Length") or 0)
+        body = json.loads(self.rfile.read(length)) if length else {}
+        time.sleep(api.slow)
+        for one in api.trouble:
+            status = one.takes(self.command, self.path)
+            if status == 0:
+                self.close_connection = True
+                return
+            if status not in (None, 200):
+                self._say(status, _status(status, "there is trouble"), one.headers)
+                return
+        try:
+            self._route(url.path.strip("/").split("/"), body)
+        except Refused as refused:
+            self._say(refused.status, _status(refused.status, str(refused)))
+
+    def _route(self, path: list[str], body: Object) -> None:
+        api = self.server.api
+        if path == ["version"]:
+            self._say(200, {"major": "1", "minor": "36", "gitVersion": "v1.36.0"})
+        elif path == ["api"]:
+            self._say(200, {"kind": "APIVersions", "versions": ["v1"]})
+        elif path == ["apis"]:
+            self._say(200, {"kind": "APIGroupList", "groups": [_group(one) for one in KINDS if "/" in one]})
+        elif "namespaces" not in path:
+            self._say(200, _resources("/".join(path[1:])))
+        else:
+            plural, *rest = path[path.index("namespaces") + 2 :]
+            if plural not in KIND:
+                raise Refused(404, f"the server could not find {plural}")
+            with api.changed:
+                self._resource(plural, rest, body)
+
+    def _resource(self, plural: str, rest: list[str], body: Object) -> None:
+        api = self.server.api
+        if len(rest) > 1:
+            self._below(plural, rest)
+            return
+        verb = {"GET": "get" if rest else "list", "POST": "create", "PUT": "update", "PATCH": "patch"}
+        watching = self.query.get("watch") in ("true", "True", "1")
+        api.asked.append(("watch" if watching else verb.get(self.command, "delete"), plural))
+        if watching:
+            api.changed.release()
+            try:
+                self._watch(plural)
+            finally:
+                api.changed.acquire()
+            return
+        known = api.things.get((plural, rest[0])) if rest else None
+        if rest and known is None and not self._applies:
+            raise Refused(404, f'{plural} "{rest[0]}" not found')
+        match self.command:
+            case "GET" if rest:
+                self._say(200, known or {})
+            case "GET":
+                found = [one for one in api._of(plural) if self._selects(one)]
+                version = {"resourceVersion": str(api.version)}
+                listed = KIND[plural] | {"kind": f"{KIND[plural]['kind']}List", "metadata": version, "items": found}
+                self._say(200, listed)
+            case "POST":
+                if (plural, body["metadata"]["name"]) in api.things:
+                    raise Refused(409, f'{plural} "{body["metadata"]["name"]}" already exists')
+                self._say(201, api.write(plural, body))
+            case "PUT":
+                assert known is not None
+                if body["metadata"].get("resourceVersion") not in (None, known["metadata"]["resourceVersion"]):
+                    raise Refused(409, "the object has been modified; please apply your changes to the latest version")
+                self._say(200, api.write(plural, body))
+            case "PATCH" if self._applies:
+                manager = self.query["fieldManager"]
+                self._say(200, api.apply(plural, rest[0], body, manager, dry_run=bool(self.query.get("dryRun"))))
+            case "PATCH":
+                self._say(200, api.write(plural, _merged(copy.deepcopy(known or {}), body)))
+            case "DELETE":
+                assert known is not None
+                for pod in api._of("pods") if plural == "deployments" else []:
+                    if pod["metadata"]["name"].startswith(f"{rest[0]}-"):
+                        api.write("pods", pod, "DELETED")
+                api.write(plural, known, "DELETED")
+                self._say(200, _status(200, "deleted"))
+        if self.command != "GET":
+            api.reconcile()
+
+    def _below(self, plural: str, rest: list[str]) -> None:
+        api = self.server.api
+        api.asked.append(("get", f"{plural}/{rest[1]}"))
+        pod = api.things.get((plural, rest[0].partition(":")[0]))
+        if pod is None:
+            raise Refused(404, f'{plural} "{rest[0]}" not found')
+        if rest[1] == "log":
+            self._send(200, b"listening on 8080\n", "text/plain")
+        else:
+            self._send(200, api.answer(pod), "application/json")
+
+    def _watch(self, plural: str) -> None:
+        api = self.server.api
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        seen, end = int(self.query.get("resourceVersion") or 0), time.monotonic() + float(self.query["timeoutSeconds"])
+        while (left := end - time.monotonic()) > 0:
+            with api.changed:
+                for version, event, kind, thing in api.log:
+                    if version > seen and kind == plural and self._selects(thing):
+                        seen = version
+                        self.wfile.write(json.dumps({"type": event, "object": thing}).encode() + b"\n")
+                self.wfile.flush()
+                api.changed.wait(min(left, 0.2))
+
+    @property
+    def _applies(self) -> bool:
+        return "apply-patch" in (self.headers.get("Content-Type") or "")
+
+    def _selects(self, thing: Object) -> bool:
+        wanted = dict(one.split("=") for one in self.query.get("labelSelector", "").split(",") if one)
+        return wanted.items() <= (thing["metadata"].get("labels") or {}).items()
+
+    def _say(self, status: int, answer: Object, headers: Mapping[str, str] | None = None) -> None:
+        self._send(status, json.dumps(answer).encode(), "application/json", headers)
+
+    def _send(self, status: int, body: bytes, kind: str, headers: Mapping[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+
+class Listening(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, api: ApiServer) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.api = api
+
+    def handle_error(self, *_: object) -> None: ...  # a client that has gone
+
+
+@contextmanager
+def serving(place: Path) -> Iterator[tuple[ApiServer, Path]]:
+    """It, and a kubeconfig that names it."""
+    api = ApiServer()
+    server = Listening(api)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    kubeconfig = place / "kubeconfig"
+    named = {"name": "stand-in"}
+    kubeconfig.write_text(
+        json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [named | {"cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
+                "users": [named | {"user": {"token": "t"}}],
+                "contexts": [named | {"context": {"cluster": "stand-in", "user": "stand-in"}}],
+                "current-context": "stand-in",
+            }
+        )
+    )
+    try:
+        yield api, kubeconfig
+    finally:
+        for one in (server, *api.fronts.values()):
+            one.shutdown()
+            one.server_close()
+
+
+def _leaves(thing: object, path: str = "") -> dict[str, object]:
+    """Every field that is no mapping; what identifies the object is nobody's."""
+    if isinstance(thing, dict):
+        below = [_leaves(value, f"{path}.{key}") for key, value in thing.items() if path or key != "apiVersion"]
+        return {name: value for one in below for name, value in one.items() if not name.startswith(IDENTITY)}
+    return {path: thing}
+
+
+IDENTITY = (".kind", ".metadata.name", ".metadata.namespace", ".metadata.uid", ".metadata.resourceVersion")
+
+
+def _merged(thing: Object, change: Object) -> Object:
+    """JSON merge patch, RFC 7396."""
+    for key, value in change.items():
+        if value is None:
+            thing.pop(key, None)
+        elif isinstance(value, dict) and isinstance(thing.get(key), dict):
+            _merged(thing[key], value)
+        else:
+            thing[key] = _merged({}, value) if isinstance(value, dict) else value
+    return thing
+
+
+def _remove(thing: Object, path: str) -> None:
+    """A label's key has dots of its own: the longest key that fits is meant."""
+    rest = path.removeprefix(".")
+    for key in sorted(thing, key=len, reverse=True):
+        if rest == key:
+            del thing[key]
+            return
+        if rest.startswith(f"{key}.") and isinstance(thing[key], dict):
+            _remove(thing[key], rest.removeprefix(key))
+            return
+
+
+def _status(code: int, message: str) -> Object:
+    return {"kind": "Status", "apiVersion": "v1", "code": code, "message": message, "metadata": {}}
+
+
+def _group(api_version: str) -> Object:
+    name, version = api_version.split("/")
+    one = {"groupVersion": api_version, "version": version}
+    return {"name": name, "versions": [one], "preferredVersion": one}
+
+
+def _resources(api_version: str) -> Object:
+    found = [
+        {"name": plural, "singularName": "", "namespaced": True, "kind": kind, "verbs": VERBS}
+        for plural, kind in KINDS.get(api_version, {}).items()
+    ]
+    return {"kind": "APIResourceList", "groupVersion": api_version, "resources": found}
