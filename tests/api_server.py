@@ -79,11 +79,9 @@ class ApiServer:
             self.version += 1
             key = plural, thing["metadata"]["name"]
             event = event or ("MODIFIED" if key in self.things else "ADDED")
-            thing["metadata"] = {
-                "uid": f"uid-{self.version}",
-                **thing["metadata"],
-                "resourceVersion": str(self.version),
-            }
+            version = {"resourceVersion": str(self.version)}
+            thing |= KIND[plural]
+            thing["metadata"] = {"uid": f"uid-{self.version}"} | thing["metadata"] | version
             if event == "DELETED":
                 self.things.pop(key, None)
                 self.owners.pop(key, None)
@@ -283,6 +281,7 @@ class Handler(BaseHTTPRequestHandler):
                     raise Refused(409, "the object has been modified; please apply your changes to the latest version")
                 self._say(200, api.write(plural, body))
             case "PATCH" if self._applies:
+                api.asked += [] if known else [("create", plural)]  # both have to be allowed
                 manager = self.query["fieldManager"]
                 self._say(200, api.apply(plural, rest[0], body, manager, dry_run=bool(self.query.get("dryRun"))))
             case "PATCH":

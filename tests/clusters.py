@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Iterator
@@ -11,9 +12,12 @@ from typing import NamedTuple
 
 import pytest
 from kubernetes import client, config
+from ruamel.yaml import YAML
 
 from headway.model import Artifact
 from tests.engines import Engine
+
+ROLE = Path(__file__).parent.parent / "docs" / "kubernetes-role.yaml"
 
 __all__ = ["Borrowed", "Namespace", "borrowed"]
 
@@ -40,17 +44,51 @@ class Borrowed:
         self.core = client.CoreV1Api(config.new_client_from_config(str(kubeconfig)))
 
     @contextmanager
-    def namespace(self) -> Iterator[Namespace]:
+    def namespace(self, place: Path) -> Iterator[Namespace]:
+        """Its kubeconfig, in this directory, may do what the documented Role allows, and nothing else."""
         name = f"headway-test-{secrets.token_hex(4)}"
         self.core.create_namespace(client.V1Namespace(metadata=client.V1ObjectMeta(name=name)))
         try:
-            yield Namespace(name, self.kubeconfig, self.registry)
+            yield Namespace(name, self._allowed(name, place), self.registry)
         finally:
             self.core.delete_namespace(name)
 
-    def image(self, engine: Engine, files: dict[str, str], dockerfile: str = 'CMD ["python3", "app.py"]') -> Artifact:
+    def _allowed(self, namespace: str, place: Path) -> Path:
+        role = YAML(typ="safe").load(ROLE)
+        account = client.V1ObjectMeta(name="headway")
+        self.core.create_namespaced_service_account(namespace, client.V1ServiceAccount(metadata=account))
+        rules = client.RbacAuthorizationV1Api(self.core.api_client)
+        rules.create_namespaced_role(namespace, role)
+        rules.create_namespaced_role_binding(
+            namespace,
+            client.V1RoleBinding(
+                metadata=account,
+                role_ref=client.V1RoleRef(
+                    api_group="rbac.authorization.k8s.io", kind="Role", name=role["metadata"]["name"]
+                ),
+                subjects=[client.RbacV1Subject(kind="ServiceAccount", name="headway", namespace=namespace)],
+            ),
+        )
+        asked = client.AuthenticationV1TokenRequest(
+            spec=client.V1TokenRequestSpec(audiences=[], expiration_seconds=3600)
+        )
+        given = self.core.create_namespaced_service_account_token("headway", namespace, asked).status
+        assert given is not None
+        admin = YAML(typ="safe").load(self.kubeconfig)
+        admin["users"] = [{"name": one["name"], "user": {"token": given.token}} for one in admin["users"]]
+        limited = place / f"{namespace}.json"
+        limited.write_text(json.dumps(admin))
+        return limited
+
+    def limit_pods(self, namespace: Namespace, number: int) -> None:
+        """No more pods than this in the namespace."""
+        spec = client.V1ResourceQuotaSpec(hard={"pods": str(number)})
+        quota = client.V1ResourceQuota(metadata=client.V1ObjectMeta(name="few"), spec=spec)
+        self.core.create_namespaced_resource_quota(namespace.name, quota)
+
+    def image(self, engine: Engine, files: dict[str, str], *, user: str = "10001:10001") -> Artifact:
         """An image of these files, in the registry, run by somebody who is not root."""
-        made = engine.image(files, dockerfile=f"USER 10001:10001\n{dockerfile}")
+        made = engine.image(files, dockerfile=f'USER {user}\nCMD ["python3", "app.py"]')
         repository = f"{self.registry}/headway-test/app"
         image = engine.client.images.get(made.location)
         image.tag(repository, "test")

@@ -270,13 +270,14 @@ class KubernetesTarget(Block, Target):
         if keep < found["spec"].get("replicas", 1):
             cluster.apply(render.replicas(name, self._rules, keep), manager=names.SCALER)
         if keep:
+            self._await_fewer(revision, found, keep)
             return
         left = seen.traffic.without(revision)
         if left.preview != seen.traffic.preview:
             self._show(app, self._environment(app), None)
         if left.headers != seen.traffic.headers:
             self._split(app, self._environment(app), left)
-        self._await_gone(revision, found)
+        self._await_fewer(revision, found, 0)
         ended = {"metadata": {"annotations": {names.ENDED: datetime.now(UTC).isoformat()}}}
         cluster.patch(DEPLOYMENT, name, ended)
         self._settle(app)
@@ -505,17 +506,19 @@ class KubernetesTarget(Block, Target):
                 )
             self._cluster.changed(kind, ours, version, WATCHED)
 
-    def _await_gone(self, revision: Revision, deployment: dict[str, Any]) -> None:
+    def _await_fewer(self, revision: Revision, deployment: dict[str, Any], keep: int) -> None:
+        """Until the others were told to go; with nothing to keep, until they have gone: some apps may not run twice."""
         ours = names.selector(app=revision.app, revision=revision.id)
         grace = deployment["spec"]["template"]["spec"].get("terminationGracePeriodSeconds", GONE)
         end = time.monotonic() + grace + GONE
         while True:
             pods, version = self._cluster.find_at(POD, ours)
-            if not pods:
+            left = [pod for pod in pods if not (keep and pod["metadata"].get("deletionTimestamp"))]
+            if len(left) <= keep:
                 return
             if time.monotonic() >= end:
                 raise TargetError(
-                    f"{revision.app}: pods of {revision} have not ended: {pods[0]['metadata']['name']}",
+                    f"{revision.app}: pods of {revision} have not ended: {left[-1]['metadata']['name']}",
                     "is their node well?",
                 )
             self._cluster.changed(POD, ours, version, WATCHED)

@@ -12,13 +12,12 @@ from typing import Any, NamedTuple, TypeVar
 
 import tenacity
 import urllib3
+import yaml
 from kubernetes import client, config, watch
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 from kubernetes.dynamic import DynamicClient
 from kubernetes.dynamic.exceptions import ResourceNotFoundError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from headway.errors import TargetError
 from headway.home import home
@@ -64,13 +63,13 @@ def connect(who: str, namespace: str, *, path: Path | None, context: str | None,
     try:
         if text is not None:
             config.load_kube_config_from_dict(
-                YAML(typ="safe").load(text), context=context, client_configuration=made, persist_config=False
+                yaml.safe_load(text), context=context, client_configuration=made, persist_config=False
             )
         elif path is not None:
             config.load_kube_config(str(path), context=context, client_configuration=made, persist_config=False)
         else:
             _around(made, context)
-    except (ConfigException, YAMLError, OSError, TypeError, AttributeError) as error:
+    except (ConfigException, yaml.YAMLError, OSError, TypeError, AttributeError) as error:
         raise TargetError(
             f"{who}: no Kubernetes cluster: {_first_line(error)}",
             "name a kubeconfig in the target block: a path, or its text as a secret",

@@ -12,6 +12,7 @@ __all__ = ["asked", "died", "given_up", "instance", "is_ready", "port", "refused
 
 Pod = Mapping[str, Any]
 CRASHES = 3  # in a row
+LONGEST = 600  # characters of a message: what matters of one about an image comes after its name, three times
 FINAL = ("InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError")  # reasons that waiting does not mend
 PULLING = ("ErrImagePull", "ImagePullBackOff")
 # Words of registries and runtimes that mean the next try ends the same way.
@@ -121,4 +122,4 @@ def _conditions(pod: Pod) -> Iterable[Mapping[str, Any]]:
 
 
 def _line(words: object) -> str:
-    return " ".join(str(words or "").split())[:300]
+    return " ".join(str(words or "").split())[:LONGEST]

@@ -77,8 +77,9 @@ def vercel(request: pytest.FixtureRequest, directory: Path) -> Iterator[Target]:
 
 
 @contextmanager
-def kubernetes(request: pytest.FixtureRequest, _directory: Path) -> Iterator[Target]:
-    with request.getfixturevalue("cluster").namespace() as namespace:
+def kubernetes(request: pytest.FixtureRequest, directory: Path) -> Iterator[Target]:
+    directory.mkdir()
+    with request.getfixturevalue("cluster").namespace(directory) as namespace:
         yield KubernetesTarget(
             kubeconfig=namespace.kubeconfig,
             namespace=namespace.name,
