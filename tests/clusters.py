@@ -26,12 +26,14 @@ class Namespace(NamedTuple):
     """One of the tests' own, which is removed with all that is in it."""
 
     name: str
-    kubeconfig: Path
+    kubeconfig: Path  # of an account that may do what the documented Role allows, and nothing else
     registry: str
+    admin: Path
 
     @property
     def api(self) -> client.ApiClient:
-        made: client.ApiClient = config.new_client_from_config(str(self.kubeconfig))
+        """For what the tests do there themselves."""
+        made: client.ApiClient = config.new_client_from_config(str(self.admin))
         return made
 
 
@@ -45,11 +47,11 @@ class Borrowed:
 
     @contextmanager
     def namespace(self, place: Path) -> Iterator[Namespace]:
-        """Its kubeconfig, in this directory, may do what the documented Role allows, and nothing else."""
+        """A new one; its kubeconfig is in this directory."""
         name = f"headway-test-{secrets.token_hex(4)}"
         self.core.create_namespace(client.V1Namespace(metadata=client.V1ObjectMeta(name=name)))
         try:
-            yield Namespace(name, self._allowed(name, place), self.registry)
+            yield Namespace(name, self._allowed(name, place), self.registry, self.kubeconfig)
         finally:
             self.core.delete_namespace(name)
 

@@ -33,8 +33,8 @@ BOTH = pytest.mark.parametrize("target", ["gateway", "ingress"], indirect=True)
 
 
 @pytest.fixture
-def namespace(cluster: Borrowed) -> Iterator[Namespace]:
-    with cluster.namespace() as made:
+def namespace(cluster: Borrowed, tmp_path: Path) -> Iterator[Namespace]:
+    with cluster.namespace(tmp_path) as made:
         yield made
 
 

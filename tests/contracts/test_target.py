@@ -89,8 +89,9 @@ def kubernetes(request: pytest.FixtureRequest, directory: Path) -> Iterator[Targ
 
 @contextmanager
 def by_gateway(request: pytest.FixtureRequest, directory: Path) -> Iterator[Target]:
+    directory.mkdir()
     cluster = request.getfixturevalue("cluster")
-    with cluster.namespace() as namespace, gateways.gateway(namespace, directory) as gateway:
+    with cluster.namespace(directory) as namespace, gateways.gateway(namespace, directory / "gateway") as gateway:
         yield KubernetesTarget(
             kubeconfig=namespace.kubeconfig,
             namespace=namespace.name,
