@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,20 +30,20 @@ def artifact(cluster: Borrowed, engine: Engine) -> Artifact:
 
 
 @pytest.fixture
-def namespace(cluster: Borrowed) -> Iterator[Namespace]:
-    with cluster.namespace() as made:
+def namespace(cluster: Borrowed, tmp_path: Path) -> Iterator[Namespace]:
+    with cluster.namespace(tmp_path) as made:
         yield made
 
 
 @pytest.fixture
 def target(namespace: Namespace) -> KubernetesTarget:
     registry = Registry(host=namespace.registry, plain_http=True)
-    return KubernetesTarget(kubeconfig=namespace.kubeconfig, namespace=namespace.name, registry=registry)
+    return KubernetesTarget(kubeconfig=namespace.admin, namespace=namespace.name, registry=registry)
 
 
 @pytest.fixture
 def api(namespace: Namespace) -> Cluster:
-    return connect("test", namespace.name, path=namespace.kubeconfig, context=None, text=None)
+    return connect("test", namespace.name, path=namespace.admin, context=None, text=None)
 
 
 def config(name: str, **data: str) -> dict[str, Any]:
