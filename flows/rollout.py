@@ -10,7 +10,7 @@ from headway.model import LaunchSpec, Revision, Source
 from headway.settings import Environment
 from tasks.gates import hold
 from tasks.migrations import contract_arrives, migrate
-from tasks.probes import smoke_test
+from tasks.probes import check_dependencies, degraded, smoke_test
 from tasks.records import accept, stage, undelivered
 from tasks.steps import has_changed_something, plan_rollout, take_step
 
@@ -26,9 +26,11 @@ async def deliver(record: ReleaseRecord, source: Source, environment: Environmen
         return
     async with hold(record.app, spec.environment, holder=record.name, revision=revision.id, release=record):
         await migrate(record, source, revision, spec)
+        before = await degraded(record.app, spec)
         try:
             await rollout(record, environment, revision, spec)
             await smoke_test(record, revision, spec, environment.smoke)
+            await check_dependencies(record, revision, spec, before)
             contract_arrives(record, environment, spec)
             await accept(record, spec.environment, environment.strategy)
         except BaseException as error:

@@ -165,6 +165,7 @@ class LaunchSpec(Frozen):
     preview_port: int | None = Field(default=None, description="port of the proxy that shows what is not public yet")
     stop_grace: float = Field(default=10.0, description="seconds between SIGTERM and SIGKILL")
     drain: float = Field(default=30.0, description="seconds that requests in flight may take to finish")
+    detailed: str | None = Field(default=None, description="path where the app says how what it depends on is")
     migrations: Migrations | None = None
     manifests: tuple[Manifest, ...] = Field(default=(), description="what the app has for Kubernetes, to be completed")
 

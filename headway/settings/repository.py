@@ -200,6 +200,7 @@ class Settings(Section):
             preview_port=place.strategy.preview_port if isinstance(place.strategy, BlueGreen) else None,
             stop_grace=place.stop_grace,
             drain=place.drain,
+            detailed=self.health.detailed,
             migrations=self.migrations and self.migrations.commands(),
             manifests=self._manifests.get(environment, ()),
         )

@@ -162,7 +162,11 @@ class Health(Section):
     """How an instance is asked whether it can serve."""
 
     path: UrlPath = Field(default="/health", description="answers 200 when the instance can serve")
-    detailed: UrlPath | None = Field(default=None, description="answers with the state of what the app depends on")
+    detailed: UrlPath | None = Field(
+        default=None,
+        description="answers with status (ok or degraded), version and checks, the state of what the app depends on; "
+        "what a release has degraded brings the old version back",
+    )
     startup: Timeout = Field(default=60.0, description="an instance that is not ready after this has failed")
     timeout: Timeout = Field(default=2.0, description="longest wait for one answer")
     probes: Probes = Field(

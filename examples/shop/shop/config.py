@@ -19,6 +19,8 @@ class Config:
     version: str
     currency: str
     log_level: str
+    database_url: str = ""
+    redis_url: str = ""
 
     @classmethod
     def read(cls, env: Mapping[str, str]) -> Config:
@@ -37,4 +39,5 @@ class Config:
         log_level = choice("LOG_LEVEL", LOG_LEVELS, "info")
         if faults:
             raise ConfigError("; ".join(faults))
-        return cls(int(port), env.get("HEADWAY_VERSION", "dev"), currency, log_level)
+        version = env.get("HEADWAY_VERSION", "dev")
+        return cls(int(port), version, currency, log_level, env.get("DATABASE_URL", ""), env.get("REDIS_URL", ""))

@@ -16,6 +16,7 @@ from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 from shop.config import Config
+from shop.dependencies import checks
 from shop.pricing import DISCOUNTS, BasketError, quote
 
 PAGE = """<!doctype html>
@@ -112,11 +113,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def _details(self) -> dict[str, Any]:
         config = self.shop.config
+        found = checks(config)
+        well = all(one["status"] == "ok" for one in found.values())
         return {
-            "status": "ok",
+            "status": "ok" if well else "degraded",
             "version": config.version,
             "currency": config.currency,
             "uptime_seconds": round(time.monotonic() - self.shop.started, 3),
+            "checks": found,
         }
 
     def _price(self, query: dict[str, list[str]]) -> None:

@@ -1,0 +1,38 @@
+"""A release that degrades what the app depends on goes back; one that found it degraded does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Headway, Repo
+
+pytestmark = pytest.mark.e2e
+
+SETTINGS = """
+app: {app}
+run: exec python3 app.py
+health: {{detailed: /detailed}}
+environments:
+  production: {{target: process/production, stop_grace: 2s, drain: 3s}}
+"""
+
+
+def says(**checks: str) -> str:
+    told = {name: {"status": status} for name, status in checks.items()}
+    status = "ok" if set(checks.values()) == {"ok"} else "degraded"
+    return f"    return 200, {{'status': {status!r}, 'checks': {told!r}}}"
+
+
+def test_only_what_is_degraded_since_the_release_is_blamed_on_it(headway: Headway, tmp_path: Path) -> None:
+    repo = Repo(tmp_path / "app", "needy", SETTINGS)
+    repo.behave(says(database="ok", redis="ok"))
+    first = headway.release(repo.path)
+    assert {stage["name"]: stage["detail"] for stage in first["stages"]}["production dependencies"] == "2 checked"
+    live = headway.ledger.live("needy", "production")
+    repo.behave(says(database="ok", redis="down"))
+    told = headway.release(repo.path, code=1)
+    assert told["state"] == "rolled_back"
+    assert told["reason"] == "production: /detailed: degraded since the release: redis"
+    assert headway.ledger.live("needy", "production") == live
