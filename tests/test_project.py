@@ -243,7 +243,8 @@ def test_the_documents_name_modules_and_variables_that_exist() -> None:
     for place, arguments in invocations("python -m"):
         assert importlib.util.find_spec(arguments.split()[0]), f"{place}: python -m {arguments}"
 
-    programs = "".join(path.read_text() for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
+    places = (*PACKAGES, "tests")
+    programs = "".join(path.read_text() for name in places for path in (ROOT / name).rglob("*.py"))
     for document in DOCUMENTS:
         for variable in re.findall(r"\bHEADWAY_[A-Z_]+", document.read_text()):
             assert variable in programs, f"{document.name}: {variable}"

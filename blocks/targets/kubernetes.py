@@ -65,7 +65,10 @@ NAME = "[a-z0-9]([-.a-z0-9]*[a-z0-9])?"
 
 
 class KubernetesTarget(Block, Target):
-    """Deployments and Services in one namespace, applied with a field manager of Headway's own."""
+    """Deployments and Services in one namespace, applied with a field manager of Headway's own.
+
+    With a `gateway` there is header routing too, and shares are exact.
+    """
 
     _block_type_name = "Headway Kubernetes Target"
     _block_type_slug = "kubernetes"

@@ -47,7 +47,10 @@ IGNORED = (
 
 
 class VercelTarget(Hosted):
-    """A Vercel project: its production domains, or an alias on preview deployments."""
+    """A Vercel project: its production domains, or an alias on preview deployments.
+
+    Weighted routing is there where rolling releases are on (Pro and Enterprise), at the percentages of their stages.
+    """
 
     _block_type_name = "Headway Vercel Target"
     _block_type_slug = "vercel"

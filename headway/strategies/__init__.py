@@ -14,7 +14,18 @@ from headway.strategies.rollback import rollback
 from headway.strategies.rolling import rolling
 from headway.strategies.situation import Situation
 
-__all__ = ["FOREVER", "Share", "Situation", "blue_green", "canary", "plan", "recreate", "rollback", "rolling"]
+__all__ = [
+    "FOREVER",
+    "Share",
+    "Situation",
+    "blue_green",
+    "canary",
+    "plan",
+    "possible",
+    "recreate",
+    "rollback",
+    "rolling",
+]
 
 FOREVER = 7 * 24 * 3600.0  # seconds; what nobody has decided by then goes back
 
@@ -109,8 +120,13 @@ def _possible(chosen: settings.Strategy, spec: LaunchSpec, capabilities: Collect
         raise UsageError(
             f"environments/{spec.environment}/strategy: {chosen.kind} needs {_names(missing)}; "
             f"target {spec.target} has: {_names(capabilities)}",
-            f"choose one of: {', '.join(name for name, needs in NEEDS.items() if needs <= set(capabilities))}",
+            f"choose one of: {', '.join(possible(capabilities))}",
         )
+
+
+def possible(capabilities: Collection[Capability]) -> list[str]:
+    """The strategies that need no more than these."""
+    return [name for name, needs in NEEDS.items() if needs <= set(capabilities)]
 
 
 def _names(capabilities: Collection[Capability]) -> str:

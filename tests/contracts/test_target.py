@@ -19,6 +19,7 @@ from blocks.registry import Registry
 from blocks.targets.docker import DockerTarget
 from blocks.targets.kubernetes import KubernetesTarget
 from blocks.targets.process import ProcessTarget
+from blocks.targets.railway import RailwayTarget
 from blocks.targets.vercel import VercelTarget
 from headway import certificates, project
 from headway.errors import LockLost, TargetError
@@ -28,8 +29,9 @@ from headway.ports import Target
 from headway.testing import FakeTarget
 from tests import api_server, registries
 from tests import gateway as gateways
-from tests.e2e.conftest import APP, GOOD
+from tests.e2e.conftest import APP, GOOD, Repo
 from tests.engines import Engine
+from tests.platforms import railway as railways
 from tests.platforms import vercel as vercels
 
 SHA = {"old": "1" * 40, "new": "2" * 40, "bad": "3" * 40}
@@ -111,11 +113,29 @@ def stand_in(_request: pytest.FixtureRequest, directory: Path) -> Iterator[Targe
         )
 
 
+@contextmanager
+def railway(request: pytest.FixtureRequest, directory: Path) -> Iterator[Target]:
+    with railways.railway(directory / "railway", request.getfixturevalue("trust")) as server:
+        directory.mkdir(exist_ok=True)
+        repo = Repo(directory / "repo", "shop")
+        server.repository = repo.path
+        server.commits = {SHA[name]: repo.behave(f"    return 200, {{'name': '{name}'}}") for name in ("old", "new")}
+        token = railways.TOKENS[railways.PRODUCTION]
+        yield RailwayTarget(directory=directory, url=server.url, token=token, service="shop", poll=0.05, timeout=60)
+
+
 def left_by(directory: Path) -> list[psutil.Process]:
     return [one for one in psutil.process_iter() if _mark(one) == str(directory)]
 
 
-TARGETS = {"fake": fake, "process": process, "docker": docker, "kubernetes": kubernetes, "vercel": vercel}
+TARGETS = {
+    "fake": fake,
+    "process": process,
+    "docker": docker,
+    "kubernetes": kubernetes,
+    "vercel": vercel,
+    "railway": railway,
+}
 VARIANTS = {"kubernetes-gateway": by_gateway, "kubernetes-api": stand_in}
 WITH_IMAGES = ("docker", "kubernetes", "kubernetes-gateway")
 PARAMS = [
@@ -200,6 +220,8 @@ def test_an_artifact_that_is_gone_is_said_before_it_is_needed(target: Target, sp
     gone = spec.artifact.model_copy(update={"location": location, "digest": "sha256:" + "b" * 64})
     if isinstance(target, FakeTarget):
         target.lost = {gone.digest}
+    if isinstance(target, RailwayTarget):  # what became of a commit only its repository knows
+        gone = gone.model_copy(update={"kind": "image"})
     assert target.missing(spec.model_copy(update={"artifact": gone})) != ""
 
 
@@ -330,6 +352,7 @@ def test_requests_are_counted_by_revision(target: Target, spec: LaunchSpec) -> N
 
 def test_logs_name_the_revision(target: Target, spec: LaunchSpec) -> None:
     revision = up(target, spec)
+    target.route("shop", Traffic.all_to(revision))
     lines = list(target.logs("shop"))
     assert len(lines) >= 1
     assert all(revision.id in line.split(": ")[0] for line in lines)
