@@ -138,7 +138,7 @@ class Api:
 def _pause(state: tenacity.RetryCallState) -> float:
     failure = state.outcome.exception() if state.outcome else None
     after = failure.after if isinstance(failure, _MayPass) else 0.0
-    return max(after, BACKOFF(state)) if after else BACKOFF(state)
+    return max(after, BACKOFF(state))
 
 
 def _retry_after(headers: httpx.Headers) -> float:
@@ -159,13 +159,14 @@ class Hosted(Block, Target):
     model_config = ConfigDict(hide_input_in_errors=True)  # what is refused may be the token
 
     directory: Path | None = Field(
-        default=None, description="where it keeps the fencing token; left out: targets/NAME in Headway's home"
+        default=None, description="where it keeps the fencing token; left out: targets/TYPE-NAME in Headway's home"
     )
     poll: float = Field(
         default=3.0, gt=0, allow_inf_nan=False, description="seconds between two looks at something that takes time"
     )
     _tokens: dict[str, int] = PrivateAttr(default_factory=dict)
     _looked: float = PrivateAttr(default=0.0)
+    _secrets: set[str] = PrivateAttr(default_factory=set)
 
     # --- the port ----------------------------------------------------------------------------------------------
 
@@ -186,7 +187,7 @@ class Hosted(Block, Target):
 
     @property
     def _place(self) -> Path:
-        name = self._block_document_name or "default"
+        name = f"{self.get_block_type_slug()}-{self._block_document_name or 'default'}"
         return (self.directory or places.home() / "targets" / name).absolute()
 
     @contextlib.contextmanager
@@ -217,9 +218,11 @@ class Hosted(Block, Target):
     # --- what is asked on the way ------------------------------------------------------------------------------
 
     def _launchable(self, spec: LaunchSpec) -> None:
+        """From here on the secrets of the spec are masked in whatever the platform says."""
         secret = [name for name, value in spec.env.items() if isinstance(value, SecretRef)]
         if secret:
             raise TargetError(f"{spec.environment}: secrets without a value: {', '.join(secret)}", "resolve them first")
+        self._secrets |= {str(spec.env[name]) for name in spec.secrets}
 
     def _identity(self, revision: Revision, spec: LaunchSpec) -> dict[str, str]:
         """What a deployment is told of itself."""

@@ -13,13 +13,15 @@ import httpx
 
 from blocks.hosted import Api
 from headway.errors import TargetError
+from headway.masking import Masker
 
-__all__ = ["BROKEN", "DOCUMENTS", "GOING", "SERVING", "Deployment", "Place", "Railway"]
+__all__ = ["BROKEN", "DOCUMENTS", "GOING", "SECRETS", "SERVING", "Deployment", "Place", "Railway"]
 
 PAGE = 50
 PAGES = 10
 GOING = frozenset({"QUEUED", "INITIALIZING", "BUILDING", "DEPLOYING", "WAITING", "NEEDS_APPROVAL"})
 SERVING = frozenset({"SUCCESS", "SLEEPING"})
+SECRETS = "HEADWAY_SECRETS"  # the variable that names those which are secret
 BROKEN = frozenset({"FAILED", "CRASHED", "SKIPPED", "REMOVED", "REMOVING"})
 
 DOCUMENTS = {
@@ -167,6 +169,13 @@ class Railway:
         snapshot = self._ask("snapshot", id=deployment)["deploymentSnapshot"]
         variables = (snapshot or {}).get("variables") or {}
         return {name: str(value) for name, value in variables.items() if name.startswith("HEADWAY_")}
+
+    def masker(self, deployment: str) -> Masker:
+        """For whatever a deployment says."""
+        snapshot = self._ask("snapshot", id=deployment)["deploymentSnapshot"]
+        variables = (snapshot or {}).get("variables") or {}
+        named = str(variables.get(SECRETS, "")).split(",")
+        return Masker(str(variables[name]) for name in named if name in variables)
 
     def has(self, deployment: str, values: dict[str, str]) -> bool:
         """Whether it was made with these variables, as far as they are no references to others."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ __all__ = ["WAITING", "Deployment", "Share", "Vercel"]
 PAGES = 10  # of a list of deployments
 PAGE = 100
 ROUNDS = 3  # of files that Vercel lacks
+UPLOADS = 8  # at once
 WAITING = frozenset({"QUEUED", "INITIALIZING", "BUILDING", "ANALYZING", "DEPLOYING"})
 SAID = frozenset({"command", "stdout", "stderr", "fatal", "exit"})  # kinds of events that are lines of a log
 
@@ -136,11 +138,13 @@ class Vercel:
             refusal = _refusal(answer)
             if refusal.code != "missing_files":
                 raise self._error(refusal, "a deployment")
-            for sha in refusal.body["missing"]:
-                content = files[sha].read_bytes()
-                headers = {"x-vercel-digest": sha, "content-type": "application/octet-stream"}
-                self._ask("POST", "/v2/files", headers=headers, content=content)
+            with ThreadPoolExecutor(UPLOADS) as pool:
+                list(pool.map(lambda sha: self._upload(sha, files[sha]), refusal.body["missing"]))
         raise TargetError(f"{self.where}: Vercel lacks files that were just sent", "try again")
+
+    def _upload(self, sha: str, file: Path) -> None:
+        headers = {"x-vercel-digest": sha, "content-type": "application/octet-stream"}
+        self._ask("POST", "/v2/files", headers=headers, content=file.read_bytes())
 
     def cancel(self, deployment: str) -> None:
         with suppress(_Gone, TargetError):  # it has just ended by itself

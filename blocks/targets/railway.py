@@ -16,7 +16,7 @@ from prefect.logging import get_logger
 from pydantic import Field, PrivateAttr, SecretStr, field_validator
 
 from blocks.hosted import LAST_LINES, Api, Hosted, Unsure
-from blocks.railway import BROKEN, GOING, SERVING, Deployment, Place, Railway
+from blocks.railway import BROKEN, GOING, SECRETS, SERVING, Deployment, Place, Railway
 from blocks.railway import Instance as Service
 from blocks.registry import Registry
 from headway.errors import RegistryError, TargetError, UsageError
@@ -203,18 +203,19 @@ class RailwayTarget(Hosted):
             place = self._place_of(railway)
             service = railway.instance(place) if place else None
             found = [one for one in (_live(service), _going(service)) if one] if service else []
-            named = {self._revision(railway, app, one): one for one in found}
+            named = [(name, one) for one in found if (name := self._revision(railway, app, one))]
+            wanted = [(name, one) for name, one in named if revision is None or revision in name]
+            maskers = {one.id: railway.masker(one.id) for _, one in wanted}
         said: dict[str, str] = {}
         while True:
-            for name, one in named.items():
-                if name is None or (revision is not None and revision not in name):
-                    continue
+            for name, one in wanted:
                 with self._railway() as railway:
                     entries = railway.log(one.id, lines, said.get(one.id))
+                before = said.get(one.id, "")
                 for at, line in entries:
-                    if at > said.get(one.id, ""):
+                    if at > before:
                         said[one.id] = at
-                        yield f"{name}-{one.id[:8]}: {line}"
+                        yield f"{name}-{one.id[:8]}: {maskers[one.id](line)}"
             if not follow:
                 return
             time.sleep(self.poll)
@@ -233,12 +234,15 @@ class RailwayTarget(Hosted):
         if going and self._revision(railway, app, going) == revision:  # whoever asked for it has died since
             self._follow(railway, app, going.id)
             return
+        if going:  # of a run that died: it would replace what is deployed now
+            railway.end(going)
         for _ in range(ROUNDS):
             try:
                 made = self._asked_for(railway, place, app, revision)
                 break
             except Unsure as unsure:
                 failure = unsure
+                time.sleep(self.poll)
                 after = railway.instance(place).latest
                 if after and (not service.latest or after.id != service.latest.id):
                     made = after.id
@@ -280,7 +284,9 @@ class RailwayTarget(Hosted):
         return None
 
     def _values(self, revision: Revision, spec: LaunchSpec) -> dict[str, str]:
-        return {name: str(value) for name, value in spec.env.items()} | self._identity(revision, spec)
+        values = {name: str(value) for name, value in spec.env.items()} | self._identity(revision, spec)
+        # By name: their values are masked in its log.
+        return values | ({SECRETS: ",".join(sorted(spec.secrets))} if spec.secrets else {})
 
     def _newer(self, railway: Railway, place: Place, before: Deployment | None) -> str:
         end = time.monotonic() + NEW
@@ -360,7 +366,7 @@ class RailwayTarget(Hosted):
     def _railway(self) -> Railway:
         token = self.token.get_secret_value()
         header = {"Authorization": f"Bearer {token}"} if self.account else {"Project-Access-Token": token}
-        secrets = [token, *([self.password.get_secret_value()] if self.password else [])]
+        secrets = [token, *([self.password.get_secret_value()] if self.password else []), *self._secrets]
         return Railway(Api("Railway", self.url, header, secrets), self._where)
 
     def _place_of(self, railway: Railway) -> Place | None:

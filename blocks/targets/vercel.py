@@ -8,6 +8,8 @@ a deployment is stands in its `meta`, who answers a domain in its alias: Vercel 
 from __future__ import annotations
 
 import hashlib
+import hmac
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -153,7 +155,7 @@ class VercelTarget(Hosted):
         self._may_write(revision.app)
         with self._vercel() as vercel:
             project = vercel.project()
-            made = self._found(vercel, project, revision)
+            made = self._found(vercel, project, revision, spec)
             if made is None:
                 self._tell(vercel, project, revision, spec)
                 made = self._made(vercel, project, revision, spec)
@@ -246,17 +248,21 @@ class VercelTarget(Hosted):
         return self.environment == "production"
 
     def _vercel(self) -> Vercel:
-        secrets = [one.get_secret_value() for one in (self.token, self.bypass) if one]
+        secrets = [*(one.get_secret_value() for one in (self.token, self.bypass) if one), *self._secrets]
         api = Api("Vercel", self.url, {"Authorization": f"Bearer {self.token.get_secret_value()}"}, secrets)
         return Vercel(api, self.project, self.team)
 
-    def _found(self, vercel: Vercel, project: dict[str, Any], revision: Revision) -> Deployment | None:
-        """The newest deployment of the revision that has not failed."""
+    def _found(
+        self, vercel: Vercel, project: dict[str, Any], revision: Revision, spec: LaunchSpec
+    ) -> Deployment | None:
+        """The newest deployment of the revision that has not failed, and was built with the secrets of now."""
+        secrets = self._sealed(spec)
         return next(
             (
                 one
                 for one, target in vercel.deployments(project)
                 if one.is_of(revision.app, revision.id)
+                and one.meta.get("headwaySecrets") == secrets
                 and (target == "production") is self._production
                 and (one.state == "READY" or one.state in WAITING)
             ),
@@ -311,6 +317,7 @@ class VercelTarget(Hosted):
                 "headwayEnvironment": spec.environment,
                 "headwayRevision": revision.id,
                 "headwayRelease": spec.release,
+                "headwaySecrets": self._sealed(spec),
                 "headwayHealth": spec.health.path,
                 "headwayTimeout": f"{spec.health.timeout:g}",
             },
@@ -329,9 +336,14 @@ class VercelTarget(Hosted):
                 return vercel.create(wanted, files)
             except Unsure as unsure:
                 failure = unsure
-                if made := self._found(vercel, project, revision):
+                if made := self._found(vercel, project, revision, spec):
                     return made
         raise failure
+
+    def _sealed(self, spec: LaunchSpec) -> str:
+        """Another one when a secret has changed. Only who has the token could guess a short secret from it."""
+        values = json.dumps([(name, str(spec.env[name])) for name in sorted(spec.secrets)])
+        return hmac.new(self.token.get_secret_value().encode(), values.encode(), "sha256").hexdigest()[:16]
 
     # --- switching ---------------------------------------------------------------------------------------------
 
@@ -350,7 +362,7 @@ class VercelTarget(Hosted):
         if vercel.alias(self.domain) != to.id:
             if to.promoted:  # it has been there before: instant rollback, also where promoting would be gradual
                 vercel.roll_back(project, to.id)
-            elif not project.get("rollingRelease"):
+            elif not project.get("rollingRelease") or vercel.alias(self.domain) is None:
                 vercel.promote(project, to.id)
             elif not share:
                 vercel.start(project, to.id)

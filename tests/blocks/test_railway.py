@@ -309,6 +309,17 @@ def test_what_is_still_built_when_its_run_died_is_found_and_stopped(
     assert set(target.observe("shop").instances) == {old.id}
 
 
+def test_what_a_dead_run_had_deployed_does_not_replace_what_comes_after_it(
+    server: Railway, target: RailwayTarget, tmp_path: Path, repo: Repo
+) -> None:
+    _, run = going(server, made(server, tmp_path), repo.git("rev-parse", "HEAD"), 1)
+    dead = server.environments[PRODUCTION].made[-1]
+    newer = up(target, repo.behave("    return 200, {'new': True}"))
+    run.join(10)
+    assert dead.status == "REMOVED"
+    assert target.observe("shop").live == newer.id
+
+
 def test_what_is_still_built_is_followed_by_whoever_comes_next(
     server: Railway, target: RailwayTarget, tmp_path: Path, repo: Repo
 ) -> None:
@@ -394,6 +405,18 @@ def test_new_log_lines_follow(server: Railway, target: RailwayTarget, repo: Repo
     with app.log.open("a") as log:
         log.write(f"hello, the token is {TOKENS[PRODUCTION]}\n")
     assert next(lines).endswith("hello, the token is ********")
+
+
+def test_the_secrets_of_the_app_are_in_no_log_and_no_error(
+    server: Railway, target: RailwayTarget, tmp_path: Path, repo: Repo
+) -> None:
+    told = SPEC.model_copy(update={"env": {"KEY": "hunter2-and-more"}, "secrets": ("KEY",)})
+    up(target, repo.commit("talks", {"app.py": f"import os\nprint(os.environ['KEY'])\n{GOOD}{APP}"}), told)
+    (first, *_) = made(server, tmp_path).logs("shop")  # of a process that was told nothing
+    assert first.endswith(": ********")
+    with pytest.raises(TargetError, match=r"is FAILED: .*\*{8}") as caught:
+        up(target, repo.commit("dies", {"app.py": "import os\nraise SystemExit(os.environ['KEY'])"}), told)
+    assert "hunter2" not in str(caught.value)
 
 
 def test_a_token_is_never_shown(server: Railway, tmp_path: Path) -> None:

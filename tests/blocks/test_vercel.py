@@ -333,6 +333,28 @@ def test_variables_are_the_environments_own_and_go_when_headway_yaml_drops_them(
         target.launch(spec.revision("shop", SHA), spec)
 
 
+def test_what_was_built_with_an_older_secret_is_built_again(
+    server: Vercel, target: VercelTarget, bundle: Callable[..., LaunchSpec]
+) -> None:
+    revision = bundle().revision("shop", SHA)
+    for value in ("old-and-long", "old-and-long", "rotated-and-long"):
+        # The value of a secret is not part of the revision: it is a SecretRef where the revision is made.
+        target.launch(revision, bundle(env={"KEY": value}, secrets=("KEY",)))
+    assert len(server.made) == 2
+    assert "and-long" not in str([one.body["meta"] for one in server.made.values()])
+
+
+def test_a_secret_that_vercel_repeats_is_masked(
+    server: Vercel, target: VercelTarget, bundle: Callable[..., LaunchSpec]
+) -> None:
+    spec = bundle({"vercel-build.sh": "echo $KEY; exit 1"}, env={"KEY": "hunter2-and-more"}, secrets=("KEY",))
+    revision = spec.revision("shop", SHA)
+    target.launch(revision, spec)
+    settled(target, revision)
+    assert "hunter2" not in target.ready(revision).detail
+    assert "********" in target.ready(revision).detail
+
+
 def test_a_preview_has_an_address_of_its_own_and_gets_the_alias(
     server: Vercel, tmp_path: Path, bundle: Callable[..., LaunchSpec]
 ) -> None:

@@ -133,9 +133,6 @@ class Railway:
         settings, told = dict(environment.settings), dict(variables)
         made = Made(number, environment.id, now(), meta, settings, told, self.place / number)
         made.place.mkdir(parents=True)
-        for other in environment.made:
-            if other.status in GOING:
-                other.status = "REMOVED"
         environment.made.append(made)
         if self.approval:
             made.status = "NEEDS_APPROVAL"

@@ -11,6 +11,7 @@ import hashlib
 import http.server
 import itertools
 import json
+import os
 import random
 import re
 import subprocess
@@ -268,7 +269,14 @@ class Vercel:
         time.sleep(0.1)
         command = next((one.read_text() for one in made.place.glob("vercel-build.sh")), self.build)
         made.say(command.strip(), "command")
-        built = subprocess.run(["sh", "-c", command], cwd=made.place, capture_output=True, text=True)
+        built = subprocess.run(
+            ["sh", "-c", command],
+            cwd=made.place,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, **made.variables},
+        )
         for line in (built.stdout + built.stderr).splitlines():
             made.say(line)
         if made.state == "CANCELED":
@@ -343,7 +351,7 @@ class Vercel:
 
     def promote(self, query: dict[str, str], body: Any, name: str, number: str) -> Any:
         self._for_production(query, body, name, number)
-        if self.stages:
+        if self.stages and self.production in self.alias:
             return self.start(query, {"canaryDeploymentId": number}, name)
         self._move("promote", number)
         return None
@@ -397,8 +405,8 @@ class Vercel:
         if self.rolling and self.rolling["canaryDeployment"]["id"] != canary.id:
             raise Refused(409, "conflict", "Another rolling release is active")
         if base is None:
-            self._move("promote", canary.id)
-        elif not self.rolling:
+            raise Refused(400, "bad_request", "There is no production deployment to roll out from")
+        if not self.rolling:
             stages = [
                 {"index": index, "isFinalStage": stage["targetPercentage"] == 100, "duration": None,
                  "targetPercentage": stage["targetPercentage"], "requireApproval": stage.get("requireApproval", False)}
@@ -430,8 +438,8 @@ class Vercel:
     def complete(self, query: dict[str, str], body: Any, name: str) -> Any:
         self.get_project(query, name)
         known(body, "canary", {"canaryDeploymentId"})
-        if self.rolling is None:  # the first deployment of a project goes to everybody at once
-            return {"rollingRelease": None}
+        if not self.rolling or self.rolling["canaryDeployment"]["id"] != body["canaryDeploymentId"]:
+            raise Refused(404, "not_found", "There is no such rolling release")
         self.rolling = None
         self._move("promote", body["canaryDeploymentId"])
         return {"rollingRelease": None}
