@@ -24,7 +24,7 @@ __all__ = ["look_up", "resolve", "values_of"]
 async def resolve(spec: LaunchSpec) -> LaunchSpec:
     """The spec with the values of its secrets in place. Raises NotFound naming every secret that cannot be found."""
     values = await values_of(spec.env, f"environments/{spec.environment}/env")
-    secret = tuple(variable for variable, value in spec.env.items() if isinstance(value, SecretRef))
+    secret = (*spec.secrets, *(variable for variable, value in spec.env.items() if isinstance(value, SecretRef)))
     return spec.model_copy(update={"env": values, "secrets": secret})
 
 

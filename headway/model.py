@@ -45,6 +45,7 @@ __all__ = [
     "Promote",
     "Readiness",
     "Rehearse",
+    "Remembered",
     "Retire",
     "Revision",
     "Route",
@@ -334,6 +335,15 @@ class Observation(Frozen):
     def live(self) -> str | None:
         """The revision that gets all traffic, if there is one."""
         return next((revision for revision, weight in self.traffic.weights.items() if weight == 100), None)
+
+
+class Remembered(Frozen):
+    """What a platform itself can say of an app: all that it takes to go on when nobody else knows anything."""
+
+    token: int = Field(default=0, description="the highest fencing token that was claimed")
+    revisions: tuple[tuple[Revision, LaunchSpec], ...] = Field(
+        default=(), description="those that can come back, in the order in which they went live; what is live is last"
+    )
 
 
 class Readiness(Frozen):

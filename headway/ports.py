@@ -11,7 +11,17 @@ from threading import Event
 from typing import TYPE_CHECKING, NamedTuple
 
 from headway.errors import TargetError
-from headway.model import Capability, LaunchSpec, Measurements, Observation, Plan, Readiness, Revision, Traffic
+from headway.model import (
+    Capability,
+    LaunchSpec,
+    Measurements,
+    Observation,
+    Plan,
+    Readiness,
+    Remembered,
+    Revision,
+    Traffic,
+)
 from headway.verdicts import CommitStatus, Deployment, PullRequest
 
 if TYPE_CHECKING:
@@ -130,6 +140,10 @@ class Target(ABC):
     def remarks(self, app: str, plan: Plan) -> tuple[str, ...]:  # noqa: ARG002  # for targets that do exactly as they are told
         """What a person should know of a plan before it is walked, a line each: weights that can only be had nearly."""
         return ()
+
+    def remembered(self, app: str) -> Remembered:  # noqa: ARG002  # for targets whose revisions only the ledger knows
+        """What the platform knows by itself, for a ledger that is lost; nothing where it knows nothing."""
+        return Remembered()
 
     def revive(self, app: str) -> bool:  # noqa: ARG002  # for targets that have nothing to revive
         """Start again what should be running and nobody else starts; whether there was anything. Repeatable."""

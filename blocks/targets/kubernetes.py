@@ -39,6 +39,7 @@ from headway.model import (
     Plan,
     Readiness,
     Rehearse,
+    Remembered,
     Revision,
     Route,
     SecretRef,
@@ -189,6 +190,7 @@ class KubernetesTarget(Block, Target):
             raise TargetError(f"{spec.environment}: secrets without a value: {', '.join(secret)}", "resolve them first")
         app, cluster = revision.app, self._cluster
         self._may_write(app)
+        spec = self._with_secrets(revision, spec)
         front = cluster.get(SERVICE, app)
         if front is None:
             cluster.apply(render.service(app, app, spec.environment, self._rules, None))
@@ -286,6 +288,24 @@ class KubernetesTarget(Block, Target):
         self._settle(app)
         self._forget(app)
 
+    def remembered(self, app: str) -> Remembered:
+        state, live = self._state(app), self.observe(app).live
+        found = {
+            one["metadata"]["labels"][names.REVISION]: one["metadata"]["annotations"]
+            for one in self._cluster.find(DEPLOYMENT, names.selector(app=app))
+        }
+        way = [revision for revision in reversed(state["carried"]) if revision in found and revision != live]
+        return Remembered(
+            token=state["token"],
+            revisions=tuple(
+                (
+                    Revision.model_validate_json(found[one][names.REVISION_OF]),
+                    LaunchSpec.model_validate_json(found[one][names.SPEC]),
+                )
+                for one in (*way, *([live] if live else []))
+            ),
+        )
+
     def logs(self, app: str, revision: str | None = None, *, lines: int = 100, follow: bool = False) -> Iterator[str]:
         pods = [
             pod
@@ -339,10 +359,23 @@ class KubernetesTarget(Block, Target):
     def _events(self, pod: dict[str, Any]) -> list[dict[str, Any]]:
         return self._cluster.find(EVENT, fields=f"involvedObject.name={pod['metadata']['name']}")
 
+    def _with_secrets(self, revision: Revision, spec: LaunchSpec) -> LaunchSpec:
+        """With the values that the cluster alone has: of a revision that was adopted nobody else knows them."""
+        lacking = [name for name in spec.secrets if name not in spec.env]
+        if not lacking:
+            return spec
+        kept = render.decoded(self._cluster.get(SECRET, names.deployment(revision)) or {})
+        if gone := [name for name in lacking if name not in kept]:
+            raise TargetError(
+                f"{spec.environment}: Secret {names.deployment(revision)} has no {', '.join(gone)} any more",
+                "release that commit again: its secrets are looked up then",
+            )
+        return spec.model_copy(update={"env": spec.env | {name: kept[name] for name in lacking}})
+
     def _masker(self, pod: dict[str, Any]) -> Masker:
         labels = pod["metadata"]["labels"]
         found = self._cluster.get(SECRET, f"{labels[names.APP]}-{labels[names.REVISION]}") or {}
-        return Masker(render.decoded(found))
+        return Masker(render.decoded(found).values())
 
     def _spec(self, pod: dict[str, Any]) -> LaunchSpec:
         labels = pod["metadata"]["labels"]

@@ -201,6 +201,19 @@ def rollback(
 
 
 @app.command()
+def adopt(
+    app: App,
+    target: Annotated[str, typer.Argument(help="the target it runs on, such as kubernetes/production")],
+    json: Json = False,
+) -> None:
+    """Enter what a platform knows of an app into a ledger that is new, or was lost."""
+    from headway.cli.adopting import adopt
+
+    output.json = json
+    adopt(app, target)
+
+
+@app.command()
 def promote(app: App, environment: Environment, by: By = "", reason: Reason = "", json: Json = False) -> None:
     """Take the rollout under way to 100 %: every pause, wait and analysis from now on is left out."""
     _steer("promote", app, environment, by, reason, json=json)

@@ -208,6 +208,7 @@ def metadata(name: str, labels: Mapping[str, str], rules: Rules) -> Object:
     return {"name": name, "namespace": rules.namespace, "labels": dict(labels)}
 
 
-def decoded(secret: Mapping[str, Any]) -> list[str]:
+def decoded(secret: Mapping[str, Any]) -> dict[str, str]:
     """The values of a Secret."""
-    return [base64.b64decode(value).decode(errors="replace") for value in (secret.get("data") or {}).values()]
+    data = secret.get("data") or {}
+    return {name: base64.b64decode(value).decode(errors="replace") for name, value in data.items()}

@@ -24,11 +24,13 @@ __all__ = ["Locks"]
 class Locks(Releases):
     """One writer an environment."""
 
-    def acquire(self, app: str, environment: str, *, holder: str, revision: str, lease: float) -> Lock | None:
+    def acquire(
+        self, app: str, environment: str, *, holder: str, revision: str, lease: float, above: int = 0
+    ) -> Lock | None:
         """Become the one writer for `lease` seconds; None while somebody else is whose lease has not run out.
 
-        The token is higher than any given before for this environment, whoever takes over: whatever still acts with an
-        older one is refused (M. Kleppmann, How to do distributed locking, 2016).
+        The token is higher than `above` and any given before for this environment, whoever takes over: whatever still
+        acts with an older one is refused (M. Kleppmann, How to do distributed locking, 2016).
         """
         now = self._now()
         own = (t.locks.c.app == app, t.locks.c.environment == environment)
@@ -39,7 +41,7 @@ class Locks(Releases):
             row = one(db, sa.select(t.locks).where(*own))
             if row and row["holder"] and row["expires_at"] > now:
                 return None
-            token = (row["token"] if row else 0) + 1
+            token = max(row["token"] if row else 0, above) + 1
             held = {
                 "holder": holder,
                 "revision": revision,

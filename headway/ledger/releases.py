@@ -125,7 +125,9 @@ class Releases(Book):
         ]
 
     def apps(self) -> list[str]:
-        return [row["app"] for row in self._read(sa.select(t.releases.c.app).distinct().order_by(t.releases.c.app))]
+        """Released from here, or adopted."""
+        known = sa.union(sa.select(t.releases.c.app), sa.select(t.rollouts.c.app)).subquery()
+        return [row["app"] for row in self._read(sa.select(known.c.app).order_by(known.c.app))]
 
     # --- stages ------------------------------------------------------------------------------------------------
 

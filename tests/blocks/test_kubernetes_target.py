@@ -13,12 +13,15 @@ from typing import Any
 import pytest
 
 from blocks.registry import Registry
+from blocks.secrets import resolve
 from blocks.targets import kubernetes
 from blocks.targets.kubernetes import KubernetesTarget
-from headway.errors import LockLost, TargetError
+from headway.adoption import adopt
+from headway.errors import LockLost, NotFound, TargetError, UsageError
 from headway.kubernetes import cluster as clusters
 from headway.kubernetes import names
 from headway.kubernetes.cluster import DEPLOYMENT, POD, SERVICE
+from headway.ledger import Ledger
 from headway.load import Load
 from headway.model import Artifact, Health, LaunchSpec, Probing, Readiness, Revision, Traffic
 from tests.api_server import ApiServer, Trouble, serving
@@ -238,6 +241,43 @@ def test_a_share_is_as_near_as_pods_allow_and_others_stay_out(api: ApiServer, ta
     assert warm.id in target.observe("shop").instances
     target.route("shop", Traffic(weights={old.id: 50, new.id: 50}))
     assert target.observe("shop").traffic.weights == {old.id: 50, new.id: 50}
+
+
+async def test_what_the_cluster_remembers_is_enough_to_go_back_without_a_ledger(
+    served: tuple[ApiServer, Path], target: KubernetesTarget, tmp_path: Path
+) -> None:
+    secret = SPEC.model_copy(update={"env": {"LEVEL": "info", "TOKEN": "hunter2hunter2"}, "secrets": ("TOKEN",)})
+    target.claim("shop", 7)
+    first, second, third = (launched(target, number, secret) for number in (1, 2, 3))
+    for revision in (first, second, third):
+        target.route("shop", Traffic.all_to(revision))
+    target.retire(second)
+    with Ledger.open(f"sqlite:///{tmp_path / 'another.db'}") as ledger:
+        told = adopt(ledger, "shop", "kubernetes/prod", target)
+        assert told == ("staging", [first.id, second.id, third.id])
+        with pytest.raises(UsageError, match=f"{third.id} is live"):
+            adopt(ledger, "shop", "kubernetes/prod", target)
+        assert ledger.live("shop", "staging") == third.id
+        assert ledger.previous("shop", "staging") == second.id
+        back, spec = ledger.revision("shop", second.id, environment="staging")
+        assert "hunter2" not in spec.model_dump_json()
+        lock = ledger.acquire("shop", "staging", holder="rollback", revision=back.id, lease=30)
+    assert lock is not None
+    other = KubernetesTarget(kubeconfig=served[1], namespace="shops", settle=0)
+    other.claim("shop", lock.token)
+    before = dict(served[0].things["secrets", names.deployment(second)]["data"])
+    other.launch(back, await resolve(spec))
+    assert served[0].things["secrets", names.deployment(second)]["data"] == before
+    other.route("shop", Traffic.all_to(back))
+    assert other.observe("shop").live == second.id
+
+
+def test_there_is_nothing_to_adopt_where_nothing_runs(target: KubernetesTarget, tmp_path: Path) -> None:
+    with (
+        Ledger.open(f"sqlite:///{tmp_path / 'another.db'}") as ledger,
+        pytest.raises(NotFound, match="kubernetes/prod remembers no revision of shop"),
+    ):
+        adopt(ledger, "shop", "kubernetes/prod", target)
 
 
 def test_no_verb_is_used_that_the_documented_role_does_not_have(api: ApiServer, target: KubernetesTarget) -> None:

@@ -98,7 +98,7 @@ def test_a_secret_is_in_the_secret_alone() -> None:
     things = render.revision_objects(LARGE.revision("shop", "1" * 40), LARGE, RULES)
     assert [thing["kind"] for thing in things if "hunter2" in str(thing)] == []
     (secret,) = (thing for thing in things if thing["kind"] == "Secret")
-    assert render.decoded(secret) == ["hunter2hunter2"]
+    assert render.decoded(secret) == {"TOKEN": "hunter2hunter2"}
 
 
 def test_what_is_kept_launches_the_same_again() -> None:
