@@ -73,7 +73,8 @@ def _configured(known: dict[str, Any] | None) -> Iterator[None]:
 
     if known is None:
         with default_settings() as settings:
-            plugins = {kind.__name__ for kind in get_mapping_from_secret_type_to_class().values()}
+            known_plugins: dict[str, type] = get_mapping_from_secret_type_to_class()
+            plugins = {kind.__name__ for kind in known_plugins.values()}
             settings.disable_plugins(*(plugins & set(GUESSING)))
             yield
         return
