@@ -45,7 +45,7 @@ from headway.model import (
     SecretRef,
     Traffic,
 )
-from headway.ports import Target
+from headway.ports import Command, Target
 
 __all__ = ["KubernetesTarget"]
 
@@ -60,6 +60,7 @@ REMEMBERED = 100  # revisions that carried everything once
 PROBES = 10  # requests to each revision for one reading
 AT_ONCE = 5
 BOUNDS = [0.001 * 1.25**step for step in range(50)]  # seconds: buckets of the latency histogram, up to a minute
+SAID = 100_000  # lines of a command, at most
 LAST_WORDS = 3  # lines of an app that keeps dying
 WHOLE = 100  # percent
 NAME = "[a-z0-9]([-.a-z0-9]*[a-z0-9])?"
@@ -206,6 +207,31 @@ class KubernetesTarget(Block, Target):
         running = applied["spec"].get("replicas", 0) if self._scaled(applied) else 0
         cluster.apply(render.replicas(name, self._rules, max(running, spec.instances)), manager=names.SCALER)
 
+    def execute(self, revision: Revision, spec: LaunchSpec, command: Command) -> int:
+        app, cluster = revision.app, self._cluster
+        self._may_write(app)
+        *settings, deployment = render.revision_objects(revision, self._with_secrets(revision, spec), self._rules)
+        pod = render.once(app, spec.environment, deployment, command.text, command.timeout + GONE, self._rules)
+        name = pod["metadata"]["name"]
+        known = cluster.get(POD, name)
+        if known and not known["metadata"].get("deletionTimestamp") and not standing.is_over(known):
+            raise TargetError(
+                f"{spec.environment}: another command of {app} is still running",
+                f"wait for its end, or end it: kubectl delete pod {name}",
+            )
+        cluster.delete(POD, name)
+        self._await_end(app)
+        for thing in settings:
+            cluster.apply(thing)
+        try:
+            if cluster.create(pod) is None:
+                raise TargetError(
+                    f"{spec.environment}: another command of {app} has just been started", "wait for its end"
+                )
+            return self._ended_by_itself(app, command, Masker(str(spec.env.get(one, "")) for one in spec.secrets))
+        finally:
+            cluster.delete(POD, name)
+
     def ready(self, revision: Revision) -> Readiness:
         """Waits for a change, a moment at most, when there is something to wait for: nobody has to poll."""
         ours = names.selector(app=revision.app, revision=revision.id)
@@ -327,8 +353,7 @@ class KubernetesTarget(Block, Target):
         """Those of each revision, but for those that are on their way out."""
         found: dict[str, list[dict[str, Any]]] = {}
         for pod in self._cluster.find(POD, names.selector(app=app)):
-            over = pod["metadata"].get("deletionTimestamp") or pod["status"].get("phase") in ("Succeeded", "Failed")
-            if ending or not over:
+            if ending or not (pod["metadata"].get("deletionTimestamp") or standing.is_over(pod)):
                 found.setdefault(pod["metadata"]["labels"][names.REVISION], []).append(pod)
         return found
 
@@ -355,6 +380,38 @@ class KubernetesTarget(Block, Target):
         said = self._cluster.logs(name, container, lines=LAST_WORDS)
         said = said or self._cluster.logs(name, container, lines=LAST_WORDS, previous=True)
         return f"{name} {why}" + (f": {' | '.join(map(masked, said))}" if said else "")
+
+    def _ended_by_itself(self, app: str, command: Command, masked: Masker) -> int:
+        """The exit code of the pod that runs it. Raises TargetError when it took too long, or somebody stopped it."""
+        ours, deadline, told = f"{names.COMMAND}={app}", time.monotonic() + command.timeout, 0
+        while True:
+            pods, version = self._cluster.find_at(POD, ours)  # before its log: what it says last is there then
+            if not pods:
+                raise TargetError(f"{app}: the pod of a command is gone: somebody removed it", "run it again")
+            said = self._cluster.logs(pods[0]["metadata"]["name"], standing.asked(pods[0]), lines=SAID)
+            for line in said[told:]:
+                command.on_line(masked(line))
+            told = len(said)
+            if (code := standing.exit_code(pods[0])) is not None:
+                return code
+            why = standing.given_up(pods[0])
+            if command.stop.is_set() or time.monotonic() >= deadline or why:
+                why = "stopped" if command.stop.is_set() else why or f"no end after {command.timeout:g} s"
+                raise TargetError(
+                    f"{masked(command.text)}: {why}; its pod was removed", "its last lines say what it did"
+                )
+            self._cluster.changed(POD, ours, version, 1.0)
+
+    def _await_end(self, app: str) -> None:
+        """Until the pod of an earlier command has gone."""
+        ours, end = f"{names.COMMAND}={app}", time.monotonic() + GONE
+        while True:
+            pods, version = self._cluster.find_at(POD, ours)
+            if not pods:
+                return
+            if time.monotonic() >= end:
+                raise TargetError(f"{app}: the pod of an earlier command does not end", "is its node well?")
+            self._cluster.changed(POD, ours, version, WATCHED)
 
     def _events(self, pod: dict[str, Any]) -> list[dict[str, Any]]:
         return self._cluster.find(EVENT, fields=f"involvedObject.name={pod['metadata']['name']}")

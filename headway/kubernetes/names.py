@@ -8,6 +8,7 @@ from headway.model import Revision
 
 __all__ = [
     "APP",
+    "COMMAND",
     "ENDED",
     "ENVIRONMENT",
     "MANAGER",
@@ -21,6 +22,7 @@ __all__ = [
     "SPEC",
     "TRAFFIC",
     "canary",
+    "command",
     "deployment",
     "labels",
     "of_revision",
@@ -35,6 +37,7 @@ SCALER = "headway-scale"  # of that: it changes alone
 OURS = "headway.dev/"
 APP = "headway.dev/app"
 ENVIRONMENT = "headway.dev/environment"
+COMMAND = "headway.dev/command"  # of the pod that runs one of an app's commands
 REVISION = "headway.dev/revision"
 POOL = "headway.dev/pool"  # of pods that share the traffic when more than one revision has some
 OPEN = "open"
@@ -86,6 +89,11 @@ def canary(app: str) -> str:
 def preview(app: str) -> str:
     """Of the Service that shows what is not public yet."""
     return f"{app}-preview"
+
+
+def command(app: str) -> str:
+    """Of the Pod that runs a command once; nothing selects it."""
+    return f"{app}-command"
 
 
 def state(app: str) -> str:

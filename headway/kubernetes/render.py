@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +21,7 @@ __all__ = [
     "app_objects",
     "decoded",
     "metadata",
+    "once",
     "replicas",
     "revision_objects",
     "selected",
@@ -101,6 +103,30 @@ def selected(service: Mapping[str, Any] | None) -> str | None:
     """The revision that a Service is for."""
     revision = ((service or {}).get("spec", {}).get("selector") or {}).get(names.REVISION)
     return None if revision in (None, NOBODY[names.REVISION]) else str(revision)
+
+
+def once(app: str, environment: str, deployment: Object, command: str, seconds: float, rules: Rules) -> Object:
+    """A Pod that runs a command as a pod of this Deployment would, without PORT, and is over then.
+
+    It ends by itself when its time is over, though nobody may be there any more to end it.
+    """
+    template = copy.deepcopy(deployment["spec"]["template"])
+    named = template["metadata"].get("annotations", {}).get(DEFAULT_CONTAINER)
+    main = next(
+        (one for one in template["spec"]["containers"] if one["name"] == named), template["spec"]["containers"][0]
+    )
+    for key in ("startupProbe", "readinessProbe", "livenessProbe", "lifecycle", "ports", "args"):
+        main.pop(key, None)
+    main["command"] = ["/bin/sh", "-c", f"unset PORT\n{command}"]
+    template["spec"].pop("topologySpreadConstraints", None)
+    labels = {"app.kubernetes.io/managed-by": names.MANAGER, names.COMMAND: app, names.ENVIRONMENT: environment}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": metadata(names.command(app), labels, rules) | {"annotations": {DEFAULT_CONTAINER: main["name"]}},
+        "spec": template["spec"]
+        | {"containers": [main], "restartPolicy": "Never", "activeDeadlineSeconds": math.ceil(seconds)},
+    }
 
 
 def replicas(name: str, rules: Rules, number: int) -> Object:

@@ -8,7 +8,7 @@ from typing import Any
 from headway.kubernetes.containers import DEFAULT_CONTAINER, PORT_NAME
 from headway.model import Instance
 
-__all__ = ["asked", "died", "given_up", "instance", "is_ready", "port", "refused", "unready"]
+__all__ = ["asked", "died", "exit_code", "given_up", "instance", "is_over", "is_ready", "port", "refused", "unready"]
 
 Pod = Mapping[str, Any]
 CRASHES = 3  # in a row
@@ -74,6 +74,19 @@ def given_up(pod: Pod) -> str:
         if one.get("restartCount", 0) >= CRASHES and not one.get("ready"):
             return f"keeps dying: {died(one, pod)}"
     return ""
+
+
+def is_over(pod: Pod) -> bool:
+    """Whether it runs no more, and will not again."""
+    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+
+
+def exit_code(pod: Pod) -> int | None:
+    """How a pod that runs once has ended; None while it has not. One that was ended for its time has not by itself."""
+    ended = [(one.get("state") or {}).get("terminated") for one in _containers(pod)]
+    if not is_over(pod) or not ended or not ended[-1]:
+        return None
+    return int(ended[-1]["exitCode"])
 
 
 def refused(deployment: Mapping[str, Any]) -> str:
