@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any
 
 import httpx
 import tenacity
 from prefect.blocks.core import Block
-from pydantic import ConfigDict, Field, PrivateAttr
+from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, SecretStr
 
 from headway import certificates
 from headway import home as places
@@ -29,7 +29,7 @@ from headway.masking import Masker
 from headway.model import LaunchSpec, Measurements, Revision, SecretRef, Traffic
 from headway.ports import Target
 
-__all__ = ["Api", "Hosted", "Refusal", "Unsure"]
+__all__ = ["LAST_LINES", "Api", "Hosted", "Token", "Unsure"]
 
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 TRIES = 6
@@ -39,13 +39,14 @@ LONGEST = 300  # characters of what a platform says, in an error
 LAST_LINES = 5  # of a log, in an error
 
 
-class Refusal(NamedTuple):
-    """An answer that is no success, as far as it says why."""
+def _sendable(value: SecretStr) -> SecretStr:
+    token = value.get_secret_value().strip()  # many a token is copied with a line's end
+    if not token or not all("!" <= character <= "~" for character in token):
+        raise ValueError("has to have printable ASCII characters, and no spaces")
+    return SecretStr(token)
 
-    status: int
-    code: str
-    message: str
-    body: Any = None
+
+Token = Annotated[SecretStr, AfterValidator(_sendable)]
 
 
 class Unsure(TargetError):
@@ -83,18 +84,26 @@ class Api:
         What is not `repeatable` is sent again only when it surely was not done; else Unsure is raised. Raises
         TargetError when the platform does not answer, or has no time, in several tries.
         """
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_MayPass),
+            wait=_pause,
+            stop=tenacity.stop_after_attempt(TRIES),
+            reraise=True,
+        )
         try:
-            for attempt in tenacity.Retrying(
-                retry=tenacity.retry_if_exception_type(_MayPass),
-                wait=_pause,
-                stop=tenacity.stop_after_attempt(TRIES),
-                reraise=True,
-            ):
-                with attempt:
-                    return self._once(method, path, repeatable, sent)
+            return retrying(self._once, method, path, repeatable, sent)
         except _MayPass as failure:
             raise failure.error from None
-        raise AssertionError("unreachable")  # tenacity has returned or raised
+
+    def content(self, answer: httpx.Response) -> Any:
+        """What it says, as JSON. Raises TargetError when it is none."""
+        try:
+            return answer.json()
+        except ValueError:
+            raise TargetError(
+                f"{self.name} answers {answer.status_code} and no JSON: {self.words(answer.text)}",
+                "does the block's URL lead to the API?",
+            ) from None
 
     def _once(self, method: str, path: str, repeatable: bool, sent: dict[str, Any]) -> httpx.Response:
         asked = f"{method} {path}"
@@ -107,7 +116,7 @@ class Api:
                 raise _MayPass(self._silent(TargetError, asked, error)) from None
             raise self._silent(Unsure, asked, error) from None
         if answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
-            after = _retry_after(answer.headers)
+            after = _retry_after(answer.headers) or _until_reset(answer.headers)
             busy = TargetError(
                 f"{self.name} is asked too often ({asked})" + (f": again in {after:.0f} s" if after else ""),
                 "its plan limits requests an hour; give the target a longer `poll`",
@@ -142,12 +151,17 @@ def _pause(state: tenacity.RetryCallState) -> float:
 
 
 def _retry_after(headers: httpx.Headers) -> float:
-    """Seconds, from Retry-After (seconds or a date) or X-RateLimit-Reset (epoch seconds); 0 when neither says."""
+    """Seconds, from seconds or a date; 0 when it is not there."""
     said = headers.get("retry-after", "")
     with contextlib.suppress(ValueError):
         return max(0.0, float(said))
     with contextlib.suppress(ValueError, TypeError):
         return max(0.0, (parsedate_to_datetime(said) - datetime.now(UTC)).total_seconds())
+    return 0.0
+
+
+def _until_reset(headers: httpx.Headers) -> float:
+    """Seconds until there may be more requests; 0 when nothing says so in epoch seconds."""
     with contextlib.suppress(ValueError):
         return max(0.0, float(headers.get("x-ratelimit-reset", "")) - time.time())
     return 0.0

@@ -232,14 +232,11 @@ class Railway:
     def _ask(self, name: str, *, repeatable: bool = True, **variables: Any) -> dict[str, Any]:
         body = {"query": DOCUMENTS[name], "variables": variables}
         answer = self.api.ask("POST", "", json=body, repeatable=repeatable)
-        try:
-            said = answer.json()
-            errors = said.get("errors") or []
-            message = "; ".join(str(one["message"]) for one in errors)
-            data = said.get("data")
-        except (ValueError, AttributeError, KeyError, TypeError):
-            errors, message, data = [None], answer.text, None
+        said = self.api.content(answer)
+        errors = said.get("errors") or []
+        data = said.get("data")
         if errors or not isinstance(data, dict):
+            message = "; ".join(str(one.get("message")) for one in errors)
             raise self._error(name, answer.status_code, self.api.words(message))
         return data
 

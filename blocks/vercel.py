@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from blocks.hosted import Api, Refusal
+from blocks.hosted import Api
 from headway.errors import TargetError, UsageError
 
 __all__ = ["WAITING", "Deployment", "Share", "Vercel"]
@@ -58,6 +58,15 @@ class Share(NamedTuple):
     stages: list[int]
 
 
+class Refusal(NamedTuple):
+    """An answer that is no success, as far as it says why."""
+
+    status: int
+    code: str
+    message: str
+    body: Any = None
+
+
 class Vercel:
     """One project, of one team, on one connection."""
 
@@ -88,12 +97,19 @@ class Vercel:
             )
         return found
 
+    def is_production(self, project: dict[str, Any], domain: str) -> bool:
+        """Whether this domain of the project leads to production: neither to a branch nor to another environment."""
+        found = self._get(f"/v9/projects/{project['id']}/domains/{domain}")
+        return found is not None and not found.get("gitBranch") and not found.get("customEnvironmentId")
+
     def has_domain(self, project: dict[str, Any], domain: str) -> None:
-        """Raises UsageError, naming its domains, when this is none of the project's."""
-        if self._get(f"/v9/projects/{project['id']}/domains/{domain}") is None:
+        """Raises UsageError, naming its domains, when this is no production domain of the project."""
+        if not self.is_production(project, domain):
             listed = self._get(f"/v9/projects/{project['id']}/domains") or {"domains": []}
             names = ", ".join(one["name"] for one in listed["domains"]) or "none"
-            raise UsageError(f"{self.where}: {domain} is not its domain; it has: {names}", "is it the right project?")
+            raise UsageError(
+                f"{self.where}: {domain} is no production domain of it; it has: {names}", "is it the right project?"
+            )
 
     def variables(self, project: dict[str, Any]) -> list[dict[str, Any]]:
         return list((self._get(f"/v10/projects/{project['id']}/env") or {"envs": []})["envs"])
@@ -134,7 +150,7 @@ class Vercel:
         for _ in range(ROUNDS):
             answer = self._send("POST", "/v13/deployments", params=params, json=wanted, repeatable=False)
             if answer.is_success:
-                return Deployment.of(answer.json())
+                return Deployment.of(self.api.content(answer))
             refusal = _refusal(answer)
             if refusal.code != "missing_files":
                 raise self._error(refusal, "a deployment")
@@ -246,7 +262,7 @@ class Vercel:
     def _ask(self, method: str, path: str, **sent: Any) -> Any:
         answer = self._send(method, path, **sent)
         if answer.is_success:
-            return answer.json() if answer.content else {}
+            return self.api.content(answer) if answer.content else {}
         refusal = _refusal(answer)
         if refusal.status == httpx.codes.NOT_FOUND:
             raise _Gone(f"{self.where}: {self.api.words(refusal.message)}", "was it deleted in Vercel?")

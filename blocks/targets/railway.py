@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from prefect.logging import get_logger
-from pydantic import Field, PrivateAttr, SecretStr, field_validator
+from pydantic import Field, PrivateAttr, SecretStr, model_validator
 
-from blocks.hosted import LAST_LINES, Api, Hosted, Unsure
+from blocks.hosted import LAST_LINES, Api, Hosted, Token, Unsure
 from blocks.railway import BROKEN, GOING, SECRETS, SERVING, Deployment, Place, Railway
 from blocks.railway import Instance as Service
 from blocks.registry import Registry
@@ -43,7 +43,7 @@ class RailwayTarget(Hosted):
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset({Capability.ATOMIC_SWITCH, Capability.LOGS})
 
-    token: SecretStr = Field(description="a project token of the environment; else set `account`")
+    token: Token = Field(description="a project token of the environment; else set `account`")
     account: bool = Field(default=False, description="the token is of an account or a workspace: it needs `project`")
     project: str | None = Field(default=None, description="id of the project; left out: the token's")
     environment: str | None = Field(default=None, description="name or id of the environment; left out: the token's")
@@ -66,13 +66,11 @@ class RailwayTarget(Hosted):
     _prepared: dict[str, tuple[Revision, LaunchSpec]] = PrivateAttr(default_factory=dict)
     _located: Place | None = PrivateAttr(default=None)
 
-    @field_validator("token")
-    @classmethod
-    def _sendable(cls, value: SecretStr) -> SecretStr:
-        token = value.get_secret_value().strip()
-        if not token or not all("!" <= character <= "~" for character in token):
-            raise ValueError("has only printable ASCII characters and no spaces")
-        return SecretStr(token)
+    @model_validator(mode="after")
+    def _login(self) -> RailwayTarget:
+        if bool(self.username) is not bool(self.password):
+            raise ValueError("username and password belong together")
+        return self
 
     def destroy(self) -> None:
         """Delete the environment, if it is one that ends with what it shows."""
@@ -264,11 +262,10 @@ class RailwayTarget(Hosted):
                 f"{app}: {revision} has no ready instance to route to: Railway has kept no deployment of it",
                 "launch it first",
             )
-        _, spec = self._prepared[revision]
-        self._configure(railway, place, *self._prepared[revision])
-        commit = self._prepared[revision][0].sha if spec.artifact.kind == "bundle" else None
+        prepared, spec = self._prepared[revision]
+        self._configure(railway, place, prepared, spec)
         self._may_write(app)
-        return railway.deploy(place, commit)
+        return railway.deploy(place, prepared.sha if spec.artifact.kind == "bundle" else None)
 
     def _kept(self, railway: Railway, place: Place, app: str, revision: str) -> Deployment | None:
         """The newest earlier deployment of the revision that Railway can still bring back."""
@@ -334,9 +331,11 @@ class RailwayTarget(Hosted):
                     "its build and deploy logs are in Railway",
                 )
             if told == "NEEDS_APPROVAL":
-                hint = "approve it in Railway, or let Headway's token deploy without"
                 railway.end(found)
-                raise TargetError(f"{app}: deployment {deployment} waits for somebody's approval in Railway", hint)
+                raise TargetError(
+                    f"{app}: deployment {deployment} waits for somebody's approval in Railway: cancelled",
+                    "have the service deploy what the owner of the token asks for, then release again",
+                )
             if time.monotonic() >= end:
                 railway.end(found)
                 raise TargetError(
@@ -350,7 +349,8 @@ class RailwayTarget(Hosted):
         if live is None or self._revision(railway, app, live) is None:
             return  # what others deployed is left alone
         others = self._read(app).get("others")
-        if others and (before := railway.deployment(others)).can_roll_back:
+        before = next((one for one in railway.deployments(place) if one.id == others), None) if others else None
+        if before and before.can_roll_back:
             latest = railway.instance(place).latest
             railway.roll_back(before.id)
             self._follow(railway, app, self._newer(railway, place, latest))

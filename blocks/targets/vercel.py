@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pathspec
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field
 
-from blocks.hosted import LAST_LINES, Api, Hosted, Unsure
+from blocks.hosted import LAST_LINES, Api, Hosted, Token, Unsure
 from blocks.vercel import WAITING, Deployment, Vercel
 from headway.errors import TargetError, UsageError
 from headway.model import (
@@ -68,7 +68,7 @@ class VercelTarget(Hosted):
         }
     )
 
-    token: SecretStr = Field(description="an access token; the scope of the project's team is enough")
+    token: Token = Field(description="an access token; the scope of the project's team is enough")
     project: str = Field(min_length=1, description="name or id of the project")
     domain: str = Field(
         pattern=r"^[A-Za-z0-9.-]+(:[0-9]+)?$",
@@ -81,19 +81,10 @@ class VercelTarget(Hosted):
     from_git: bool = Field(
         default=False, description="Vercel fetches the commit from the repository it is linked with; else: upload"
     )
-    bypass: SecretStr | None = Field(
+    bypass: Token | None = Field(
         default=None, description="secret that lets smoke tests through Deployment Protection (for automation)"
     )
     url: str = Field(default="https://api.vercel.com", pattern="^https?://", description="the API")
-
-    @field_validator("token", "bypass")
-    @classmethod
-    def _sendable(cls, value: SecretStr | None) -> SecretStr | None:
-        # Many a token is copied with a line's end, and a form's empty field is an empty string.
-        token = value.get_secret_value().strip() if value else ""
-        if not all("!" <= character <= "~" for character in token):
-            raise ValueError("has only printable ASCII characters and no spaces")
-        return SecretStr(token) if token else None
 
     @property
     def request_headers(self) -> dict[str, str]:
@@ -111,6 +102,11 @@ class VercelTarget(Hosted):
                         f"{vercel.where}: gives its domains to every new production deployment, before it is tested",
                         "in its settings, Environments, Production: turn off auto-assigning of production domains",
                     )
+            elif vercel.is_production(project, self.domain):
+                raise UsageError(
+                    f"{vercel.where}: {self.domain} is a production domain, and a preview would get it",
+                    "give previews an alias of their own",
+                )
             if wanted := _shares(plan):
                 self._stages(vercel, project, wanted, plan.strategy)
 
@@ -256,24 +252,23 @@ class VercelTarget(Hosted):
         self, vercel: Vercel, project: dict[str, Any], revision: Revision, spec: LaunchSpec
     ) -> Deployment | None:
         """The newest deployment of the revision that has not failed, and was built with the secrets of now."""
-        secrets = self._sealed(spec)
-        return next(
-            (
-                one
-                for one, target in vercel.deployments(project)
-                if one.is_of(revision.app, revision.id)
-                and one.meta.get("headwaySecrets") == secrets
-                and (target == "production") is self._production
-                and (one.state == "READY" or one.state in WAITING)
-            ),
-            None,
-        )
+        made = (one for one in self._listed(vercel, project, revision.app, revision.id) if self._fits(one, spec))
+        return next((one for one in made if one.state == "READY" or one.state in WAITING), None)
+
+    def _listed(self, vercel: Vercel, project: dict[str, Any], app: str, revision: str) -> Iterator[Deployment]:
+        """Those of the revision, the newest first."""
+        for one, target in vercel.deployments(project):
+            if one.is_of(app, revision) and (target == "production") is self._production:
+                yield one
+
+    def _fits(self, deployment: Deployment, spec: LaunchSpec) -> bool:
+        return deployment.meta.get("headwaySecrets") == self._sealed(spec)
 
     def _of(self, vercel: Vercel, app: str, revision: str) -> Deployment | None:
         known = self._read(app)["launched"].get(revision)
         if known:
             return vercel.deployment(known)
-        listed = (one for one, _ in vercel.deployments(vercel.project()) if one.is_of(app, revision))
+        listed = self._listed(vercel, vercel.project(), app, revision)
         return next((one for one in listed if one.state == "READY"), None)
 
     def _ready_one(self, vercel: Vercel, app: str, revision: str) -> Deployment:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from graphql import parse, validate
+from pydantic import ValidationError
 
 from blocks import hosted
 from blocks.railway import DOCUMENTS
@@ -417,6 +418,11 @@ def test_the_secrets_of_the_app_are_in_no_log_and_no_error(
     with pytest.raises(TargetError, match=r"is FAILED: .*\*{8}") as caught:
         up(target, repo.commit("dies", {"app.py": "import os\nraise SystemExit(os.environ['KEY'])"}), told)
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_user_without_a_password_is_refused(server: Railway, tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="belong together"):
+        made(server, tmp_path, username="ann")
 
 
 def test_a_token_is_never_shown(server: Railway, tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_a_build_that_fails_is_told_with_its_last_lines(
         ({"token": "vcp_wrong"}, "refuses the token"),
         ({"team": "team_other"}, "the token may not do this"),
         ({"project": "shap"}, "Vercel project shap (team team_acme0123456789): there is none"),
-        ({"domain": "shop.example.com"}, "shop.example.com is not its domain; it has: 127.0.0.1"),
+        ({"domain": "shop.example.com"}, "shop.example.com is no production domain of it; it has: 127.0.0.1"),
         ({"url": "http://127.0.0.1:1"}, "Vercel does not answer"),
     ],
 )
@@ -164,6 +164,21 @@ def test_the_wrong_place_is_found_out_before_anything_is_changed(
     assert caught.value.hint
     assert TOKEN not in str(caught.value)
     assert {method for method, _ in server.calls} <= {"GET"}
+
+
+def test_previews_do_not_get_a_production_domain(
+    server: Vercel, target: VercelTarget, tmp_path: Path, bundle: Callable[..., LaunchSpec]
+) -> None:
+    wanted = plan(target, bundle(), "blue_green")
+    with pytest.raises(UsageError, match="is a production domain, and a preview would get it"):
+        made(server, tmp_path, environment="preview").check("shop", wanted)
+    made(server, tmp_path, environment="preview", domain=server.preview).check("shop", wanted)
+
+
+def test_what_is_no_api_is_said(server: Vercel, target: VercelTarget) -> None:
+    server.get_project = lambda *_: b"<html>"  # type: ignore[method-assign]
+    with pytest.raises(TargetError, match="answers 200 and no JSON: <html>"):
+        target.observe("shop")
 
 
 def test_a_project_that_switches_by_itself_is_refused(
@@ -261,6 +276,8 @@ def test_busy_and_broken_answers_are_asked_again(
     server: Vercel, target: VercelTarget, bundle: Callable[..., LaunchSpec]
 ) -> None:
     server.faults = [(429, {"Retry-After": "0"}), (503, {}), "break", (500, {"Retry-After": "0"})]
+    assert target.observe("shop").instances == {}
+    server.faults = [(503, {"X-RateLimit-Reset": str(time.time() + 3600)})]  # which every answer has
     assert target.observe("shop").instances == {}
     server.faults = [(429, {"Retry-After": "3600"})]
     with pytest.raises(TargetError, match=r"asked too often.*again in 3600 s"):
@@ -455,6 +472,7 @@ def test_new_log_lines_follow(server: Vercel, target: VercelTarget, bundle: Call
 
 def test_a_token_is_never_shown(server: Vercel, tmp_path: Path) -> None:
     assert TOKEN not in repr(made(server, tmp_path, token=f"{TOKEN}\n"))
-    with pytest.raises(ValidationError) as caught:
-        made(server, tmp_path, token="vcp_with a space")
-    assert "with a space" not in str(caught.value)
+    for wrong in ("vcp_with a space", " "):
+        with pytest.raises(ValidationError, match="printable ASCII") as caught:
+            made(server, tmp_path, token=wrong)
+        assert "with a space" not in str(caught.value)

@@ -541,7 +541,7 @@ def vercel(place: Path, trust: Trust) -> Iterator[Vercel]:
             raise Refused(404, "not_found", "The page could not be found")
 
         def _say(self, status: int, answer: Any, headers: Mapping[str, str]) -> None:
-            body = b"" if answer is None else json.dumps(answer).encode()
+            body = answer if isinstance(answer, bytes) else b"" if answer is None else json.dumps(answer).encode()
             self.send_response(status)
             for name, value in {"Content-Type": "application/json", **headers}.items():
                 self.send_header(name, value)
