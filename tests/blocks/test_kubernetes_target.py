@@ -212,7 +212,7 @@ def test_endpoints_that_do_not_follow_are_said(api: ApiServer, target: Kubernete
     old, new = launched(target, 1), launched(target, 2)
     target.route("shop", Traffic.all_to(old))
     monkeypatch.setattr(api, "_serve", lambda *_: None)
-    with pytest.raises(TargetError, match=f"its Service has endpoints of {old.id}"):
+    with pytest.raises(TargetError, match=f"Service shop has endpoints of {old.id}"):
         target.route("shop", Traffic.all_to(new))
 
 
