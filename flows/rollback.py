@@ -6,7 +6,7 @@ from prefect import flow
 
 from tasks.gates import hold
 from tasks.migrations import revert_schema
-from tasks.steps import finish_rollback, plan_rollback, take_step
+from tasks.steps import finish_rollback, plan_rollback, show_what_runs, take_step
 
 __all__ = ["rollback"]
 
@@ -46,4 +46,5 @@ async def rollback(
             await revert_schema(app, environment, change)
         for index, title in prepared.steps:
             await take_step(prepared, index, title)
+        await show_what_runs(prepared)
         await finish_rollback(prepared)

@@ -12,7 +12,7 @@ from tasks.gates import hold
 from tasks.migrations import contract_arrives, migrate
 from tasks.probes import check_dependencies, degraded, smoke_test
 from tasks.records import accept, stage, undelivered
-from tasks.steps import has_changed_something, plan_rollout, take_step
+from tasks.steps import has_changed_something, plan_rollout, show_what_runs, take_step
 
 __all__ = ["deliver", "rollout"]
 
@@ -46,4 +46,5 @@ async def rollout(record: ReleaseRecord, environment: Environment, revision: Rev
         prepared = await plan_rollout(record, environment, revision, spec)
         for index, title in prepared.steps:
             await take_step(prepared, index, title)
+        await show_what_runs(prepared)
         going_on.detail = str(revision)

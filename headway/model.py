@@ -332,6 +332,17 @@ class Observation(Frozen):
         return sum(instance.ready for instance in self.instances.get(str(revision), ()))
 
     @property
+    def lines(self) -> tuple[str, ...]:
+        """All of it, in words for people."""
+        where = [f"at {self.url}"] if self.url else []
+        running = [
+            f"{one.name} {one.address} {'ready' if one.ready else f'not ready: {one.detail}'}"
+            for instances in self.instances.values()
+            for one in instances
+        ]
+        return (f"traffic: {self.traffic}", *where, *(running or ["no instances"]))
+
+    @property
     def live(self) -> str | None:
         """The revision that gets all traffic, if there is one."""
         return next((revision for revision, weight in self.traffic.weights.items() if weight == 100), None)

@@ -141,6 +141,10 @@ class Target(ABC):
         """What a person should know of a plan before it is walked, a line each: weights that can only be had nearly."""
         return ()
 
+    def describe(self, app: str) -> tuple[str, ...]:
+        """What runs now, in words for people, a line each; the platform's own objects and events where it has some."""
+        return self.observe(app).lines
+
     def remembered(self, app: str) -> Remembered:  # noqa: ARG002  # for targets whose revisions only the ledger knows
         """What the platform knows by itself, for a ledger that is lost; nothing where it knows nothing."""
         return Remembered()

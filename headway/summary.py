@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from headway.ledger import ApprovalRecord, ReleaseRecord, StageRecord, Users
 
-__all__ = ["evidence_markdown", "release_markdown"]
+__all__ = ["evidence_markdown", "live_markdown", "release_markdown"]
 
 
 def evidence_markdown(asked: ApprovalRecord, refusal: str = "") -> str:
@@ -53,6 +53,11 @@ def release_markdown(release: ReleaseRecord, stages: Iterable[StageRecord], user
             *rows,
         ]
     )
+
+
+def live_markdown(lines: Iterable[str]) -> str:
+    """What runs, as its platform says."""
+    return "\n".join(f"- {_cell(line)}" for line in lines)
 
 
 def _cell(text: str) -> str:

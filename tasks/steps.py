@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 
 from prefect import get_run_logger, task
+from prefect.artifacts import acreate_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from blocks.secrets import resolve
 from headway import project, strategies
-from headway.errors import NotFound, Superseded
+from headway.errors import NotFound, Superseded, TargetError
 from headway.executor import Outcome, Rollout, take
 from headway.ledger import Lock, ReleaseRecord, RolloutKind, RolloutRecord, SchemaChange
 from headway.migrations.way_back import in_the_way
 from headway.model import Analyze, Counts, Launch, LaunchSpec, Measurements, Order, Plan, Revision, Step
 from headway.ports import Target
 from headway.settings import Environment
+from headway.summary import live_markdown
 from headway.titles import titles
 from tasks.gates import held
 from tasks.records import draw_verdict, ledger
@@ -27,6 +29,7 @@ __all__ = [
     "plan_rollback",
     "plan_rollout",
     "retire_idle",
+    "show_what_runs",
     "take_step",
 ]
 
@@ -188,6 +191,19 @@ async def retire_idle(app: str, environment: str, revision_id: str) -> bool:
     await asyncio.to_thread(target.drain, revision, spec.drain)
     await asyncio.to_thread(target.retire, revision)
     return True
+
+
+async def show_what_runs(prepared: Prepared) -> None:
+    """What the platform says now, for the UI. A platform that does not say it just now changes nothing."""
+    app, environment = prepared.rollout.app, prepared.record.environment
+    try:
+        lines = await asyncio.to_thread(prepared.rollout.target.describe, app)
+    except TargetError as silent:
+        get_run_logger().warning("what runs is not shown: %s", silent.what)
+        return
+    await acreate_markdown_artifact(
+        key=f"live-{app}-{environment}", markdown=live_markdown(lines), description=f"{app} in {environment}"
+    )
 
 
 async def finish_rollback(prepared: Prepared) -> None:

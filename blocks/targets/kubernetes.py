@@ -314,6 +314,17 @@ class KubernetesTarget(Block, Target):
         self._settle(app)
         self._forget(app)
 
+    def describe(self, app: str) -> tuple[str, ...]:
+        ours = names.selector(app=app)
+        deployments = [
+            f"Deployment {one['metadata']['name']}: {one.get('status', {}).get('readyReplicas', 0)} of "
+            f"{one['spec'].get('replicas', 1)} ready, {one['metadata'].get('annotations', {}).get(names.RELEASE, '')}"
+            for one in self._cluster.find(DEPLOYMENT, ours)
+        ]
+        services = [f"Service {one['metadata']['name']}" for one in self._cluster.find(SERVICE, ours)]
+        events = standing.warnings(self._cluster.find(EVENT, fields="type=Warning"), app)
+        return (*super().describe(app), *deployments, *services, *events)
+
     def remembered(self, app: str) -> Remembered:
         state, live = self._state(app), self.observe(app).live
         found = {

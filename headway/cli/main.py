@@ -242,12 +242,16 @@ def _steer(
 
 
 @app.command()
-def status(app: Annotated[str | None, typer.Argument(help="one app only")] = None, json: Json = False) -> None:
+def status(
+    app: Annotated[str | None, typer.Argument(help="one app only")] = None,
+    live: Annotated[bool, typer.Option("--live", help="ask the platforms too: instances, objects, events")] = False,
+    json: Json = False,
+) -> None:
     """What is live where, what is going on, and who is waited for."""
     from headway.cli.records import status
 
     output.json = json
-    status(app)
+    status(app, live=live)
 
 
 @app.command()

@@ -5,19 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from headway.cli.output import output
-from headway.errors import NotFound
+from headway.errors import HeadwayError, NotFound
 from headway.home import ledger_url
 from headway.ledger import Ledger, ReleaseRecord
 
 __all__ = ["history", "logs", "status", "waits_for"]
 
 
-def status(app: str | None) -> None:
+def status(app: str | None, *, live: bool) -> None:
     with Ledger.open(ledger_url()) as ledger:
         apps = [app] if app else ledger.apps()
         if app and app not in ledger.apps():
             raise _unknown(app, ledger)
         told = [_app(ledger, name) for name in apps]
+        if live:
+            _ask_platforms(ledger, told)
     if not told:
         output.say("nothing was ever released here: headway release PATH")
     for one in told:
@@ -25,6 +27,8 @@ def status(app: str | None) -> None:
         for place in one["environments"]:
             held = f", held by {place['held_by']}" if place["held_by"] else ""
             output.say(f"  {place['environment']:14} {place['live'] or 'nothing'}{held}")
+            for line in place.get("platform", ()):
+                output.say(f"  {'':14}   {line}")
         for contract in one["contracts"]:
             output.say(f"  {contract['environment']:14} contract of {contract['revision']} on {contract['due_at']}")
         for going in one["open"]:
@@ -54,6 +58,22 @@ def _app(ledger: Ledger, app: str) -> dict[str, Any]:
         for one in ledger.waiting_contracts(app, place)
     ]
     return {"app": app, "environments": environments, "contracts": contracts, "open": going}
+
+
+def _ask_platforms(ledger: Ledger, told: list[dict[str, Any]]) -> None:
+    """Add what the platform of each environment says runs there; one that does not answer says that."""
+    import asyncio
+
+    from headway import project
+
+    for one in told:
+        for place in one["environments"]:
+            if place["live"]:
+                _, spec = ledger.revision(one["app"], place["live"], environment=place["environment"])
+                try:
+                    place["platform"] = list(asyncio.run(project.load_target(spec.target)).describe(one["app"]))
+                except HeadwayError as silent:
+                    place["platform"] = [silent.what]
 
 
 def waits_for(ledger: Ledger, release: ReleaseRecord) -> str:

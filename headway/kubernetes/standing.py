@@ -8,10 +8,23 @@ from typing import Any
 from headway.kubernetes.containers import DEFAULT_CONTAINER, PORT_NAME
 from headway.model import Instance
 
-__all__ = ["asked", "died", "exit_code", "given_up", "instance", "is_over", "is_ready", "port", "refused", "unready"]
+__all__ = [
+    "asked",
+    "died",
+    "exit_code",
+    "given_up",
+    "instance",
+    "is_over",
+    "is_ready",
+    "port",
+    "refused",
+    "unready",
+    "warnings",
+]
 
 Pod = Mapping[str, Any]
 CRASHES = 3  # in a row
+NEWEST = 10  # events
 LONGEST = 600  # characters of a message: what matters of one about an image comes after its name, three times
 FINAL = ("InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError")  # reasons that waiting does not mend
 PULLING = ("ErrImagePull", "ImagePullBackOff")
@@ -79,6 +92,17 @@ def given_up(pod: Pod) -> str:
 def is_over(pod: Pod) -> bool:
     """Whether it runs no more, and will not again."""
     return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+
+
+def warnings(events: Iterable[Mapping[str, Any]], app: str) -> list[str]:
+    """The last of them that are about this app's objects, which have its name in front; the oldest first."""
+    ours = [one for one in events if str(one["involvedObject"].get("name", "")).startswith(app)]
+    ours.sort(key=lambda one: str(one.get("lastTimestamp") or one.get("eventTime") or ""))
+    told = []
+    for one in ours[-NEWEST:]:
+        about = one["involvedObject"]
+        told.append(f"{about['kind']} {about['name']}: {one.get('reason')}: {_line(one.get('message'))}")
+    return told
 
 
 def exit_code(pod: Pod) -> int | None:

@@ -108,3 +108,22 @@ def test_a_quota_is_in_the_deployment() -> None:
     full = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": words}
     assert standing.refused({"status": {"conditions": [full]}}) == f"FailedCreate: {words}"
     assert standing.refused({"status": {}}) == ""
+
+
+def test_the_last_warnings_about_an_app() -> None:
+    def warning(name: str, at: str) -> dict[str, Any]:
+        return {
+            "involvedObject": {"kind": "Pod", "name": name},
+            "reason": "BackOff",
+            "message": "Back-off\nrestarting",
+            "lastTimestamp": at,
+        }
+
+    events = [
+        warning("shop-2", "2026-01-01T00:00:02Z"),
+        warning("other", "x"),
+        warning("shop-1", "2026-01-01T00:00:01Z"),
+    ]
+    told = standing.warnings(events, "shop")
+    assert told == [f"Pod shop-{number}: BackOff: Back-off restarting" for number in (1, 2)]
+    assert len(standing.warnings(events * 9, "shop")) == standing.NEWEST
