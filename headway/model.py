@@ -5,6 +5,7 @@ PushEvent -> ReleaseRequest -> Source -> CheckReport -> Artifact -> Rollout -> S
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 from datetime import datetime
 from enum import StrEnum
@@ -24,6 +25,7 @@ __all__ = [
     "Condition",
     "Counts",
     "Coverage",
+    "Difference",
     "Drain",
     "Failure",
     "Gate",
@@ -260,6 +262,24 @@ class Capability(StrEnum):
     METRICS = "metrics"
     PREVIEW = "preview route"
     SESSIONS = "sticky users"
+
+
+class Difference(Frozen):
+    """What a launch would change in one thing on the platform. Without the values of secrets."""
+
+    name: str = Field(description="what it is called there, such as `ConfigMap shop-config`")
+    now: str = Field(description="how it is, as text; empty: it is not there")
+    then: str = Field(description="how it would be; empty: it would be removed")
+
+    @property
+    def unified(self) -> list[str]:
+        """The lines of a unified diff; none when nothing changes."""
+        before, after = (self.name if text else "/dev/null" for text in (self.now, self.then))
+        return list(
+            difflib.unified_diff(
+                self.now.splitlines(), self.then.splitlines(), before, after, "now", "then", lineterm=""
+            )
+        )
 
 
 class HeaderRule(Frozen):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from headway.errors import TargetError
 from headway.model import (
     Capability,
+    Difference,
     LaunchSpec,
     Measurements,
     Observation,
@@ -148,6 +149,14 @@ class Target(ABC):
     def remembered(self, app: str) -> Remembered:  # noqa: ARG002  # for targets whose revisions only the ledger knows
         """What the platform knows by itself, for a ledger that is lost; nothing where it knows nothing."""
         return Remembered()
+
+    def compare(self, revision: Revision, spec: LaunchSpec) -> tuple[Difference, ...] | None:  # noqa: ARG002  # by default
+        """What a launch would change besides starting instances, as the platform itself says; nothing is changed.
+
+        `spec` may have secrets without a value. None for targets that have nothing to compare. Raises TargetError with
+        everything that the platform would refuse.
+        """
+        return None
 
     def revive(self, app: str) -> bool:  # noqa: ARG002  # for targets that have nothing to revive
         """Start again what should be running and nobody else starts; whether there was anything. Repeatable."""

@@ -92,6 +92,8 @@ async def plan_rollout(
     await asyncio.to_thread(target.check, app, plan)
     for remark in await asyncio.to_thread(target.remarks, app, plan):
         get_run_logger().info(remark)
+    for change in await asyncio.to_thread(target.compare, revision, spec) or ():
+        get_run_logger().info("changes: %s", change.name)
     return await _prepare(
         plan,
         target,

@@ -22,7 +22,7 @@ from pydantic import Field, PrivateAttr, SecretStr, model_validator
 
 from blocks.registry import Registry
 from headway.errors import LockLost, RegistryError, TargetError, UsageError
-from headway.kubernetes import admission, belongings, manifests, names, render, standing
+from headway.kubernetes import admission, belongings, changes, manifests, names, render, standing
 from headway.kubernetes.cluster import DEPLOYMENT, POD, SERVICE, Cluster, Kind, connect, kind_of
 from headway.kubernetes.routing import ByGateway, ByIngress, ByPods, Routing
 from headway.kubernetes.routing.by_pods import in_pool
@@ -32,6 +32,7 @@ from headway.model import (
     Bucket,
     Capability,
     Counts,
+    Difference,
     Instance,
     LaunchSpec,
     Measurements,
@@ -172,6 +173,18 @@ class KubernetesTarget(Block, Target):
     def remarks(self, app: str, plan: Plan) -> tuple[str, ...]:
         return self._routing.remarks(plan, {revision: len(ours) for revision, ours in self._pods(app).items()})
 
+    def compare(self, revision: Revision, spec: LaunchSpec) -> tuple[Difference, ...]:
+        """Of a revision's own objects with those of the revision that serves."""
+        app, serving = revision.app, self.observe(revision.app).live
+        made = self._rehearsed(revision, render.veiled(spec))
+        keys = {belongings.key(one) for one in made}
+        left = [one for one in self._known(app) if one not in keys and one[1] != belongings.DATA]
+        differences = [
+            *(_difference(self._standing(revision, one, serving), one) for one in made),
+            *(_difference(found, None) for one in left if (found := belongings.ours(self._cluster, one, app))),
+        ]
+        return tuple(one for one in differences if one.now != one.then)
+
     def observe(self, app: str) -> Observation:
         pods = self._pods(app)
         front, preview = self._cluster.get(SERVICE, app), self._cluster.get(SERVICE, names.preview(app))
@@ -193,10 +206,12 @@ class KubernetesTarget(Block, Target):
         self._may_write(app)
         spec = self._with_secrets(revision, spec)
         front = cluster.get(SERVICE, app)
+        if front is not None:
+            self._require_ours(spec.environment, front)
+        if cluster.get(DEPLOYMENT, names.deployment(revision)) is None:
+            self._rehearsed(revision, spec)  # nothing is sent before all of it would be taken
         if front is None:
             cluster.apply(render.service(app, app, spec.environment, self._rules, None))
-        else:
-            self._require_ours(spec.environment, front)
         self._bring(app, spec)
         for thing in render.app_objects(app, spec, self._rules):
             cluster.apply(thing)
@@ -221,9 +236,10 @@ class KubernetesTarget(Block, Target):
             )
         cluster.delete(POD, name)
         self._await_end(app)
-        for thing in settings:
-            cluster.apply(thing)
         try:
+            self._bring(app, spec)
+            for thing in settings:
+                cluster.apply(thing)
             if cluster.create(pod) is None:
                 raise TargetError(
                     f"{spec.environment}: another command of {app} has just been started", "wait for its end"
@@ -231,6 +247,7 @@ class KubernetesTarget(Block, Target):
             return self._ended_by_itself(app, command, Masker(str(spec.env.get(one, "")) for one in spec.secrets))
         finally:
             cluster.delete(POD, name)
+            self._settle(app)
 
     def ready(self, revision: Revision) -> Readiness:
         """Waits for a change, a moment at most, when there is something to wait for: nobody has to poll."""
@@ -629,6 +646,24 @@ class KubernetesTarget(Block, Target):
 
     # --- what belongs to it ------------------------------------------------------------------------------------
 
+    def _standing(self, revision: Revision, thing: dict[str, Any], serving: str | None) -> dict[str, Any] | None:
+        """What is in the place of this object now; of the revision that serves, as if it were this one."""
+        kind, name = kind_of(thing), thing["metadata"]["name"]
+        found = self._cluster.get(kind, name)
+        if found is None and serving and name == names.deployment(revision):
+            found = self._cluster.get(kind, names.of_revision(revision.app, serving))
+            found = found and json.loads(json.dumps(found).replace(serving, revision.id))
+        return found
+
+    def _rehearsed(self, revision: Revision, spec: LaunchSpec) -> list[dict[str, Any]]:
+        """All that a launch sends, as the cluster would make it. Raises TargetError with everything it would refuse."""
+        app = revision.app
+        if lost := admission.elsewhere(self.namespace, spec.manifests):
+            raise TargetError("\n".join(lost), "leave the namespace out, or give the target that one")
+        things = [*manifests.belongings(app, spec, self.namespace), *render.app_objects(app, spec, self._rules)]
+        things += render.revision_objects(revision, spec, self._rules)
+        return changes.rehearsed(self._cluster, things, manifests.sources(revision, spec))
+
     def _bring(self, app: str, spec: LaunchSpec) -> None:
         """What the app's manifests have besides the Deployment, before its pods need it.
 
@@ -637,9 +672,9 @@ class KubernetesTarget(Block, Target):
         things = manifests.belongings(app, spec, self.namespace)
         if not things:
             return
-        if lost := admission.elsewhere(self.namespace, spec.manifests):
-            raise TargetError("\n".join(lost), "leave the namespace out, or give the target that one")
-        belongings.require_ours(self._cluster, things)
+        for thing in things:
+            if why := belongings.foreign(self._cluster, thing):
+                raise TargetError(f"{self._marked}: {thing['kind']} {thing['metadata']['name']} {why}")
         self._keep_known(app, dict.fromkeys([*self._known(app), *map(belongings.key, things)]))
         for thing in things:
             if not manifests.runs_pods(thing):
@@ -797,6 +832,13 @@ class KubernetesTarget(Block, Target):
 def _read_state(found: Mapping[str, Any] | None) -> dict[str, Any]:
     state: dict[str, Any] = {"token": 0, "carried": [], "belongings": []}
     return state | {key: json.loads(value) for key, value in ((found or {}).get("data") or {}).items()}
+
+
+def _difference(now: dict[str, Any] | None, then: dict[str, Any] | None) -> Difference:
+    one = then or now
+    assert one is not None
+    name = f"{one['kind']} {one['metadata']['name']}"
+    return Difference(name=name, now=changes.in_words(now), then=changes.in_words(then))
 
 
 def _spec_of(deployment: Mapping[str, Any]) -> LaunchSpec:

@@ -140,12 +140,19 @@ def env_import(
 
 
 @app.command()
-def plan(environment: Environment, path: PathArgument = Path(), json: Json = False) -> None:
+def plan(
+    environment: Environment,
+    path: PathArgument = Path(),
+    diff: Annotated[
+        bool, typer.Option("--diff", help="and what would change on the platform, as it says itself")
+    ] = False,
+    json: Json = False,
+) -> None:
     """The steps a release would take there now, touching nothing."""
     from headway.cli.planning import plan
 
     output.json = json
-    plan(environment, path)
+    plan(environment, path, diff=diff)
 
 
 @app.command()

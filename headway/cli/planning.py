@@ -12,7 +12,8 @@ from headway.dockerfiles import Finding
 from headway.errors import HeadwayError, UsageError
 from headway.home import ledger_url
 from headway.ledger import Ledger
-from headway.model import Artifact
+from headway.model import Artifact, LaunchSpec, Revision
+from headway.ports import Target
 
 __all__ = ["check", "init", "plan"]
 
@@ -61,20 +62,27 @@ def check(path: Path) -> None:
     output.result({"ok": True, "app": found.app, "environments": found.release_path(), "findings": findings})
 
 
-def plan(environment: str, path: Path) -> None:
-    """Print the steps. The artifact is not built for it: a digest made of the commit stands for it."""
+def plan(environment: str, path: Path, *, diff: bool = False) -> None:
+    """Print the steps, and with `diff` what the platform says would change besides.
+
+    The artifact is not built for it: a digest made of the commit stands for it.
+    """
     found = settings.load(path)
     rules = found.environment(environment)
     local = source.inspect(path, "HEAD")
-    stand_in = Artifact(digest=f"sha256:{hashlib.sha256(local.sha.encode()).hexdigest()}", location="/", size=0)
+    digest, image = f"sha256:{hashlib.sha256(local.sha.encode()).hexdigest()}", found.build.image
+    stand_in = Artifact(
+        kind="image" if image else "bundle", digest=digest, location=f"{image}@{digest}" if image else "/", size=0
+    )
     spec = found.launch_spec(environment, stand_in)
     target = asyncio.run(project.load_target(spec.target))
     with Ledger.open(ledger_url()) as ledger:
         stable = ledger.live(found.app, environment)
+    revision = spec.revision(found.app, local.sha)
     made = strategies.plan(
         rules,
         target.observe(found.app),
-        spec.revision(found.app, local.sha),
+        revision,
         spec,
         stable=stable,
         capabilities=target.capabilities,
@@ -87,4 +95,17 @@ def plan(environment: str, path: Path) -> None:
     for remark in remarks:
         output.say(f"note: {remark}")
     lines = [str(step) for step in made.steps]
-    output.result(made.model_dump(mode="json") | {"lines": lines, "remarks": list(remarks)})
+    document = made.model_dump(mode="json") | {"lines": lines, "remarks": list(remarks)}
+    output.result(document | (_compared(target, revision, spec) if diff else {}))
+
+
+def _compared(target: Target, revision: Revision, spec: LaunchSpec) -> dict[str, object]:
+    """Said as a unified diff; for `--json` each with its lines."""
+    differences = target.compare(revision, spec)
+    if differences is None:
+        output.say(f"{spec.target} has nothing to compare: the steps are all that changes there")
+    elif not differences:
+        output.say("nothing else changes")
+    for one in differences or ():
+        output.say("", *one.unified)
+    return {"differences": [{"name": one.name, "lines": one.unified} for one in differences or ()]}

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from headway.errors import TargetError
 from headway.kubernetes import names
 from headway.kubernetes.cluster import Cluster, Kind, kind_of
 
-__all__ = ["Key", "key", "prune", "require_ours"]
+__all__ = ["DATA", "Key", "foreign", "key", "ours", "prune"]
 
 Key = tuple[str, str, str]
 OWNERS = (names.APP, names.ENVIRONMENT)
@@ -24,18 +23,18 @@ def key(thing: Mapping[str, Any]) -> Key:
     return (*kind_of(thing), thing["metadata"]["name"])
 
 
-def require_ours(cluster: Cluster, things: Iterable[Mapping[str, Any]]) -> None:
-    """Raises TargetError when one of them is there already and is somebody else's."""
-    for thing in things:
-        found = cluster.get(kind_of(thing), thing["metadata"]["name"])
-        theirs, ours = ((one or thing)["metadata"].get("labels") or {} for one in (found, thing))
-        if any(theirs.get(label) != ours[label] for label in OWNERS):
-            kind, name = thing["kind"], thing["metadata"]["name"]
-            raise TargetError(
-                f"{cluster.who}: {kind} {name} is in namespace {cluster.namespace} already and not Headway's",
-                f"call it something else, or hand it over: kubectl label -n {cluster.namespace} {kind.lower()} {name} "
-                + " ".join(f"{label}={ours[label]}" for label in OWNERS),
-            )
+def foreign(cluster: Cluster, thing: Mapping[str, Any]) -> str:
+    """Why an object is not Headway's to change: one of this name is there already; empty when it may be."""
+    kind, name, wanted = thing["kind"], thing["metadata"]["name"], thing["metadata"]["labels"]
+    found = cluster.get(kind_of(thing), name)
+    theirs = (found or thing)["metadata"].get("labels") or {}
+    if all(theirs.get(label) == wanted[label] for label in OWNERS):
+        return ""
+    labels = " ".join(f"{label}={wanted[label]}" for label in OWNERS)
+    return (
+        f"is in namespace {cluster.namespace} already and not Headway's: call it something else, or hand it over with "
+        f"kubectl label -n {cluster.namespace} {kind.lower()} {name} {labels}"
+    )
 
 
 def prune(cluster: Cluster, known: Iterable[Key], wanted: Collection[Key], app: str) -> list[Key]:
@@ -46,7 +45,15 @@ def prune(cluster: Cluster, known: Iterable[Key], wanted: Collection[Key], app: 
         if one in wanted or kind == DATA:
             kept.append(one)
             continue
-        found = cluster.get(Kind(api_version, kind), name) if cluster.knows(Kind(api_version, kind)) else None
-        if found is not None and (found["metadata"].get("labels") or {}).get(names.APP) == app:
+        if ours(cluster, one, app) is not None:
             cluster.delete(Kind(api_version, kind), name)
     return kept
+
+
+def ours(cluster: Cluster, one: Key, app: str) -> dict[str, Any] | None:
+    """The object, if it is there and the app's."""
+    api_version, kind, name = one
+    if cluster.namespaced(Kind(api_version, kind)) is None:
+        return None  # its definition is gone, and took it along
+    found = cluster.get(Kind(api_version, kind), name)
+    return found if found and (found["metadata"].get("labels") or {}).get(names.APP) == app else None

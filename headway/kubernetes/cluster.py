@@ -217,15 +217,14 @@ class Cluster:
 
         self._asked(f"delete {kind.kind} {name}", deleted)
 
-    def knows(self, kind: Kind) -> bool:
-        """Whether the cluster has this kind of object, of its own or by a definition (CRD)."""
+    def namespaced(self, kind: Kind) -> bool | None:
+        """Whether such objects belong to a namespace; None when the cluster has no such kind."""
 
-        def found() -> bool:
+        def found() -> bool | None:
             try:
-                self._resource(kind)
+                return bool(self._resource(kind).namespaced)
             except ResourceNotFoundError:
-                return False
-            return True
+                return None
 
         return self._asked(f"look for {kind.kind}", found)
 

@@ -25,6 +25,7 @@ __all__ = [
     "replicas",
     "repository",
     "runs_pods",
+    "sources",
     "stand_ins",
 ]
 
@@ -77,6 +78,17 @@ def belongings(app: str, spec: LaunchSpec, namespace: str) -> list[Object]:
                 container["image"] = spec.artifact.location
         made.append(thing)
     return made
+
+
+def sources(revision: Revision, spec: LaunchSpec) -> dict[tuple[str, str, str], str]:
+    """Where each object is written: of (apiVersion, kind, name as it is applied) the file and the document."""
+    found = {
+        (str(one.content["apiVersion"]), str(one.content["kind"]), _name(one)): one.source for one in spec.manifests
+    }
+    chosen = released(revision.app, spec.manifests) if spec.manifests else None
+    if isinstance(chosen, Manifest):
+        found["apps/v1", "Deployment", names.deployment(revision)] = chosen.source
+    return found
 
 
 def replicas(app: str, manifests: Sequence[Manifest]) -> int:

@@ -10,7 +10,8 @@ from typing import Any
 
 from headway.kubernetes import manifests, names
 from headway.kubernetes.containers import DEFAULT_CONTAINER, PAUSE, PORT_NAME, PRE_STOP, probes, resources
-from headway.model import Frozen, LaunchSpec, Revision
+from headway.masking import MASK
+from headway.model import Frozen, LaunchSpec, Revision, SecretRef
 
 __all__ = [
     "HTTP",
@@ -26,6 +27,7 @@ __all__ = [
     "revision_objects",
     "selected",
     "service",
+    "veiled",
 ]
 
 Object = dict[str, Any]
@@ -232,6 +234,13 @@ def _object(
 def metadata(name: str, labels: Mapping[str, str], rules: Rules) -> Object:
     """What an object is called, where it is, and whose."""
     return {"name": name, "namespace": rules.namespace, "labels": dict(labels)}
+
+
+def veiled(spec: LaunchSpec) -> LaunchSpec:
+    """The spec with a mask for every secret whose value is not known yet, as if it were the value."""
+    secret = [name for name, value in spec.env.items() if isinstance(value, SecretRef)]
+    env = {**spec.env, **dict.fromkeys(secret, MASK)}
+    return spec.model_copy(update={"env": env, "secrets": (*spec.secrets, *secret)})
 
 
 def decoded(secret: Mapping[str, Any]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from blocks.targets.kubernetes import KubernetesTarget
 from headway.errors import TargetError
 from headway.kubernetes import names
 from headway.kubernetes.cluster import DEPLOYMENT, Cluster, Kind, connect
-from headway.model import Artifact, Health, LaunchSpec, Manifest, Probing, Revision, Traffic
+from headway.model import Artifact, Health, LaunchSpec, Manifest, Probing, Revision, SecretRef, Traffic
 from tests.clusters import Borrowed, Namespace
 from tests.e2e.conftest import APP, GOOD
 from tests.engines import Engine
@@ -159,11 +159,11 @@ def test_what_is_not_headways_is_neither_changed_nor_removed(
     api.create(config("shop-config", whose="somebody's"))
     spec = spec_of(artifact, config("shop-config", a="1"), config("mine", a="1"))
     revision = spec.revision("shop", SHA["old"])
-    with pytest.raises(TargetError, match=r"ConfigMap shop-config .* not Headway's") as raised:
+    with pytest.raises(TargetError, match=r"ConfigMap shop-config: .* not Headway's") as raised:
         target.launch(revision, spec)
     assert said(api) == {"whose": "somebody's"}
     assert said(api, "mine") is None
-    label = raised.value.hint.rpartition("shop-config ")[2]
+    label = raised.value.what.rpartition("shop-config ")[2]
     labels = dict(one.split("=") for one in label.split())
     api.patch(CONFIG, "shop-config", {"metadata": {"labels": labels}, "data": {"whose": None}})
     old = live(target, spec, "old")
@@ -196,3 +196,61 @@ def test_a_foreign_namespace_is_refused(target: KubernetesTarget, artifact: Arti
     spec = spec_of(artifact, other)
     with pytest.raises(TargetError, match=r"k8s/a\.yaml#1: is in namespace elsewhere"):
         target.launch(spec.revision("shop", SHA["old"]), spec)
+
+
+def test_what_would_be_refused_is_said_at_once_and_nothing_is_sent(
+    target: KubernetesTarget, api: Cluster, artifact: Artifact
+) -> None:
+    """By the schemas of this version first; then by the cluster, which knows more."""
+    worker = deployment("worker", "a", ports=[{"containerPort": 99999}])
+    later = config("Not_A_Name")
+    missing = {"apiVersion": "example.com/v1", "kind": "Nothing", "metadata": {"name": "a"}}
+    spec = spec_of(artifact, config("shop-config"), worker, later)
+    revision = spec.revision("shop", SHA["old"])
+    with pytest.raises(TargetError) as raised:
+        target.launch(revision, spec)
+    lines = raised.value.what.splitlines()
+    assert len(lines) == 2
+    assert "k8s/a.yaml#1: Deployment worker: " in lines[0]
+    assert "spec.template.spec.containers[0].ports[0].containerPort" in lines[0]
+    assert "k8s/a.yaml#1: ConfigMap Not_A_Name: " in lines[1]
+    unknown = spec_of(artifact, config("shop-config", a=1), missing)  # type: ignore[arg-type]
+    with pytest.raises(TargetError) as raised:
+        target.compare(revision, unknown)
+    assert [line.partition("#1: ")[2] for line in raised.value.what.splitlines()] == [
+        "ConfigMap shop-config: data/a: expected string",
+        "Nothing a: the cluster has no such kind in example.com/v1: is its definition (CRD) installed?",
+    ]
+    assert (said(api), target.observe("shop").url) == (None, None)
+
+
+def changed(target: KubernetesTarget, spec: LaunchSpec) -> dict[str, list[str]]:
+    """The lines that begin with + or -, of each object."""
+    found = target.compare(spec.revision("shop", SHA["new"]), spec)
+    assert found is not None
+    return {one.name: [line for line in one.unified[2:] if line[0] in "+-"] for one in found}
+
+
+def test_a_plan_says_what_would_change_and_no_secret(
+    target: KubernetesTarget, api: Cluster, artifact: Artifact
+) -> None:
+    secret = {"env": {"LOG_LEVEL": "info", "TOKEN": SecretRef(secret="shop/token")}}
+    before = spec_of(artifact, config("shop-config", a="1"), config("shop-old", a="1"))
+    first = changed(target, before.model_copy(update=secret))
+    assert "+  TOKEN: '********'" in first[f"Secret {names.deployment(target_revision(before, secret))}"]
+    resolved = before.model_copy(update={"env": {"LOG_LEVEL": "info", "TOKEN": "hunter2"}, "secrets": ("TOKEN",)})
+    live(target, resolved, "old")
+    said_before = api.get(CONFIG, "shop-config")
+    after = spec_of(artifact, config("shop-config", a="2")).model_copy(update=secret)
+    found = changed(target, after.model_copy(update={"env": {**secret["env"], "LOG_LEVEL": "debug"}}))
+    assert found.pop("ConfigMap shop-config") == ["-  a: '1'", "+  a: '2'"]
+    assert "-  a: '1'" in found.pop("ConfigMap shop-old")
+    (told,) = (lines for name, lines in found.items() if name.startswith("ConfigMap"))
+    assert [line for line in told if "LOG_LEVEL" in line] == ["-  LOG_LEVEL: info", "+  LOG_LEVEL: debug"]
+    assert not any(name.startswith(("Deployment", "Secret")) for name in found)  # as they are
+    assert "hunter2" not in str(found)
+    assert api.get(CONFIG, "shop-config") == said_before
+
+
+def target_revision(spec: LaunchSpec, changes: dict[str, Any]) -> Revision:
+    return spec.model_copy(update=changes).revision("shop", SHA["new"])

@@ -233,6 +233,13 @@ def test_launching_twice_is_launching_once(target: Target, spec: LaunchSpec) -> 
     assert target.observe("shop").ready(revision) == copies(target)
 
 
+def test_comparing_changes_nothing_and_needs_no_secret(target: Target, spec: LaunchSpec) -> None:
+    wanted = spec.model_copy(update={"env": {"TOKEN": SecretRef(secret="a/b")}})
+    differences = target.compare(wanted.revision("shop", SHA["old"]), wanted)
+    assert differences is None or all(one.unified for one in differences)
+    assert target.observe("shop").instances == {}
+
+
 def test_a_launched_revision_gets_no_traffic_before_it_is_routed(target: Target, spec: LaunchSpec) -> None:
     revision = up(target, spec)
     assert target.observe("shop").traffic == Traffic()
