@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import tempfile
 from collections.abc import Sequence
 from datetime import timedelta
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 
-from headway import settings, source, triggers
+from headway import source, triggers
 from headway.control import Control
 from headway.errors import NotFound, SettingsError, SourceError
 from headway.events import PushEvent
+from headway.heads import settings_at
 from headway.ledger import AppRecord, DeliveryRecord, Ledger
 from headway.settings import FILE_NAME, Settings
 
@@ -31,7 +31,6 @@ TRIES = 12
 BURST = timedelta(seconds=2)  # a push that comes so soon after one that was started waits for those behind it
 EARLY = 4  # tries until a commit that the repository does not have is taken for one that it has no more
 PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)  # seconds before the next try; the last stands for the rest
-SETTINGS_BYTES = 256 * 1024
 
 
 class Dispatcher:
@@ -128,27 +127,22 @@ def _before(row: DeliveryRecord) -> str | None:
 
 
 def _why_not(app: AppRecord, ref: str, tip: source.Tip, old: str | None) -> str:
-    known = _settings(tip, tip.sha)
-    if isinstance(known, SettingsError):
-        # What was there before says which branch is released: a release of it shows what is wrong now.
-        older = _settings(tip, old) if old else known
-        known = older if isinstance(older, Settings) else Settings(app=app.name)
+    try:
+        known = settings_at(tip, tip.sha)
+    except SettingsError:
+        known = _settings_before(app, tip, old)
     if known.app != app.name:
         return f"its {FILE_NAME} is that of {known.app}, and the repository is registered as {app.name}"
     changed = source.changed_paths(tip.mirror, old, tip.sha)
     return triggers.why_not(ref, known, changed, source.message_of(tip.mirror, tip.sha))
 
 
-def _settings(tip: source.Tip, sha: str) -> Settings | SettingsError:
-    text = source.file_of(tip.mirror, sha, FILE_NAME, limit=SETTINGS_BYTES)
-    with tempfile.TemporaryDirectory() as directory:
-        file = Path(directory) / FILE_NAME
-        if text is not None:
-            file.write_text(text)
-        try:
-            return settings.load(file)
-        except SettingsError as error:
-            return error
+def _settings_before(app: AppRecord, tip: source.Tip, old: str | None) -> Settings:
+    """What was there before says which branch is released: a release of it shows what is wrong now."""
+    try:
+        return settings_at(tip, old or tip.sha)
+    except SettingsError:
+        return Settings(app=app.name)
 
 
 def _later(ledger: Ledger, rows: Sequence[DeliveryRecord], why: str) -> str:

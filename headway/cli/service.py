@@ -41,7 +41,7 @@ def serve(host: str, port: int) -> None:
 
     with Control() as control, Ledger.open(ledger_url()):  # what is not there is said here, not in a log
         output.say(f"Prefect UI   {control.ui_url}\nHeadway      http://{host}:{port}\nCtrl-C stops it")
-    uvicorn.run("headway.web:app", host=host, port=port, log_level="info")
+    uvicorn.run("headway.web:app", host=host, port=port, access_log=False)
 
 
 async def _until_one_dies(host: str, port: int, prefect_port: int) -> None:

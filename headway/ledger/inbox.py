@@ -57,6 +57,12 @@ class Inbox(Book):
         asked = sa.select(t.inbox).where(t.inbox.c.app == app).order_by(t.inbox.c.id.desc()).limit(limit)
         return [record(DeliveryRecord, row) for row in self._read(asked)]
 
+    def heard_of(self, app: str, ref: str, sha: str) -> bool:
+        """Whether a delivery said that a ref names this commit, or it was started."""
+        said = sa.or_(t.inbox.c.sha == sha, t.inbox.c.event["after"].as_string() == sha)
+        asked = sa.select(t.inbox.c.id).where(t.inbox.c.app == app, t.inbox.c.ref == ref, said).limit(1)
+        return self._read_one(asked) is not None
+
     def latest_start(self, app: str, ref: str) -> DeliveryRecord | None:
         """The delivery whose commit is the newest that was started of this ref."""
         row = self._read_one(sa.select(t.inbox).where(*_latest(app, ref)))

@@ -112,6 +112,12 @@ class Releases(Book):
         row = self._read_one(sa.select(t.releases).where(t.releases.c.flow_run_id == flow_run_id))
         return record(ReleaseRecord, row) if row else None
 
+    def release_of_commit(self, app: str, sha: str) -> ReleaseRecord | None:
+        """The newest of an app's releases of a commit."""
+        own = (t.releases.c.app == app, t.releases.c.sha == sha)
+        row = self._read_one(sa.select(t.releases).where(*own).order_by(t.releases.c.number.desc()).limit(1))
+        return record(ReleaseRecord, row) if row else None
+
     def releases(self, app: str | None = None, limit: int = 20) -> list[ReleaseRecord]:
         """The newest first."""
         asked = sa.select(t.releases).order_by(t.releases.c.started_at.desc()).limit(limit)

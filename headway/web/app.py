@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 from headway.control import Control
 from headway.dispatch import Dispatcher
 from headway.errors import HeadwayError
+from headway.heads import Poller
 from headway.home import home, ledger_url
 from headway.ledger import Ledger
 from headway.project import load_git_host, load_secret, load_target
@@ -28,6 +29,7 @@ __all__ = ["app"]
 
 SWEEP = 2.0  # seconds between two sweeps
 REVIVE = 10.0  # seconds between two looks whether what should run does
+POLL = 300.0  # seconds between two looks whether a webhook was lost
 REPORT = 1.0  # seconds between two looks for what git hosts should be told
 DISPATCH = 1.0  # seconds between two looks for deliveries that are to be tried again; new ones are told
 
@@ -55,6 +57,7 @@ async def watching(app: FastAPI) -> AsyncIterator[None]:
             _for_ever(app, "revive", revive_once, REVIVE),
             _for_ever(app, "keys", app.state.keys.look, FRESH),
             _for_ever(app, "reports", Reporter(ledger, control, load_git_host, load_target).round, REPORT),
+            _for_ever(app, "poll", Poller(ledger, home() / "workspaces", app.state.dispatcher.wake).round, POLL),
             _for_ever(app, "dispatch", app.state.dispatcher.round, DISPATCH, app.state.dispatcher.wake),
         ]
         going = [asyncio.create_task(each) for each in rounds]

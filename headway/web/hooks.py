@@ -65,12 +65,12 @@ async def receive(
     """Signed with the secret of a registered app, over the raw body; without one nothing is read."""
     address = request.client.host if request.client else ""
     limits = request.app.state.limits
-    if not limits.allows(address):
+    if not await limits.allows(address):
         return answer(429, Refusal(error="too many requests from this address", hint="wait a minute"))
     try:
         kept = await _kept(request, host)
     except Refused as refused:
-        limits.refused(address)
+        await limits.refused(address)
         return answer(refused.status, refused.answer)
     except HeadwayError as error:
         return answer(503, Refusal(error=error.what, hint=error.hint))

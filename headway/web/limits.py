@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import limits
-from limits.storage import MemoryStorage
-from limits.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter
 
 __all__ = ["Limits"]
 
@@ -20,10 +20,10 @@ class Limits:
         self._asked = FixedWindowRateLimiter(storage)
         self._refused = MovingWindowRateLimiter(storage)
 
-    def allows(self, address: str) -> bool:
+    async def allows(self, address: str) -> bool:
         """Whether a request that comes now is looked at; it counts."""
-        return self._asked.hit(ASKED, address) and self._refused.test(REFUSED, address)
+        return await self._asked.hit(ASKED, address) and await self._refused.test(REFUSED, address)
 
-    def refused(self, address: str) -> None:
+    async def refused(self, address: str) -> None:
         """It had no right to what it asked."""
-        self._refused.hit(REFUSED, address)
+        await self._refused.hit(REFUSED, address)

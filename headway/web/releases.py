@@ -71,14 +71,14 @@ async def start_release(request: Request, idempotency_key: Annotated[str | None,
     """With the token as `Authorization: Bearer TOKEN`. The same `Idempotency-Key` starts one run, however often."""
     address = request.client.host if request.client else ""
     limits = request.app.state.limits
-    if not limits.allows(address):
+    if not await limits.allows(address):
         return answer(429, Refusal(error="too many requests from this address", hint="wait a minute"))
     try:
         await _authorize(request)
         started = await _start(request, idempotency_key)
     except Refused as refused:
         if refused.status in (401, 403):
-            limits.refused(address)
+            await limits.refused(address)
         return answer(refused.status, refused.answer)
     except HeadwayError as error:
         return answer(503, Refusal(error=error.what, hint=error.hint))

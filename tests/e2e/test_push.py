@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 
 from headway.ledger import Ledger, StageRecord
@@ -153,3 +154,27 @@ def test_a_rollout_is_never_broken_off_by_a_push(server: Server, headway: Headwa
     rollouts = [(one.kind, one.environment, one.state) for one in headway.ledger.rollouts_of(older.id)]
     assert rollouts == [("release", "staging", "done")]
     assert older.state == "superseded"
+
+
+def test_a_night_releases_what_is_not_live_and_says_why_the_rest_is_not(
+    server: Server, headway: Headway, repo: Repo
+) -> None:
+    subprocess.run(["git", "push", "--quiet", "--no-verify", "origin", "main"], cwd=repo.path, check=True, timeout=60)
+    headway.until(lambda: server.states(headway.ledger) == ["succeeded"])
+    (server.path / "hooks" / "post-receive").unlink()  # from now on nobody tells of a push
+    sha = repo.commit("merged in the evening", {"n": "1"})
+    server.push("main")
+
+    assert f"| {repo.app} | `{sha[:7]}` | released | {repo.app}#2 succeeded |" in _night(headway, repo)
+    assert f"| {repo.app} | `{sha[:7]}` | not released | it is live |" in _night(headway, repo)
+
+
+def _night(headway: Headway, repo: Repo) -> str:
+    """The summary of a night of the app's own."""
+    with headway.control() as control:
+        run = control.start("nightly/main", {"apps": [repo.app]})
+        headway.until(lambda: control.flow_run(run).final, 120)
+        assert control.flow_run(run).state == "Completed"
+        asked = {"artifacts": {"flow_run_id": {"any_": [run]}, "key": {"any_": ["nightly"]}}}
+        (summary,) = httpx.post(f"{control.url}/artifacts/filter", json=asked, trust_env=False).json()
+    return str(summary["data"])
