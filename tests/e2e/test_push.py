@@ -99,7 +99,7 @@ def test_checks_of_an_older_commit_are_broken_off(server: Server, headway: Headw
     settings = WAITS.replace(", approval: true", "")
     repo.commit("slow checks", {"headway.yaml": settings.format(app=repo.app, check="sleep 300")})
     server.push("main")
-    headway.until(lambda: [stage.name for stage in _stages(server, headway)] == ["check"])
+    headway.until(lambda: "check" in [stage.name for stage in _stages(server, headway)])
     repo.commit("quick checks", {"headway.yaml": settings.format(app=repo.app, check="true")})
     server.push("main")
 
@@ -109,7 +109,7 @@ def test_checks_of_an_older_commit_are_broken_off(server: Server, headway: Headw
     assert older.reason.startswith("superseded by ")
     assert newer.sha
     assert newer.sha[:7] in older.reason
-    assert [(stage.name, stage.state) for stage in headway.ledger.stages(older.id)] == [("check", "cancelled")]
+    assert {stage.name: stage.state for stage in headway.ledger.stages(older.id)}["check"] == "cancelled"
     with headway.control() as control:
         assert control.flow_run(str(older.flow_run_id)).state == "Superseded"
 
