@@ -256,8 +256,11 @@ checks:
     assert told["state"] == "failed"
     assert "1 of 2 tests failed" in told["reason"]
     states = {stage["name"]: stage["state"] for stage in told["stages"]}
-    checks = {"bad": "failed", "slow": "passed", "after": "skipped"}
-    assert states == checks | {"configuration": "passed", "secrets in the repository": "passed"}
+    assert {name: states[name] for name in ("bad", "slow", "after")} == {
+        "bad": "failed",
+        "slow": "passed",
+        "after": "skipped",
+    }
 
 
 def test_tests_and_coverage_are_shown_as_an_artifact(headway: Headway, tmp_path: Path) -> None:
@@ -290,9 +293,11 @@ checks:
     repo = Repo(tmp_path / "app", "cached", checks)
     headway.release(repo.path)
     repo.commit("docs only", {"README": "words"})
-    assert headway.release(repo.path)["stages"][0]["detail"] == "same inputs passed in cached#1"
+    told = headway.release(repo.path)
+    assert [stage["detail"] for stage in told["stages"] if stage["name"] == "unit"] == ["same inputs passed in cached#1"]
     repo.commit("code", {"app.py": GOOD})
-    assert headway.release(repo.path)["stages"][0]["state"] == "passed"
+    told = headway.release(repo.path)
+    assert [stage["state"] for stage in told["stages"] if stage["name"] == "unit"] == ["passed"]
 
 
 def test_secrets_are_not_in_the_logs(headway: Headway, tmp_path: Path) -> None:
