@@ -294,7 +294,9 @@ checks:
     headway.release(repo.path)
     repo.commit("docs only", {"README": "words"})
     told = headway.release(repo.path)
-    assert [stage["detail"] for stage in told["stages"] if stage["name"] == "unit"] == ["same inputs passed in cached#1"]
+    assert [stage["detail"] for stage in told["stages"] if stage["name"] == "unit"] == [
+        "same inputs passed in cached#1"
+    ]
     repo.commit("code", {"app.py": GOOD})
     told = headway.release(repo.path)
     assert [stage["state"] for stage in told["stages"] if stage["name"] == "unit"] == ["passed"]
