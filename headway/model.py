@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 __all__ = [
     "Analyze",
     "Artifact",
+    "Autoscale",
     "AwaitReady",
     "Bucket",
     "Capability",
@@ -148,6 +149,14 @@ class Manifest(Frozen):
     content: dict[str, JsonValue]
 
 
+class Autoscale(Frozen):
+    """How many instances of the revision that serves there may be, and what decides."""
+
+    min: int = Field(ge=1)
+    max: int = Field(ge=1)
+    cpu: int = Field(ge=1, description="percent of the requested processor time that instances use on average")
+
+
 class LaunchSpec(Frozen):
     """All a target needs to run one revision; stored with the revision, so that it can be run again years later."""
 
@@ -161,6 +170,7 @@ class LaunchSpec(Frozen):
     cpu: float | None = Field(default=None, gt=0, description="processor cores an instance may use")
     memory: int | None = Field(default=None, gt=0, description="bytes an instance may use")
     instances: int = Field(default=1, ge=1)
+    autoscale: Autoscale | None = Field(default=None, description="None: as many as `instances`, always")
     env: dict[str, str | SecretRef] = Field(default_factory=dict)
     secrets: tuple[str, ...] = Field(default=(), description="variables of `env` that were a SecretRef, now resolved")
     health: Health = Health()

@@ -151,7 +151,11 @@ async def plan_rollback(
     observation = await asyncio.to_thread(target.observe, app)
     to_id = back.id if back else None
     plan = strategies.rollback(
-        observation, to_id, instances=spec.instances, startup=spec.health.startup, drain=spec.drain
+        observation,
+        to_id,
+        instances=strategies.enough(spec, observation),
+        startup=spec.health.startup,
+        drain=spec.drain,
     )
     if back and any(isinstance(step, Launch) for step in plan.steps):
         lost = await asyncio.to_thread(target.missing, spec)

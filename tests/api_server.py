@@ -25,6 +25,7 @@ Object = dict[str, Any]
 KINDS = {
     "v1": {"pods": "Pod", "services": "Service", "configmaps": "ConfigMap", "secrets": "Secret", "events": "Event"},
     "apps/v1": {"deployments": "Deployment"},
+    "autoscaling/v2": {"horizontalpodautoscalers": "HorizontalPodAutoscaler"},
     "policy/v1": {"poddisruptionbudgets": "PodDisruptionBudget"},
     "discovery.k8s.io/v1": {"endpointslices": "EndpointSlice"},
 }

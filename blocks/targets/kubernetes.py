@@ -23,7 +23,7 @@ from pydantic import Field, PrivateAttr, SecretStr, model_validator
 from blocks.registry import Registry
 from headway.errors import LockLost, RegistryError, TargetError, UsageError
 from headway.kubernetes import admission, belongings, changes, manifests, names, render, standing
-from headway.kubernetes.cluster import DEPLOYMENT, POD, SERVICE, Cluster, Kind, connect, kind_of
+from headway.kubernetes.cluster import AUTOSCALER, DEPLOYMENT, POD, SERVICE, Cluster, Kind, connect, kind_of
 from headway.kubernetes.routing import ByGateway, ByIngress, ByPods, Routing
 from headway.kubernetes.routing.by_pods import in_pool
 from headway.kubernetes.routing.routing import Gone, routed
@@ -148,7 +148,7 @@ class KubernetesTarget(Block, Target):
         ours = names.selector(app=app)
         for kind, name in self._routing.reads(app):
             self._cluster.delete(kind, name)
-        for kind in (DEPLOYMENT, SERVICE, CONFIG_MAP, SECRET, Kind("policy/v1", "PodDisruptionBudget")):
+        for kind in (AUTOSCALER, DEPLOYMENT, SERVICE, CONFIG_MAP, SECRET, Kind("policy/v1", "PodDisruptionBudget")):
             for thing in self._cluster.find(kind, ours):
                 self._cluster.delete(kind, thing["metadata"]["name"])
 
@@ -220,7 +220,7 @@ class KubernetesTarget(Block, Target):
         name = names.deployment(revision)
         cluster.patch(DEPLOYMENT, name, {"metadata": {"annotations": {names.ENDED: None}}})
         running = applied["spec"].get("replicas", 0) if self._scaled(applied) else 0
-        cluster.apply(render.replicas(name, self._rules, max(running, spec.instances)), manager=names.SCALER)
+        self._scale(name, max(running, spec.instances), spec)
 
     def execute(self, revision: Revision, spec: LaunchSpec, command: Command) -> int:
         app, cluster = revision.app, self._cluster
@@ -284,6 +284,7 @@ class KubernetesTarget(Block, Target):
         self._split(app, environment, traffic)
         whole = [revision for revision, weight in traffic.weights.items() if weight == WHOLE]
         if whole:
+            self._hand_over(app, whole[0])
             self._settle(app)
         self._change_state(
             app, lambda state: state | {"carried": [*whole, *_without(state["carried"], whole)][:REMEMBERED]}
@@ -315,8 +316,11 @@ class KubernetesTarget(Block, Target):
                 f"{app}: {revision} gets {weight} % of the traffic and cannot be retired",
                 "route to another revision first",
             )
+        spec = _spec_of(found)
+        if spec.autoscale:
+            cluster.delete(AUTOSCALER, name)  # it would have them back
         if keep < found["spec"].get("replicas", 1):
-            cluster.apply(render.replicas(name, self._rules, keep), manager=names.SCALER)
+            self._scale(name, keep, spec)
         if keep:
             self._await_fewer(revision, found, keep)
             return
@@ -345,8 +349,7 @@ class KubernetesTarget(Block, Target):
     def remembered(self, app: str) -> Remembered:
         state, live = self._state(app), self.observe(app).live
         found = {
-            one["metadata"]["labels"][names.REVISION]: one["metadata"]["annotations"]
-            for one in self._cluster.find(DEPLOYMENT, names.selector(app=app))
+            one["metadata"]["labels"][names.REVISION]: one["metadata"]["annotations"] for one in self._deployments(app)
         }
         way = [revision for revision in reversed(state["carried"]) if revision in found and revision != live]
         return Remembered(
@@ -462,6 +465,11 @@ class KubernetesTarget(Block, Target):
         found = self._cluster.get(SECRET, f"{labels[names.APP]}-{labels[names.REVISION]}") or {}
         return Masker(render.decoded(found).values())
 
+    def _deployments(self, app: str) -> list[dict[str, Any]]:
+        """Of its revisions. An app may have others, beside them."""
+        found = self._cluster.find(DEPLOYMENT, names.selector(app=app))
+        return [one for one in found if names.REVISION in one["metadata"]["labels"]]
+
     def _spec(self, pod: dict[str, Any]) -> LaunchSpec:
         labels = pod["metadata"]["labels"]
         found = self._cluster.get(DEPLOYMENT, f"{labels[names.APP]}-{labels[names.REVISION]}")
@@ -513,6 +521,24 @@ class KubernetesTarget(Block, Target):
                 yield line
 
     # --- who gets what -----------------------------------------------------------------------------------------
+
+    def _hand_over(self, app: str, revision: str) -> None:
+        """An autoscaler has the revision that serves; of the others there are as many pods as there were."""
+        for one in self._deployments(app):
+            name, spec = one["metadata"]["name"], _spec_of(one)
+            if spec.autoscale and one["metadata"]["labels"][names.REVISION] == revision:
+                self._cluster.apply(self._autoscaler(one, spec))
+            elif spec.autoscale and one["spec"].get("replicas", 1):
+                self._cluster.delete(AUTOSCALER, name)
+
+    def _autoscaler(self, deployment: dict[str, Any], spec: LaunchSpec) -> dict[str, Any]:
+        revision = Revision.model_validate_json(deployment["metadata"]["annotations"][names.REVISION_OF])
+        return render.autoscaler(revision, spec, standing.asked(deployment["spec"]["template"]), self._rules)
+
+    def _scale(self, name: str, number: int, spec: LaunchSpec) -> None:
+        """What an autoscaler has had is taken back from it; from anybody else it is not."""
+        thing = render.replicas(name, self._rules, number)
+        self._cluster.apply(thing, manager=names.SCALER, force=spec.autoscale is not None)
 
     def _share(self, app: str, wanted: Mapping[str, int]) -> None:
         """Have so many pods of each revision in the pool, and none of the others."""
@@ -662,6 +688,8 @@ class KubernetesTarget(Block, Target):
             raise TargetError("\n".join(lost), "leave the namespace out, or give the target that one")
         things = [*manifests.belongings(app, spec, self.namespace), *render.app_objects(app, spec, self._rules)]
         things += render.revision_objects(revision, spec, self._rules)
+        if spec.autoscale:
+            things.append(self._autoscaler(things[-1], spec))
         return changes.rehearsed(self._cluster, things, manifests.sources(revision, spec))
 
     def _bring(self, app: str, spec: LaunchSpec) -> None:
@@ -687,8 +715,8 @@ class KubernetesTarget(Block, Target):
             return
         running = {
             one["metadata"]["labels"][names.REVISION]: _spec_of(one)
-            for one in self._cluster.find(DEPLOYMENT, names.selector(app=app))
-            if names.SPEC in one["metadata"].get("annotations", {}) and one["spec"].get("replicas", 1)
+            for one in self._deployments(app)
+            if one["spec"].get("replicas", 1)
         }
         things = {revision: manifests.belongings(app, spec, self.namespace) for revision, spec in running.items()}
         for thing in things.get(self.observe(app).live or "", []):
@@ -713,7 +741,7 @@ class KubernetesTarget(Block, Target):
         carried = self._state(app)["carried"]
         still = [
             one
-            for one in self._cluster.find(DEPLOYMENT, names.selector(app=app))
+            for one in self._deployments(app)
             if not one["spec"].get("replicas", 1) and names.ENDED in one["metadata"].get("annotations", {})
         ]
         still.sort(
@@ -777,7 +805,7 @@ class KubernetesTarget(Block, Target):
     def _scaled(self, deployment: dict[str, Any]) -> bool:
         """Whether its number of pods is somebody's decision, and not the 1 that it is made with."""
         managers = deployment["metadata"].get("managedFields") or []
-        return any(one.get("manager") == names.SCALER for one in managers)
+        return any(one.get("manager") == names.SCALER or one.get("subresource") == "scale" for one in managers)
 
     def _url_of(self, app: str, service: dict[str, Any] | None, named: str | None) -> str | None:
         if service is None:

@@ -23,7 +23,7 @@ from headway.errors import TargetError
 from headway.home import home
 from headway.kubernetes.names import MANAGER
 
-__all__ = ["CONFLICT", "DEPLOYMENT", "POD", "SERVICE", "Cluster", "Kind", "connect", "kind_of"]
+__all__ = ["AUTOSCALER", "CONFLICT", "DEPLOYMENT", "POD", "SERVICE", "Cluster", "Kind", "connect", "kind_of"]
 
 T = TypeVar("T")
 Object = dict[str, Any]
@@ -47,6 +47,7 @@ class Kind(NamedTuple):
 DEPLOYMENT = Kind("apps/v1", "Deployment")
 SERVICE = Kind("v1", "Service")
 POD = Kind("v1", "Pod")
+AUTOSCALER = Kind("autoscaling/v2", "HorizontalPodAutoscaler")
 
 
 def kind_of(thing: Mapping[str, Any]) -> Kind:
@@ -131,8 +132,10 @@ class Cluster:
 
         return self._asked(f"list {kind.kind}", listed)
 
-    def apply(self, thing: Mapping[str, Any], *, manager: str = MANAGER, dry_run: bool = False) -> Object:
-        """Server-side apply. A field that somebody else has taken over is reported, not taken back."""
+    def apply(
+        self, thing: Mapping[str, Any], *, manager: str = MANAGER, dry_run: bool = False, force: bool = False
+    ) -> Object:
+        """Server-side apply. A field that somebody else took over is reported; with `force` it is taken back."""
 
         def applied() -> Object:
             answer = self._resource(kind_of(thing)).server_side_apply(
@@ -141,6 +144,7 @@ class Cluster:
                 namespace=self.namespace,
                 field_manager=manager,
                 dry_run="All" if dry_run else None,
+                force_conflicts=force or None,
                 _request_timeout=TIMEOUT,
             )
             return dict(answer.to_dict())

@@ -34,9 +34,18 @@ USUAL_GRACE = 30  # seconds, where a pod does not say
 
 
 def deployment(
-    revision: Revision, spec: LaunchSpec, namespace: str, annotations: Mapping[str, str], limits: Mapping[str, Any]
+    revision: Revision,
+    spec: LaunchSpec,
+    namespace: str,
+    annotations: Mapping[str, str],
+    limits: Mapping[str, Any],
+    cpu: float,
 ) -> Object:
-    """The Deployment that is released, as one of this revision. `limits` are for a container that says none."""
+    """The Deployment that is released, as one of this revision.
+
+    `limits` are for a container that says none; `cpu`, in cores, is requested where an autoscaler has to know how much
+    of it is used, and nobody says.
+    """
     made: Object = deepcopy(_deployment_of(revision.app, spec.manifests))
     metadata, inside = made["metadata"], made["spec"]
     ours = names.labels(revision.app, spec.environment, revision.id)
@@ -57,6 +66,8 @@ def deployment(
         if container is main or repository(container) in standing_in:
             _run_ours(container, revision, spec)
     _complete(pod, main, spec, limits)
+    if spec.autoscale:
+        _request(main, cpu)
     return made
 
 
@@ -186,6 +197,13 @@ def _complete(pod: Object, main: Object, spec: LaunchSpec, limits: Mapping[str, 
         pod["terminationGracePeriodSeconds"] = PAUSE + (pod.get("terminationGracePeriodSeconds") or USUAL_GRACE)
     if limits:
         main.setdefault("resources", dict(limits))
+
+
+def _request(main: Object, cpu: float) -> None:
+    said = main.get("resources") or {}
+    requests, most = said.get("requests") or {}, said.get("limits") or {}
+    if "cpu" not in requests and "cpu" not in most:  # what is not requested is as much as is allowed
+        main["resources"] = {**said, "requests": {**requests, "cpu": f"{round(1000 * cpu)}m"}}
 
 
 def _port(main: Mapping[str, Any]) -> Object:

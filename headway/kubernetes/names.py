@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 MANAGER = "headway"  # the field manager of everything but the number of replicas
-SCALER = "headway-scale"  # of that: it changes alone
+SCALER = "headway-scale"  # of that: it changes alone, where no autoscaler has it
 OURS = "headway.dev/"
 APP = "headway.dev/app"
 ENVIRONMENT = "headway.dev/environment"

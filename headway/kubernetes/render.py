@@ -20,6 +20,7 @@ __all__ = [
     "Object",
     "Rules",
     "app_objects",
+    "autoscaler",
     "decoded",
     "metadata",
     "once",
@@ -82,7 +83,8 @@ def app_objects(app: str, spec: LaunchSpec, rules: Rules) -> list[Object]:
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },
     }
-    return [budget] if spec.instances > 1 and not manifests.has_budget(spec.manifests) else []
+    most = spec.autoscale.max if spec.autoscale else spec.instances
+    return [budget] if most > 1 and not manifests.has_budget(spec.manifests) else []
 
 
 def service(
@@ -131,6 +133,29 @@ def once(app: str, environment: str, deployment: Object, command: str, seconds: 
     }
 
 
+def autoscaler(revision: Revision, spec: LaunchSpec, container: str, rules: Rules) -> Object:
+    """Decides how many pods of a revision there are, by the processor time that this container of each uses.
+
+    `spec.autoscale` says between how many. Of other containers nothing has to be known.
+    """
+    scale = spec.autoscale
+    assert scale is not None
+    target = {"type": "Utilization", "averageUtilization": scale.cpu}
+    made = _object("autoscaling/v2", "HorizontalPodAutoscaler", revision, spec, rules)
+    made["spec"] = {
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": names.deployment(revision)},
+        "minReplicas": scale.min,
+        "maxReplicas": scale.max,
+        "metrics": [
+            {
+                "type": "ContainerResource",
+                "containerResource": {"name": "cpu", "container": container, "target": target},
+            }
+        ],
+    }
+    return made
+
+
 def replicas(name: str, rules: Rules, number: int) -> Object:
     """Nothing of a Deployment but how many pods it wants."""
     return {
@@ -151,7 +176,7 @@ def _deployment(revision: Revision, spec: LaunchSpec, rules: Rules) -> Object:
         said = bool(spec.cpu or spec.memory)
         limits = resources(rules.cpu, spec.memory or rules.memory, spec.cpu) if said else {}
         record[names.RELEASE] = spec.release
-        return manifests.deployment(revision, spec, rules.namespace, record, limits)
+        return manifests.deployment(revision, spec, rules.namespace, record, limits, rules.cpu)
     labels = names.labels(revision.app, spec.environment, revision.id)
     made = _object("apps/v1", "Deployment", revision, spec, rules)
     made["metadata"]["annotations"] |= record

@@ -194,6 +194,7 @@ class Settings(Section):
             cpu=self.resources.cpu,
             memory=self.resources.memory,
             instances=self._instances(environment),
+            autoscale=place.instances.autoscale,
             env=self.variables(environment),
             health=self.health.data,
             port=place.port,
@@ -210,7 +211,7 @@ class Settings(Section):
         place, manifests = self.environment(environment), self._manifests.get(environment)
         if manifests and "instances" not in place.model_fields_set:
             return replicas(self.app, manifests)
-        return place.instances
+        return place.instances.min
 
 
 def _kind(environment: Environment) -> str:
@@ -221,6 +222,8 @@ def _kind_faults(environments: Mapping[str, Environment], image: str | None) -> 
     """Whether the one thing that is built can run on each target."""
     for name, environment in environments.items():
         kind = _kind(environment)
+        if environment.instances.autoscale and kind != KUBERNETES:
+            yield Fault((name, "instances"), f"{kind} has no autoscaler: say one number, or choose a kubernetes target")
         if environment.manifests is not None and kind != KUBERNETES:
             yield Fault((name, "manifests"), f"{kind} has no use for Kubernetes manifests")
         if kind in RUN_IMAGES and image is None:

@@ -16,6 +16,7 @@ from headway.forms import (
     Image,
     Label,
     Memory,
+    Percent,
     RepoPath,
     RuleName,
     Secret,
@@ -37,6 +38,7 @@ __all__ = [
     "Environment",
     "Health",
     "Inputs",
+    "Instances",
     "Lint",
     "Migrations",
     "On",
@@ -58,6 +60,9 @@ class On(Section):
         description="a push to `branch` counts only when it changes one of these, or headway.yaml: patterns as in "
         ".gitignore, with `!` for those that do not count; left out: whatever it changes",
     )
+
+
+MOST_INSTANCES = 1000
 
 
 class Inputs(Section):
@@ -256,6 +261,33 @@ def _long_approval(value: object) -> object:
     raise ValueError("expected true, false or a mapping")
 
 
+class Instances(Section):
+    """How many copies of the app run: a number, or on Kubernetes a range in which an autoscaler decides."""
+
+    min: StrictInt = Field(ge=1, le=MOST_INSTANCES, description="the fewest")
+    max: StrictInt = Field(ge=1, le=MOST_INSTANCES, description="the most")
+    cpu: Percent = Field(default=70.0, ge=1, description="share of the requested processor time that they are to use")
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Instances:
+        if self.max < self.min:
+            raise ValueError(f"max is {self.max}, less than min, {self.min}")
+        return self
+
+    @property
+    def autoscale(self) -> model.Autoscale | None:
+        """None where there is nothing to decide."""
+        return model.Autoscale(min=self.min, max=self.max, cpu=round(self.cpu)) if self.max > self.min else None
+
+
+def _long_instances(value: object) -> object:
+    if isinstance(value, dict | Instances):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_INSTANCES:
+        return {"min": int(value), "max": int(value)}
+    raise ValueError(f"expected a number from 1 to {MOST_INSTANCES}, or a range such as {{min: 2, max: 10, cpu: 70%}}")
+
+
 class Environment(Section):
     """One place the app runs."""
 
@@ -267,7 +299,10 @@ class Environment(Section):
         default="queue",
         description="a newer release that comes during a rollout waits for its end, or `abort`s it and takes its place",
     )
-    instances: StrictInt = Field(default=1, ge=1, le=1000, description="copies of the app that run")
+    instances: Annotated[
+        Instances,
+        BeforeValidator(_long_instances, json_schema_input_type=Annotated[StrictInt, Field(ge=1)] | Instances),
+    ] = Field(default=Instances(min=1, max=1), description="copies of the app that run; `1` when left out")
     port: StrictInt | None = Field(
         default=None, ge=1, le=65535, description="public port; left out, the target keeps one per app"
     )

@@ -12,7 +12,7 @@ from headway.strategies.canary import Share, canary
 from headway.strategies.recreate import recreate
 from headway.strategies.rollback import rollback
 from headway.strategies.rolling import rolling
-from headway.strategies.situation import Situation
+from headway.strategies.situation import Situation, enough
 
 __all__ = [
     "FOREVER",
@@ -20,6 +20,7 @@ __all__ = [
     "Situation",
     "blue_green",
     "canary",
+    "enough",
     "plan",
     "possible",
     "recreate",
@@ -56,7 +57,7 @@ def plan(
         observation,
         revision,
         stable=stable,
-        instances=spec.instances,
+        instances=enough(spec, observation),
         startup=spec.health.startup,
         drain=spec.drain,
     )
@@ -70,8 +71,8 @@ def plan(
         case settings.Rolling():
             return rolling(
                 at,
-                max_surge=chosen.surge(spec.instances),
-                max_unavailable=chosen.unavailable(spec.instances),
+                max_surge=chosen.surge(at.instances),
+                max_unavailable=chosen.unavailable(at.instances),
                 analyze=analyze(chosen.analysis),
             )
         case settings.BlueGreen():

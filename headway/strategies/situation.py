@@ -8,6 +8,7 @@ from headway.model import (
     Drain,
     Frozen,
     Launch,
+    LaunchSpec,
     Observation,
     Promote,
     Retire,
@@ -17,7 +18,16 @@ from headway.model import (
     Traffic,
 )
 
-__all__ = ["Situation"]
+__all__ = ["Situation", "enough"]
+
+
+def enough(spec: LaunchSpec, observation: Observation) -> int:
+    """How many instances a revision begins with: where an autoscaler decides, as many as one that serves has now."""
+    if spec.autoscale is None:
+        return spec.instances
+    serving = [revision for revision, weight in observation.traffic.weights.items() if weight]
+    now = max((len(observation.instances.get(revision, ())) for revision in serving), default=0)
+    return max(spec.instances, min(now, spec.autoscale.max))
 
 
 class Situation(Frozen):

@@ -23,7 +23,7 @@ from headway.kubernetes import names
 from headway.kubernetes.cluster import DEPLOYMENT, POD, SERVICE
 from headway.ledger import Ledger
 from headway.load import Load
-from headway.model import Artifact, Health, LaunchSpec, Probing, Readiness, Revision, Traffic
+from headway.model import Artifact, Autoscale, Health, LaunchSpec, Probing, Readiness, Revision, Traffic
 from headway.ports import Command
 from tests.api_server import ApiServer, Trouble, serving
 from tests.clusters import Borrowed, Namespace
@@ -283,7 +283,8 @@ def test_there_is_nothing_to_adopt_where_nothing_runs(target: KubernetesTarget, 
 
 def test_no_verb_is_used_that_the_documented_role_does_not_have(api: ApiServer, target: KubernetesTarget) -> None:
     target.claim("shop", 1)
-    old, new = launched(target, 1), launched(target, 2)
+    ranged = SPEC.model_copy(update={"autoscale": Autoscale(min=2, max=4, cpu=70)})
+    old, new = launched(target, 1, ranged), launched(target, 2, ranged)
     for traffic in (Traffic.all_to(old), Traffic(weights={old.id: 95, new.id: 5}), Traffic.all_to(new)):
         target.route("shop", traffic)
     target.route("shop", Traffic(weights={new.id: 100}, preview=old.id))

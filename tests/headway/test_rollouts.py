@@ -22,6 +22,7 @@ from headway.executor import Rollout, walk
 from headway.model import (
     Analyze,
     Artifact,
+    Autoscale,
     AwaitReady,
     Bucket,
     Capability,
@@ -237,6 +238,21 @@ def test_whatever_fails_one_revision_ends_up_with_everything(
     assert set(seen.instances) == {wanted}
     if not stops_first(strategy):
         assert all(traffic.weights for traffic in target.history)
+
+
+@pytest.mark.parametrize(("running", "begins"), [(1, 2), (3, 3), (9, 4)])
+def test_where_an_autoscaler_decides_the_new_one_begins_with_as_many_as_serve(running: int, begins: int) -> None:
+    spec = SPEC.model_copy(update={"instances": 2, "autoscale": Autoscale(min=2, max=4, cpu=70)})
+    target = FakeTarget()
+    target.launch(OLD, SPEC.model_copy(update={"instances": running}))
+    target.route("shop", Traffic.all_to(OLD))
+    for strategy in (settings.BlueGreen(), settings.Rolling()):
+        environment = settings.Environment(target="fake/one", strategy=strategy)
+        seen = target.observe("shop")
+        plan = make.plan(environment, seen, NEW, spec, stable=OLD.id, capabilities=target.capabilities)
+        launches = [step.instances for step in plan.steps if isinstance(step, Launch)]
+        assert launches[-1] == begins
+    assert make.enough(SPEC, target.observe("shop")) == 1
 
 
 def test_a_rollback_is_nothing_where_nothing_changed() -> None:

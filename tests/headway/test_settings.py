@@ -17,7 +17,7 @@ from headway import reference, settings
 from headway.document import Document
 from headway.errors import NotFound, SettingsError
 from headway.forms import format_duration, parse_duration
-from headway.model import Artifact, Condition, SecretRef
+from headway.model import Artifact, Autoscale, Condition, SecretRef
 from headway.settings import Canary, CanaryStep, Rolling, Settings
 from headway.settings.section import Section
 
@@ -121,6 +121,7 @@ SHORT_FORMS = [
     ("strategy: {canary: {steps: [5%, 100]}}", "strategy: {canary: {steps: [{weight: 5}, {weight: 100%, pause: 0}]}}"),
     ("strategy: rolling", "strategy: {rolling: {max_surge: 1, max_unavailable: 0}}"),
     ("instances: 1", "strategy: rolling"),
+    ("instances: 3", "instances: {min: 3, max: 3}"),
     ("approval: true", "approval: {}"),
     ("approval: false", "instances: 1"),
     ("drain: 90", "drain: 1m30s"),
@@ -291,6 +292,9 @@ TOP_FAULTS = [
     ("app: a\nenv: {A: {requierd: false}}", "2: env/A/requierd: unknown key 'requierd' (did you mean 'required'?)"),
     ("app: a\nenvironments:\n  staging: {target: process/a}", "2: environments: need `run`, the command that starts the app"),
     ("app: a\nrun: x\nenvironments:\n  staging: {target: docker/a}", "4: environments/staging/target: docker runs images: build one with build/image, or choose another target"),
+    ("app: a\nrun: x\nenvironments:\n  staging: {target: process/a, instances: {min: 1, max: 2}}", "4: environments/staging/instances: process has no autoscaler: say one number, or choose a kubernetes target"),
+    ("app: a\nrun: x\nenvironments:\n  staging: {target: process/a, instances: {min: 3, max: 2}}", "4: environments/staging/instances: max is 2, less than min, 3"),
+    ("app: a\nrun: x\nenvironments:\n  staging: {target: process/a, instances: {min: 3}}", "4: environments/staging/instances/max: is missing"),
     ("app: a\nbuild: {image: b/c}\nenvironments:\n  staging: {target: process/a}", "4: environments/staging/target: process runs bundles, and build/image makes an image: choose another target"),
     ("app: a\nbuild: {image: b/c}\nenvironments:\n  staging: {target: vercel/a}", "4: environments/staging/target: vercel runs bundles, and build/image makes an image: choose another target"),
     ("app: a\nenvironments:\n  staging: {target: vercel/a}\n  production: {target: process/a}", "2: environments: need `run`, the command that starts the app"),
@@ -310,8 +314,8 @@ CANARY = "environments/staging/strategy/canary"
 
 # Each is the text of line 6, in environments/staging.
 ENVIRONMENT_FAULTS = [
-    ("instances: two", "environments/staging/instances: expected an integer, got 'two'"),
-    ("instances: 0", "environments/staging/instances: expected at least 1, got 0"),
+    ("instances: two", "environments/staging/instances: expected a number from 1 to 1000, or a range such as {min: 2, max: 10, cpu: 70%}, got 'two'"),
+    ("instances: 0", "environments/staging/instances: expected a number from 1 to 1000, or a range such as {min: 2, max: 10, cpu: 70%}, got 0"),
     ("port: 70000", "environments/staging/port: expected at most 65535, got 70000"),
     ("instnaces: 2", "environments/staging/instnaces: unknown key 'instnaces' (did you mean 'instances'?)"),
     ("ttl: 3h", "environments/staging/ttl: only preview ends by itself"),
@@ -577,6 +581,14 @@ def test_a_launch_spec_has_all_a_target_needs(shop: Settings) -> None:
     assert (spec.health.path, spec.health.startup, spec.health.timeout) == ("/health", 150.0, 2.0)
     assert (spec.stop_grace, spec.drain) == (10.0, 30.0)
     assert spec.env == shop.variables("production")
+
+
+def test_a_range_of_instances_begins_with_the_fewest(tmp_path: Path) -> None:
+    text = "app: a\nbuild: {image: b/c}\nenvironments:\n  staging: {target: kubernetes/a, instances: RANGE}"
+    spec = load(tmp_path, text.replace("RANGE", "{min: 2, max: 10, cpu: 55%}")).launch_spec("staging", ARTIFACT)
+    assert (spec.instances, spec.autoscale) == (2, Autoscale(min=2, max=10, cpu=55))
+    spec = load(tmp_path, text.replace("RANGE", "{min: 2, max: 2}")).launch_spec("staging", ARTIFACT)
+    assert (spec.instances, spec.autoscale) == (2, None)
 
 
 def test_a_launch_spec_of_an_unknown_environment_names_the_choices(shop: Settings) -> None:

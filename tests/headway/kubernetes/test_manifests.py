@@ -15,7 +15,7 @@ from headway import manifests as reading
 from headway import settings
 from headway.errors import SettingsError
 from headway.kubernetes import admission, manifests, names, render, schemas
-from headway.model import LaunchSpec, Manifest
+from headway.model import Autoscale, LaunchSpec, Manifest
 from headway.settings import Settings
 from tests.headway.kubernetes.test_render import ARTIFACT, GOLDEN, RULES, VERSIONS
 
@@ -378,6 +378,23 @@ def test_the_only_container_runs_what_is_built_whatever_it_says(tmp_path: Path) 
     (container,) = made["spec"]["template"]["spec"]["containers"]
     assert (container["image"], container["ports"][0]["name"]) == (ARTIFACT.location, "http")
     assert ARTIFACT.location in str(nightly)
+
+
+@pytest.mark.parametrize(
+    ("said", "requested"),
+    [
+        ("", {"cpu": "100m"}),
+        ("resources: {limits: {memory: 1Gi}}", {"cpu": "100m"}),
+        ("resources: {requests: {cpu: 2}}", {"cpu": 2}),
+        ("resources: {limits: {cpu: 1}}", None),
+    ],
+)
+def test_what_an_autoscaler_measures_against_is_requested(
+    tmp_path: Path, said: str, requested: dict[str, object] | None
+) -> None:
+    web = WEB.replace("ports: [{name: http", f"{said}\n          ports: [{{name: http")
+    *_, made = rendered(spec_of(read(tmp_path, web=web), autoscale=Autoscale(min=1, max=3, cpu=70)))
+    assert made["spec"]["template"]["spec"]["containers"][1]["resources"].get("requests") == requested
 
 
 def test_one_budget_is_enough(tmp_path: Path) -> None:

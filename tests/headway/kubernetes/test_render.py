@@ -11,7 +11,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from headway.kubernetes import containers, names, render
-from headway.model import Artifact, Health, LaunchSpec, Probing
+from headway.model import Artifact, Autoscale, Health, LaunchSpec, Probing
 
 GOLDEN = Path(__file__).parent / "golden"
 VERSIONS = ("1.30.0", "1.36.0", "1.37.0")
@@ -43,7 +43,8 @@ LARGE = LaunchSpec(
 RULED = RULES.model_copy(
     update={"read_only": False, "capabilities": ("CHOWN",), "pull_secret": "pull", "service_account": "shop"}
 )
-CASES = {"small": (SMALL, RULES), "large": (LARGE, RULED)}
+RANGED = SMALL.model_copy(update={"autoscale": Autoscale(min=1, max=10, cpu=70)})
+CASES = {"small": (SMALL, RULES), "large": (LARGE, RULED), "ranged": (RANGED, RULES)}
 
 
 def rendered(spec: LaunchSpec, rules: render.Rules) -> list[dict[str, Any]]:
@@ -53,6 +54,7 @@ def rendered(spec: LaunchSpec, rules: render.Rules) -> list[dict[str, Any]]:
         render.service("shop-preview", "shop", "production", rules, None),
         *render.app_objects("shop", spec, rules),
         *render.revision_objects(revision, spec, rules),
+        *([render.autoscaler(revision, spec, "app", rules)] if spec.autoscale else []),
     ]
 
 
