@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from prefect.blocks.core import Block
-from pydantic import Field, PrivateAttr, SecretStr, model_validator
+from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_validator
 
 from blocks.registry import Registry
 from headway.errors import LockLost, RegistryError, TargetError, UsageError
@@ -129,6 +129,15 @@ class KubernetesTarget(Block, Target):
     _cluster_: Cluster | None = PrivateAttr(default=None)
     _tokens: dict[str, int] = PrivateAttr(default_factory=dict)
     _counted: dict[str, Counts] = PrivateAttr(default_factory=dict)
+
+    @field_validator("url", "preview_url", "certificate")
+    @classmethod
+    def _names_what_is_known(cls, value: str | None) -> str | None:
+        try:
+            (value or "").format(app="", environment="", namespace="")
+        except (KeyError, IndexError, ValueError, AttributeError) as error:
+            raise ValueError(f"may name {{app}}, {{environment}} and {{namespace}}: {value}") from error
+        return value
 
     @model_validator(mode="after")
     def _has_a_host(self) -> KubernetesTarget:

@@ -389,7 +389,7 @@ def _said(error: ApiException) -> str:
 def _hint(error: ApiException) -> str:
     return {
         401: "are the credentials of the kubeconfig still valid?",
-        403: "docs/how-to.md has the Role that Headway needs",
+        403: "docs/kubernetes-role.yaml is the Role that Headway needs",
         CONFLICT: "somebody else manages that field: take it out of their hands, or out of Headway's",
         422: "the cluster refuses the object as it is",
     }.get(error.status, "kubectl describe shows more")

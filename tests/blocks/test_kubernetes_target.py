@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from blocks.registry import Registry
 from blocks.secrets import resolve
@@ -128,6 +129,12 @@ def test_a_kubeconfig_may_be_given_as_text_and_is_never_shown(target: Kubernetes
     told = KubernetesTarget(kubeconfig_text=target.kubeconfig.read_text(), namespace="shops", settle=0)
     launched(told, 1)
     assert "stand-in" not in repr(told)
+
+
+@pytest.mark.parametrize("wrong", ["https://{name}.example.com", "https://{}.example.com", "https://{app.example.com"])
+def test_an_address_names_what_is_known(wrong: str) -> None:
+    with pytest.raises(ValidationError, match=r"may name \{app\}, \{environment\} and \{namespace\}"):
+        KubernetesTarget(url=wrong)
 
 
 def test_a_field_that_somebody_took_over_is_reported_and_not_taken_back(
