@@ -41,4 +41,4 @@ async def checkout(repo: str, ref: str) -> Source:
 @task(name="settings", task_run_name="settings", persist_result=True)
 async def read_settings(source: Source) -> headway_yaml.Settings:
     """headway.yaml of that commit, validated before anything starts."""
-    return headway_yaml.load(Path(source.workspace))
+    return await asyncio.to_thread(headway_yaml.load, Path(source.workspace))

@@ -30,20 +30,21 @@ environments:
 
 
 def load(path: Path) -> Settings:
-    """Read and validate headway.yaml; `path` is the file or the directory that holds it.
+    """Read and validate headway.yaml; `path` is the file alone, or the repository that holds it.
 
-    Raises SettingsError with every fault that can be found at once, one a line:
-    `headway.yaml:LINE: path/with/slashes: message`. Then the Kubernetes manifests that it names, if any, likewise:
-    `k8s/web.yaml#DOCUMENT: message`.
+    Of a repository the Kubernetes manifests that it names are read too: without them there is no launch spec. Raises
+    SettingsError with every fault that can be found at once, one a line: `headway.yaml:LINE: path/with/slashes:
+    message`, then, when there is none, `k8s/web.yaml#DOCUMENT: message`.
     """
-    file = path if path.suffix in (".yaml", ".yml") and not path.is_dir() else path / FILE_NAME
+    alone = path.suffix in (".yaml", ".yml") and not path.is_dir()
+    file = path if alone else path / FILE_NAME
     document = _parse(file, _read_text(file))
     settings, faults = _validate(document)
     if settings is None or faults:
         lines = sorted((document.line(keys), "/".join(map(str, keys)), message) for keys, message in faults)
         report = (f"{file.name}:{line}: {where}{where and ': '}{message}" for line, where, message in lines)
         raise SettingsError("\n".join(report), _REFERENCE)
-    return _with_manifests(settings, file.parent)
+    return settings if alone else _with_manifests(settings, path)
 
 
 def _with_manifests(settings: Settings, root: Path) -> Settings:

@@ -24,7 +24,7 @@ from headway.kubernetes import names
 from headway.kubernetes.cluster import DEPLOYMENT, POD, SERVICE
 from headway.ledger import Ledger
 from headway.load import Load
-from headway.model import Artifact, Autoscale, Health, LaunchSpec, Probing, Readiness, Revision, Traffic
+from headway.model import Artifact, Autoscale, Health, LaunchSpec, Manifest, Probing, Readiness, Revision, Traffic
 from headway.ports import Command
 from tests.api_server import ApiServer, Trouble, serving
 from tests.clusters import Borrowed, Namespace
@@ -318,6 +318,67 @@ def allowed() -> Iterator[tuple[str, str]]:
     role = YAML(typ="safe").load(Path("docs/kubernetes-role.yaml"))
     for rule in role["rules"]:
         yield from itertools.product(rule["verbs"], rule["resources"])
+
+
+# --- manifests of the app's own ------------------------------------------------------------------------------------
+
+
+def with_manifests(**data: str) -> LaunchSpec:
+    """The app's Deployment, another one of the same image, and a ConfigMap for each argument."""
+    label = {"app": "shop"}
+    image = "127.0.0.1:1/shop:latest"
+
+    def deployment(name: str, **container: Any) -> dict[str, Any]:
+        pod = {"containers": [{"name": "main", "image": image, **container}]}
+        template = {"metadata": {"labels": label}, "spec": pod}
+        spec = {"selector": {"matchLabels": label}, "template": template}
+        return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": spec}
+
+    things = [deployment("shop", ports=[{"containerPort": 3000}]), deployment("worker", args=[*data])]
+    for name, value in data.items():
+        metadata = {"name": name}
+        things.append({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"a": value}})
+    manifests = tuple(Manifest(source=f"k8s/all.yaml#{at}", content=one) for at, one in enumerate(things, 1))
+    return SPEC.model_copy(update={"manifests": manifests})
+
+
+def standing_there(api: ApiServer) -> dict[str, Any]:
+    """The ConfigMaps of the app's own, and what its worker was told."""
+    worker = api.things.get(("deployments", "worker"))
+    told = {"worker": worker["spec"]["template"]["spec"]["containers"][0]["args"]} if worker else {}
+    maps = {name: one["data"]["a"] for (kind, name), one in api.things.items() if kind == "configmaps" if len(name) < 5}
+    return told | maps
+
+
+def test_others_follow_the_revision_that_serves_and_come_back_with_it(api: ApiServer, target: KubernetesTarget) -> None:
+    target.claim("shop", 1)
+    old = launched(target, 1, with_manifests(both="1", old="1"))
+    assert standing_there(api) == {"both": "1", "old": "1"}
+    target.route("shop", Traffic.all_to(old))
+    assert standing_there(api) == {"both": "1", "old": "1", "worker": ["both", "old"]}
+    new = launched(target, 2, with_manifests(both="2", new="2"))
+    assert standing_there(api) == {"both": "2", "old": "1", "new": "2", "worker": ["both", "old"]}
+    target.retire(new)
+    assert standing_there(api) == {"both": "1", "old": "1", "worker": ["both", "old"]}
+    launched(target, 2, with_manifests(both="2", new="2"))
+    target.route("shop", Traffic.all_to(new))
+    target.retire(old)
+    assert standing_there(api) == {"both": "2", "new": "2", "worker": ["both", "new"]}
+    assert [one.id for one, _ in target.remembered("shop").revisions] == [old.id, new.id]
+    target.destroy("shop")
+    assert standing_there(api) == {}
+
+
+def test_a_plan_compares_and_changes_nothing(api: ApiServer, target: KubernetesTarget) -> None:
+    old = launched(target, 1, with_manifests(both="1", old="1"))
+    target.route("shop", Traffic.all_to(old))
+    before = dict(api.things)
+    after = with_manifests(both="2")
+    found = {one.name: one.unified[2:] for one in target.compare(after.revision("shop", "2" * 40), after)}
+    assert [line for line in found["ConfigMap both"] if line[0] in "+-"] == ["-  a: '1'", "+  a: '2'"]
+    assert all(line[0] in "@-" for line in found["ConfigMap old"])
+    assert "worker" in str(found.keys())
+    assert api.things == before
 
 
 # --- what a cluster does to pods -----------------------------------------------------------------------------------

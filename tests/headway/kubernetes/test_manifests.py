@@ -426,6 +426,14 @@ def test_they_travel_in_the_spec_and_are_part_of_what_the_app_sees(tmp_path: Pat
     assert moved.configuration_hash() == spec.configuration_hash()
 
 
+def test_the_file_alone_is_read_where_there_is_no_tree(tmp_path: Path) -> None:
+    """As of a branch that somebody pushed to."""
+    (tmp_path / "headway.yaml").write_text(SETTINGS)
+    assert settings.load(tmp_path / "headway.yaml").release_path() == ["staging", "production"]
+    with pytest.raises(SettingsError, match="k8s: there is no such path in the repository"):
+        settings.load(tmp_path)
+
+
 def test_instances_are_those_of_headway_yaml_or_of_the_deployment(tmp_path: Path) -> None:
     found = loaded(written(tmp_path, web=WEB))
     assert found.launch_spec("staging", ARTIFACT).instances == 3
