@@ -52,6 +52,7 @@ __all__ = [
     "Retire",
     "Revision",
     "Route",
+    "Sample",
     "SecretRef",
     "SmokeReport",
     "Source",
@@ -453,6 +454,13 @@ class Counts(Frozen):
             unanswered=max(0, self.unanswered - earlier.unanswered),
             latency=tuple(bucket for bucket in added if bucket.requests > 0),
         )
+
+
+class Sample(NamedTuple):
+    """One series of a metric source, at one moment."""
+
+    labels: dict[str, str]
+    value: float
 
 
 class Measurements(Frozen):

@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field, HttpUrl, SecretStr, TypeAdapter, field_v
 from headway import certificates
 from headway.errors import MetricsUnavailable
 from headway.masking import Masker
+from headway.model import Sample
 from headway.ports import MetricSource
 
 __all__ = ["Prometheus"]
@@ -61,6 +62,21 @@ class Prometheus(Block, MetricSource):
     # --- the port ----------------------------------------------------------------------------------------------
 
     def query(self, expression: str) -> float | None:
+        return self._value(expression, *self._result(expression))
+
+    # --- beyond the port ---------------------------------------------------------------------------------------
+
+    def series(self, expression: str) -> list[Sample]:
+        """All series of an instant vector. NaN and infinity are no data. Raises MetricsUnavailable."""
+        kind, result = self._result(expression)
+        if kind != "vector" or not isinstance(result, list):
+            raise self._error(f"{self._quote(expression)} gives a {kind} instead of series", "ask for a vector")
+        return [one for told in result if math.isfinite((one := self._sample(expression, told)).value)]
+
+    # --- asking ------------------------------------------------------------------------------------------------
+
+    def _result(self, expression: str) -> tuple[str, Any]:
+        """Kind and content of the answer."""
         status, body = self._ask(expression)
         try:
             said = json.loads(body)
@@ -68,9 +84,13 @@ class Prometheus(Block, MetricSource):
             said = None
         if status != httpx.codes.OK and not _refuses(said):
             raise self._error(f"answers {status}", _what_to_do(status))
-        return self._value(expression, said)
-
-    # --- asking ------------------------------------------------------------------------------------------------
+        match said:
+            case {"status": "error", "error": str(words)}:
+                asked = self._quote(expression)
+                raise self._error(f"refuses {asked}: {self._quote(words)}", f"try the expression at {self.url}/graph")
+            case {"status": "success", "data": {"resultType": str(kind), "result": result}}:
+                return kind, result
+        raise self._not_prometheus()
 
     def _ask(self, expression: str) -> tuple[int, bytes]:
         """Status and body of the answer. Raises MetricsUnavailable when there is none in time."""
@@ -119,45 +139,50 @@ class Prometheus(Block, MetricSource):
 
     # --- understanding -----------------------------------------------------------------------------------------
 
-    def _value(self, expression: str, said: Any) -> float | None:
+    def _sample(self, expression: str, told: Any) -> Sample:
+        match told:
+            case {"metric": dict(labels), "value": [_, str(value)]}:
+                return Sample(labels, self._number(value))
+            case {"histogram": _}:
+                raise self._histogram(expression)
+        raise self._not_prometheus()
+
+    def _value(self, expression: str, kind: str, result: Any) -> float | None:
         asked = self._quote(expression)
-        match said:
-            case {"status": "error", "error": str(words)}:
-                raise self._error(f"refuses {asked}: {self._quote(words)}", f"try the expression at {self.url}/graph")
-            case {"status": "success", "data": {"resultType": str(kind), "result": result}}:
-                pass
-            case _:
-                raise self._not_prometheus()
         match kind, result:
             case "vector", []:
                 return None
             case ("scalar", [_, str(value)]) | ("vector", [{"value": [_, str(value)]}]):
-                return self._number(value)
+                number = self._number(value)
+                return None if math.isnan(number) else number
             case "vector", [_, _, *_]:
                 raise self._error(
                     f"{asked} gives {len(result)} series instead of one", "aggregate them, as in sum(...) or max(...)"
                 )
             case "vector", [{"histogram": _}]:
-                raise self._error(
-                    f"{asked} gives a histogram instead of a number", "take histogram_quantile(...) or such of it"
-                )
+                raise self._histogram(expression)
             case "matrix" | "string", _:
                 raise self._error(
                     f"{asked} gives a {kind} instead of a number", "ask for a value at one time, as in rate(...[5m])"
                 )
         raise self._not_prometheus()
 
-    def _number(self, value: str) -> float | None:
+    def _number(self, value: str) -> float:
         try:
-            number = float(value)
+            return float(value)
         except ValueError:
             raise self._not_prometheus() from None
-        return None if math.isnan(number) else number
 
     # --- errors ------------------------------------------------------------------------------------------------
 
     def _error(self, what: str, hint: str) -> MetricsUnavailable:
         return MetricsUnavailable(f"Prometheus at {self.url}: {what}", hint)
+
+    def _histogram(self, expression: str) -> MetricsUnavailable:
+        return self._error(
+            f"{self._quote(expression)} gives a histogram instead of a number",
+            "take histogram_quantile(...) or such of it",
+        )
 
     def _not_prometheus(self) -> MetricsUnavailable:
         return self._error("answers, but not as Prometheus does", _what_to_do(httpx.codes.OK))

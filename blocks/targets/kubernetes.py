@@ -20,9 +20,10 @@ from typing import Any, ClassVar
 from prefect.blocks.core import Block
 from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_validator
 
+from blocks.metrics.prometheus import Prometheus
 from blocks.registry import Registry
-from headway.errors import LockLost, RegistryError, TargetError, UsageError
-from headway.kubernetes import admission, belongings, changes, manifests, names, render, standing
+from headway.errors import LockLost, MetricsUnavailable, RegistryError, TargetError, UsageError
+from headway.kubernetes import admission, belongings, changes, manifests, names, promql, render, standing
 from headway.kubernetes.cluster import AUTOSCALER, DEPLOYMENT, POD, SERVICE, Cluster, Kind, connect, kind_of
 from headway.kubernetes.routing import ByGateway, ByIngress, ByPods, Routing
 from headway.kubernetes.routing.by_pods import in_pool
@@ -113,6 +114,18 @@ class KubernetesTarget(Block, Target):
         default=None,
         description="with `ingress`, Secret with the certificate, such as {app}-tls; left out: ingress-nginx's own",
     )
+    prometheus: Prometheus | None = Field(
+        default=None,
+        description="counts the requests of each revision; left out: Headway sends requests of its own to the pods",
+    )
+    exporter: promql.Exporter = Field(
+        default="app", description="who counts: the app itself (http_requests_total), ingress-nginx, or Istio"
+    )
+    queries: dict[promql.Question, str] = Field(
+        default={},
+        description="PromQL in the place of the exporter's, of counters: requests, errors, and latency by `le`; it may "
+        f"name {', '.join(f'${name}' for name in promql.PLACEHOLDERS)}",
+    )
     registry: Registry | None = Field(
         default=None, description="asked whether an image is still there; left out: its registry, without a login"
     )
@@ -129,6 +142,7 @@ class KubernetesTarget(Block, Target):
     _cluster_: Cluster | None = PrivateAttr(default=None)
     _tokens: dict[str, int] = PrivateAttr(default_factory=dict)
     _counted: dict[str, Counts] = PrivateAttr(default_factory=dict)
+    _counters: dict[str, promql.Counters] = PrivateAttr(default_factory=dict)
 
     @field_validator("url", "preview_url", "certificate")
     @classmethod
@@ -146,6 +160,14 @@ class KubernetesTarget(Block, Target):
         if (self.gateway or self.ingress) and not self.url:
             raise ValueError("gateway and ingress need url: requests to its host are the app's")
         return self
+
+    @field_validator("queries")
+    @classmethod
+    def _askable(cls, value: dict[promql.Question, str]) -> dict[promql.Question, str]:
+        for question, query in value.items():
+            if strange := promql.unknown(query):
+                raise ValueError(f"{question}: ${strange[0]} is none of {', '.join(promql.PLACEHOLDERS)}")
+        return value
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -300,8 +322,13 @@ class KubernetesTarget(Block, Target):
         )
 
     def measure(self, app: str) -> Measurements:
-        """Requests of Headway's own to every revision that runs, through the API server: users are not counted."""
+        """What Prometheus has counted; without one, requests of Headway's own to every revision that runs, through the
+        API server: users are not counted then.
+        """
         asked = {revision: ours for revision, ours in self._pods(app).items() if ours}
+        if self.prometheus is not None:
+            counts = {revision: self._scraped(self.prometheus, app, revision) for revision in asked}
+            return Measurements(at=datetime.now(UTC), counts=counts)
         for revision, ours in asked.items():
             path = self._spec(ours[0]).health.path
             self._counted[revision] = self._counted.get(revision, Counts()).plus(self._probed(ours, path))
@@ -485,6 +512,15 @@ class KubernetesTarget(Block, Target):
         if found is None:
             raise TargetError(f"{self._marked}: the Deployment of {pod['metadata']['name']} is gone", "release again")
         return _spec_of(found)
+
+    def _scraped(self, prometheus: Prometheus, app: str, revision: str) -> Counts:
+        known = names.of_revision(app, revision)
+        if known not in self._counters:
+            self._counters[known] = promql.Counters(app, self.namespace, revision, self.exporter, self.queries)
+        try:
+            return self._counters[known].read(prometheus.series)
+        except MetricsUnavailable as error:
+            raise TargetError(f"{app}: {error.what}", error.hint) from error
 
     def _probed(self, pods: Sequence[dict[str, Any]], path: str) -> Counts:
         asked = [pods[number % len(pods)] for number in range(PROBES)]
