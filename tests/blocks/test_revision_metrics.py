@@ -5,17 +5,21 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from blocks.metrics.prometheus import Prometheus
 from blocks.targets.kubernetes import KubernetesTarget
-from headway.errors import MetricsUnavailable
+from headway.errors import MetricsUnavailable, TargetError
 from headway.kubernetes import promql
-from headway.model import Bucket, Counts
+from headway.model import Artifact, Bucket, Counts, LaunchSpec
+from tests import api_server
 from tests.contracts.test_metric_source import app, running
 
+DIGEST = "sha256:" + "a" * 64
 OLD, NEW = "1111111-aaaaaa", "2222222-bbbbbb"
 POD, ANOTHER = f"shop-{NEW}-5d9c7b7c9f-x2x4k", f"shop-{OLD}-5d9c7b7c9f-abcde"
 
@@ -105,6 +109,29 @@ def test_a_query_that_gives_no_series_is_said(query: str, words: str, prometheus
 def test_a_target_knows_its_placeholders() -> None:
     with pytest.raises(ValidationError, match=r"requests: \$pod is none of app, namespace, revision"):
         KubernetesTarget(queries={"requests": 'x{pod="$pod"}'})
+
+
+def test_a_target_measures_what_its_prometheus_counted_of_each_revision(
+    prometheus: Prometheus, exposed: dict[str, float], tmp_path: Path
+) -> None:
+    artifact = Artifact(kind="image", digest=DIGEST, location=f"127.0.0.1:1/shop@{DIGEST}", size=1)
+    spec = LaunchSpec(environment="staging", artifact=artifact)
+    with api_server.serving(tmp_path) as (_, kubeconfig):
+        place: dict[str, Any] = {"kubeconfig": kubeconfig, "namespace": "shops", "settle": 0}
+        target = KubernetesTarget(prometheus=prometheus, **place)
+        old, new = (spec.revision("shop", number * 40) for number in "12")
+        for revision, requests, errors in ((old, 900, 0), (new, 40, 2)):
+            target.launch(revision, spec)
+            (pod,) = target.observe("shop").instances[revision.id]
+            exposed |= _app(pod.name, requests, errors)
+
+        def counted() -> dict[str, tuple[int, int]]:
+            return {one: (each.requests, each.errors) for one, each in target.measure("shop").counts.items()}
+
+        until(lambda: counted() == {old.id: (900, 0), new.id: (40, 2)})
+        nobody = KubernetesTarget(prometheus=Prometheus(url="http://127.0.0.1:1"), **place)
+        with pytest.raises(TargetError, match="shop: "):
+            nobody.measure("shop")
 
 
 def until(done: Callable[[], bool], seconds: float = 30) -> None:
