@@ -29,7 +29,7 @@ from headway.masking import Masker
 from headway.model import LaunchSpec, Measurements, Revision, SecretRef, Traffic
 from headway.ports import Target
 
-__all__ = ["LAST_LINES", "Api", "Hosted", "Token", "Unsure"]
+__all__ = ["LAST_LINES", "Api", "Hosted", "Token", "Unsure", "sendable"]
 
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 TRIES = 6
@@ -39,14 +39,15 @@ LONGEST = 300  # characters of what a platform says, in an error
 LAST_LINES = 5  # of a log, in an error
 
 
-def _sendable(value: SecretStr) -> SecretStr:
+def sendable(value: SecretStr) -> SecretStr:
+    """The token as a header takes it. Raises ValueError when none does."""
     token = value.get_secret_value().strip()  # many a token is copied with a line's end
     if not token or not all("!" <= character <= "~" for character in token):
         raise ValueError("has to have printable ASCII characters, and no spaces")
     return SecretStr(token)
 
 
-Token = Annotated[SecretStr, AfterValidator(_sendable)]
+Token = Annotated[SecretStr, AfterValidator(sendable)]
 
 
 class Unsure(TargetError):

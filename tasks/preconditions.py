@@ -45,9 +45,10 @@ async def check_configuration(release: ReleaseRecord, settings: Settings, path: 
                 description=f"configuration of {release.name}",
             )
         if errors:
-            lines = "".join(f"\n  {one.environment}: {one.variable}: {one.what}" for one in errors)
+            first, *more = [f"{one.environment}: {one.variable}: {one.what}" for one in errors]
+            lines = "".join(f"\n  {one}" for one in more)
             raise CheckFailed(
-                f"configuration: {len(errors)} variables are not as the contract has them{lines}",
+                f"configuration: {first}" + (f" (and {len(more)} more){lines}" if more else ""),
                 "nothing was built or deployed: correct the env of headway.yaml, or the secrets it names",
             )
         warnings = len(found)

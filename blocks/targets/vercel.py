@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pathspec
-from pydantic import Field
+from pydantic import Field, SecretStr, field_validator
 
-from blocks.hosted import LAST_LINES, Api, Hosted, Token, Unsure
+from blocks.hosted import LAST_LINES, Api, Hosted, Token, Unsure, sendable
 from blocks.vercel import WAITING, Deployment, Vercel
 from headway.errors import TargetError, UsageError
 from headway.model import (
@@ -81,10 +81,17 @@ class VercelTarget(Hosted):
     from_git: bool = Field(
         default=False, description="Vercel fetches the commit from the repository it is linked with; else: upload"
     )
-    bypass: Token | None = Field(
+    # Prefect finds no secret in a union with a Token: it would store the stars that are shown for it.
+    bypass: SecretStr | None = Field(
         default=None, description="secret that lets smoke tests through Deployment Protection (for automation)"
     )
     url: str = Field(default="https://api.vercel.com", pattern="^https?://", description="the API")
+
+    @field_validator("bypass")
+    @classmethod
+    def _sendable(cls, value: SecretStr | None) -> SecretStr | None:
+        """A form's empty field is an empty string."""
+        return sendable(value) if value and value.get_secret_value().strip() else None
 
     @property
     def request_headers(self) -> dict[str, str]:

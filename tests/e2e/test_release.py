@@ -312,8 +312,8 @@ environments:
 """
     repo = Repo(tmp_path / "app", "secretive", secret)
     told = headway.release(repo.path, code=1)
-    assert "!secret nowhere/token" in told["reason"]
     assert told["state"] == "failed"
+    assert "configuration: staging: TOKEN: !secret nowhere/token" in told["reason"]
 
 
 def test_approval_waits_without_a_process_and_is_recorded(headway: Headway, tmp_path: Path) -> None:
