@@ -11,6 +11,7 @@ from headway.ledger import ReleaseRecord
 from tasks.gates import approval, thaw, while_newest
 from tasks.images import build
 from tasks.preconditions import preconditions
+from tasks.readiness import readiness
 from tasks.records import close_release, open_release, run_state
 from tasks.source import checkout, read_settings
 
@@ -41,7 +42,8 @@ async def release(
         for environment in settings.release_path(to):
             spec = settings.launch_spec(environment, artifact, record.name)
             rules = settings.environment(environment)
-            await approval(record, source, rules, spec, skip=yes)
+            ready = await readiness(record, source, settings, spec)
+            await approval(record, source, rules, spec, ready, skip=yes)
             await thaw(record, source, rules, spec)
             await deliver(record, source, rules, spec)
     except Pause:

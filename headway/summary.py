@@ -26,6 +26,7 @@ def evidence_markdown(asked: ApprovalRecord, refusal: str = "") -> str:
         *([f"| frozen | {_cell(evidence['frozen'])} |"] if evidence.get("frozen") else []),
         f"| {'goes on' if asked.frozen else 'expires'} | {asked.expires_at:%Y-%m-%d %H:%M} UTC |",
         "",
+        *_readiness(evidence.get("readiness", []), evidence.get("not_ready", [])),
         "**Commits since the last release**",
         "",
         *[f"- {_cell(commit)}" for commit in evidence["commits"]],
@@ -35,6 +36,15 @@ def evidence_markdown(asked: ApprovalRecord, refusal: str = "") -> str:
         *[f"- {_cell(stage)}" for stage in evidence["stages"]],
     ]
     return "\n".join(lines)
+
+
+def _readiness(rows: list[dict[str, str]], not_ready: list[str]) -> list[str]:
+    """The checklist; above it what is accepted with an approval."""
+    if not rows:
+        return []
+    accepted = ["**Not ready: who approves accepts that**", "", *[f"- {_cell(one)}" for one in not_ready], ""]
+    table = [f"| {row['item']} | {row['state']} | {row['needed']} | {_cell(row['evidence'])} |" for row in rows]
+    return [*(accepted if not_ready else []), "| readiness | | needed | |", "|---|---|---|---|", *table, ""]
 
 
 def release_markdown(release: ReleaseRecord, stages: Iterable[StageRecord], users: Users | None) -> str:

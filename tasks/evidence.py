@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,18 @@ from headway.errors import MigrationRefused, SourceError
 from headway.ledger import ReleaseRecord
 from headway.migrations import Decision, decide, is_migration
 from headway.model import LaunchSpec, Source
+from headway.readiness.checklist import Result, unready
 from tasks.records import ledger
 
 __all__ = ["evidence", "planned"]
 
 
 async def evidence(
-    release: ReleaseRecord, source: Source, rules: settings.Environment, spec: LaunchSpec
+    release: ReleaseRecord,
+    source: Source,
+    rules: settings.Environment,
+    spec: LaunchSpec,
+    ready: Iterable[Result] = (),
 ) -> dict[str, Any]:
     """What speaks for a release of this revision, and what a person should know of it before they decide."""
     live = ledger().live(release.app, spec.environment)
@@ -35,6 +41,8 @@ async def evidence(
         "live": live,
         "frozen": str(frozen or ""),
         "database": await _database(release.app, source, spec),
+        "readiness": [one.row for one in ready],
+        "not_ready": [f"{one.name}: {one.evidence}" for one in unready(ready)],
         "commits": commits,
         "stages": [f"{stage.name}: {stage.state} {stage.detail}".strip() for stage in ledger().stages(release.id)],
     }

@@ -22,6 +22,7 @@ from headway import freeze, settings
 from headway.errors import EnvironmentLocked, Expired, HeadwayError, LockLost, Rejected, Superseded
 from headway.ledger import ApprovalRecord, Lock, ReleaseRecord
 from headway.model import LaunchSpec, Order, Source
+from headway.readiness.checklist import Result, unready
 from headway.summary import evidence_markdown
 from tasks.evidence import evidence
 from tasks.records import ledger, skip_stage, stage, wait_for_person
@@ -89,7 +90,7 @@ class Approval(RunInput):
 
 @task(name="request approval", task_run_name="request approval for {spec.environment}", cache_policy=NO_CACHE)
 async def request_approval(
-    release: ReleaseRecord, source: Source, rules: settings.Environment, spec: LaunchSpec
+    release: ReleaseRecord, source: Source, rules: settings.Environment, spec: LaunchSpec, ready: list[Result]
 ) -> ApprovalRecord:
     """Enter in the ledger what is to be approved: this digest with this configuration, on this evidence."""
     rule = rules.approval or settings.Approval()
@@ -97,7 +98,7 @@ async def request_approval(
         release.id,
         spec.environment,
         spec.revision(release.app, source.sha).id,
-        evidence=await evidence(release, source, rules, spec),
+        evidence=await evidence(release, source, rules, spec, ready),
         expires_at=datetime.now(UTC) + timedelta(seconds=rule.expires),
         by=list(rule.by),
         not_author=rule.not_author,
@@ -125,17 +126,23 @@ async def request_thaw(
 
 
 async def approval(
-    release: ReleaseRecord, source: Source, rules: settings.Environment, spec: LaunchSpec, *, skip: bool
+    release: ReleaseRecord,
+    source: Source,
+    rules: settings.Environment,
+    spec: LaunchSpec,
+    ready: list[Result],
+    *,
+    skip: bool,
 ) -> None:
-    """Wait until a person has approved this very revision for its environment.
+    """Wait until a person has approved this very revision for its environment, or has accepted that it is not ready.
 
     The run is suspended meanwhile: no process, no worker slot, for days. It comes back from the top and finds here
     what the ledger says. Raises Rejected or Expired.
     """
     name = f"{spec.environment} approval"
-    if skip or rules.approval is None:
+    if (skip or rules.approval is None) and not unready(ready):
         skip_stage(release, name, "--yes" if skip else "approval: false")
-    elif asked := await _wait_for_word(release, name, lambda: request_approval(release, source, rules, spec)):
+    elif asked := await _wait_for_word(release, name, lambda: request_approval(release, source, rules, spec, ready)):
         _settled(release, name, asked)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from datetime import UTC, datetime
 from pathlib import Path
 
 from headway import project, scaffold, settings, source, strategies
@@ -14,8 +15,12 @@ from headway.home import ledger_url
 from headway.ledger import Ledger
 from headway.model import Artifact, LaunchSpec, Revision
 from headway.ports import Target
+from headway.readiness import repository
+from headway.readiness.checklist import Result, assess
 
 __all__ = ["check", "init", "plan"]
+
+SIGNS = {"pass": "✓", "attested": "✓", "fail": "✗", "unknown": "?"}
 
 
 def init(path: Path, *, force: bool) -> None:
@@ -47,8 +52,21 @@ def check(path: Path) -> None:
         said.append(f"git: {local.sha[:7]} ({local.ref}), all committed")
     except HeadwayError as fault:
         faults.append(fault)
+    results: list[Result] = []
+    try:
+        results = _readiness(path, found)
+    except HeadwayError as fault:
+        faults.append(fault)
     for line in said:
         output.say(line)
+    for result in results:
+        if result.required or result.state != "unknown":
+            needed = " (needed)" if result.required else ""
+            output.say(f"  {SIGNS[result.state]} {result.name:16} {result.evidence}{needed}")
+    if unknown := sum(one.state == "unknown" and not one.required for one in results):
+        output.say(
+            f"  {SIGNS['unknown']} {unknown} more are verified in a release whose environment asks for readiness"
+        )
     for one in (*stops, *others):
         output.say(f"{one.level}: {one}\n    {one.why}\n    {one.fix}")
     if faults:
@@ -58,8 +76,22 @@ def check(path: Path) -> None:
             f"{stops[0].file}: {len(stops)} findings would stop a release",
             "build/lint says what does, and takes exceptions with a reason",
         )
+    if any(one.name == "secrets" and one.state == "fail" for one in results):
+        raise UsageError("a secret is in the repository", "take it out and make it invalid where it is from")
     findings = [one.model_dump() for one in others]
-    output.result({"ok": True, "app": found.app, "environments": found.release_path(), "findings": findings})
+    output.result(
+        {"ok": True, "app": found.app, "environments": found.release_path(), "findings": findings}
+        | {"readiness": [one.row for one in results]}
+    )
+
+
+def _readiness(path: Path, found: settings.Settings) -> list[Result]:
+    """The checklist for the last environment, as far as the repository and people's words go."""
+    to = found.release_path()[-1:]
+    if not to:
+        return []
+    findings = repository.examine(path, found, to[0])
+    return assess(findings, found.readiness.attest, found.environment(to[0]).readiness, datetime.now(UTC).date())
 
 
 def plan(environment: str, path: Path, *, diff: bool = False) -> None:

@@ -82,6 +82,9 @@ def waits_for(ledger: Ledger, release: ReleaseRecord) -> str:
         until = f"{asked.expires_at:%Y-%m-%d %H:%M} UTC"
         if asked.frozen:
             return f"waits, {asked.environment} is frozen until {until}: headway approve {release.name} --reason WHY"
+        if not_ready := asked.evidence.get("not_ready"):
+            said = "; ".join(not_ready)
+            return f"waits, {asked.environment} is not ready ({said}): to accept that: headway approve {release.name}"
         return f"waits for an approval of {asked.environment} before {until}: headway approve {release.name}"
     for stage in ledger.stages(release.id):
         if stage.state == "waiting" and stage.finished_at is None:

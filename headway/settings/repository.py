@@ -16,7 +16,7 @@ from headway.forms import Branch, CheckName, Command, Label, RepoPath, VariableN
 from headway.kubernetes.manifests import replicas
 from headway.model import SecretRef
 from headway.settings.section import Section
-from headway.settings.sections import Build, Check, Environment, Health, Migrations, On, Resources
+from headway.settings.sections import Build, Check, Environment, Health, Migrations, On, Readiness, Resources
 from headway.settings.strategies import BlueGreen
 from headway.settings.variables import Variable, contract_faults, is_given
 
@@ -68,6 +68,7 @@ class Settings(Section):
         "them, or a kustomize folder; left out, Headway makes what is needed",
     )
     migrations: Migrations | None = Field(default=None, description="how the database follows the code")
+    readiness: Readiness = Field(default=Readiness(), description="what the checklist cannot find out by itself")
     environments: dict[Label, Environment] = Field(
         default={},
         description="where the app runs, in the order it is promoted; "

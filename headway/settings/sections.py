@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, StrictBool, StrictInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictInt, field_validator, model_validator
 
 from headway import model
+from headway.faults import Fault, nearest, raise_faults
 from headway.forms import (
     Command,
     Cpu,
@@ -28,6 +30,7 @@ from headway.forms import (
     VariableName,
 )
 from headway.migrations import files_of
+from headway.readiness.items import GROUPS, ITEMS, expand
 from headway.settings.section import Section
 from headway.settings.strategies import Probe, Rolling, StrategySetting
 
@@ -245,6 +248,45 @@ class Migrations(Section):
         return model.Migrations(**{**self.model_dump(), "files": self.files or files_of(self.apply)})
 
 
+class Attestation(Section):
+    """A person's word for what nobody can verify, such as that somebody is on call. It expires."""
+
+    by: Text = Field(description="who says so")
+    on: date = Field(description="since when, such as 2026-11-02")
+    until: date = Field(description="the last day on which it counts")
+    note: Text = Field(default="", description="where one can see it")
+
+    @model_validator(mode="after")
+    def _lasts(self) -> Attestation:
+        if self.until < self.on:
+            raise_faults([Fault(("until",), f"is before {self.on}, when it begins")])
+        return self
+
+
+class Readiness(Section):
+    """What the checklist of readiness for production cannot find out by itself."""
+
+    attest: dict[str, Attestation] = Field(default={}, description="items of the checklist that a person attests")
+    protected: tuple[UrlPath, ...] = Field(
+        default=(), description="paths that nobody may read without saying who they are; asked for where it is staged"
+    )
+
+    @field_validator("attest")
+    @classmethod
+    def _are_items(cls, attest: dict[str, Attestation]) -> dict[str, Attestation]:
+        raise_faults(Fault((name,), f"no item {name!r}{nearest(name, ITEMS)}") for name in attest if name not in ITEMS)
+        return attest
+
+
+def _item_or_group(value: str) -> str:
+    if value not in {*ITEMS, *GROUPS}:
+        raise ValueError(f"no item or group {value!r}{nearest(value, {*ITEMS, *GROUPS})}")
+    return value
+
+
+ChecklistName = Annotated[str, AfterValidator(_item_or_group)]
+
+
 class Approval(Section):
     """Who has to agree before this environment changes. `true` is an approval by anybody."""
 
@@ -313,6 +355,12 @@ class Environment(Section):
     freeze: tuple[Freeze, ...] = Field(
         default=(),
         description="when nothing is released here: weekly or dated windows, and `holidays` of a country or region",
+    )
+    readiness: tuple[ChecklistName, ...] = Field(
+        default=(),
+        description="items of the checklist, and groups of them, that have to pass or be attested before anything "
+        "changes here; otherwise a person accepts that, by name: "
+        + "; ".join(f"`{group}` ({', '.join(expand([group]))})" for group in GROUPS),
     )
     env: dict[VariableName, TextOrSecret] = Field(default={}, description="values of the variables of the contract")
     manifests: RepoPath | None = Field(

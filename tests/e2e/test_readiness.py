@@ -1,0 +1,48 @@
+"""An environment that asks for readiness is changed when it is there, or when a person accepts that it is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Headway, Repo
+
+pytestmark = pytest.mark.e2e
+
+SETTINGS = """
+app: {app}
+run: exec python3 app.py
+readiness:
+  attest:
+    on_call: {{by: ann, on: 2020-01-01, until: 2999-01-01, note: rota}}
+environments:
+  staging: {{target: process/staging}}
+  production: {{target: process/production, readiness: [rollback, runbook, on_call], stop_grace: 2s, drain: 3s}}
+"""
+
+
+def test_what_is_not_ready_waits_for_a_name(headway: Headway, tmp_path: Path) -> None:
+    repo = Repo(tmp_path / "app", "unready", SETTINGS)
+    told = headway.release(repo.path, "--yes", code=3)  # which skips approvals, and not this
+    asked = headway.ledger.waiting_approval(told["id"])
+    assert asked is not None
+    states = {row["item"]: row["state"] for row in asked.evidence["readiness"]}
+    assert (states["previous"], states["schema"], states["on_call"]) == ("pass", "pass", "attested")
+    assert (states["tls"], states["cors"], states["rehearsed"]) == ("fail", "pass", "fail")
+    assert asked.evidence["not_ready"] == [
+        "rehearsed: no environment before has tried it: `rehearse` in its canary or blue_green does",
+        "runbook: no RUNBOOK* and no docs/runbook*",
+    ]
+    assert "production is not ready (rehearsed: " in headway.run("status", "unready").stdout
+    headway.run("approve", told["name"], "--by", "bob", "--reason", "the first release")
+    headway.until(lambda: headway.ledger.release(told["id"]).state == "succeeded")
+    details = {stage.name: stage.detail for stage in headway.ledger.stages(told["id"])}
+    assert details["production approval"] == "approved by bob: the first release"
+    # With a runbook, and the way back tried on staging, nobody is asked.
+    rehearsing = SETTINGS.replace("process/staging", "process/staging, strategy: {{blue_green: {{rehearse: 10s}}}}")
+    repo.commit("ready", {"headway.yaml": rehearsing.format(app="unready"), "RUNBOOK.md": "# What to do"})
+    told = headway.release(repo.path)
+    assert told["state"] == "succeeded"
+    details = {stage["name"]: stage["detail"] for stage in told["stages"]}
+    assert details["production approval"] == "approval: false"
