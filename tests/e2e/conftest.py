@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -191,10 +191,17 @@ class Up:
             self.end_targets()
 
     def end_targets(self) -> None:
-        """Every Envoy takes inotify instances, of which a user has 128."""
+        """Every Envoy takes inotify instances, of which a user has 128.
+
+        The sweep may start a supervisor again before its files are gone, as it should: one without files is of no use.
+        """
         for target in (self.home / "targets").glob("*"):
-            Supervisor(target).shut_down()
-            trees.remove(target)
+            for _ in range(10):
+                Supervisor(target).shut_down()
+                with suppress(OSError):  # somebody is writing there just now
+                    trees.remove(target)
+                if not target.exists() and not Supervisor(target).running:
+                    break
 
 
 @pytest.fixture(scope="session")
