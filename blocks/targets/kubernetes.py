@@ -8,11 +8,8 @@ Gateway, or by ingress-nginx.
 from __future__ import annotations
 
 import json
-import queue
-import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,14 +20,38 @@ from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_valid
 from blocks.metrics.prometheus import Prometheus
 from blocks.registry import Registry
 from headway.errors import LockLost, MetricsUnavailable, RegistryError, TargetError, UsageError
-from headway.kubernetes import admission, belongings, changes, manifests, names, promql, render, standing
-from headway.kubernetes.cluster import AUTOSCALER, DEPLOYMENT, POD, SERVICE, Cluster, Kind, connect, kind_of
-from headway.kubernetes.routing import ByGateway, ByIngress, ByPods, Routing
-from headway.kubernetes.routing.by_pods import in_pool
-from headway.kubernetes.routing.routing import Gone, routed
+from headway.kubernetes import (
+    admission,
+    belongings,
+    changes,
+    commands,
+    logs,
+    manifests,
+    names,
+    promql,
+    render,
+    standing,
+    state,
+)
+from headway.kubernetes.cluster import (
+    AUTOSCALER,
+    CONFIG_MAP,
+    DEPLOYMENT,
+    POD,
+    SECRET,
+    SERVICE,
+    WATCHED,
+    Cluster,
+    Kind,
+    connect,
+    kind_of,
+)
+from headway.kubernetes.commands import GONE
+from headway.kubernetes.probing import probed
+from headway.kubernetes.routing import ByGateway, ByIngress, ByPods, Router, Routing
+from headway.kubernetes.routing.routing import routed
 from headway.masking import Masker
 from headway.model import (
-    Bucket,
     Capability,
     Counts,
     Difference,
@@ -51,19 +72,7 @@ from headway.ports import Command, Target
 
 __all__ = ["KubernetesTarget"]
 
-CONFIG_MAP, SECRET = Kind("v1", "ConfigMap"), Kind("v1", "Secret")
-SLICE = Kind("discovery.k8s.io/v1", "EndpointSlice")
 EVENT = Kind("v1", "Event")
-WATCHED = 2.0  # seconds that a look at pods waits for a change: orders are looked for in between
-IN_FORCE = 30.0  # seconds that a route may take until the endpoints are as wanted
-WRITES = 10  # tries of a write that others are quicker with
-GONE = 30.0  # seconds beyond their grace that pods may take to end
-REMEMBERED = 100  # revisions that carried everything once
-PROBES = 10  # requests to each revision for one reading
-AT_ONCE = 5
-BOUNDS = [0.001 * 1.25**step for step in range(50)]  # seconds: buckets of the latency histogram, up to a minute
-SAID = 100_000  # lines of a command, at most
-LAST_WORDS = 3  # lines of an app that keeps dying
 WHOLE = 100  # percent
 NAME = "[a-z0-9]([-.a-z0-9]*[a-z0-9])?"
 
@@ -186,16 +195,16 @@ class KubernetesTarget(Block, Target):
     # --- the port ----------------------------------------------------------------------------------------------
 
     def claim(self, app: str, token: int) -> None:
-        def higher(state: dict[str, Any]) -> dict[str, Any]:
-            if state["token"] > token:
-                raise LockLost(f"{app}: token {token} is older than {state['token']}", "another writer took over")
-            return state | {"token": token}
+        def higher(kept: state.State) -> state.State:
+            if kept.token > token:
+                raise LockLost(f"{app}: token {token} is older than {kept.token}", "another writer took over")
+            return kept.model_copy(update={"token": token})
 
-        self._change_state(app, higher)
+        state.change(self._cluster, app, higher)
         self._tokens[app] = token
 
     def check(self, app: str, plan: Plan) -> None:
-        self._found(app)  # its kinds of objects are known here, and may be read
+        self._router.found(app)  # its kinds of objects are known here, and may be read
         for step in plan.steps:
             traffic = step.traffic if isinstance(step, Route) else step.low if isinstance(step, Rehearse) else Traffic()
             if why := self._routing.cannot(traffic):
@@ -220,7 +229,7 @@ class KubernetesTarget(Block, Target):
         pods = self._pods(app)
         front, preview = self._cluster.get(SERVICE, app), self._cluster.get(SERVICE, names.preview(app))
         shown = render.selected(preview)
-        traffic = self._routing.traffic(app, front, pods, self._found(app))
+        traffic = self._routing.traffic(app, front, pods, self._router.found(app))
         return Observation(
             app=app,
             url=self._url_of(app, front, self.url),
@@ -238,7 +247,7 @@ class KubernetesTarget(Block, Target):
         spec = self._with_secrets(revision, spec)
         front = cluster.get(SERVICE, app)
         if front is not None:
-            self._require_ours(spec.environment, front)
+            belongings.require_ours(cluster, spec.environment, front)
         if cluster.get(DEPLOYMENT, names.deployment(revision)) is None:
             self._rehearsed(revision, spec)  # nothing is sent before all of it would be taken
         if front is None:
@@ -256,28 +265,16 @@ class KubernetesTarget(Block, Target):
     def execute(self, revision: Revision, spec: LaunchSpec, command: Command) -> int:
         app, cluster = revision.app, self._cluster
         self._may_write(app)
-        *settings, deployment = render.revision_objects(revision, self._with_secrets(revision, spec), self._rules)
+        spec = self._with_secrets(revision, spec)
+        *settings, deployment = render.revision_objects(revision, spec, self._rules)
         pod = render.once(app, spec.environment, deployment, command.text, command.timeout + GONE, self._rules)
-        name = pod["metadata"]["name"]
-        known = cluster.get(POD, name)
-        if known and not known["metadata"].get("deletionTimestamp") and not standing.is_over(known):
-            raise TargetError(
-                f"{spec.environment}: another command of {app} is still running",
-                f"wait for its end, or end it: kubectl delete pod {name}",
-            )
-        cluster.delete(POD, name)
-        self._await_end(app)
+        commands.make_way(cluster, app, spec.environment)
         try:
             self._bring(app, spec)
             for thing in settings:
                 cluster.apply(thing)
-            if cluster.create(pod) is None:
-                raise TargetError(
-                    f"{spec.environment}: another command of {app} has just been started", "wait for its end"
-                )
-            return self._ended_by_itself(app, command, Masker(str(spec.env.get(one, "")) for one in spec.secrets))
+            return commands.run(cluster, app, pod, command, Masker(str(spec.env.get(one, "")) for one in spec.secrets))
         finally:
-            cluster.delete(POD, name)
             self._settle(app)
 
     def ready(self, revision: Revision) -> Readiness:
@@ -285,7 +282,7 @@ class KubernetesTarget(Block, Target):
         ours = names.selector(app=revision.app, revision=revision.id)
         pods, version = self._cluster.find_at(POD, ours)
         readiness = self._readiness(revision, pods)
-        if readiness.failed or readiness.ready == readiness.wanted:
+        if readiness.failed or readiness.ready >= readiness.wanted:
             return readiness
         self._cluster.changed(POD, ours, version, WATCHED)
         return self._readiness(revision, self._cluster.find(POD, ours))
@@ -306,20 +303,18 @@ class KubernetesTarget(Block, Target):
         front = self._cluster.get(SERVICE, app)
         if front is None and not routed(traffic):
             return  # nothing was ever launched: nothing is routed already
-        ready = self._await_one_ready(app, routed(traffic))
+        router = self._router
+        ready = router.await_one_ready(app, routed(traffic))
         environment = self._environment(app)
-        self._show(app, environment, traffic.preview)
+        router.show(app, environment, traffic.preview)
         if pool := self._routing.pool(traffic, ready):
-            self._share(app, pool)
+            router.share(self._pods(app), pool)
         self._may_write(app)  # nobody has taken over while it was waited for
-        self._split(app, environment, traffic)
-        whole = [revision for revision, weight in traffic.weights.items() if weight == WHOLE]
-        if whole:
-            self._hand_over(app, whole[0])
+        router.put(app, environment, traffic)
+        if whole := next((revision for revision, weight in traffic.weights.items() if weight == WHOLE), None):
+            self._hand_over(app, whole)
             self._settle(app)
-        self._change_state(
-            app, lambda state: state | {"carried": [*whole, *_without(state["carried"], whole)][:REMEMBERED]}
-        )
+            state.change(self._cluster, app, lambda kept: kept.carrying(whole))
 
     def measure(self, app: str) -> Measurements:
         """What Prometheus has counted; without one, requests of Headway's own to every revision that runs, through the
@@ -331,7 +326,7 @@ class KubernetesTarget(Block, Target):
             return Measurements(at=datetime.now(UTC), counts=counts)
         for revision, ours in asked.items():
             path = self._spec(ours[0]).health.path
-            self._counted[revision] = self._counted.get(revision, Counts()).plus(self._probed(ours, path))
+            self._counted[revision] = self._counted.get(revision, Counts()).plus(probed(self._cluster, ours, path))
         return Measurements(at=datetime.now(UTC), counts={revision: self._counted[revision] for revision in asked})
 
     def drain(self, revision: Revision, deadline: float) -> bool:  # noqa: ARG002  # see below
@@ -362,9 +357,9 @@ class KubernetesTarget(Block, Target):
             return
         left = seen.traffic.without(revision)
         if left.preview != seen.traffic.preview:
-            self._show(app, self._environment(app), None)
+            self._router.show(app, self._environment(app), None)
         if left.headers != seen.traffic.headers:
-            self._split(app, self._environment(app), left)
+            self._router.put(app, self._environment(app), left)
         self._await_fewer(revision, found, 0)
         ended = {"metadata": {"annotations": {names.ENDED: datetime.now(UTC).isoformat()}}}
         cluster.patch(DEPLOYMENT, name, ended)
@@ -383,13 +378,13 @@ class KubernetesTarget(Block, Target):
         return (*super().describe(app), *deployments, *services, *events)
 
     def remembered(self, app: str) -> Remembered:
-        state, live = self._state(app), self.observe(app).live
+        kept, live = state.read(self._cluster, app), self.observe(app).live
         found = {
             one["metadata"]["labels"][names.REVISION]: one["metadata"]["annotations"] for one in self._deployments(app)
         }
-        way = [revision for revision in reversed(state["carried"]) if revision in found and revision != live]
+        way = [revision for revision in reversed(kept.carried) if revision in found and revision != live]
         return Remembered(
-            token=state["token"],
+            token=kept.token,
             revisions=tuple(
                 (
                     Revision.model_validate_json(found[one][names.REVISION_OF]),
@@ -408,11 +403,9 @@ class KubernetesTarget(Block, Target):
         ]
         maskers = [self._masker(pod) for pod in pods]
         for pod, masked in zip(pods, maskers, strict=True):
-            name = pod["metadata"]["name"]
-            for line in self._cluster.logs(name, standing.asked(pod), lines=lines):
-                yield f"{name}: {masked(line)}"
+            yield from logs.said(self._cluster, pod, masked, lines)
         if follow:
-            yield from self._follow(pods, maskers)
+            yield from logs.follow(self._cluster, pods, maskers)
 
     # --- what runs ---------------------------------------------------------------------------------------------
 
@@ -420,7 +413,7 @@ class KubernetesTarget(Block, Target):
         """Those of each revision, but for those that are on their way out."""
         found: dict[str, list[dict[str, Any]]] = {}
         for pod in self._cluster.find(POD, names.selector(app=app)):
-            if ending or not (pod["metadata"].get("deletionTimestamp") or standing.is_over(pod)):
+            if ending or not (standing.is_going(pod) or standing.is_over(pod)):
                 found.setdefault(pod["metadata"]["labels"][names.REVISION], []).append(pod)
         return found
 
@@ -428,7 +421,7 @@ class KubernetesTarget(Block, Target):
         found = self._cluster.get(DEPLOYMENT, names.deployment(revision))
         if found is None:
             return Readiness(wanted=0, ready=0, failed=True, detail=f"{names.deployment(revision)} is gone")
-        ours = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+        ours = [pod for pod in pods if not standing.is_going(pod)]
         wanted, ready = found["spec"].get("replicas", 1), sum(map(standing.is_ready, ours))
         if ready >= wanted:
             return Readiness(wanted=wanted, ready=ready)
@@ -442,43 +435,9 @@ class KubernetesTarget(Block, Target):
         return Readiness(wanted=wanted, ready=ready, detail=detail)
 
     def _with_last_words(self, pod: dict[str, Any], why: str) -> str:
-        name, masked = pod["metadata"]["name"], self._masker(pod)
-        container = standing.asked(pod)
-        said = self._cluster.logs(name, container, lines=LAST_WORDS)
-        said = said or self._cluster.logs(name, container, lines=LAST_WORDS, previous=True)
-        return f"{name} {why}" + (f": {' | '.join(map(masked, said))}" if said else "")
-
-    def _ended_by_itself(self, app: str, command: Command, masked: Masker) -> int:
-        """The exit code of the pod that runs it. Raises TargetError when it took too long, or somebody stopped it."""
-        ours, deadline, told = f"{names.COMMAND}={app}", time.monotonic() + command.timeout, 0
-        while True:
-            pods, version = self._cluster.find_at(POD, ours)  # before its log: what it says last is there then
-            if not pods:
-                raise TargetError(f"{app}: the pod of a command is gone: somebody removed it", "run it again")
-            said = self._cluster.logs(pods[0]["metadata"]["name"], standing.asked(pods[0]), lines=SAID)
-            for line in said[told:]:
-                command.on_line(masked(line))
-            told = len(said)
-            if (code := standing.exit_code(pods[0])) is not None:
-                return code
-            why = standing.given_up(pods[0])
-            if command.stop.is_set() or time.monotonic() >= deadline or why:
-                why = "stopped" if command.stop.is_set() else why or f"no end after {command.timeout:g} s"
-                raise TargetError(
-                    f"{masked(command.text)}: {why}; its pod was removed", "its last lines say what it did"
-                )
-            self._cluster.changed(POD, ours, version, 1.0)
-
-    def _await_end(self, app: str) -> None:
-        """Until the pod of an earlier command has gone."""
-        ours, end = f"{names.COMMAND}={app}", time.monotonic() + GONE
-        while True:
-            pods, version = self._cluster.find_at(POD, ours)
-            if not pods:
-                return
-            if time.monotonic() >= end:
-                raise TargetError(f"{app}: the pod of an earlier command does not end", "is its node well?")
-            self._cluster.changed(POD, ours, version, WATCHED)
+        told = f"{pod['metadata']['name']} {why}"
+        said = logs.last_words(self._cluster, pod, self._masker(pod))
+        return f"{told}: {said}" if said else told
 
     def _events(self, pod: dict[str, Any]) -> list[dict[str, Any]]:
         return self._cluster.find(EVENT, fields=f"involvedObject.name={pod['metadata']['name']}")
@@ -522,49 +481,6 @@ class KubernetesTarget(Block, Target):
         except MetricsUnavailable as error:
             raise TargetError(f"{app}: {error.what}", error.hint) from error
 
-    def _probed(self, pods: Sequence[dict[str, Any]], path: str) -> Counts:
-        asked = [pods[number % len(pods)] for number in range(PROBES)]
-
-        def one(pod: dict[str, Any]) -> tuple[bool, float]:
-            begun = time.monotonic()
-            status = self._cluster.ask(pod["metadata"]["name"], standing.port(pod), path, 10.0)
-            return status >= 500, time.monotonic() - begun
-
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            answers = list(pool.map(one, asked))
-        latency: dict[int, int] = {}
-        for _, seconds in answers:
-            bucket = next((step for step, bound in enumerate(BOUNDS) if seconds < bound), len(BOUNDS))
-            latency[bucket] = latency.get(bucket, 0) + 1
-        bounds = [0.0, *BOUNDS, BOUNDS[-1] * 2]
-        return Counts(
-            requests=len(answers),
-            errors=sum(failed for failed, _ in answers),
-            latency=tuple(Bucket(bounds[step], bounds[step + 1], number) for step, number in sorted(latency.items())),
-        )
-
-    def _follow(self, pods: Sequence[dict[str, Any]], maskers: Sequence[Masker]) -> Iterator[str]:
-        said: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-
-        def listen(pod: dict[str, Any], masked: Masker) -> None:
-            name = pod["metadata"]["name"]
-            try:
-                for line in self._cluster.follow(name, standing.asked(pod)):
-                    said.put(f"{name}: {masked(line)}")
-            except TargetError as error:
-                said.put(f"{name}: {error.what}")
-            said.put(None)
-
-        for one in zip(pods, maskers, strict=True):
-            threading.Thread(target=listen, args=one, daemon=True).start()
-        left = len(pods)
-        while left:
-            line = said.get()
-            if line is None:
-                left -= 1
-            else:
-                yield line
-
     # --- who gets what -----------------------------------------------------------------------------------------
 
     def _hand_over(self, app: str, revision: str) -> None:
@@ -585,135 +501,17 @@ class KubernetesTarget(Block, Target):
         thing = render.replicas(name, self._rules, number)
         self._cluster.apply(thing, manager=names.SCALER, force=spec.autoscale is not None)
 
-    def _share(self, app: str, wanted: Mapping[str, int]) -> None:
-        """Have so many pods of each revision in the pool, and none of the others."""
-        for revision, ours in self._pods(app).items():
-            inside = sorted(ours, key=lambda pod: (not standing.is_ready(pod), not in_pool(pod)))
-            for number, pod in enumerate(inside):
-                joins = number < wanted.get(revision, 0)
-                if joins != in_pool(pod):
-                    label = {names.POOL: names.OPEN if joins else None}
-                    self._cluster.patch(POD, pod["metadata"]["name"], {"metadata": {"labels": label}})
-
-    def _show(self, app: str, environment: str, revision: str | None) -> None:
-        """Have this revision in the preview, or none."""
-        name = names.preview(app)
-        if revision is None and self._cluster.get(SERVICE, name) is None:
-            return
-        wanted = {names.REVISION: revision} if revision else None
-        self._cluster.apply(render.service(name, app, environment, self._rules, wanted))
-        for thing in self._routing.preview(app, environment, self._rules):
-            self._send(environment, thing)
-            self._await_in_force(app, thing)
-
-    def _await_one_ready(self, app: str, revisions: Sequence[str]) -> dict[str, int]:
-        """How many pods of each are ready. One that is being started again is waited for, but not for ever."""
-        end = time.monotonic() + IN_FORCE
-        while True:
-            pods, version = self._cluster.find_at(POD, names.selector(app=app))
-            ready = {
-                revision: sum(
-                    standing.is_ready(pod)
-                    for pod in pods
-                    if pod["metadata"]["labels"].get(names.REVISION) == revision
-                    and not pod["metadata"].get("deletionTimestamp")
-                )
-                for revision in revisions
-            }
-            lacking = [revision for revision, number in ready.items() if not number]
-            if not lacking:
-                return ready
-            known = any(pod["metadata"]["labels"].get(names.REVISION) in lacking for pod in pods)
-            if not known or time.monotonic() >= end:
-                raise TargetError(f"{app}: {lacking[0]} has no ready instance to route to", "launch it first")
-            self._cluster.changed(POD, names.selector(app=app), version, WATCHED)
-
-    def _split(self, app: str, environment: str, traffic: Traffic) -> None:
-        """Put it in force, one object after the other, and let every node hear of it."""
-        for thing in self._routing.objects(app, environment, traffic, self._rules, self._found(app)):
-            if isinstance(thing, Gone):
-                self._remove(environment, thing)
-                continue
-            before, after = self._send(environment, thing)
-            if kind_of(thing) == SERVICE:
-                self._await_endpoints(app, thing, routed(traffic))
-                if before is None:
-                    time.sleep(self.settle)  # whoever is sent there next has to know its endpoints
-            else:
-                self._await_in_force(app, thing)
-                if before != after:
-                    time.sleep(self._routing.settle)
-        time.sleep(self.settle)
-
-    def _send(self, environment: str, thing: dict[str, Any]) -> tuple[str | None, str]:
-        """Apply it if it is ours; its resource versions before, if it was there, and after."""
-        found = self._cluster.get(kind_of(thing), thing["metadata"]["name"])
-        if found is not None:
-            self._require_ours(environment, found)
-        applied = self._cluster.apply(thing)
-        before = None if found is None else found["metadata"]["resourceVersion"]
-        return before, applied["metadata"]["resourceVersion"]
-
-    def _remove(self, environment: str, gone: Gone) -> None:
-        """If it is there and ours."""
-        found = self._cluster.get(gone.kind, gone.name)
-        if found is not None:
-            self._require_ours(environment, found)
-            self._cluster.delete(gone.kind, gone.name)
-            time.sleep(self._routing.settle)
-
-    def _await_endpoints(self, app: str, service: dict[str, Any], sharing: Sequence[str]) -> None:
-        """Until the Service's endpoints are pods of the revisions it is for, of each one at least."""
-        name, chosen = service["metadata"]["name"], render.selected(service)
-        wanted = set(sharing) if names.POOL in service["spec"]["selector"] else {chosen} - {None}
-        ours = f"kubernetes.io/service-name={name}"
-        end = time.monotonic() + IN_FORCE
-        while True:
-            slices, version = self._cluster.find_at(SLICE, ours)
-            serving = {_served(app, endpoint) for one in slices for endpoint in one.get("endpoints") or []} - {None}
-            if serving == wanted:
-                return
-            if time.monotonic() >= end:
-                has = ", ".join(map(str, serving)) or "nobody"
-                raise TargetError(
-                    f"{app}: after {IN_FORCE:g} s Service {name} has endpoints of {has}",
-                    "is the cluster's controller manager well?",
-                )
-            self._cluster.changed(SLICE, ours, version, WATCHED)
-
-    def _await_in_force(self, app: str, wanted: dict[str, Any]) -> None:
-        """Until whoever splits requests says that it does as this object wants."""
-        kind, name, ours = kind_of(wanted), wanted["metadata"]["name"], names.selector(app=app)
-        end = time.monotonic() + IN_FORCE
-        while True:
-            things, version = self._cluster.find_at(kind, ours)
-            found = next((thing for thing in things if thing["metadata"]["name"] == name), None)
-            why = self._routing.pending({**found, "kind": kind.kind}) if found else "it is gone"
-            if not why:
-                return
-            if time.monotonic() >= end:
-                raise TargetError(
-                    f"{app}: {kind.kind} {name} is not in force after {IN_FORCE:g} s: {why}",
-                    f"kubectl describe {kind.kind} {name} says more",
-                )
-            self._cluster.changed(kind, ours, version, WATCHED)
-
     def _await_fewer(self, revision: Revision, deployment: dict[str, Any], keep: int) -> None:
         """Until the others were told to go; with nothing to keep, until they have gone: some apps may not run twice."""
-        ours = names.selector(app=revision.app, revision=revision.id)
         grace = deployment["spec"]["template"]["spec"].get("terminationGracePeriodSeconds", GONE)
-        end = time.monotonic() + grace + GONE
-        while True:
-            pods, version = self._cluster.find_at(POD, ours)
-            left = [pod for pod in pods if not (keep and pod["metadata"].get("deletionTimestamp"))]
-            if len(left) <= keep:
-                return
-            if time.monotonic() >= end:
-                raise TargetError(
-                    f"{revision.app}: pods of {revision} have not ended: {left[-1]['metadata']['name']}",
-                    "is their node well?",
-                )
-            self._cluster.changed(POD, ours, version, WATCHED)
+
+        def left(pods: list[dict[str, Any]]) -> str:
+            still = [pod["metadata"]["name"] for pod in pods if not (keep and standing.is_going(pod))]
+            return still[-1] if len(still) > keep else ""
+
+        ours = names.selector(app=revision.app, revision=revision.id)
+        if late := self._cluster.until(POD, ours, grace + GONE, left):
+            raise TargetError(f"{revision.app}: pods of {revision} have not ended: {late}", "is their node well?")
 
     # --- what belongs to it ------------------------------------------------------------------------------------
 
@@ -770,76 +568,25 @@ class KubernetesTarget(Block, Target):
         self._keep_known(app, belongings.prune(self._cluster, known, wanted, app))
 
     def _known(self, app: str) -> list[belongings.Key]:
-        return [(api_version, kind, name) for api_version, kind, name in self._state(app)["belongings"]]
+        return list(state.read(self._cluster, app).belongings)
 
     def _keep_known(self, app: str, keys: Iterable[belongings.Key]) -> None:
-        listed = [list(key) for key in keys]
-        self._change_state(app, lambda state: state | {"belongings": listed})
+        listed = tuple(keys)
+        state.change(self._cluster, app, lambda kept: kept.model_copy(update={"belongings": listed}))
 
     # --- what is kept ------------------------------------------------------------------------------------------
 
     def _forget(self, app: str) -> None:
-        """Remove what stands still of revisions that ended before those that are kept.
-
-        One that never had all the traffic is the last thing anybody goes back to, and the first that is forgotten.
-        """
-        carried = self._state(app)["carried"]
-        still = [
-            one
-            for one in self._deployments(app)
-            if not one["spec"].get("replicas", 1) and names.ENDED in one["metadata"].get("annotations", {})
-        ]
-        still.sort(
-            key=lambda one: (
-                one["metadata"]["labels"][names.REVISION] in carried,
-                one["metadata"]["annotations"][names.ENDED],
-            ),
-            reverse=True,
-        )
-        for one in still[self.keep :]:
+        """Remove what is left of revisions that ended before those that are kept."""
+        carried = state.read(self._cluster, app).carried
+        for name in standing.forgotten(self._deployments(app), carried, self.keep):
             for kind in (DEPLOYMENT, CONFIG_MAP, SECRET, SERVICE):
-                self._cluster.delete(kind, one["metadata"]["name"])
-
-    # --- state -------------------------------------------------------------------------------------------------
-
-    def _state(self, app: str) -> dict[str, Any]:
-        return _read_state(self._cluster.get(CONFIG_MAP, names.state(app)))
-
-    def _change_state(self, app: str, change: Any) -> None:
-        """Read, change, write; again when somebody wrote in between."""
-        for _ in range(WRITES):
-            found = self._cluster.get(CONFIG_MAP, names.state(app))
-            before = _read_state(found)
-            after = change(before)
-            if found is not None and after == before:
-                return
-            data = {key: json.dumps(value) for key, value in after.items()}
-            if found is None:
-                labels = {names.APP: app, "app.kubernetes.io/managed-by": names.MANAGER}
-                metadata = {"name": names.state(app), "namespace": self.namespace, "labels": labels}
-                written = self._cluster.create(
-                    {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
-                )
-            else:
-                written = self._cluster.replace(found | {"data": data})
-            if written is not None:
-                return
-        raise TargetError(f"{app}: {names.state(app)} is written by others again and again", "who is at it there?")
+                self._cluster.delete(kind, name)
 
     def _may_write(self, app: str) -> None:
-        highest = self._state(app)["token"]
+        highest = state.read(self._cluster, app).token
         if highest > self._tokens.get(app, 0):
             raise LockLost(f"{app}: another writer took over with token {highest}", "this run changes nothing more")
-
-    def _require_ours(self, environment: str, found: dict[str, Any]) -> None:
-        theirs = found["metadata"].get("labels", {}).get(names.ENVIRONMENT)
-        if theirs != environment:
-            whose = f"of environment {theirs}" if theirs else "not Headway's"
-            what = f"the {found['kind']} {found['metadata']['name']} in namespace {self.namespace}"
-            raise TargetError(
-                f"environments/{environment}: {what} is {whose}",
-                "give each environment a target with a namespace of its own",
-            )
 
     def _environment(self, app: str) -> str:
         front = self._cluster.get(SERVICE, app)
@@ -875,10 +622,9 @@ class KubernetesTarget(Block, Target):
             )
         return ByPods()
 
-    def _found(self, app: str) -> list[dict[str, Any]]:
-        """What there is besides Services to say who gets what."""
-        found = [self._cluster.get(kind, name) for kind, name in self._routing.reads(app)]
-        return [one for one in found if one is not None]
+    @property
+    def _router(self) -> Router:
+        return Router(self._cluster, self._routing, self._rules, self.settle)
 
     @property
     def _rules(self) -> render.Rules:
@@ -902,11 +648,6 @@ class KubernetesTarget(Block, Target):
         return self._cluster_
 
 
-def _read_state(found: Mapping[str, Any] | None) -> dict[str, Any]:
-    state: dict[str, Any] = {"token": 0, "carried": [], "belongings": []}
-    return state | {key: json.loads(value) for key, value in ((found or {}).get("data") or {}).items()}
-
-
 def _difference(now: dict[str, Any] | None, then: dict[str, Any] | None) -> Difference:
     one = then or now
     assert one is not None
@@ -921,14 +662,3 @@ def _spec_of(deployment: Mapping[str, Any]) -> LaunchSpec:
 
 def _instance(pod: Mapping[str, Any]) -> Instance:
     return standing.instance(pod, standing.port(pod))
-
-
-def _served(app: str, endpoint: Mapping[str, Any]) -> str | None:
-    """The revision of an endpoint that takes requests."""
-    if not (endpoint.get("conditions") or {}).get("ready"):
-        return None
-    return names.revision_of(app, str((endpoint.get("targetRef") or {}).get("name", "")))
-
-
-def _without(some: Collection[str], others: Collection[str]) -> list[str]:
-    return [one for one in some if one not in others]

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from headway.errors import TargetError
 from headway.kubernetes import names
 from headway.kubernetes.cluster import Cluster, Kind, kind_of
 
-__all__ = ["DATA", "Key", "foreign", "key", "ours", "prune"]
+__all__ = ["DATA", "Key", "foreign", "key", "ours", "prune", "require_ours"]
 
 Key = tuple[str, str, str]
 OWNERS = (names.APP, names.ENVIRONMENT)
@@ -35,6 +36,18 @@ def foreign(cluster: Cluster, thing: Mapping[str, Any]) -> str:
         f"is in namespace {cluster.namespace} already and not Headway's: call it something else, or hand it over with "
         f"kubectl label -n {cluster.namespace} {kind.lower()} {name} {labels}"
     )
+
+
+def require_ours(cluster: Cluster, environment: str, found: Mapping[str, Any]) -> None:
+    """Raises TargetError when this object, which is there, is of another environment or nobody's we know."""
+    theirs = (found["metadata"].get("labels") or {}).get(names.ENVIRONMENT)
+    if theirs != environment:
+        whose = f"of environment {theirs}" if theirs else "not Headway's"
+        what = f"the {found['kind']} {found['metadata']['name']} in namespace {cluster.namespace}"
+        raise TargetError(
+            f"environments/{environment}: {what} is {whose}",
+            "give each environment a target with a namespace of its own",
+        )
 
 
 def prune(cluster: Cluster, known: Iterable[Key], wanted: Collection[Key], app: str) -> list[Key]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,20 @@ from headway.errors import TargetError
 from headway.home import home
 from headway.kubernetes.names import MANAGER
 
-__all__ = ["AUTOSCALER", "CONFLICT", "DEPLOYMENT", "POD", "SERVICE", "Cluster", "Kind", "connect", "kind_of"]
+__all__ = [
+    "AUTOSCALER",
+    "CONFIG_MAP",
+    "CONFLICT",
+    "DEPLOYMENT",
+    "POD",
+    "SECRET",
+    "SERVICE",
+    "WATCHED",
+    "Cluster",
+    "Kind",
+    "connect",
+    "kind_of",
+]
 
 T = TypeVar("T")
 Object = dict[str, Any]
@@ -35,6 +49,7 @@ NOT_FOUND, CONFLICT, GONE, TOO_MANY = 404, 409, 410, 429
 PASSING = (TOO_MANY, 500, 502, 503, 504)
 TRIES = 5
 LONGEST_REST = 20.0  # seconds of a Retry-After that are obeyed
+WATCHED = 2.0  # seconds that a look waits for a change: orders are looked for in between
 
 
 class Kind(NamedTuple):
@@ -48,6 +63,8 @@ DEPLOYMENT = Kind("apps/v1", "Deployment")
 SERVICE = Kind("v1", "Service")
 POD = Kind("v1", "Pod")
 AUTOSCALER = Kind("autoscaling/v2", "HorizontalPodAutoscaler")
+CONFIG_MAP = Kind("v1", "ConfigMap")
+SECRET = Kind("v1", "Secret")
 
 
 def kind_of(thing: Mapping[str, Any]) -> Kind:
@@ -250,6 +267,19 @@ class Cluster:
             return next(iter(stream), None) is not None
         except (*SILENT, ApiException, json.JSONDecodeError):
             return True
+
+    def until(self, kind: Kind, labels: str, seconds: float, why_not: Callable[[list[Object]], str]) -> str:
+        """Look at these objects, and again after each change, until `why_not` says nothing against them any more.
+
+        What it said last; empty unless so many seconds have passed.
+        """
+        end = time.monotonic() + seconds
+        while True:
+            found, version = self.find_at(kind, labels)
+            why = why_not(found)
+            if not why or time.monotonic() >= end:
+                return why
+            self.changed(kind, labels, version, WATCHED)
 
     # --- pods --------------------------------------------------------------------------------------------------
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from headway.kubernetes import names
 from headway.kubernetes.containers import DEFAULT_CONTAINER, PORT_NAME
 from headway.model import Instance
 
@@ -12,12 +13,16 @@ __all__ = [
     "asked",
     "died",
     "exit_code",
+    "forgotten",
     "given_up",
     "instance",
+    "is_going",
     "is_over",
     "is_ready",
     "port",
     "refused",
+    "revision",
+    "takes_requests",
     "unready",
     "warnings",
 ]
@@ -35,6 +40,20 @@ REFUSED = ("not found", "unauthorized", "denied", "forbidden", "does not exist",
 def is_ready(pod: Pod) -> bool:
     """What the Services go by."""
     return any(one["type"] == "Ready" and one["status"] == "True" for one in _conditions(pod))
+
+
+def is_going(pod: Pod) -> bool:
+    """Whether it was told to end."""
+    return bool(pod["metadata"].get("deletionTimestamp"))
+
+
+def takes_requests(pod: Pod) -> bool:
+    return is_ready(pod) and not is_going(pod)
+
+
+def revision(pod: Pod) -> str | None:
+    """The id of the revision that a pod, or a Deployment, is of; None: it is another thing of the app's."""
+    return (pod["metadata"].get("labels") or {}).get(names.REVISION)
 
 
 def instance(pod: Pod, port: int, events: Sequence[Mapping[str, Any]] = ()) -> Instance:
@@ -119,6 +138,19 @@ def refused(deployment: Mapping[str, Any]) -> str:
         if one["type"] == "ReplicaFailure" and one["status"] == "True":
             return f"{one.get('reason', '')}: {_line(one.get('message'))}"
     return ""
+
+
+def forgotten(deployments: Iterable[Mapping[str, Any]], carried: Collection[str], keep: int) -> list[str]:
+    """Names of the Deployments that stand still and are not among those `keep` that one may go back to.
+
+    One that never had all the traffic is the last thing anybody goes back to, and the first that is forgotten.
+    """
+    still = [
+        (revision(one) in carried, one["metadata"]["annotations"][names.ENDED], one["metadata"]["name"])
+        for one in deployments
+        if not one["spec"].get("replicas", 1) and names.ENDED in one["metadata"].get("annotations", {})
+    ]
+    return [name for *_, name in sorted(still, reverse=True)[keep:]]
 
 
 def died(container: Mapping[str, Any], pod: Pod) -> str:

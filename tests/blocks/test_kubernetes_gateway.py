@@ -128,7 +128,7 @@ def test_nobody_notices_a_switch(target: KubernetesTarget, front: Gateway, up: C
 def test_a_gateway_that_refuses_is_quoted(
     target: KubernetesTarget, front: Gateway, up: Callable[[str], Revision], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blocks.targets.kubernetes.IN_FORCE", 5.0)
+    monkeypatch.setattr("headway.kubernetes.routing.router.IN_FORCE", 5.0)
     old = up(OLD)
     front.refuses = "NotAllowedByListeners"
     with pytest.raises(TargetError, match="Accepted is False: NotAllowedByListeners"):

@@ -15,13 +15,13 @@ from pydantic import ValidationError
 
 from blocks.registry import Registry
 from blocks.secrets import resolve
-from blocks.targets import kubernetes
 from blocks.targets.kubernetes import KubernetesTarget
 from headway.adoption import adopt
 from headway.errors import LockLost, NotFound, TargetError, UsageError
 from headway.kubernetes import cluster as clusters
 from headway.kubernetes import names
 from headway.kubernetes.cluster import DEPLOYMENT, POD, SERVICE
+from headway.kubernetes.routing import router
 from headway.ledger import Ledger
 from headway.load import Load
 from headway.model import Artifact, Autoscale, Health, LaunchSpec, Manifest, Probing, Readiness, Revision, Traffic
@@ -37,7 +37,7 @@ SPEC = LaunchSpec(environment="staging", artifact=ARTIFACT, instances=2, health=
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kubernetes, "IN_FORCE", 3.0)
+    monkeypatch.setattr(router, "IN_FORCE", 3.0)
 
 
 @pytest.fixture

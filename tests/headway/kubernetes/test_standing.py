@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from headway.kubernetes import standing
+from headway.kubernetes import names, standing
 
 
 def pod(*containers: dict[str, Any], ready: bool = False, **status: Any) -> dict[str, Any]:
@@ -127,3 +127,21 @@ def test_the_last_warnings_about_an_app() -> None:
     told = standing.warnings(events, "shop")
     assert told == [f"Pod shop-{number}: BackOff: Back-off restarting" for number in (1, 2)]
     assert len(standing.warnings(events * 9, "shop")) == standing.NEWEST
+
+
+def test_who_never_had_all_the_traffic_is_forgotten_first() -> None:
+    def stands(revision: str, ended: str | None, replicas: int = 0) -> dict[str, Any]:
+        annotations = {names.ENDED: ended} if ended else {}
+        metadata = {"name": f"shop-{revision}", "labels": {names.REVISION: revision}, "annotations": annotations}
+        return {"metadata": metadata, "spec": {"replicas": replicas}}
+
+    deployments = [
+        stands("old", "2026-01-01T00:00:00"),
+        stands("newer", "2026-01-02T00:00:00"),
+        stands("never", "2026-01-03T00:00:00"),
+        stands("runs", "2026-01-01T00:00:00", replicas=2),
+        stands("begins", None),
+    ]
+    assert standing.forgotten(deployments, {"old", "newer"}, 3) == []
+    assert standing.forgotten(deployments, {"old", "newer"}, 2) == ["shop-never"]
+    assert standing.forgotten(deployments, {"old", "newer"}, 1) == ["shop-old", "shop-never"]

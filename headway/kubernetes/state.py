@@ -1,0 +1,60 @@
+"""What an app's ConfigMap keeps on the cluster, for whoever comes next: who may write, and what was there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from pydantic import Field
+
+from headway.errors import TargetError
+from headway.kubernetes import names
+from headway.kubernetes.belongings import Key
+from headway.kubernetes.cluster import CONFIG_MAP, Cluster, Object
+from headway.model import Frozen
+
+__all__ = ["State", "change", "read"]
+
+WRITES = 10  # tries of a write that others are quicker with
+REMEMBERED = 100  # revisions that carried everything once
+
+
+class State(Frozen):
+    token: int = Field(default=0, description="the highest fencing token that was claimed")
+    carried: tuple[str, ...] = Field(default=(), description="revisions that had all the traffic, the last one first")
+    belongings: tuple[Key, ...] = Field(default=(), description="the app's own objects that were ever applied")
+
+    def carrying(self, revision: str) -> State:
+        """The same, when this revision has got all the traffic."""
+        before = [one for one in self.carried if one != revision]
+        return self.model_copy(update={"carried": (revision, *before)[:REMEMBERED]})
+
+
+def read(cluster: Cluster, app: str) -> State:
+    """Of an app that was never launched, an empty one."""
+    return _of(cluster.get(CONFIG_MAP, names.state(app)))
+
+
+def change(cluster: Cluster, app: str, changed: Callable[[State], State]) -> None:
+    """Read, change, write; again when somebody wrote in between. Raises TargetError when it never gets its turn."""
+    for _ in range(WRITES):
+        found = cluster.get(CONFIG_MAP, names.state(app))
+        before = _of(found)
+        after = changed(before)
+        if found is not None and after == before:
+            return
+        data = {key: json.dumps(value) for key, value in after.model_dump(mode="json").items()}
+        if found is None:
+            labels = {names.APP: app, "app.kubernetes.io/managed-by": names.MANAGER}
+            metadata = {"name": names.state(app), "namespace": cluster.namespace, "labels": labels}
+            written = cluster.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
+        else:
+            written = cluster.replace(found | {"data": data})
+        if written is not None:
+            return
+    raise TargetError(f"{app}: {names.state(app)} is written by others again and again", "who is at it there?")
+
+
+def _of(found: Object | None) -> State:
+    data = (found or {}).get("data") or {}
+    return State.model_validate({key: json.loads(value) for key, value in data.items() if key in State.model_fields})
