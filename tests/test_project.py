@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -18,6 +19,7 @@ from typing import Any
 import psutil
 import pytest
 import typer
+import typer.testing
 
 from headway import settings
 from headway.cli.main import app
@@ -261,3 +263,8 @@ def test_the_settings_in_the_readme_are_good_settings(tmp_path: Path) -> None:
     (tmp_path / "headway.yaml").write_text(written)
 
     assert settings.load(tmp_path).release_path() == ["staging", "production"]
+
+
+def test_headway_says_which_one_it_is() -> None:
+    told = typer.testing.CliRunner().invoke(app, ["--version"])
+    assert (told.exit_code, told.output) == (0, f"headway {importlib.metadata.version('headway')}\n")

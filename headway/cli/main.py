@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed (and rolled back), 2 wrong usage or configuration, 
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -35,9 +36,18 @@ AppName = Annotated[str, typer.Argument(help="name of the app, as in its headway
 Json = Annotated[bool, typer.Option("--json", help="one JSON document instead of words")]
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"headway {importlib.metadata.version('headway')}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="say which Headway this is")
+    ] = False,
 ) -> None:
     output.debug = debug
 
