@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from headway import certificates
-from tests.clusters import Borrowed, borrowed
+from tests.clusters import Borrowed, Namespace, borrowed
 from tests.engines import Engine, running
 from tests.platforms.apps import Trust
 
@@ -60,6 +60,13 @@ def engine() -> Iterator[Engine]:
 @pytest.fixture(scope="session")
 def cluster() -> Borrowed:
     return borrowed()
+
+
+@pytest.fixture
+def namespace(cluster: Borrowed, tmp_path: Path) -> Iterator[Namespace]:
+    """One on the cluster, for a test of its own."""
+    with cluster.namespace(tmp_path) as made:
+        yield made
 
 
 @pytest.fixture

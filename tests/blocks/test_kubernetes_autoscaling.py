@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -19,12 +18,6 @@ from tests.engines import Engine
 
 pytestmark = pytest.mark.xdist_group("docker")
 SHA = {"old": "1" * 40, "new": "2" * 40}
-
-
-@pytest.fixture
-def namespace(cluster: Borrowed, tmp_path: Path) -> Iterator[Namespace]:
-    with cluster.namespace(tmp_path) as made:
-        yield made
 
 
 @pytest.fixture

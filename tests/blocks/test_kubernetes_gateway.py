@@ -33,12 +33,6 @@ BOTH = pytest.mark.parametrize("target", ["gateway", "ingress"], indirect=True)
 
 
 @pytest.fixture
-def namespace(cluster: Borrowed, tmp_path: Path) -> Iterator[Namespace]:
-    with cluster.namespace(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
 def front(namespace: Namespace, tmp_path: Path) -> Iterator[Gateway]:
     with gateway(namespace, tmp_path / "gateway") as made:
         yield made

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -27,12 +26,6 @@ SHA = {"old": "1" * 40, "new": "2" * 40}
 @pytest.fixture(scope="module")
 def artifact(cluster: Borrowed, engine: Engine) -> Artifact:
     return cluster.image(engine, {"app.py": GOOD + APP})
-
-
-@pytest.fixture
-def namespace(cluster: Borrowed, tmp_path: Path) -> Iterator[Namespace]:
-    with cluster.namespace(tmp_path) as made:
-        yield made
 
 
 @pytest.fixture

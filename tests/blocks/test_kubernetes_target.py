@@ -385,12 +385,6 @@ def test_a_plan_compares_and_changes_nothing(api: ApiServer, target: KubernetesT
 
 
 @pytest.fixture
-def namespace(cluster: Borrowed, tmp_path: Path) -> Iterator[Namespace]:
-    with cluster.namespace(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
 def real(namespace: Namespace) -> KubernetesTarget:
     return KubernetesTarget(
         kubeconfig=namespace.kubeconfig,
