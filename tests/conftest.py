@@ -10,12 +10,17 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from headway import certificates
 from tests.clusters import Borrowed, Namespace, borrowed
 from tests.engines import Engine, running
 from tests.platforms.apps import Trust
+
+# How long an example takes says nothing on a busy machine.
+hypothesis.settings.register_profile("headway", deadline=None)
+hypothesis.settings.load_profile("headway")
 
 
 @pytest.fixture(scope="session")
