@@ -21,12 +21,18 @@ REMEMBERED = 100  # revisions that carried everything once
 
 class State(Frozen):
     token: int = Field(default=0, description="the highest fencing token that was claimed")
-    carried: tuple[str, ...] = Field(default=(), description="revisions that had all the traffic, the last one first")
+    carried: tuple[str, ...] = Field(
+        default=(), description="the way here: revisions that had all the traffic, the last one first"
+    )
     belongings: tuple[Key, ...] = Field(default=(), description="the app's own objects that were ever applied")
 
     def carrying(self, revision: str) -> State:
-        """The same, when this revision has got all the traffic."""
-        before = [one for one in self.carried if one != revision]
+        """The same, when this revision has got all the traffic.
+
+        Was it here before, then somebody went back to it: nobody goes back to those that came after it.
+        """
+        known = revision in self.carried
+        before = self.carried[self.carried.index(revision) + 1 :] if known else self.carried
         return self.model_copy(update={"carried": (revision, *before)[:REMEMBERED]})
 
 
