@@ -24,7 +24,7 @@ import psutil
 from prefect.blocks.core import Block
 from pydantic import Field, PrivateAttr
 
-from headway import certificates
+from headway import certificates, trees
 from headway import home as places
 from headway.dataplane.edge import Address, Edge, Endpoints
 from headway.errors import LockLost, TargetError
@@ -239,6 +239,20 @@ class BehindEnvoy(Block, Target):
         if ours:
             edge.set_endpoints(name, _endpoints(ours))
 
+    def forget(self, app: str) -> None:
+        with self._writing(app) as state:
+            if state["instances"]:
+                raise TargetError(f"{app}: {', '.join(state['instances'])} runs still", "retire it first")
+            ports = {state["port"], state["preview_port"]} - {None}
+        self._stop(app)
+        if ports:
+            self._supervisor.stop(f"{app}-edge")
+        with self._writing(app) as state:
+            state |= _nothing() | {"token": state["token"]}  # by which an older writer is refused still
+            for directory in ("envoy", "logs"):
+                trees.remove(self._place(app) / directory)
+        self._unreserve(app, ports)
+
     def logs(self, app: str, revision: str | None = None, *, lines: int = 100, follow: bool = False) -> Iterator[str]:
         names = [name for name in self._logged(app) if revision is None or revision in name]
         for name in names:
@@ -276,15 +290,7 @@ class BehindEnvoy(Block, Target):
         return Supervisor(self._home)
 
     def _read(self, app: str) -> dict[str, Any]:
-        state: dict[str, Any] = {
-            "token": 0,
-            "port": None,
-            "preview_port": None,
-            "instances": {},
-            "specs": {},
-            "stopping": [],
-            "carried": [],  # revisions that had all the traffic, the last one first
-        }
+        state = _nothing()
         with contextlib.suppress(FileNotFoundError):
             state |= json.loads((self._place(app) / "state.json").read_text())
         return state
@@ -441,9 +447,7 @@ class BehindEnvoy(Block, Target):
         """Whether the port is free and ours from now on, whatever else on this machine looks for one just now."""
         if port in (state["port"], state["preview_port"]):
             return False
-        place = Path(f"/tmp/headway-{os.getuid()}-ports")  # noqa: S108  # mode 0700
-        place.mkdir(mode=0o700, exist_ok=True)
-        with locked(place / "lock"):
+        with _reservations() as place:
             reservation = place / str(port)
             if reservation.exists():
                 owner = Path(reservation.read_text())
@@ -453,6 +457,34 @@ class BehindEnvoy(Block, Target):
                 return False
             reservation.write_text(str(self._place(app)))
             return True
+
+    def _unreserve(self, app: str, ports: Collection[int]) -> None:
+        with _reservations() as place:
+            for reservation in (place / str(port) for port in ports):
+                if reservation.exists() and reservation.read_text() == str(self._place(app)):
+                    reservation.unlink()
+
+
+@contextlib.contextmanager
+def _reservations() -> Iterator[Path]:
+    """Where the ports of this machine that are given out are written down, for one process at a time."""
+    place = Path(f"/tmp/headway-{os.getuid()}-ports")  # noqa: S108  # mode 0700
+    place.mkdir(mode=0o700, exist_ok=True)
+    with locked(place / "lock"):
+        yield place
+
+
+def _nothing() -> dict[str, Any]:
+    """The state of an app that was never launched."""
+    return {
+        "token": 0,
+        "port": None,
+        "preview_port": None,
+        "instances": {},
+        "specs": {},
+        "stopping": [],
+        "carried": [],  # revisions that had all the traffic, the last one first
+    }
 
 
 def _name(revision: Revision) -> str:

@@ -23,6 +23,7 @@ import psutil
 
 from headway.errors import CommandFailed
 from headway.masking import Masker
+from headway.model import Source
 
 __all__ = ["Finished", "clean_environment", "run"]
 
@@ -43,6 +44,8 @@ _PASSED_ON = re.compile(
     |PIP_(?:EXTRA_)?INDEX_URL|PIP_FIND_LINKS|UV_(?:DEFAULT_)?INDEX(?:_URL)?|GOPROXY|(?i:npm_config_registry)""",
     re.VERBOSE,
 )
+_FOR_US = re.compile("^(DOCKER|XDG)_")  # engines, and what is found below our own home
+_LOGIN = re.compile(r"://[^/\s]*@")
 _NEVER_PASSED_ON = re.compile(r"^(PREFECT|HEADWAY)_|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
 
 
@@ -54,17 +57,24 @@ class Finished(NamedTuple):
     tail: tuple[str, ...]  # its last 20 lines, masked
 
 
-def clean_environment() -> dict[str, str]:
+def clean_environment(source: Source | None = None) -> dict[str, str]:
     """What of our own environment a command gets: who and where it is, certificates, proxies and package mirrors.
 
     It is a list of what is let through, so that a credential of ours does not get out because nobody had thought of
     its name. `CI=true` is added, and `PYTHONUNBUFFERED=1`: without it a Python program keeps its lines until its end.
+    A command of a `source` that is not trusted gets an empty home, no way to the Docker engine, and no URL with a
+    password.
     """
     ours = {
         name: value
         for name, value in os.environ.items()
         if _PASSED_ON.fullmatch(name) and not _NEVER_PASSED_ON.search(name)
     }
+    if source and not source.trusted:
+        home = Path(f"{source.workspace}.home")
+        home.mkdir(mode=0o700, exist_ok=True)
+        ours = {name: value for name, value in ours.items() if not (_FOR_US.search(name) or _LOGIN.search(value))}
+        ours["HOME"] = str(home)
     return {**ours, "CI": "true", "PYTHONUNBUFFERED": "1"}
 
 

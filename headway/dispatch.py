@@ -1,27 +1,31 @@
 """From what git hosts sent to runs of flows.
 
 A delivery is a hint, and may be late, doubled, out of order or a replay: what is released is the commit that the ref
-names when we ask the repository. Two that dispatch at once do no harm: the ledger settles each delivery once, and a run
-that was asked for twice is one run.
+names when we ask the repository, and whether a pull request is open its host says, where it can be asked. Two that
+dispatch at once do no harm: the ledger settles each delivery once, and a run that was asked for twice is one run.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from headway import source, triggers
+from headway import previews, source, triggers
 from headway.control import Control
-from headway.errors import NotFound, SettingsError, SourceError
-from headway.events import PushEvent
+from headway.errors import GitHostError, HeadwayError, NotFound, SettingsError, SourceError, UsageError
+from headway.events import PullRequestEvent, PushEvent
+from headway.events.event import NOTHING
 from headway.heads import settings_at
 from headway.ledger import AppRecord, DeliveryRecord, Ledger
+from headway.ports import GitHost
 from headway.settings import FILE_NAME, Settings
+from headway.verdicts import PullRequest
 
 __all__ = ["Dispatcher", "dispatch"]
 
@@ -36,10 +40,17 @@ PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)  # seconds before the n
 class Dispatcher:
     """Dispatches each app's deliveries in a task of its own: a host that hangs keeps no other waiting."""
 
-    def __init__(self, ledger: Ledger, control: Control, workspaces: Path) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        control: Control,
+        workspaces: Path,
+        load_git_host: Callable[[str], Awaitable[GitHost]],
+    ) -> None:
         self._ledger = ledger
         self._control = control
         self._workspaces = workspaces
+        self._load_git_host = load_git_host
         self._going: dict[str, asyncio.Task[list[str]]] = {}
         self._slots = asyncio.Semaphore(AT_ONCE)
         self.wake = asyncio.Event()
@@ -60,11 +71,30 @@ class Dispatcher:
 
     async def _dispatch(self, due: Sequence[DeliveryRecord]) -> list[str]:
         async with self._slots:
-            return await asyncio.to_thread(dispatch, self._ledger, self._control, self._workspaces, due)
+            host = await self._host(due)
+            return await asyncio.to_thread(dispatch, self._ledger, self._control, self._workspaces, due, host)
+
+    async def _host(self, due: Sequence[DeliveryRecord]) -> GitHost | HeadwayError | None:
+        """Who is asked about pull requests: nobody, when nobody is named."""
+        try:
+            app = await asyncio.to_thread(self._ledger.registered_app, due[0].app)
+            asked = app.reports if any(isinstance(one.event, PullRequestEvent) for one in due) else None
+            return await self._load_git_host(asked) if asked else None
+        except HeadwayError as error:
+            return error
 
 
-def dispatch(ledger: Ledger, control: Control, workspaces: Path, due: Sequence[DeliveryRecord]) -> list[str]:
-    """Settle deliveries of one app, and start what they ask for. Raises ServiceUnavailable: all of it is due still."""
+def dispatch(
+    ledger: Ledger,
+    control: Control,
+    workspaces: Path,
+    due: Sequence[DeliveryRecord],
+    host: GitHost | HeadwayError | None = None,
+) -> list[str]:
+    """Settle deliveries of one app, and start what they ask for. Raises ServiceUnavailable: all of it is due still.
+
+    `host` says how pull requests are; an error is why it cannot be asked.
+    """
     try:
         app = ledger.registered_app(due[0].app)
     except NotFound:
@@ -76,7 +106,7 @@ def dispatch(ledger: Ledger, control: Control, workspaces: Path, due: Sequence[D
         if isinstance(rows[0].event, PushEvent):
             said.append(f"{app.name} {ref}: {_push(ledger, workspaces, app, ref, rows)}")
         else:
-            said.append(f"{app.name} {ref}: {_ignore(ledger, rows, 'pull requests start nothing')}")
+            said.append(f"{app.name} {ref}: {_pull(ledger, workspaces, app, host, rows)}")
     starting = (row for row in ledger.due_deliveries() if row.app == app.name and row.state == "starting")
     return said + [f"{app.name} {row.ref}: {_start(ledger, control, app, row)}" for row in starting]
 
@@ -114,6 +144,120 @@ def _push(ledger: Ledger, workspaces: Path, app: AppRecord, ref: str, rows: Sequ
     named = [row.id for row in rows if _after(row) == tip.sha]
     ledger.settle_start(ids, named[0] if named else ids[-1], app.name, ref, tip.sha)
     return f"{tip.sha[:7]} is the newest of {len(rows)}"
+
+
+def _pull(
+    ledger: Ledger,
+    workspaces: Path,
+    app: AppRecord,
+    host: GitHost | HeadwayError | None,
+    rows: Sequence[DeliveryRecord],
+) -> str:
+    """Every event of one pull request that waits, together: only how it is now matters."""
+    event = rows[-1].event
+    assert isinstance(event, PullRequestEvent)
+    try:
+        if isinstance(host, HeadwayError):
+            raise host
+        asked = Asked(event, host.pull_request(app.path, event.number) if host else None)
+        if host and asked.now is None and event.open:
+            raise GitHostError(f"{app.reports} knows no pull request {event.number}", "may its token read them?")
+        if not asked.open:
+            return _close(ledger, app, rows)
+        if asked.out_of_reach:
+            return _ignore(ledger, rows, f"its commits are in a fork that {app.host} keeps to itself")
+        tip = source.fetch_tip(app.repo, event.ref, workspaces, timeout=FETCH)
+        base = source.fetch_tip(app.repo, f"refs/heads/{asked.base}", workspaces, timeout=FETCH)
+        early = [row for row in rows if row.tries < EARLY]
+        if early and (tip is None or not tip.sha.startswith(asked.head or "")):
+            return _later(ledger, early, f"{app.repo} has no {(asked.head or event.ref)[:7]} yet")
+        if tip is None or base is None:
+            return _ignore(ledger, rows, f"{asked.base if tip else event.ref} is there no more")
+        reason = _why_no_preview(app, asked, base, tip)
+    except HeadwayError as error:  # of the host, or of the repository
+        return _later(ledger, rows, error.what)
+    return _open(ledger, app, rows, asked, tip.sha, reason)
+
+
+def _open(ledger: Ledger, app: AppRecord, rows: Sequence[DeliveryRecord], asked: Asked, sha: str, reason: str) -> str:
+    ref, ids = asked.event.about, [row.id for row in rows]
+    name = previews.name(app.name, asked.event.number)
+    before, known = ledger.latest_start(app.name, ref), ledger.preview(name)
+    newest = before is not None and before.sha == sha and known is not None and known.stands
+    if newest:
+        ledger.settle(ids, "duplicate", f"{sha[:7]} was started before")
+        return f"{sha[:7]} was started before"
+    if before and max(row.due_at for row in rows) < before.due_at + BURST:
+        ledger.postpone(ids, before.due_at + BURST)
+        return f"{sha[:7]} waits a moment: there may be more"
+    if not reason:
+        try:
+            ledger.open_preview(name, of=app.name, number=asked.event.number, head=sha, fork=asked.fork)
+        except UsageError as error:
+            reason = error.what
+    if reason:
+        return _ignore(ledger, rows, f"{sha[:7]}: {reason}")
+    chosen = next((row.id for row in rows if sha.startswith(_head(row) or NOTHING)), ids[-1])
+    ledger.settle_start(ids, chosen, app.name, ref, sha, again=True)
+    return f"{sha[:7]} is the newest of {len(rows)}"
+
+
+def _close(ledger: Ledger, app: AppRecord, rows: Sequence[DeliveryRecord]) -> str:
+    """Whatever goes on for it is followed by its end."""
+    ref, ids = rows[-1].ref, [row.id for row in rows]
+    before = ledger.latest_start(app.name, ref)
+    if before is None:
+        return _ignore(ledger, rows, "it is closed, and nothing was ever started for it")
+    if before.sha == NOTHING:
+        ledger.settle(ids, "duplicate", "it is closed, and was before")
+        return "it is closed, and was before"
+    ledger.settle_start(ids, ids[-1], app.name, ref, NOTHING)
+    return "it is closed"
+
+
+class Asked(NamedTuple):
+    """How a pull request is: as its host says now, or, where that does not say, as it said last."""
+
+    event: PullRequestEvent
+    now: PullRequest | None
+
+    @property
+    def open(self) -> bool:
+        return self.now.open if self.now else self.event.open
+
+    @property
+    def head(self) -> str | None:
+        return self.now.head if self.now else self.event.head
+
+    @property
+    def base(self) -> str:
+        return self.now.base if self.now else self.event.base
+
+    @property
+    def fork(self) -> bool:
+        """Who says so is believed, be it the event or the host."""
+        return self.event.fork or (self.now is not None and self.now.fork)
+
+    @property
+    def out_of_reach(self) -> bool:
+        """Whether its ref is a branch of somebody else's repository: one of ours that is called so is another."""
+        return self.fork and self.event.ref.startswith("refs/heads/")
+
+
+def _why_no_preview(app: AppRecord, asked: Asked, base: source.Tip, tip: source.Tip) -> str:
+    """What a fork says in its headway.yaml does not count."""
+    try:
+        known = settings_at(base if asked.fork else tip, base.sha if asked.fork else tip.sha)
+    except SettingsError:
+        known = _settings_before(app, base, base.sha)  # a run of it shows what is wrong
+    if known.app != app.name:
+        return f"its {FILE_NAME} is that of {known.app}, and the repository is registered as {app.name}"
+    changed = source.changed_paths(tip.mirror, source.fork_point(tip.mirror, base.sha, tip.sha), tip.sha)
+    return triggers.why_no_preview(asked.base, known, changed, source.message_of(tip.mirror, tip.sha))
+
+
+def _head(row: DeliveryRecord) -> str | None:
+    return row.event.head if isinstance(row.event, PullRequestEvent) else None
 
 
 def _after(row: DeliveryRecord) -> str:
@@ -155,7 +299,18 @@ def _later(ledger: Ledger, rows: Sequence[DeliveryRecord], why: str) -> str:
 def _start(ledger: Ledger, control: Control, app: AppRecord, row: DeliveryRecord) -> str:
     """Whoever comes here again, after a crash, gets the same run."""
     key = hashlib.sha256(f"{row.app} {row.delivery} {row.position}".encode()).hexdigest()
-    asked = {"repo": app.repo, "ref": row.sha, "by": f"{row.event.by or 'somebody'} at {app.host}"}
-    run = control.start("release/main", asked, idempotency_key=f"inbox-{key}")
+    flow, asked = _wanted(app, row)
+    run = control.start(flow, asked, idempotency_key=f"inbox-{key}")
     ledger.started(row.id, run)
     return f"{(row.sha or '')[:7]}: {control.run_url(run)}"
+
+
+def _wanted(app: AppRecord, row: DeliveryRecord) -> tuple[str, dict[str, Any]]:
+    """The flow that a delivery asks for, and its parameters."""
+    event, by = row.event, f"{row.event.by or 'somebody'} at {app.host}"
+    if isinstance(event, PushEvent):
+        return "release/main", {"repo": app.repo, "ref": row.sha, "by": by}
+    asked = {"app": app.name, "number": event.number, "by": by}
+    if row.sha == NOTHING:
+        return "teardown/main", asked | {"reason": "the pull request was closed"}
+    return "preview/main", asked | {"sha": row.sha, "base": event.base, "fork": event.fork}

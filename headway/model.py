@@ -82,6 +82,7 @@ class Source(Frozen):
     subject: str = Field(description="first line of the commit message")
     committed_at: datetime = Field(description="commit time, with time zone")
     workspace: str = Field(description="absolute path of the checked-out tree")
+    trusted: bool = Field(default=True, description="False: from a fork; what it runs is told nothing of ours")
 
     @property
     def public_repo(self) -> str:

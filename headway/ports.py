@@ -158,6 +158,14 @@ class Target(ABC):
         """
         return None
 
+    def forget(self, app: str) -> None:
+        """Free all that is kept for an app of which nothing runs: ports, a proxy, objects, logs. Repeatable.
+
+        Afterwards it is as if it had never been launched here, but that an older writer is refused still. Raises
+        TargetError when something of it runs, and where there is one app a target.
+        """
+        raise TargetError(f"{app}: this target is one app's: it cannot be forgotten", "take it away on the platform")
+
     def revive(self, app: str) -> bool:  # noqa: ARG002  # for targets that have nothing to revive
         """Start again what should be running and nobody else starts; whether there was anything. Repeatable."""
         return False

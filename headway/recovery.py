@@ -16,8 +16,9 @@ from headway.control import Control
 from headway.errors import HeadwayError, NotFound, ServiceUnavailable
 from headway.ledger import ApprovalRecord, Ledger, ReleaseRecord, ReleaseState, RolloutRecord
 from headway.ports import Target
+from headway.strategies import TEARDOWN
 
-__all__ = ["revive", "sweep"]
+__all__ = ["TRIES", "attempt", "revive", "sweep"]
 
 TRIES = 3
 RETRY = 60.0  # seconds between the end of a try that failed and the next
@@ -121,6 +122,8 @@ def _bring_back(ledger: Ledger, control: Control) -> list[str]:
         holder = ledger.lock_holder(app, environment)
         if holder is not None and holder.token >= rollouts[-1].token and not holder.expired:
             continue
+        if rollouts[-1].plan.strategy == TEARDOWN:
+            continue
         place = f"{app} {environment}"
         with _said(place, done):
             if _try_rollback(rollouts[0], control):
@@ -140,10 +143,10 @@ def _try_rollback(rollout: RolloutRecord, control: Control) -> bool:
         "reason": _reason(rollout),
         "only_unfinished": True,
     }
-    return _try("rollback/main", asked, f"recover-{rollout.id}", control)
+    return attempt("rollback/main", asked, f"recover-{rollout.id}", control)
 
 
-def _try(deployment: str, parameters: dict[str, Any], key: str, control: Control) -> bool:
+def attempt(deployment: str, parameters: dict[str, Any], key: str, control: Control) -> bool:
     """Have a run going, or one that will be tried after a pause; False when every try has failed.
 
     The key names the try: whoever asks for it again gets the same run.
@@ -166,7 +169,7 @@ def _contract(ledger: Ledger, control: Control) -> list[str]:
             continue
         with _said(place, done):
             asked = {"app": change.app, "environment": change.environment, "revision": change.revision}
-            if _try("contract/main", asked, f"contract-{change.id}", control):
+            if attempt("contract/main", asked, f"contract-{change.id}", control):
                 done.append(f"{place}: the contract of {change.revision} is due")
                 continue
             ledger.change_finished(change.id, "failed", f"its run ended without a word, {TRIES} times")

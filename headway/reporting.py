@@ -8,17 +8,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
+from headway import previews
 from headway.control import Control
 from headway.errors import GitHostError, HeadwayError
-from headway.ledger import AppRecord, Ledger, ReleaseRecord
+from headway.ledger import AppRecord, Ledger, PreviewRecord, ReleaseRecord
 from headway.ports import GitHost, Target
-from headway.verdicts import CommitStatus, Deployment, deployments, statuses
+from headway.verdicts import PREVIEW, WHOLE, CommitStatus, Deployment, Standing, deployments, short, statuses
 
 __all__ = ["Reporter"]
 
 PAUSE = 10.0  # seconds in which a host that failed is left alone
 LONGEST_PAUSE = 600.0
+COMMENT = "comment"  # the name under which the ledger keeps what it says
 
 
 class Reporter:
@@ -40,17 +43,27 @@ class Reporter:
     async def round(self) -> list[str]:
         """Returns a line for each host that cannot be told just now."""
         apps = {app.name: app for app in await asyncio.to_thread(self._ledger.registered_apps) if app.reports}
-        for release in await asyncio.to_thread(self._ledger.releases_to_tell, list(apps)):
-            app = apps[release.app]
-            assert app.reports is not None
-            if time.monotonic() < self._rest.get(app.reports, (0.0, 0.0, ""))[0]:
-                continue
-            try:
-                await self._tell(app, await self._load_git_host(app.reports), release)
-                self._rest.pop(app.reports, None)
-            except HeadwayError as error:
-                self._leave_alone(app.reports, error)
+        shown = {one.app: one for one in await asyncio.to_thread(self._ledger.previews_to_tell, list(apps))}
+        releases = await asyncio.to_thread(self._ledger.releases_to_tell, [*apps, *shown])
+        for release in releases:
+            preview = shown.get(release.app)
+            await self._to(apps[preview.of if preview else release.app], partial(self._tell, release, preview))
+        open_ = {release.app for release in releases}
+        for preview in shown.values():
+            if not preview.stands and preview.app not in open_:
+                await self._to(apps[preview.of], partial(self._tell_of_end, preview))
         return [f"{host}: {why}" for host, (_, _, why) in self._rest.items()]
+
+    async def _to(self, app: AppRecord, tell: Callable[[AppRecord, GitHost], Awaitable[None]]) -> None:
+        """Unless its host is left alone just now."""
+        assert app.reports is not None
+        if time.monotonic() < self._rest.get(app.reports, (0.0, 0.0, ""))[0]:
+            return
+        try:
+            await tell(app, await self._load_git_host(app.reports))
+            self._rest.pop(app.reports, None)
+        except HeadwayError as error:
+            self._leave_alone(app.reports, error)
 
     def _leave_alone(self, host: str, error: HeadwayError) -> None:
         _, before, _ = self._rest.get(host, (0.0, PAUSE / 2, ""))
@@ -58,28 +71,59 @@ class Reporter:
         wanted = error.after if isinstance(error, GitHostError) else None
         self._rest[host] = (time.monotonic() + max(wanted or 0.0, pause), pause, error.what)
 
-    async def _tell(self, app: AppRecord, host: GitHost, release: ReleaseRecord) -> None:
+    async def _tell(self, release: ReleaseRecord, preview: PreviewRecord | None, app: AppRecord, host: GitHost) -> None:
         known = await asyncio.to_thread(self._ledger.told, release.id)
-        for name, report in await self._reports(release):
+        for name, report in await self._reports(release, preview):
             said = report.model_dump_json()
             if known.get(name) == said:
                 continue
             send = host.set_status if isinstance(report, CommitStatus) else host.set_deployment
             await asyncio.to_thread(send, app.path, report)  # type: ignore[arg-type]  # each gets what it is for
             await asyncio.to_thread(self._ledger.remember_told, release.id, name, said)
+        if preview:
+            await self._comment(app, host, preview, release, known)
         if not release.open:
             await asyncio.to_thread(self._ledger.told_all, release.id)
 
-    async def _reports(self, release: ReleaseRecord) -> list[tuple[str, CommitStatus | Deployment]]:
+    async def _comment(
+        self, app: AppRecord, host: GitHost, preview: PreviewRecord, release: ReleaseRecord, known: dict[str, str]
+    ) -> None:
+        """Of the newest release alone: there is one comment, and an older one may be told late."""
+        if (await asyncio.to_thread(self._ledger.releases, preview.app, 1))[0].id != release.id:
+            return
+        stages = await asyncio.to_thread(self._ledger.stages, release.id)
+        text = previews.comment(preview, release, stages, self._control.run_url(release.flow_run_id or ""))
+        if known.get(COMMENT) != text:
+            await asyncio.to_thread(host.set_comment, app.path, preview.number, _mark(preview), text)
+            await asyncio.to_thread(self._ledger.remember_told, release.id, COMMENT, text)
+
+    async def _tell_of_end(self, preview: PreviewRecord, app: AppRecord, host: GitHost) -> None:
+        """It is torn down: its comment says so, and where the host knows of deployments, it is one no more."""
+        for release in await asyncio.to_thread(self._ledger.releases, preview.app, 1):
+            known = await asyncio.to_thread(self._ledger.told, release.id)
+            if COMMENT in known:
+                await self._comment(app, host, preview, release, known)
+            if f"deployment/{preview.app}" in known:
+                last = Deployment.model_validate_json(known[f"deployment/{preview.app}"])
+                over = {"standing": Standing.ENDED, "description": short(f"torn down, {preview.reason}"), "url": None}
+                await asyncio.to_thread(host.set_deployment, app.path, last.model_copy(update=over))
+        await asyncio.to_thread(self._ledger.preview_told, preview.app)
+
+    async def _reports(
+        self, release: ReleaseRecord, preview: PreviewRecord | None
+    ) -> list[tuple[str, CommitStatus | Deployment]]:
         stages = await asyncio.to_thread(self._ledger.stages, release.id)
         url = self._control.run_url(release.flow_run_id or "")
         environments = await asyncio.to_thread(self._ledger.environments, release.app)
         there = [stage.name for stage in stages if stage.name in environments and stage.state == "passed"]
         urls = {name: await self._url(release.app, name) for name in there}
         places = deployments(release, stages, environments, urls, url)
+        if preview:  # an environment for each, or the newest would put an end to the others
+            places = [place.model_copy(update={"environment": preview.app}) for place in places]
+        told = statuses(release, stages, url, PREVIEW if preview else WHOLE)
         return [
             *((f"deployment/{place.environment}", place) for place in places),
-            *((status.context, status) for status in statuses(release, stages, url)),
+            *((status.context, status) for status in told),
         ]
 
     async def _url(self, app: str, environment: str) -> str | None:
@@ -91,3 +135,7 @@ class Reporter:
             return (await asyncio.to_thread(target.observe, app)).url
         except HeadwayError:
             return None
+
+
+def _mark(preview: PreviewRecord) -> str:
+    return f"<!-- headway {preview.mark} -->"

@@ -36,6 +36,7 @@ __all__ = [
     "export_command",
     "fetch_tip",
     "file_of",
+    "fork_point",
     "inspect",
     "message_of",
     "prune",
@@ -373,6 +374,12 @@ def changed_paths(repo: Path, old: str | None, new: str) -> list[str] | None:
     if old is None or not FULL_SHA.fullmatch(old) or not _commit(repo, old):
         return None
     return [path for path in _git("diff", "--name-only", "--no-renames", "-z", old, new, cwd=repo).split("\0") if path]
+
+
+def fork_point(repo: Path, base: str, head: str) -> str | None:
+    """The newest commit that two histories have in common; None when there is none."""
+    asked = _run(["merge-base", base, head], repo, LOCAL_TIMEOUT)
+    return asked.stdout.strip() or None if not asked.returncode else None
 
 
 # --- what is in a commit -----------------------------------------------------------------------------------------

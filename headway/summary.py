@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from headway.ledger import ApprovalRecord, ReleaseRecord, StageRecord, Users
+from headway.ledger.records import FORK
 
 __all__ = ["evidence_markdown", "live_markdown", "release_markdown"]
 
@@ -13,6 +14,8 @@ def evidence_markdown(asked: ApprovalRecord, refusal: str = "") -> str:
     """What is to be approved, and what speaks for it; `refusal` is why the last answer did not count."""
     evidence = asked.evidence
     lines = [f"**{refusal}**", ""] if refusal else []
+    if asked.asks == FORK:
+        return "\n".join([*lines, *_fork(asked)])
     lines += [
         f"### {evidence['release']} to {asked.environment}{' in spite of the freeze' if asked.frozen else ''}?",
         "",
@@ -36,6 +39,21 @@ def evidence_markdown(asked: ApprovalRecord, refusal: str = "") -> str:
         *[f"- {_cell(stage)}" for stage in evidence["stages"]],
     ]
     return "\n".join(lines)
+
+
+def _fork(asked: ApprovalRecord) -> list[str]:
+    """Words of strangers are shown as code: they are nobody's links."""
+    evidence = asked.evidence
+    author, subject = (_cell(str(evidence[name])).replace("`", "'") for name in ("author", "subject"))
+    return [
+        f"### May {evidence['release']} run here?",
+        "",
+        f"Commit `{evidence['sha']}`, `{subject}`, by `{author}`, is from a fork: anybody may have written it.",
+        "Its checks, its build and the app itself are programs that run on the worker, as the worker's user, without",
+        "secrets. Look at all of it before you say yes.",
+        "",
+        f"The question expires at {asked.expires_at:%Y-%m-%d %H:%M} UTC.",
+    ]
 
 
 def _readiness(rows: list[dict[str, str]], not_ready: list[str]) -> list[str]:

@@ -141,6 +141,13 @@ class FakeTarget(Target):
                 del running[revision.id]
                 self._traffic[revision.app] = self._traffic.get(revision.app, Traffic()).without(revision)
 
+    def forget(self, app: str) -> None:
+        self._writes(app, "forget")
+        if self._instances.get(app):
+            raise TargetError(f"{app}: {', '.join(self._instances[app])} runs", "retire it first")
+        self._instances.pop(app, None)
+        self._traffic.pop(app, None)
+
     def logs(self, app: str, revision: str | None = None, *, lines: int = 100, follow: bool = False) -> Iterator[str]:
         for one in self._instances.get(app, {}):
             if revision is None or revision in one:
@@ -168,7 +175,7 @@ class FakeGitHost(GitHost):
         self._comments: dict[int, dict[str, str]] = {}
 
     def has_pull(self, number: int, sha: str, *, open: bool = True, fork: bool = False) -> None:  # noqa: A002
-        self.pulls[number] = PullRequest(number=number, open=open, head=sha, fork=fork)
+        self.pulls[number] = PullRequest(number=number, open=open, head=sha, fork=fork, base="main", branch="feature")
 
     def mark(self, sha: str, context: str) -> tuple[str, str, str]:
         """How a commit is marked: standing, description, link."""

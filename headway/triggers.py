@@ -1,4 +1,4 @@
-"""What a push starts. Pure: what git and headway.yaml say is read before."""
+"""What a push starts, and what a pull request. Pure: what git and headway.yaml say is read before."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from fnmatch import fnmatchcase
 
 import pathspec
 
-from headway.settings import FILE_NAME, Settings
+from headway.settings import FILE_NAME, PREVIEW, Settings
 
-__all__ = ["SKIP", "why_not"]
+__all__ = ["SKIP", "why_no_preview", "why_not"]
 
 SKIP = "[skip headway]"
 
@@ -30,8 +30,26 @@ def why_not(ref: str, settings: Settings, changed: Sequence[str] | None, message
         return f"on/tags has no pattern for {name}" if on.tags else "tags start nothing: on/tags is empty"
     if name != settings.branch:
         return f"releases are made of {settings.branch}"
-    if on.paths and changed is not None:
-        wanted = pathspec.GitIgnoreSpec.from_lines(on.paths)
+    return _nothing_that_counts(settings, changed)
+
+
+def why_no_preview(base: str, settings: Settings, changed: Sequence[str] | None, message: str) -> str:
+    """Why a pull request for the branch `base` is neither checked nor shown; empty when it is.
+
+    `changed` are the paths that differ from where it left that branch, `message` is that of its newest commit.
+    """
+    if SKIP in message:
+        return f"its message says {SKIP}"
+    if base != settings.branch:
+        return f"it is for {base}, and previews are of what is for {settings.branch}"
+    if not settings.checks and PREVIEW not in settings.environments:
+        return f"{FILE_NAME} has no checks, and no environment {PREVIEW}"
+    return _nothing_that_counts(settings, changed)
+
+
+def _nothing_that_counts(settings: Settings, changed: Sequence[str] | None) -> str:
+    if settings.on.paths and changed is not None:
+        wanted = pathspec.GitIgnoreSpec.from_lines(settings.on.paths)
         if not any(path == FILE_NAME or wanted.match_file(path) for path in changed):
             return "it changes nothing that on/paths names"
     return ""

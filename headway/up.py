@@ -156,7 +156,8 @@ def _services(
 ) -> tuple[Service, Service, Service, Service]:
     python = sys.executable
     warm = str(Path(__file__).with_name("warm.py"))
-    modules = ["prefect.engine", "prefect.flow_engine", "prefect.deployments.steps", "flows.release", "flows.rollback"]
+    modules = ["prefect.engine", "prefect.flow_engine", "prefect.deployments.steps"]
+    modules += ["flows.release", "flows.rollback", "flows.preview"]
     # The server must not mistake itself for its own client.
     alone = {name: value for name, value in environment.items() if name != "PREFECT_API_URL"}
     commands = {

@@ -8,9 +8,20 @@ from enum import StrEnum
 from headway.ledger import ReleaseRecord, ReleaseState, StageRecord, StageState
 from headway.model import Frozen
 
-__all__ = ["WHOLE", "CommitStatus", "Deployment", "PullRequest", "Standing", "deployments", "statuses"]
+__all__ = [
+    "PREVIEW",
+    "WHOLE",
+    "CommitStatus",
+    "Deployment",
+    "PullRequest",
+    "Standing",
+    "deployments",
+    "short",
+    "statuses",
+]
 
 WHOLE = "headway"
+PREVIEW = f"{WHOLE}/preview"
 DESCRIPTION = 140  # characters; the least that a host takes is GitHub's
 
 
@@ -52,6 +63,10 @@ class PullRequest(Frozen):
     open: bool
     head: str
     fork: bool
+    base: str
+    """The branch that it is for."""
+    branch: str
+    """The branch that it is from, in its own repository."""
 
 
 _RELEASE: dict[ReleaseState, Standing] = {
@@ -71,28 +86,28 @@ _STAGE: dict[StageState, Standing] = {
 }
 
 
-def statuses(release: ReleaseRecord, stages: Iterable[StageRecord], url: str) -> list[CommitStatus]:
-    """The whole comes last: when it is told, all is."""
+def statuses(release: ReleaseRecord, stages: Iterable[StageRecord], url: str, whole: str = WHOLE) -> list[CommitStatus]:
+    """The whole comes last: when it is told, all is. `whole` keeps those of a preview apart from a release's."""
     assert release.sha is not None
     told = [
         CommitStatus(
             sha=release.sha,
-            context=f"{WHOLE}/{stage.name}",
+            context=f"{whole}/{stage.name}",
             standing=_STAGE.get(stage.state, Standing.ENDED),
-            description=_short(stage.detail or stage.state),
+            description=short(stage.detail or stage.state),
             url=url,
         )
         for stage in stages
     ]
     words = " ".join(filter(None, (release.name, release.state.replace("_", " "))))
-    whole = CommitStatus(
+    last = CommitStatus(
         sha=release.sha,
-        context=WHOLE,
+        context=whole,
         standing=_RELEASE.get(release.state, Standing.ENDED),
-        description=_short(f"{words}: {release.reason}" if release.reason else words),
+        description=short(f"{words}: {release.reason}" if release.reason else words),
         url=url,
     )
-    return [*told, whole]
+    return [*told, last]
 
 
 def deployments(
@@ -109,7 +124,7 @@ def deployments(
             sha=release.sha,
             environment=stage.name,
             standing=_STAGE.get(stage.state, Standing.ENDED),
-            description=_short(stage.detail or stage.state),
+            description=short(stage.detail or stage.state),
             log_url=url,
             url=urls.get(stage.name),
         )
@@ -118,6 +133,7 @@ def deployments(
     ]
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """On one line, and no longer than a host takes it."""
     line = " ".join(text.split())
     return line if len(line) <= DESCRIPTION else f"{line[: DESCRIPTION - 3]}..."

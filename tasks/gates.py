@@ -20,14 +20,16 @@ from pydantic import Field
 
 from headway import freeze, settings
 from headway.errors import EnvironmentLocked, Expired, HeadwayError, LockLost, Rejected, Superseded
+from headway.events.event import NOTHING
 from headway.ledger import ApprovalRecord, Lock, ReleaseRecord
+from headway.ledger.records import FORK
 from headway.model import LaunchSpec, Order, Source
 from headway.readiness.checklist import Result, unready
 from headway.summary import evidence_markdown
 from tasks.evidence import evidence
 from tasks.records import ledger, skip_stage, stage, wait_for_person
 
-__all__ = ["Approval", "approval", "give_order", "held", "hold", "thaw", "while_newest"]
+__all__ = ["Approval", "approval", "give_order", "held", "hold", "let_in", "thaw", "while_newest"]
 
 LEASE = 30.0  # seconds; a holder that died is found out after this long
 RENEWALS = 6  # within a lease: some may fail
@@ -75,6 +77,8 @@ def _refuse_followed(release: ReleaseRecord) -> None:
         return
     run = newer.flow_run_id and ledger().release_of_run(newer.flow_run_id)
     by = run.name if run else f"the run {newer.flow_run_id}" if newer.flow_run_id else "a run that is about to start"
+    if newer.sha == NOTHING:
+        raise Superseded(f"pull request {newer.ref} was closed", "open it again, and it starts again")
     raise Superseded(
         f"superseded by {by}: {(newer.sha or '')[:7]} was pushed", "the newer one has what it has, or more"
     )
@@ -165,6 +169,36 @@ async def thaw(release: ReleaseRecord, source: Source, rules: settings.Environme
         skip_stage(release, name, "not frozen")
 
 
+async def let_in(release: ReleaseRecord, source: Source, said: settings.Settings) -> None:
+    """Wait, suspended, until a person has said that this commit of a stranger may run here; once for each commit.
+
+    Raises Rejected, Expired, or Superseded when a newer commit came or the pull request was closed.
+    """
+    name = "approval of the fork"
+    place = said.environments.get(settings.PREVIEW)
+    rules = (place and place.approval) or settings.Approval()
+    known = ledger().let_in(release.app, source.sha)
+    if known and known.release_id != release.id:
+        skip_stage(release, name, f"approved by {known.decided_by}")
+    elif asked := await _wait_for_word(release, name, lambda: request_entry(release, source, rules)):
+        _settled(release, name, asked)
+
+
+@task(name="request entry", task_run_name="may this fork run?", cache_policy=NO_CACHE)
+async def request_entry(release: ReleaseRecord, source: Source, rules: settings.Approval) -> ApprovalRecord:
+    """Enter in the ledger that the commit of a stranger waits for somebody who has looked at it."""
+    return ledger().request_approval(
+        release.id,
+        settings.PREVIEW,
+        source.sha[:12],
+        evidence={"release": release.name, "sha": source.sha, "author": source.author, "subject": source.subject},
+        expires_at=datetime.now(UTC) + timedelta(seconds=rules.expires),
+        by=list(rules.by),
+        not_author=rules.not_author,
+        asks=FORK,
+    )
+
+
 async def _wait_for_word(
     release: ReleaseRecord, name: str, ask: Callable[[], Awaitable[ApprovalRecord | None]]
 ) -> ApprovalRecord | None:
@@ -223,17 +257,17 @@ HELD: ContextVar[Mapping[tuple[str, str], Lock]] = ContextVar("held", default=Ma
 
 @asynccontextmanager
 async def hold(
-    app: str, environment: str, *, holder: str, revision: str, release: ReleaseRecord | None
+    app: str, environment: str, *, holder: str, revision: str, release: ReleaseRecord | None, patient: bool = False
 ) -> AsyncIterator[Lock]:
     """Be the one writer of an environment, in turn. Inside a rollout that holds it already, it is the same lock.
 
     A release queues; a newer one of the same app that queues too takes its place (Superseded). Without a release there
-    is no queue: somebody who wants to roll back now is told at once who is at it (EnvironmentLocked).
+    is no queue: somebody who wants to roll back now is told at once who is at it (EnvironmentLocked), unless `patient`.
     """
     if mine := HELD.get().get((app, environment)):
         yield mine
         return
-    lock = await _queue(app, environment, holder, revision, release)
+    lock = await _queue(app, environment, holder, revision, release, patient=patient)
     renewal = asyncio.create_task(_keep(lock))
     token = HELD.set({**HELD.get(), (app, environment): lock})
     try:
@@ -249,7 +283,9 @@ def held(app: str, environment: str) -> Lock:
     return HELD.get()[app, environment]
 
 
-async def _queue(app: str, environment: str, holder: str, revision: str, release: ReleaseRecord | None) -> Lock:
+async def _queue(
+    app: str, environment: str, holder: str, revision: str, release: ReleaseRecord | None, *, patient: bool
+) -> Lock:
     deadline = time.monotonic() + QUEUE_DEADLINE
     told = ""
     if release is not None:
@@ -269,7 +305,7 @@ async def _queue(app: str, environment: str, holder: str, revision: str, release
             words = (
                 f"{environment} is held by {by.holder} for {by.revision}" if by else f"{environment} is being let go"
             )
-            if release is None or time.monotonic() > deadline:
+            if (release is None and not patient) or time.monotonic() > deadline:
                 raise EnvironmentLocked(
                     words, "cancel that run, and it brings the environment back itself; or wait for it"
                 )

@@ -40,7 +40,7 @@ async def _bundle(source: Source, how: Build) -> Artifact:
     return await bundles.build(
         source,
         how.install,
-        env={**commands.clean_environment(), **how.env},
+        env={**commands.clean_environment(source), **how.env},
         timeout=how.timeout,
         store=home() / "bundles",
         on_line=get_run_logger().info,
@@ -74,7 +74,7 @@ async def _image(release: ReleaseRecord, source: Source, settings: Settings, rep
         platform=how.platform,
         cache=how.cache,
     )
-    secrets = await values_of(how.secrets, "build/secrets")
+    secrets = await values_of(how.secrets if source.trusted else {}, "build/secrets")
     built = await images.build(source, recipe, secrets=secrets, timeout=how.timeout, on_line=say)
 
     def publish() -> str:

@@ -28,6 +28,7 @@ __all__ = [
     "has_changed_something",
     "plan_rollback",
     "plan_rollout",
+    "prepare",
     "retire_idle",
     "show_what_runs",
     "take_step",
@@ -94,7 +95,7 @@ async def plan_rollout(
         get_run_logger().info(remark)
     for change in await asyncio.to_thread(target.compare, revision, spec) or ():
         get_run_logger().info("changes: %s", change.name)
-    return await _prepare(
+    return await prepare(
         plan,
         target,
         app,
@@ -162,7 +163,7 @@ async def plan_rollback(
         if lost:
             raise NotFound(f"{app} {environment}: {back} cannot come back: {lost}", "go to another one with --to")
     release_id = unfinished[0].release_id if unfinished else None
-    prepared = await _prepare(
+    prepared = await prepare(
         plan,
         target,
         app,
@@ -235,7 +236,7 @@ async def _claim(spec: LaunchSpec, app: str) -> Target:
     return target
 
 
-async def _prepare(
+async def prepare(
     plan: Plan,
     target: Target,
     app: str,
@@ -249,12 +250,14 @@ async def _prepare(
     supersede: bool = False,
     reading: Measurements | None = None,
 ) -> Prepared:
+    """Enter the rollout in the ledger, with all that its steps need."""
     for index, step in enumerate(plan.steps, 1):
         get_run_logger().info("%2d. %s", index, step)
     specs = {}
     for revision_id in {revision for step in plan.steps if (revision := getattr(step, "revision", None))}:
         revision, spec = _recorded(app, environment, revision_id)
-        specs[revision_id] = revision, await resolve(spec)
+        # What only ends needs no secrets, which may be gone by now.
+        specs[revision_id] = revision, spec if plan.strategy == strategies.TEARDOWN else await resolve(spec)
     asked = {limit.source for step in plan.steps if isinstance(step, Analyze) for limit in step.metrics}
     sources = {source: await project.load_metric_source(source) for source in asked}
     lock = held(app, environment)

@@ -155,7 +155,7 @@ class GitHub(StandIn):
         return {
             "number": number,
             "state": "open" if is_open else "closed",
-            "head": {"sha": sha, "repo": theirs},
+            "head": {"sha": sha, "ref": "feature", "repo": theirs},
             "base": {"ref": "main", "repo": {"full_name": REPO}},
         }
 
@@ -219,6 +219,8 @@ class GitLab(StandIn):
             "sha": sha,
             "source_project_id": 99 if fork else 15,
             "target_project_id": 15,
+            "source_branch": "feature",
+            "target_branch": "main",
         }
 
 
@@ -269,8 +271,8 @@ class Bitbucket(StandIn):
         return {
             "id": number,
             "state": "OPEN" if is_open else "MERGED",
-            "source": {"commit": {"hash": sha[:12]}, "repository": theirs},
-            "destination": {"repository": {"full_name": REPO}},
+            "source": {"commit": {"hash": sha[:12]}, "repository": theirs, "branch": {"name": "feature"}},
+            "destination": {"repository": {"full_name": REPO}, "branch": {"name": "main"}},
         }
 
 

@@ -88,4 +88,6 @@ def _pull(pull: Any) -> PullRequest:
         open=pull["state"] == "OPEN",
         head=pull["source"]["commit"]["hash"],
         fork=theirs is None or theirs["full_name"] != pull["destination"]["repository"]["full_name"],
+        base=pull["destination"]["branch"]["name"],
+        branch=pull["source"]["branch"]["name"],
     )

@@ -152,4 +152,6 @@ def _pull(pull: Any) -> PullRequest:
         open=pull["state"] == "open",
         head=pull["head"]["sha"],
         fork=theirs is None or theirs["full_name"] != pull["base"]["repo"]["full_name"],
+        base=pull["base"]["ref"],
+        branch=pull["head"]["ref"],
     )

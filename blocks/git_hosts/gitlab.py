@@ -83,4 +83,6 @@ def _pull(pull: Any) -> PullRequest:
         open=pull["state"] == "opened",
         head=pull["sha"],
         fork=pull["source_project_id"] != pull["target_project_id"],
+        base=pull["target_branch"],
+        branch=pull["source_branch"],
     )

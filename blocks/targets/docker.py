@@ -158,7 +158,7 @@ class DockerTarget(BehindEnvoy):
         with self._engine() as engine:
             with ThreadPoolExecutor(max(1, len(names))) as pool:
                 list(pool.map(lambda name: self._end_one(engine, name), names))
-            self._forget(engine, app)
+            self._tidy(engine, app, self.keep)
 
     def _end_one(self, engine: docker.DockerClient, name: str) -> None:
         found = self._inspected(engine, name)
@@ -168,7 +168,12 @@ class DockerTarget(BehindEnvoy):
         with suppress(NotFound):
             engine.api.stop(found["Id"], timeout=grace)
 
-    def _forget(self, engine: docker.DockerClient, app: str) -> None:
+    def forget(self, app: str) -> None:
+        super().forget(app)
+        with self._engine() as engine:
+            self._tidy(engine, app, 0)
+
+    def _tidy(self, engine: docker.DockerClient, app: str, keep: int) -> None:
         """Remove what stands still of revisions that ended before those that are kept, and their images.
 
         One that never had all the traffic is the last thing anybody goes back to, and the first that is forgotten.
@@ -181,7 +186,7 @@ class DockerTarget(BehindEnvoy):
             key=lambda one: (one["Labels"][f"{LABEL}revision"] in carried, _ended(engine, one["Id"])), reverse=True
         )
         older = list(dict.fromkeys(one["Labels"][f"{LABEL}revision"] for one in still))
-        forgotten = [revision for revision in older if revision not in running][self.keep :]
+        forgotten = [revision for revision in older if revision not in running][keep:]
         for one in still:
             if one["Labels"][f"{LABEL}revision"] in forgotten:
                 with _tidying(one["Id"]):

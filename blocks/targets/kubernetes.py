@@ -184,13 +184,26 @@ class KubernetesTarget(Block, Target):
 
     def destroy(self, app: str) -> None:
         """Remove everything of this app that Headway made. Repeatable."""
+        self._clear(app)
+        self._cluster.delete(CONFIG_MAP, names.state(app))
+
+    def forget(self, app: str) -> None:
+        self._may_write(app)
+        if running := [revision for revision, ours in self._pods(app).items() if ours]:
+            raise TargetError(f"{app}: {', '.join(running)} runs still", "retire it first")
+        self._clear(app)
+        state.change(self._cluster, app, lambda kept: state.State(token=kept.token))
+
+    def _clear(self, app: str) -> None:
+        """All but the state, by which an older writer is refused still."""
         belongings.prune(self._cluster, self._known(app), (), app)
         ours = names.selector(app=app)
         for kind, name in self._routing.reads(app):
             self._cluster.delete(kind, name)
         for kind in (AUTOSCALER, DEPLOYMENT, SERVICE, CONFIG_MAP, SECRET, Kind("policy/v1", "PodDisruptionBudget")):
             for thing in self._cluster.find(kind, ours):
-                self._cluster.delete(kind, thing["metadata"]["name"])
+                if thing["metadata"]["name"] != names.state(app):
+                    self._cluster.delete(kind, thing["metadata"]["name"])
 
     # --- the port ----------------------------------------------------------------------------------------------
 

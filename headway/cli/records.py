@@ -8,6 +8,7 @@ from headway.cli.output import output
 from headway.errors import HeadwayError, NotFound
 from headway.home import ledger_url
 from headway.ledger import Ledger, ReleaseRecord
+from headway.ledger.records import FORK
 
 __all__ = ["history", "logs", "status", "waits_for"]
 
@@ -80,6 +81,10 @@ def waits_for(ledger: Ledger, release: ReleaseRecord) -> str:
     """Which person's word an open release waits for, and how to give it; empty when it waits for nobody."""
     if asked := ledger.waiting_approval(release.id):
         until = f"{asked.expires_at:%Y-%m-%d %H:%M} UTC"
+        if asked.asks == FORK:
+            return (
+                f"is from a fork, and waits for somebody to look at it before {until}: headway approve {release.name}"
+            )
         if asked.frozen:
             return f"waits, {asked.environment} is frozen until {until}: headway approve {release.name} --reason WHY"
         if not_ready := asked.evidence.get("not_ready"):

@@ -13,6 +13,7 @@ from headway.ledger.book import new_id, one, record
 from headway.ledger.database import writing
 from headway.ledger.records import (
     APPROVAL,
+    FORK,
     OPEN,
     ApprovalRecord,
     ReleaseRecord,
@@ -134,11 +135,22 @@ class Approvals(Releases):
             db.execute(t.approvals.update().where(t.approvals.c.id.in_(ids), *waiting).values(state="void"))
         return [self.approval(each) for each in ids]
 
+    def let_in(self, app: str, sha: str) -> ApprovalRecord | None:
+        """The word of whoever let a commit from a fork run, in this run or an earlier one."""
+        asked = (
+            sa.select(t.approvals)
+            .join(t.releases, t.releases.c.id == t.approvals.c.release_id)
+            .where(t.releases.c.app == app, t.releases.c.sha == sha)
+            .where(t.approvals.c.asks == FORK, t.approvals.c.state == "approved")
+        )
+        row = self._read_one(asked.limit(1))
+        return record(ApprovalRecord, row) if row else None
+
     def newer_at_the_freeze(self, release_id: str, environment: str) -> ReleaseRecord | None:
         """The newest release that has come as far as this environment's freeze, when it is newer than this one."""
         this = self.release(release_id)
         came = sa.select(t.approvals.c.release_id).where(
-            t.approvals.c.environment == environment, t.approvals.c.asks != APPROVAL
+            t.approvals.c.environment == environment, t.approvals.c.asks.not_in((APPROVAL, FORK))
         )
         newer = sa.select(t.releases).where(
             t.releases.c.app == this.app,

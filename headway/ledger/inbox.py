@@ -58,8 +58,12 @@ class Inbox(Book):
         return [record(DeliveryRecord, row) for row in self._read(asked)]
 
     def heard_of(self, app: str, ref: str, sha: str) -> bool:
-        """Whether a delivery said that a ref names this commit, or it was started."""
-        said = sa.or_(t.inbox.c.sha == sha, t.inbox.c.event["after"].as_string() == sha)
+        """Whether a delivery said that a ref, or pull request, has this commit, or it was started; some digits do."""
+        said = sa.or_(
+            t.inbox.c.sha.startswith(sha, autoescape=True),
+            t.inbox.c.event["after"].as_string() == sha,
+            t.inbox.c.event["head"].as_string() == sha,
+        )
         asked = sa.select(t.inbox.c.id).where(t.inbox.c.app == app, t.inbox.c.ref == ref, said).limit(1)
         return self._read_one(asked) is not None
 
@@ -73,18 +77,20 @@ class Inbox(Book):
         with writing(self._engine) as db:
             self._settle(db, ids, state, detail, followed_by)
 
-    def settle_start(self, ids: Sequence[int], chosen: int, app: str, ref: str, sha: str) -> bool:
+    def settle_start(
+        self, ids: Sequence[int], chosen: int, app: str, ref: str, sha: str, *, again: bool = False
+    ) -> bool:
         """One of these deliveries is going to start a commit; the others, and the start before, are followed by it.
 
-        False, and nothing is changed, when that commit is the newest start of the ref already, or somebody else has
-        settled the delivery.
+        False, and nothing is changed, when that commit is the newest start of the ref already and is not wanted
+        `again`, or somebody else has settled the delivery.
         """
         with writing(self._engine) as db:
             if db.dialect.name == "postgresql":
                 # Two that have just found the same commit have no row to fight over.
                 db.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:key))"), {"key": f"inbox {app}"})
             before = db.execute(sa.select(t.inbox.c.id, t.inbox.c.sha).where(*_latest(app, ref))).first()
-            if before and before.sha == sha:
+            if before and before.sha == sha and not again:
                 return False
             starts = {"state": "starting", "sha": sha, "due_at": self._now()}
             mine = (t.inbox.c.id == chosen, t.inbox.c.state == "waiting")

@@ -9,6 +9,7 @@ from headway.ledger.approvals import Approvals
 from headway.ledger.changes import Changes
 from headway.ledger.database import connect
 from headway.ledger.inbox import Inbox
+from headway.ledger.previews import Previews
 from headway.ledger.registrations import Registrations
 from headway.ledger.told import Told
 
@@ -19,7 +20,7 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Ledger(Changes, Approvals, Registrations, Inbox, Told):
+class Ledger(Changes, Approvals, Registrations, Inbox, Previews, Told):
     """All of it, in one database."""
 
     @classmethod

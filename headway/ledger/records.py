@@ -19,6 +19,7 @@ __all__ = [
     "KnownCheck",
     "Lock",
     "LockRecord",
+    "PreviewRecord",
     "ReleaseRecord",
     "ReleaseState",
     "RolloutKind",
@@ -40,6 +41,7 @@ RolloutState = Literal["running", "done", "rolled_back", "halted"]
 DeliveryState = Literal["waiting", "starting", "started", "superseded", "duplicate", "ignored", "failed"]
 ApprovalState = Literal["waiting", "approved", "rejected", "expired", "void"]
 APPROVAL = "approval"  # what is asked for
+FORK = "a fork"  # likewise: whether commits of strangers may run here
 ChangeState = Literal["waiting", "running", "done", "failed", "cancelled", "reverted"]
 OPEN: tuple[ReleaseState, ...] = ("running", "waiting")
 
@@ -138,7 +140,8 @@ class Users(Frozen):
 class ApprovalRecord(Frozen):
     """A person's word on one revision for one environment, or the wait for it.
 
-    It `asks` for an approval or, as `freeze until TIME`, whether the revision may go there in spite of a freeze.
+    It `asks` for an approval or, as `freeze until TIME`, whether the revision may go there in spite of a freeze; of `a
+    fork`, whether its commit may run here at all.
     """
 
     id: str
@@ -159,7 +162,7 @@ class ApprovalRecord(Frozen):
 
     @property
     def frozen(self) -> bool:
-        return self.asks != APPROVAL
+        return self.asks.startswith("freeze")
 
 
 class Lock(Frozen):
@@ -232,6 +235,33 @@ class AppRecord(Frozen):
     def path(self) -> str:
         """What its host calls the repository, such as acme/shop."""
         return self.place.partition("/")[2]
+
+
+class PreviewRecord(Frozen):
+    """What stands for a pull request: an app of its own, `shop-pr-42`, in one environment."""
+
+    app: str
+    of: str = Field(description="the app whose pull request it is")
+    number: int
+    mark: str = Field(description="what nobody else knows beforehand: by it the comment on the pull request is found")
+    head: str = Field(description="the commit that was asked for last")
+    fork: bool = Field(description="that commit is from somebody else's repository")
+    url: str | None = Field(description="where it answers; None: nothing is deployed")
+    opened_at: datetime
+    updated_at: datetime = Field(description="when something was last begun or deployed")
+    expires_at: datetime | None = Field(description="it is torn down then; None: not before the pull request is closed")
+    closed_at: datetime | None = Field(description="when it was torn down; None: it stands, or is being made")
+    reason: str = Field(description="why it was torn down")
+    told: bool = Field(description="the host has the last word on it")
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.of} pull request {self.number}"
+
+    @property
+    def stands(self) -> bool:
+        return self.closed_at is None
 
 
 class Delivery(Frozen):

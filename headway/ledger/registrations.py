@@ -10,6 +10,7 @@ from headway.ledger import schema as t
 from headway.ledger.book import Book, one, record
 from headway.ledger.database import writing
 from headway.ledger.records import AppRecord
+from headway.ledger.releases import refuse_name_of_preview
 
 __all__ = ["Registrations"]
 
@@ -20,9 +21,10 @@ class Registrations(Book):
     def register_app(
         self, name: str, *, repo: str, host: str, secret: str, by: str, reports: str | None = None
     ) -> AppRecord:
-        """Enter an app, or what is new about it. Raises UsageError when its repository is another app's."""
+        """Enter an app, or what is new about it. Raises UsageError when its repository, or name, is taken."""
         row = {"repo": repo, "place": place(repo), "host": host, "secret": secret, "reports": reports}
         with writing(self._engine) as db:
+            refuse_name_of_preview(db, name)
             other = one(db, sa.select(t.apps).where(t.apps.c.place == row["place"], t.apps.c.name != name))
             if other:
                 raise UsageError(

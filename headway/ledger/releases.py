@@ -18,19 +18,24 @@ from headway.ledger.records import (
 )
 from headway.model import CheckReport, Coverage
 
-__all__ = ["Releases"]
+__all__ = ["Releases", "refuse_name_of_preview"]
 
 
 class Releases(Book):
     """One way of a commit towards production each."""
 
     def start_release(
-        self, app: str, repo: str, ref: str, *, flow_run_id: str | None, requested_by: str
+        self, app: str, repo: str, ref: str, *, flow_run_id: str | None, requested_by: str, preview: bool = False
     ) -> ReleaseRecord:
-        """Enter a release; the run of a flow that comes back gets the one it had."""
+        """Enter a release; the run of a flow that comes back gets the one it had.
+
+        Raises UsageError when the app's name is that of a preview, and this is not a release of it.
+        """
         with writing(self._engine) as db:
             if flow_run_id and (known := one(db, sa.select(t.releases).where(t.releases.c.flow_run_id == flow_run_id))):
                 return record(ReleaseRecord, known)
+            if not preview:
+                refuse_name_of_preview(db, app)
             last = db.scalar(sa.select(sa.func.max(t.releases.c.number)).where(t.releases.c.app == app)) or 0
             row = {
                 "id": new_id(),
@@ -202,3 +207,12 @@ class Releases(Book):
             .limit(1)
         )
         return Coverage(**row["coverage"]) if row else None
+
+
+def refuse_name_of_preview(db: sa.Connection, app: str) -> None:
+    """Raises UsageError when an app would be called as a preview is."""
+    taken = one(db, sa.select(t.previews).where(t.previews.c.app == app))
+    if taken:
+        raise UsageError(
+            f"{app} is the preview of pull request {taken['number']} of {taken['of']}", "call the app something else"
+        )

@@ -58,6 +58,19 @@ class Rollouts(Locks):
             )
         return Revision(**row["revision"]), LaunchSpec(**row["spec"])
 
+    def targets_of(self, app: str, environment: str) -> list[str]:
+        """Every target that a revision was ever brought to there."""
+        return sorted({spec.target for spec in self._specs(app, environment)})
+
+    def longest_drain(self, app: str, environment: str) -> float:
+        """Of all that was ever brought there, in seconds."""
+        return max((spec.drain for spec in self._specs(app, environment)), default=0.0)
+
+    def _specs(self, app: str, environment: str) -> list[LaunchSpec]:
+        column = t.revisions.c
+        asked = sa.select(column.spec).where(column.app == app, column.environment == environment)
+        return [LaunchSpec(**row["spec"]) for row in self._read(asked)]
+
     # --- rollouts and their journal ----------------------------------------------------------------------------
 
     def start_rollout(
@@ -187,13 +200,14 @@ class Rollouts(Locks):
 
     def digests_in_use(self, ways_back: int) -> set[str]:
         """Artifacts of open releases, of contracts that are still to come, and of the last so many rollouts of every
-        environment, the live one among them.
+        environment, the live one among them. Nobody goes back to what a preview was that is gone.
         """
         digests = {release.digest for release in self.open_releases() if release.digest}
         waits = sa.select(t.schema_changes).where(t.schema_changes.c.state == "waiting")
         for row in self._read(waits):
             digests.add(self.revision(row["app"], row["revision"], environment=row["environment"])[0].digest)
-        for app in self.apps():
+        gone = self._read(sa.select(t.previews.c.app).where(t.previews.c.closed_at.is_not(None)))
+        for app in set(self.apps()) - {row["app"] for row in gone}:
             for environment in self.environments(app):
                 for revision in {rollout.plan.new for rollout in self._done(app, environment, ways_back)} - {""}:
                     digests.add(self.revision(app, revision, environment=environment)[0].digest)

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Dialect
 
 __all__ = ["REVISION", "metadata"]
 
-REVISION = "0006"
+REVISION = "0007"
 """The newest migration; a database that is there already needs no Alembic to find that out."""
 
 
@@ -245,6 +245,25 @@ inbox = sa.Table(
     sa.Column("followed_by", sa.ForeignKey("inbox.id")),
     sa.UniqueConstraint("app", "delivery", "position"),
     sa.Index("ix_inbox_app_ref", "app", "ref"),
+)
+
+previews = sa.Table(
+    "previews",
+    metadata,
+    sa.Column("app", sa.String(63), primary_key=True),
+    sa.Column("of", sa.String(63), nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("mark", sa.String(32), nullable=False),
+    sa.Column("head", sa.String(40), nullable=False),
+    sa.Column("fork", sa.Boolean, nullable=False),
+    sa.Column("url", sa.Text),
+    sa.Column("opened_at", Utc, nullable=False),
+    sa.Column("updated_at", Utc, nullable=False),
+    sa.Column("expires_at", Utc),
+    sa.Column("closed_at", Utc),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("told", sa.Boolean, nullable=False),
+    sa.UniqueConstraint("of", "number"),
 )
 
 told = sa.Table(

@@ -31,7 +31,8 @@ LEVELS = ("error", "warning", "info")  # the worst first
 KUBERNETES = "kubernetes"
 RUN_IMAGES = ("docker", KUBERNETES)  # kinds of targets
 RUN_BUNDLES = ("process", "vercel")
-KNOW_HOW_TO_RUN = ("vercel", "railway")  # whatever they are given
+KNOW_HOW_TO_RUN = ONE_APP = ("vercel", "railway")  # whatever they are given; a project there is one app
+MANY_APPS = ("process", "docker", KUBERNETES)
 
 
 def _long_check(value: object) -> object:
@@ -71,8 +72,8 @@ class Settings(Section):
     readiness: Readiness = Field(default=Readiness(), description="what the checklist cannot find out by itself")
     environments: dict[Label, Environment] = Field(
         default={},
-        description="where the app runs, in the order it is promoted; "
-        "`preview` is the environment of pull requests and never part of that order",
+        description="where the app runs, in the order it is promoted; `preview` is never part of that order: in it "
+        "each pull request for `branch` is an app of its own, `APP-pr-NUMBER`",
     )
     _manifests: dict[str, tuple[model.Manifest, ...]] = PrivateAttr(default_factory=dict)
 
@@ -112,9 +113,31 @@ class Settings(Section):
         raise_faults(faults)
         return environments
 
+    def preview(self, app: str, *, secrets: bool) -> tuple[Settings, str]:
+        """What a pull request is to be checked and shown with, as an app of this name; why it is not shown, or "".
+
+        Its one environment is `preview`. Without `secrets` no variable has one, and what needs one is not shown.
+        """
+        if PREVIEW not in self.environments:
+            return self.model_copy(update={"app": app, "environments": {}}), f"{FILE_NAME} has no environment {PREVIEW}"
+        told = self.variables(PREVIEW)  # secrets are named after this app: the other has none of its own
+        hidden = () if secrets else tuple(name for name, value in told.items() if isinstance(value, SecretRef))
+        env = {name: value for name, value in told.items() if name not in hidden}
+        place = self.environments[PREVIEW].model_copy(update={"env": env})
+        contract = {name: variable for name, variable in self.env.items() if name not in hidden}
+        required = [name for name in hidden if self.env.get(name, Variable()).required_in(PREVIEW)]
+        required += [] if secrets else self.build.secrets
+        why = f"it is from a fork, which gets no secrets: {', '.join(required)}" if required else ""
+        return self.model_copy(update={"app": app, "env": contract, "environments": {PREVIEW: place}}), why
+
     def manifests_of(self, environment: str) -> str | None:
-        """Where in the repository this environment's Kubernetes manifests are; None: Headway makes what is needed."""
+        """Where in the repository this environment's Kubernetes manifests are; None: Headway makes what is needed.
+
+        As it does for a preview: the names in manifests are those of one app.
+        """
         place = self.environment(environment)
+        if environment == PREVIEW:
+            return None
         return (place.manifests or self.manifests) if _kind(place) == KUBERNETES else None
 
     def with_manifests(self, manifests: Mapping[str, tuple[model.Manifest, ...]]) -> Settings:
@@ -236,9 +259,23 @@ def _kind_faults(environments: Mapping[str, Environment], image: str | None) -> 
 def _place_faults(environments: Mapping[str, Environment]) -> Iterator[Fault]:
     owners: dict[str, str] = {}
     for name, environment in environments.items():
+        if name == PREVIEW:
+            yield from _preview_faults(environment)
         if environment.ttl is not None and name != PREVIEW:
             yield Fault((name, "ttl"), f"only {PREVIEW} ends by itself")
         # A target knows one set of revisions an app: two environments on it would retire each other's.
         owner = owners.setdefault(environment.target, name)
         if owner != name:
             yield Fault((name, "target"), f"{environment.target} is {owner}'s already: each environment needs its own")
+
+
+def _preview_faults(environment: Environment) -> Iterator[Fault]:
+    """There are many previews on one target, each an app of its own."""
+    if _kind(environment) in ONE_APP:
+        yield Fault((PREVIEW, "target"), f"{_kind(environment)} runs one app a target: choose {', '.join(MANY_APPS)}")
+    if environment.port is not None:
+        yield Fault((PREVIEW, "port"), "each preview has a port of its own: leave it out")
+    if isinstance(environment.strategy, BlueGreen) and environment.strategy.preview_port is not None:
+        yield Fault((PREVIEW, "strategy"), "each preview has ports of its own: leave preview_port out")
+    if environment.manifests is not None:
+        yield Fault((PREVIEW, "manifests"), f"their names are those of one app: of a {PREVIEW} Headway makes its own")

@@ -54,13 +54,14 @@ __all__ = [
 class On(Section):
     """What starts a release besides people: a push to `branch`, and what is said here.
 
-    A push whose newest commit has `[skip headway]` in its message starts nothing.
+    A push whose newest commit has `[skip headway]` in its message starts nothing; nor does a pull request.
     """
 
     tags: tuple[Text, ...] = Field(default=(), description="tags that are released too, such as `v*`")
     paths: tuple[Text, ...] = Field(
         default=(),
-        description="a push to `branch` counts only when it changes one of these, or headway.yaml: patterns as in "
+        description="a push to `branch`, or a pull request for it, counts only when it changes one of these, or "
+        "headway.yaml: patterns as in "
         ".gitignore, with `!` for those that do not count; left out: whatever it changes",
     )
 
@@ -351,7 +352,11 @@ class Environment(Section):
     smoke: tuple[Probe, ...] = Field(default=(), description="requests that have to succeed after each rollout")
     approval: Annotated[
         Approval | None, BeforeValidator(_long_approval, json_schema_input_type=StrictBool | Approval)
-    ] = Field(default=None, description="who has to agree first; left out or `false`: nobody")
+    ] = Field(
+        default=None,
+        description="who has to agree first; left out or `false`: nobody. Of `preview`: who lets pull requests from "
+        "forks run, which always wait for somebody",
+    )
     freeze: tuple[Freeze, ...] = Field(
         default=(),
         description="when nothing is released here: weekly or dated windows, and `holidays` of a country or region",
@@ -367,7 +372,8 @@ class Environment(Section):
         default=None, description="Kubernetes manifests of this environment, such as a kustomize overlay"
     )
     ttl: Timeout | None = Field(
-        default=None, description="only for `preview`: an environment older than this is removed"
+        default=None,
+        description="only for `preview`: it is torn down so long after its last deploy, however open its pull request",
     )
     stop_grace: Duration = Field(default=10.0, description="time between SIGTERM and SIGKILL")
     drain: Duration = Field(default=30.0, description="time that requests in flight may take to finish")

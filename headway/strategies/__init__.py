@@ -16,6 +16,7 @@ from headway.strategies.situation import Situation, enough
 
 __all__ = [
     "FOREVER",
+    "TEARDOWN",
     "Share",
     "Situation",
     "blue_green",
@@ -28,6 +29,8 @@ __all__ = [
     "rolling",
 ]
 
+TEARDOWN = "teardown"
+"""What the plan that leaves nothing is called: whoever wants it does it again when it is left half-way."""
 FOREVER = 7 * 24 * 3600.0  # seconds; what nobody has decided by then goes back
 
 NEEDS = {

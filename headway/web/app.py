@@ -18,6 +18,7 @@ from headway.heads import Poller
 from headway.home import home, ledger_url
 from headway.ledger import Ledger
 from headway.project import load_git_host, load_secret, load_target
+from headway.reconciler import Reconciler
 from headway.recovery import revive, sweep
 from headway.reporting import Reporter
 from headway.web import hooks, releases
@@ -30,6 +31,7 @@ __all__ = ["app"]
 SWEEP = 2.0  # seconds between two sweeps
 REVIVE = 10.0  # seconds between two looks whether what should run does
 POLL = 300.0  # seconds between two looks whether a webhook was lost
+PREVIEWS = 5.0  # seconds between two looks whether previews are as they should be
 REPORT = 1.0  # seconds between two looks for what git hosts should be told
 DISPATCH = 1.0  # seconds between two looks for deliveries that are to be tried again; new ones are told
 
@@ -44,7 +46,8 @@ async def watching(app: FastAPI) -> AsyncIterator[None]:
         app.state.limits = Limits()
         app.state.intake = Intake(ledger)
         app.state.keys = Keys(ledger, load_secret)
-        app.state.dispatcher = Dispatcher(ledger, control, home() / "workspaces")
+        app.state.dispatcher = Dispatcher(ledger, control, home() / "workspaces", load_git_host)
+        reconciler = Reconciler(ledger, control, load_git_host, app.state.dispatcher.wake)
 
         async def sweep_once() -> list[str]:
             return await asyncio.to_thread(sweep, ledger, control)
@@ -58,6 +61,7 @@ async def watching(app: FastAPI) -> AsyncIterator[None]:
             _for_ever(app, "keys", app.state.keys.look, FRESH),
             _for_ever(app, "reports", Reporter(ledger, control, load_git_host, load_target).round, REPORT),
             _for_ever(app, "poll", Poller(ledger, home() / "workspaces", app.state.dispatcher.wake).round, POLL),
+            _for_ever(app, "previews", reconciler.round, PREVIEWS),
             _for_ever(app, "dispatch", app.state.dispatcher.round, DISPATCH, app.state.dispatcher.wake),
         ]
         going = [asyncio.create_task(each) for each in rounds]

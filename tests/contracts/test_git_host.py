@@ -151,6 +151,7 @@ def test_a_pull_request_is_what_it_is_now(pair: Pair) -> None:
     assert closed
     assert (open_.open, open_.fork, closed.open, closed.fork) == (True, False, False, True)
     assert SHA.startswith(open_.head)
+    assert (open_.base, open_.branch) == ("main", "feature")
     assert pair.host.pull_request(REPO, 44) is None
 
 

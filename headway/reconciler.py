@@ -1,0 +1,147 @@
+"""Previews as they should be: what is open stands, nothing else does, whatever webhook never came, whatever died."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+from headway import previews
+from headway.control import Control
+from headway.errors import HeadwayError, NotFound, ServiceUnavailable
+from headway.events import HOSTS, PullRequestEvent
+from headway.events.event import NOTHING
+from headway.ledger import AppRecord, Delivery, Ledger, PreviewRecord
+from headway.ports import GitHost
+from headway.recovery import TRIES, attempt
+from headway.verdicts import PullRequest
+
+__all__ = ["Reconciler"]
+
+ASK = 300.0  # seconds between two questions to a host
+AT_ONCE = 5  # pull requests that are found open are started a few at a time: there may be hundreds
+
+
+class Reconciler:
+    """Looks often at what the ledger knows, and now and then at what hosts say."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        control: Control,
+        load_git_host: Callable[[str], Awaitable[GitHost]],
+        wake: asyncio.Event,
+    ) -> None:
+        self._ledger = ledger
+        self._control = control
+        self._load_git_host = load_git_host
+        self._wake = wake
+        self._asked: dict[str, float] = {}
+
+    async def round(self) -> list[str]:
+        """Returns a line for each preview that goes, comes, or cannot be decided about."""
+        said: list[str] = []
+        apps = {app.name: app for app in await asyncio.to_thread(self._ledger.registered_apps)}
+        known: dict[str, dict[int, PullRequest]] = {}
+        for app in apps.values():
+            if app.reports and self._is_time(app.name):
+                try:
+                    known[app.name] = await self._open_now(app, app.reports)
+                    said += await asyncio.to_thread(self._missed, app, known[app.name])
+                except HeadwayError as silent:
+                    said.append(f"{app.name}: its previews are left as they are: {silent.what}")
+        said += await asyncio.to_thread(self._outdated, set(apps), known)
+        return said
+
+    def _is_time(self, app: str) -> bool:
+        now = time.monotonic()
+        if now < self._asked.get(app, -ASK) + ASK:
+            return False
+        self._asked[app] = now
+        return True
+
+    async def _open_now(self, app: AppRecord, reports: str) -> dict[int, PullRequest]:
+        """The open pull requests. One that stands and is not among them is asked about by itself: lists have ends."""
+        host = await self._load_git_host(reports)
+        found = await asyncio.to_thread(host.open_pull_requests, app.path)
+        for preview in await asyncio.to_thread(self._ledger.previews, app.name):
+            if preview.number not in found:
+                now = await asyncio.to_thread(host.pull_request, app.path, preview.number)
+                if now is None or now.open:
+                    found[preview.number] = now or _unknown(preview)
+        return found
+
+    def _missed(self, app: AppRecord, open_now: dict[int, PullRequest]) -> list[str]:
+        """Enter in the inbox what no webhook told of."""
+        said: list[str] = []
+        for number, pull in sorted(open_now.items(), reverse=True):
+            if len(said) == AT_ONCE:
+                break
+            if pull.head and not self._ledger.heard_of(app.name, f"#{number}", pull.head):
+                came = Delivery(app=app.name, delivery=f"poll-{number}-{pull.head}", event=_event(app, pull))
+                self._ledger.receive([came])
+                said.append(f"{app.name}: pull request {number} has {pull.head[:7]}, and no webhook said so")
+        if said:
+            self._wake.set()
+        return said
+
+    def _outdated(self, registered: set[str], known: dict[str, dict[int, PullRequest]]) -> list[str]:
+        """Tear down what should not stand any more."""
+        said: list[str] = []
+        busy = {release.app for release in self._ledger.open_releases()}
+        for preview in self._ledger.previews():
+            why = previews.why_gone(preview, known.get(preview.of), datetime.now(UTC))
+            try:
+                why = why or self._left_half_way(preview)
+                if why and preview.app not in busy:
+                    said.append(f"{preview.app}: {why}: {self._tear_down(preview, why)}")
+            except ServiceUnavailable:
+                raise  # the next round finds everything as it was
+            except HeadwayError as error:
+                said.append(f"{preview.app}: {why}: {error.what}")
+            if why:
+                continue
+            if preview.of not in registered:
+                take = f"headway preview {preview.of} {preview.number} --teardown"
+                said.append(f"{preview.app}: an orphan, {preview.of} is registered no more: {take}")
+        return said
+
+    def _left_half_way(self, preview: PreviewRecord) -> str:
+        """A teardown that a webhook started has ended, and the preview is still there."""
+        last = self._ledger.latest_start(preview.of, f"#{preview.number}")
+        if last is None or last.sha != NOTHING or last.flow_run_id is None:
+            return ""
+        try:
+            ended = self._control.flow_run(last.flow_run_id).final
+        except NotFound:
+            ended = True
+        return "the pull request was closed" if ended else ""
+
+    def _tear_down(self, preview: PreviewRecord, why: str) -> str:
+        asked = {"app": preview.of, "number": preview.number, "reason": why, "by": "headway"}
+        key = f"teardown-{preview.app}-{preview.updated_at.timestamp():.0f}"
+        if attempt("teardown/main", asked, key, self._control):
+            return "it is torn down"
+        return f"it could not be torn down in {TRIES} tries, and needs a person"
+
+
+def _unknown(preview: PreviewRecord) -> PullRequest:
+    """A host that knows nothing of a pull request does not say that it is closed: perhaps we may not see it."""
+    return PullRequest(number=preview.number, open=True, head="", fork=preview.fork, base="", branch="")
+
+
+def _event(app: AppRecord, pull: PullRequest) -> PullRequestEvent:
+    """As if a webhook had come."""
+    host = HOSTS[(app.reports or app.host).partition("/")[0]]
+    ref = (host.pull_ref or "refs/heads/{branch}").format(number=pull.number, branch=pull.branch)
+    return PullRequestEvent(
+        places=(app.place,),
+        number=pull.number,
+        open=True,
+        head=pull.head,
+        ref=ref,
+        base=pull.base,
+        fork=pull.fork,
+        by="",
+    )
