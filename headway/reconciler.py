@@ -17,7 +17,7 @@ from headway.ports import GitHost
 from headway.recovery import TRIES, attempt
 from headway.verdicts import PullRequest
 
-__all__ = ["Reconciler"]
+__all__ = ["Reconciler", "event_of"]
 
 ASK = 300.0  # seconds between two questions to a host
 AT_ONCE = 5  # pull requests that are found open are started a few at a time: there may be hundreds
@@ -79,7 +79,7 @@ class Reconciler:
             if len(said) == AT_ONCE:
                 break
             if pull.head and not self._ledger.heard_of(app.name, f"#{number}", pull.head):
-                came = Delivery(app=app.name, delivery=f"poll-{number}-{pull.head}", event=_event(app, pull))
+                came = Delivery(app=app.name, delivery=f"poll-{number}-{pull.head}", event=event_of(app, pull))
                 self._ledger.receive([came])
                 said.append(f"{app.name}: pull request {number} has {pull.head[:7]}, and no webhook said so")
         if said:
@@ -131,7 +131,7 @@ def _unknown(preview: PreviewRecord) -> PullRequest:
     return PullRequest(number=preview.number, open=True, head="", fork=preview.fork, base="", branch="")
 
 
-def _event(app: AppRecord, pull: PullRequest) -> PullRequestEvent:
+def event_of(app: AppRecord, pull: PullRequest, by: str = "") -> PullRequestEvent:
     """As if a webhook had come."""
     host = HOSTS[(app.reports or app.host).partition("/")[0]]
     ref = (host.pull_ref or "refs/heads/{branch}").format(number=pull.number, branch=pull.branch)
@@ -143,5 +143,5 @@ def _event(app: AppRecord, pull: PullRequest) -> PullRequestEvent:
         ref=ref,
         base=pull.base,
         fork=pull.fork,
-        by="",
+        by=by,
     )

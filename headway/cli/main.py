@@ -272,6 +272,34 @@ def status(
 
 
 @app.command()
+def previews(
+    app: Annotated[str | None, typer.Argument(help="one app only")] = None,
+    json: Json = False,
+) -> None:
+    """The previews of pull requests that stand: where, since when, until when."""
+    from headway.cli.previews import show
+
+    output.json = json
+    show(app)
+
+
+@app.command()
+def preview(
+    app: App,
+    number: Annotated[int, typer.Argument(help="of the pull request")],
+    teardown: Annotated[bool, typer.Option("--teardown", help="take it away, whatever the pull request is")] = False,
+    reason: Reason = "",
+    json: Json = False,
+) -> None:
+    """Have the preview of a pull request made, or torn down."""
+    from headway.cli.previews import start
+    from headway.cli.previews import teardown as take_away
+
+    output.json = json
+    take_away(app, number, reason) if teardown else start(app, number)
+
+
+@app.command()
 def history(app: App, limit: Annotated[int, typer.Option(help="how many releases")] = 20, json: Json = False) -> None:
     """The releases of an app, the newest first."""
     from headway.cli.records import history

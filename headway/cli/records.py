@@ -15,8 +15,9 @@ __all__ = ["history", "logs", "status", "waits_for"]
 
 def status(app: str | None, *, live: bool) -> None:
     with Ledger.open(ledger_url()) as ledger:
-        apps = [app] if app else ledger.apps()
-        if app and app not in ledger.apps():
+        previews = {one.of for one in ledger.previews()}
+        apps = [app] if app else sorted({*ledger.apps(), *previews} - ledger.previews_named())
+        if app and app not in {*ledger.apps(), *previews}:
             raise _unknown(app, ledger)
         told = [_app(ledger, name) for name in apps]
         if live:
@@ -32,6 +33,8 @@ def status(app: str | None, *, live: bool) -> None:
                 output.say(f"  {'':14}   {line}")
         for contract in one["contracts"]:
             output.say(f"  {contract['environment']:14} contract of {contract['revision']} on {contract['due_at']}")
+        for preview in one["previews"]:
+            output.say(f"  #{preview['number']:<13} {preview['url'] or 'nothing'} {preview['waits_for']}".rstrip())
         for going in one["open"]:
             output.say(f"  {going['name']} {going['state']} {going['waits_for']}".rstrip())
     output.result(told)
@@ -58,7 +61,18 @@ def _app(ledger: Ledger, app: str) -> dict[str, Any]:
         for place in ledger.environments(app)
         for one in ledger.waiting_contracts(app, place)
     ]
-    return {"app": app, "environments": environments, "contracts": contracts, "open": going}
+    previews = [
+        {"app": one.app, "number": one.number, "head": one.head, "url": one.url, "expires_at": one.expires_at}
+        | {"waits_for": "; ".join(waits_for(ledger, each) for each in ledger.open_releases() if each.app == one.app)}
+        for one in ledger.previews(app)
+    ]
+    return {
+        "app": app,
+        "environments": environments,
+        "contracts": contracts,
+        "open": going,
+        "previews": previews,
+    }
 
 
 def _ask_platforms(ledger: Ledger, told: list[dict[str, Any]]) -> None:

@@ -152,6 +152,9 @@ class Up:
         ours = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "HEADWAY_"))}
         self.home = home
         signs = {"HEADWAY_SECRET_E2E_WEBHOOK": "a secret of the tests"}
+        # What git finds at https://git.example/ is on this machine.
+        elsewhere = {"COUNT": "1", "KEY_0": f"url.{home}/git/.insteadOf", "VALUE_0": "https://git.example/"}
+        signs |= {f"GIT_CONFIG_{name}": value for name, value in elsewhere.items()}
         self.environment = {**ours, "HEADWAY_HOME": str(home), "NO_COLOR": "1", **signs, **environment}
         self.log = home / "up.log"
         self._ports = _free_ports(2)
