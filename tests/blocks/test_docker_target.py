@@ -221,7 +221,7 @@ def test_one_that_was_called_back_while_it_was_to_be_ended_stays(
     old, new = up(target, spec, instances=1), up(target, spec, "new", 1)
     target.route("shop", Traffic.all_to(new))
     with monkeypatch.context() as broken:
-        broken.setattr(DockerTarget, "_forget", lambda *_: (_ for _ in ()).throw(TargetError("busy")))
+        broken.setattr(DockerTarget, "_tidy", lambda *_: (_ for _ in ()).throw(TargetError("busy")))
         with pytest.raises(TargetError, match="busy"):
             target.retire(old)
     target.launch(old, spec.model_copy(update={"instances": 1}))

@@ -15,6 +15,8 @@ import httpx
 import psutil
 import pytest
 
+from blocks.behind_envoy import BehindEnvoy, is_free
+from blocks.hosted import Hosted
 from blocks.registry import Registry
 from blocks.targets.docker import DockerTarget
 from blocks.targets.kubernetes import KubernetesTarget
@@ -327,6 +329,39 @@ def test_retiring_leaves_nothing_and_may_be_repeated(target: Target, spec: Launc
     target.retire(old)
     assert set(target.observe("shop").instances) == {new.id}
     assert target.drain(old, 2)
+
+
+def test_an_app_that_is_forgotten_leaves_only_the_word_on_who_may_write(target: Target, spec: LaunchSpec) -> None:
+    target.claim("shop", 5)
+    old = up(target, spec)
+    target.route("shop", Traffic.all_to(old))
+    if isinstance(target, Hosted):  # one app is all there is
+        with pytest.raises(TargetError, match="one app's"):
+            target.forget("shop")
+        assert target.observe("shop").live == old.id
+        return
+    with pytest.raises(TargetError, match="runs"):
+        target.forget("shop")
+    assert target.observe("shop").live == old.id
+    port = httpx.URL(target.observe("shop").url or "").port
+
+    target.route("shop", Traffic())
+    target.retire(old)
+    for _ in range(2):
+        target.forget("shop")
+
+    seen = target.observe("shop")
+    assert (seen.url, seen.traffic, seen.instances) == (None, Traffic(), {})
+    assert list(target.logs("shop")) == []
+    if isinstance(target, BehindEnvoy):
+        assert port
+        assert is_free("127.0.0.1", port)
+    with pytest.raises(LockLost):
+        target.claim("shop", 4)
+    if not isinstance(target, DockerTarget):  # the image, which no registry has, went with it
+        again = up(target, spec)
+        target.route("shop", Traffic.all_to(again))
+        assert target.observe("shop").live == again.id
 
 
 def test_an_older_writer_is_refused(target: Target, spec: LaunchSpec) -> None:

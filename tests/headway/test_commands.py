@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 import textwrap
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -13,6 +14,7 @@ import pytest
 from headway.commands import Finished, clean_environment, run
 from headway.errors import CommandFailed
 from headway.masking import MASK
+from headway.model import Source
 
 
 @pytest.fixture
@@ -266,3 +268,35 @@ def test_the_environment_of_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {**kept, **left}.items():
         monkeypatch.setenv(name, value)
     assert clean_environment() == {**kept, "CI": "true", "PYTHONUNBUFFERED": "1"}
+
+
+def test_a_stranger_s_command_gets_no_login_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    theirs = Source(
+        repo="/repo",
+        ref="main",
+        sha="a" * 40,
+        tree="b" * 40,
+        author="Bob",
+        subject="Change",
+        committed_at=datetime.now(UTC),
+        workspace=str(tmp_path / "work"),
+        trusted=False,
+    )
+    for name in list(os.environ):
+        monkeypatch.delenv(name)
+    told = {"PATH": "/bin", "LANG": "C", "PIP_INDEX_URL": "https://pypi.example/simple", "HOME": "/root"}
+    ours = {
+        "DOCKER_HOST": "tcp://engine",
+        "DOCKER_CONFIG": "/root/.docker",
+        "XDG_CONFIG_HOME": "/root/.config",
+        "PIP_EXTRA_INDEX_URL": "https://ann:hunter2@pypi.example/simple",
+        "https_proxy": "http://ann:hunter2@proxy",
+        "HEADWAY_SECRET_A": "x",
+        "PREFECT_API_AUTH_STRING": "x",
+    }
+    for name, value in {**told, **ours}.items():
+        monkeypatch.setenv(name, value)
+    home = {"HOME": str(tmp_path / "work.home"), "CI": "true", "PYTHONUNBUFFERED": "1"}
+    assert clean_environment(theirs) == {**told, **home}
+    assert list((tmp_path / "work.home").iterdir()) == []
+    assert clean_environment(theirs.model_copy(update={"trusted": True}))["DOCKER_HOST"] == "tcp://engine"

@@ -574,6 +574,82 @@ def test_a_release_to_nowhere_names_the_choices(shop: Settings, to: str) -> None
     assert caught.value.hint == "environments of shop: staging, production"
 
 
+PREVIEWED = """
+app: shop
+run: serve
+env: {TOKEN: {secret: true, required: [production]}, KEY: {secret: true}, PLAIN: {default: said}}
+environments:
+  preview: {target: process/preview, env: {TOKEN: !secret ours/token}}
+  production: {target: process/production}
+"""
+
+
+def test_a_preview_is_the_same_app_by_another_name_with_the_secrets_of_the_app(tmp_path: Path) -> None:
+    shop = load(tmp_path, PREVIEWED)
+    shown, why_not = shop.preview("shop-pr-42", secrets=True)
+    assert (shown.app, list(shown.environments), why_not) == ("shop-pr-42", ["preview"], "")
+    assert shown.variables("preview") == {
+        "TOKEN": SecretRef(secret="ours/token"),
+        "KEY": SecretRef(secret="shop-preview/key"),
+        "PLAIN": "said",
+    }
+    assert shown.variables("preview") == shop.variables("preview")
+
+
+def test_a_fork_gets_no_secret_and_is_not_shown_without_one_that_it_needs(tmp_path: Path) -> None:
+    shown, why_not = load(tmp_path, PREVIEWED).preview("shop-pr-42", secrets=False)
+    assert why_not == "it is from a fork, which gets no secrets: KEY"
+    assert shown.variables("preview") == {"PLAIN": "said"}
+    optional = PREVIEWED.replace("KEY: {secret: true}", "KEY: {secret: true, required: false}")
+    shown, why_not = load(tmp_path, optional).preview("shop-pr-42", secrets=False)
+    assert (why_not, shown.variables("preview")) == ("", {"PLAIN": "said"})
+    assert shown.launch_spec("preview", ARTIFACT).env == {"PLAIN": "said"}
+
+
+def test_a_secret_that_no_contract_knows_is_one_that_is_needed(tmp_path: Path) -> None:
+    unknown = PREVIEWED.replace("KEY: {secret: true}, ", "").replace("{TOKEN: !secret", "{OTHER: !secret")
+    _, why_not = load(tmp_path, unknown).preview("shop-pr-42", secrets=False)
+    assert why_not == "it is from a fork, which gets no secrets: OTHER"
+
+
+def test_a_fork_is_not_built_with_secrets_of_the_build(tmp_path: Path) -> None:
+    text = (
+        "app: a\nbuild: {image: b/c, secrets: {NPM: !secret npm}}\nenvironments:\n  preview: {target: docker/preview}"
+    )
+    assert load(tmp_path, text).preview("a-pr-1", secrets=False)[1].endswith("no secrets: NPM")
+    assert load(tmp_path, text).preview("a-pr-1", secrets=True)[1] == ""
+
+
+def test_without_the_environment_a_pull_request_is_checked_and_not_shown(tmp_path: Path) -> None:
+    shown, why_not = load(tmp_path, "app: a\nchecks: {unit: pytest}").preview("a-pr-1", secrets=True)
+    assert (list(shown.checks), shown.environments) == (["unit"], {})
+    assert why_not == "headway.yaml has no environment preview"
+
+
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        ("target: vercel/a", "target: vercel runs one app a target: choose process, docker, kubernetes"),
+        ("target: railway/a", "target: railway runs one app a target: choose process, docker, kubernetes"),
+        ("target: process/a, port: 80", "port: each preview has a port of its own: leave it out"),
+        (
+            "target: process/a, strategy: {blue_green: {preview_port: 81}}",
+            "strategy: each preview has ports of its own: leave preview_port out",
+        ),
+    ],
+)
+def test_what_only_one_app_can_have_is_nothing_for_previews(tmp_path: Path, said: str, fault: str) -> None:
+    (found,) = faults(tmp_path, f"app: a\nrun: x\nenvironments:\n  preview: {{{said}}}")
+    assert found == f"headway.yaml:4: environments/preview/{fault}"
+
+
+def test_a_preview_on_kubernetes_is_made_by_headway(tmp_path: Path) -> None:
+    text = "app: a\nbuild: {image: b/c}\nmanifests: k8s\nenvironments:\n  preview: {target: kubernetes/a}"
+    assert load(tmp_path, text).manifests_of("preview") is None
+    (found,) = faults(tmp_path, text.replace("kubernetes/a", "kubernetes/a, manifests: k8s/preview"))
+    assert "environments/preview/manifests: their names are those of one app" in found
+
+
 def test_a_launch_spec_has_all_a_target_needs(shop: Settings) -> None:
     spec = shop.launch_spec("production", ARTIFACT)
     assert (spec.environment, spec.target, spec.artifact) == ("production", "kubernetes/prod", ARTIFACT)
