@@ -23,7 +23,7 @@ async def teardown(app: str, number: int, reason: str = "", by: str = "") -> Non
         reason: kept in the record
         by: who asks for it
     """
-    name = previews.name(app, number)
+    name, reason = previews.name(app, number), reason or f"asked for by {by or 'somebody'}"
     async with hold(
         name, PREVIEW, holder=f"teardown by {by or 'headway'}", revision="nothing", release=None, patient=True
     ):
@@ -33,4 +33,4 @@ async def teardown(app: str, number: int, reason: str = "", by: str = "") -> Non
                 await take_step(prepared, index, title)
             await finish_rollback(prepared)
             await forget(name, target)
-        close(name, reason or f"asked for by {by or 'somebody'}")
+        close(name, reason)

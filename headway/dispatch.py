@@ -161,7 +161,7 @@ def _pull(
             raise host
         asked = Asked(event, host.pull_request(app.path, event.number) if host else None)
         if host and asked.now is None and event.open:
-            raise GitHostError(f"{app.reports} knows no pull request {event.number}", "may its token read them?")
+            raise GitHostError(f"{app.host} knows no pull request {event.number}", "may its token read them?")
         if not asked.open:
             return _close(ledger, app, rows)
         if asked.out_of_reach:

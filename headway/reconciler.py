@@ -15,6 +15,8 @@ from headway.events.event import NOTHING
 from headway.ledger import AppRecord, Delivery, Ledger, PreviewRecord
 from headway.ports import GitHost
 from headway.recovery import TRIES, attempt
+from headway.settings import PREVIEW
+from headway.strategies import TEARDOWN
 from headway.verdicts import PullRequest
 
 __all__ = ["Reconciler", "event_of"]
@@ -108,7 +110,13 @@ class Reconciler:
         return said
 
     def _left_half_way(self, preview: PreviewRecord) -> str:
-        """A teardown that a webhook started has ended, and the preview is still there."""
+        """Why it was to be torn down by a run that has ended, or died, before it had."""
+        holder = self._ledger.lock_holder(preview.app, PREVIEW)
+        if holder and not holder.expired:
+            return ""
+        begun = self._ledger.left_half_way(preview.app, PREVIEW)
+        if begun and begun[-1].plan.strategy == TEARDOWN:
+            return begun[-1].reason
         last = self._ledger.latest_start(preview.of, f"#{preview.number}")
         if last is None or last.sha != NOTHING or last.flow_run_id is None:
             return ""

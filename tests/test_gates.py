@@ -5,16 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from headway.errors import HeadwayError, LockLost, ServiceUnavailable, Superseded
-from headway.events import PushEvent
+from headway.errors import EnvironmentLocked, HeadwayError, LockLost, ServiceUnavailable, Superseded
+from headway.events import PullRequestEvent, PushEvent
+from headway.events.event import NOTHING
 from headway.ledger import Delivery, Lock, ReleaseRecord
 from headway.ledger import Ledger as RealLedger
+from headway.ledger.records import FORK
+from headway.model import Source
+from headway.settings import Approval, Settings
 from tasks import gates
 
+SHA = "a" * 40
+LATER = datetime(2100, 1, 1, tzinfo=UTC)
 LOCK = Lock(app="shop", environment="production", holder="shop#1", token=1, lease=30)
 
 
@@ -146,3 +153,79 @@ async def test_what_holds_an_environment_is_left_alone(books: RealLedger) -> Non
         pushed(books, 2)
         async with gates.hold("shop", "staging", holder=older.name, revision="r1", release=older) as lock:
             books.renew(lock)
+
+
+# --- previews --------------------------------------------------------------------------------------------------
+
+
+async def test_whoever_has_patience_waits_for_its_turn(books: RealLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gates, "QUEUE_POLL", 0.01)
+    monkeypatch.setattr(gates, "get_run_logger", lambda: logging.getLogger("test"))
+    lock = books.acquire("shop", "preview", holder="shop#1", revision="r1", lease=30)
+    assert lock
+
+    async def tear_down() -> None:
+        async with gates.hold("shop", "preview", holder="teardown", revision="nothing", release=None, patient=True):
+            pass
+
+    with pytest.raises(EnvironmentLocked):
+        async with gates.hold("shop", "preview", holder="rollback", revision="r0", release=None):
+            pytest.fail("it holds it")
+    going = asyncio.create_task(tear_down())
+    await asyncio.sleep(0.05)
+    assert not going.done()
+    books.release_lock(lock)
+    await asyncio.wait_for(going, 10)
+
+
+async def test_a_run_whose_pull_request_was_closed_says_so(books: RealLedger) -> None:
+    event = PullRequestEvent(places=(), number=42, open=True, head=SHA, ref="r", base="main", fork=False, by="bob")
+    for name, sha in (("guid-1", SHA), ("guid-2", NOTHING)):
+        books.receive([Delivery(app="shop", delivery=name, event=event)])
+        (newest,) = books.deliveries("shop", 1)
+        assert books.settle_start([newest.id], newest.id, "shop", "#42", sha)
+        books.started(newest.id, f"run {name}")
+    run = books.start_release("shop-pr-42", "/repo", SHA, flow_run_id="run guid-1", requested_by="bob")
+    with pytest.raises(Superseded, match="pull request #42 was closed"):
+        async with gates.while_newest(run):
+            pytest.fail("it began")
+
+
+@pytest.mark.parametrize("own", [True, False])
+async def test_a_commit_that_was_let_in_is_not_asked_about_again(
+    books: RealLedger, monkeypatch: pytest.MonkeyPatch, own: bool
+) -> None:
+    """In the run that had asked, and in a later one of the same commit."""
+    monkeypatch.setattr("tasks.records.ledger", lambda: books)
+    monkeypatch.setattr(gates, "request_entry", gates.request_entry.fn)
+    releases = [books.start_release("shop-pr-42", "/r", SHA, flow_run_id=run, requested_by="bob") for run in "12"]
+    for one in releases:
+        books.update_release(one.id, sha=SHA)
+    source = Source(
+        repo="/r",
+        ref=SHA,
+        sha=SHA,
+        tree=SHA,
+        author="Bob",
+        subject="Change",
+        committed_at=datetime.now(UTC),
+        workspace="/w",
+    )
+    said = Settings(app="shop-pr-42")
+    asked = await gates.request_entry(releases[0], source, Approval())
+    assert (asked.revision, asked.by) == (SHA[:12], [])
+    books.decide(asked.id, "approved", by="ann", reason="", via="cli")
+    release = releases[0 if own else 1]
+    await gates.let_in(release, source, said)
+    (stage,) = books.stages(release.id)
+    assert (stage.name, stage.state) == ("approval of the fork", "passed" if own else "skipped")
+    assert "approved by ann" in stage.detail
+
+
+async def test_who_may_let_forks_in_is_said_by_the_environment(books: RealLedger) -> None:
+    release = books.start_release("shop-pr-42", "/r", SHA, flow_run_id="1", requested_by="bob")
+    asked = books.request_approval(
+        release.id, "preview", SHA[:12], evidence={}, expires_at=LATER, by=["ann"], not_author=False, asks=FORK
+    )
+    with pytest.raises(HeadwayError, match="bob may not decide"):
+        books.decide(asked.id, "approved", by="bob", reason="", via="cli")

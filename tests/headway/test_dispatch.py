@@ -15,9 +15,12 @@ import pytest
 from headway import source
 from headway.control import Control
 from headway.dispatch import EARLY, TRIES, Dispatcher, dispatch
-from headway.errors import ServiceUnavailable
+from headway.errors import GitHostError, HeadwayError, NotFound, ServiceUnavailable
 from headway.events import PullRequestEvent, PushEvent
+from headway.events.event import NOTHING
 from headway.ledger import Delivery, DeliveryRecord, Ledger
+from headway.ports import GitHost
+from headway.testing import FakeGitHost
 from tests.headway.repositories import Repository
 
 MAIN = "refs/heads/main"
@@ -28,6 +31,7 @@ on:
   tags: ["v*"]
   paths: [src/, "!src/docs/"]
 environments:
+  preview: {target: process/preview}
   production: {target: process/production}
 """
 
@@ -51,15 +55,16 @@ class Outside(Control):
     def __init__(self) -> None:
         self.url = "http://prefect/api"
         self.runs: dict[str, dict[str, Any]] = {}
+        self.flows: dict[str, str] = {}
         self.down = False
         self.dies = False
 
     def start(self, deployment: str, parameters: dict[str, Any], *, idempotency_key: str | None = None) -> str:
         assert idempotency_key
-        assert deployment == "release/main"
         if self.down:
             raise ServiceUnavailable("the Prefect server does not answer")
         self.runs.setdefault(f"run-{idempotency_key[:24]}", parameters)
+        self.flows.setdefault(f"run-{idempotency_key[:24]}", deployment)
         if self.dies:
             self.dies = False
             raise KeyboardInterrupt  # we die before we can write it down
@@ -67,7 +72,14 @@ class Outside(Control):
 
     @property
     def released(self) -> list[str]:
+        assert set(self.flows.values()) <= {"release/main"}
         return [run["ref"] for run in self.runs.values()]
+
+    @property
+    def pulls(self) -> list[tuple[str, int, str]]:
+        """The flow, the pull request, and its commit or why it is torn down."""
+        runs = zip(self.flows.values(), self.runs.values(), strict=True)
+        return [(flow.removesuffix("/main"), run["number"], run.get("sha") or run["reason"]) for flow, run in runs]
 
 
 class Place:
@@ -82,6 +94,7 @@ class Place:
         self.first = self.repo.commit(headway_dot_yaml=SETTINGS, src__a="1")
         self.ledger.register_app("shop", repo=str(self.repo.path), host="generic", secret="s", by="ann")
         self._names = itertools.count()
+        self.host: FakeGitHost | HeadwayError | None = None
 
     def hears(self, after: str, before: str | None = None, ref: str = MAIN, *, later: float = 60) -> None:
         """A webhook came, so many seconds after the one before."""
@@ -91,13 +104,30 @@ class Place:
 
     def dispatch(self) -> list[str]:
         due = self.ledger.due_deliveries()
-        return dispatch(self.ledger, self.outside, self.workspaces, due) if due else []
+        return dispatch(self.ledger, self.outside, self.workspaces, due, self.host) if due else []
 
     def released(self, after: str, before: str | None = None, ref: str = MAIN) -> list[str]:
         """What was started altogether, when this push has been dispatched too."""
         self.hears(after, before, ref)
         self.dispatch()
         return self.outside.released
+
+    def pull(self, head: str, number: int = 42, *, later: float = 60, **said: Any) -> list[tuple[str, int, str]]:
+        """What was started altogether, when this event of a pull request, whose commit is there, has come too."""
+        self.clock.passes(later)
+        self.repo.git("update-ref", f"refs/pull/{number}/head", head)
+        known = {"open": True, "ref": f"refs/pull/{number}/head", "base": "main", "fork": False, "by": "bob"}
+        event = PullRequestEvent(places=(), number=number, head=head, **{**known, **said})
+        self.ledger.receive([Delivery(app="shop", delivery=f"guid-{next(self._names)}", event=event)])
+        self.dispatch()
+        return self.outside.pulls
+
+    def change(self, subject: str = "Change", **files: str) -> str:
+        """A commit that is on no branch of ours."""
+        self.repo.git("checkout", "--quiet", "--detach", self.first)
+        made = self.repo.commit(subject, **files)
+        self.repo.git("checkout", "--quiet", "main")
+        return made
 
     @property
     def newest(self) -> DeliveryRecord:
@@ -367,14 +397,212 @@ def test_an_app_that_is_removed_has_nothing_due(place: Place) -> None:
     assert place.newest.state == "ignored"
 
 
-def test_a_pull_request_starts_no_release(place: Place) -> None:
-    pull = PullRequestEvent(
-        places=(), number=7, open=True, head=place.first, ref="refs/pull/7/head", base="main", fork=True, by="bob"
-    )
-    place.ledger.receive([Delivery(app="shop", delivery="guid", event=pull)])
+# --- pull requests ---------------------------------------------------------------------------------------------
+
+
+def test_a_pull_request_is_shown(place: Place) -> None:
+    head = place.change(src__a="2")
+    assert place.pull(head, fork=True) == [("preview", 42, head)]
+    (asked,) = place.outside.runs.values()
+    assert asked == {
+        "app": "shop",
+        "number": 42,
+        "sha": head,
+        "base": "main",
+        "fork": True,
+        "by": "bob at generic",
+    }
+    known = place.ledger.preview("shop-pr-42")
+    assert known
+    assert (known.of, known.number, known.head, known.fork, known.stands) == ("shop", 42, head, True, True)
+
+
+def test_a_newer_commit_takes_the_place_of_an_older_and_other_pull_requests_are_left(place: Place) -> None:
+    first, second = place.change(src__a="2"), place.change(src__a="3")
+    place.pull(first)
+    older = str(place.newest.flow_run_id)
+    place.pull(first, 43)
+    assert place.pull(second) == [("preview", 42, first), ("preview", 43, first), ("preview", 42, second)]
+    follower = place.ledger.follower(older)
+    assert follower
+    assert follower.sha == second
+    place.hears(place.first)
     place.dispatch()
-    assert place.outside.released == []
-    assert place.newest.state == "ignored"
+    assert place.ledger.follower(str(place.newest.flow_run_id)) is None
+
+
+def test_a_pull_request_that_is_closed_is_torn_down_once(place: Place) -> None:
+    head = place.change(src__a="2")
+    place.pull(head)
+    run = str(place.newest.flow_run_id)
+    for _ in range(2):
+        started = place.pull(head, open=False)
+    assert started == [("preview", 42, head), ("teardown", 42, "the pull request was closed")]
+    assert place.states() == ["started", "started", "duplicate"]
+    follower = place.ledger.follower(run)  # what still goes on for it is broken off
+    assert follower
+    assert follower.sha == NOTHING
+
+
+def test_a_pull_request_that_is_opened_again_is_shown_again(place: Place) -> None:
+    head = place.change(src__a="2")
+    place.pull(head)
+    place.pull(head, open=False)
+    place.ledger.close_preview("shop-pr-42", "the pull request was closed")
+    assert place.pull(head)[2:] == [("preview", 42, head)]
+    assert place.pull(head)[3:] == []
+
+
+def test_one_that_was_torn_down_when_its_time_was_over_is_shown_again_when_somebody_asks(place: Place) -> None:
+    head = place.change(src__a="2")
+    place.pull(head)
+    assert place.pull(head)[1:] == []
+    place.ledger.close_preview("shop-pr-42", "its time was over")
+    assert place.pull(head)[1:] == [("preview", 42, head)]
+
+
+def test_what_was_never_shown_is_not_torn_down(place: Place) -> None:
+    assert place.pull(place.change(src__a="2"), open=False) == []
+    assert place.newest.detail == "it is closed, and nothing was ever started for it"
+
+
+def test_commits_that_come_soon_after_another_are_one_preview_of_the_last(place: Place) -> None:
+    heads = [place.change(src__a=str(number)) for number in range(2, 6)]
+    place.pull(heads[0])
+    for head in heads[1:]:
+        place.pull(head, later=0.5)
+    assert place.states() == ["started", "waiting", "waiting", "waiting"]
+    place.clock.passes(2)
+    place.dispatch()
+    assert place.outside.pulls == [("preview", 42, heads[0]), ("preview", 42, heads[-1])]
+    assert place.states() == ["started", "superseded", "superseded", "started"]
+
+
+def test_a_pull_request_for_another_branch_is_not_shown(place: Place) -> None:
+    place.repo.git("branch", "other")
+    assert place.pull(place.change(src__a="2"), base="other") == []
+    assert place.newest.detail.endswith("it is for other, and previews are of what is for main")
+
+
+def test_a_commit_of_a_pull_request_may_ask_to_be_skipped(place: Place) -> None:
+    assert place.pull(place.change("Tidy up [skip headway]", src__a="2")) == []
+    assert "its message says [skip headway]" in place.newest.detail
+
+
+def test_a_pull_request_that_changes_nothing_that_counts_is_not_shown(place: Place) -> None:
+    """Counted from where it left the branch, which has gone on since."""
+    readme = place.change(README="hello")
+    place.repo.commit(src__a="5")
+    assert place.pull(readme) == []
+    assert place.newest.detail.endswith("it changes nothing that on/paths names")
+    assert len(place.pull(place.change(src__a="2"))) == 1
+
+
+def test_where_there_is_nothing_to_check_and_nowhere_to_show_it_nothing_starts(place: Place) -> None:
+    bare = SETTINGS.replace("  preview: {target: process/preview}\n", "")
+    assert place.pull(place.change(headway_dot_yaml=bare)) == []
+    assert place.newest.detail.endswith("headway.yaml has no checks, and no environment preview")
+    assert len(place.pull(place.change(headway_dot_yaml=bare + "checks: {unit: pytest}\n"))) == 1
+
+
+def test_a_headway_yaml_that_is_wrong_is_run_so_that_somebody_sees_it(place: Place) -> None:
+    assert len(place.pull(place.change(headway_dot_yaml="app: ["))) == 1
+
+
+def test_a_pull_request_cannot_be_that_of_another_app(place: Place) -> None:
+    bank = place.change(headway_dot_yaml=SETTINGS.replace("app: shop", "app: bank"))
+    assert place.pull(bank) == []
+    assert "is registered as shop" in place.newest.detail
+
+
+def test_what_a_fork_says_in_its_headway_yaml_does_not_count(place: Place) -> None:
+    theirs = place.change(headway_dot_yaml=SETTINGS.replace("\non:", "\nbranch: other\non:"), src__a="2")
+    place.repo.git("branch", "other")
+    assert place.pull(theirs, base="other", fork=True) == []
+    assert place.pull(theirs, base="main", fork=True) == [("preview", 42, theirs)]
+
+
+def test_an_app_that_is_called_like_the_preview_keeps_its_name(place: Place) -> None:
+    place.ledger.start_release("shop-pr-42", "/elsewhere", "main", flow_run_id=None, requested_by="ann")
+    assert place.pull(place.change(src__a="2")) == []
+    assert "an app has this name" in place.newest.detail
+
+
+def test_a_branch_of_a_fork_is_not_looked_for_in_our_repository(place: Place) -> None:
+    """Where pull requests have no ref of their own, a branch of ours may be called as theirs is."""
+    assert place.pull(place.change(src__a="2"), ref=MAIN, fork=True) == []
+    assert "in a fork that generic keeps to itself" in place.newest.detail
+
+
+# --- what the host says of them --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def host(place: Place) -> FakeGitHost:
+    place.host = FakeGitHost()
+    return place.host
+
+
+def test_a_replay_of_an_old_opening_shows_nothing_that_is_closed(place: Place, host: FakeGitHost) -> None:
+    head = place.change(src__a="2")
+    host.has_pull(42, head, open=False)
+    assert place.pull(head, open=True) == []
+
+
+def test_a_replay_of_an_old_closing_takes_nothing_away_that_is_open(place: Place, host: FakeGitHost) -> None:
+    head = place.change(src__a="2")
+    host.has_pull(42, head)
+    place.pull(head)
+    assert place.pull(head, open=False) == [("preview", 42, head)]
+
+
+def test_a_host_that_says_it_is_a_fork_is_believed(place: Place, host: FakeGitHost) -> None:
+    head = place.change(src__a="2")
+    host.has_pull(42, head, fork=True)
+    place.pull(head, fork=False)
+    known = place.ledger.preview("shop-pr-42")
+    assert known
+    assert known.fork
+
+
+def test_a_pull_request_that_the_host_does_not_know_is_asked_for_again(place: Place, host: FakeGitHost) -> None:
+    """The host says so before the part of it that we ask knows, or our token may not see it."""
+    head = place.change(src__a="2")
+    assert place.pull(head) == []
+    assert (place.newest.state, place.newest.detail) == ("waiting", "generic knows no pull request 42")
+    host.has_pull(42, head)
+    place.clock.passes(60)
+    place.dispatch()
+    assert place.outside.pulls == [("preview", 42, head)]
+
+
+def test_a_commit_that_the_repository_does_not_have_yet_is_waited_for(place: Place, host: FakeGitHost) -> None:
+    old, new = place.change(src__a="2"), place.change(src__a="3")
+    host.has_pull(42, new)
+    assert place.pull(old) == []
+    assert place.newest.state == "waiting"
+    place.repo.git("update-ref", "refs/pull/42/head", new)
+    place.clock.passes(60)
+    place.dispatch()
+    assert place.outside.pulls == [("preview", 42, new)]
+
+
+def test_a_host_that_does_not_answer_is_asked_again(place: Place, host: FakeGitHost) -> None:
+    head = place.change(src__a="2")
+    host.has_pull(42, head)
+    host.faults = [GitHostError("it does not answer")]
+    assert place.pull(head) == []
+    assert (place.newest.state, place.newest.detail) == ("waiting", "it does not answer")
+    place.clock.passes(60)
+    place.dispatch()
+    assert place.outside.pulls == [("preview", 42, head)]
+
+
+def test_a_host_that_cannot_be_loaded_holds_no_push_up(place: Place) -> None:
+    place.host = NotFound("no block gitea/x")
+    assert place.pull(place.change(src__a="2")) == []
+    assert place.newest.state == "waiting"
+    assert place.released(place.first) == [place.first]
 
 
 async def test_one_host_that_hangs_does_not_keep_the_others_waiting(
@@ -382,6 +610,9 @@ async def test_one_host_that_hangs_does_not_keep_the_others_waiting(
 ) -> None:
     released = threading.Event()
     real = source.fetch_tip
+
+    async def load_git_host(slug: str) -> GitHost:
+        raise NotFound(f"no git host {slug}")
 
     def fetch(repo: str, *arguments: Any, **options: Any) -> Any:
         if repo == "https://hangs.example/slow":
@@ -394,7 +625,7 @@ async def test_one_host_that_hangs_does_not_keep_the_others_waiting(
     push = PushEvent(places=(), ref=MAIN, before=None, after=place.first, by="ann")
     place.ledger.receive([Delivery(app="slow", delivery="guid", event=push)])
     place.hears(place.first)
-    dispatcher = Dispatcher(place.ledger, place.outside, place.workspaces)
+    dispatcher = Dispatcher(place.ledger, place.outside, place.workspaces, load_git_host)
     try:
         await dispatcher.round()
         await dispatcher.wake.wait()

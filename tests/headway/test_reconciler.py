@@ -15,9 +15,11 @@ from headway.errors import GitHostError
 from headway.events import PullRequestEvent
 from headway.events.event import NOTHING
 from headway.ledger import Delivery, Ledger, PreviewRecord
+from headway.model import Plan
 from headway.ports import GitHost
 from headway.reconciler import ASK, AT_ONCE, Reconciler
 from headway.recovery import TRIES
+from headway.strategies import TEARDOWN
 from headway.testing import FakeGitHost
 from tests.headway.test_recovery import Clock, Outside
 
@@ -169,6 +171,21 @@ async def test_what_a_webhook_began_and_did_not_end_is_done_again(place: Place) 
     place.outside.has("run of the webhook", "CRASHED", ended=place.clock.time)
     await place.reconciler.round()
     assert place.torn_down() == [(42, "the pull request was closed")]
+
+
+async def test_a_teardown_that_died_is_done_again_when_nobody_is_at_it(place: Place) -> None:
+    place.stands(42)
+    place.host.has_pull(42, SHA)
+    lock = place.ledger.acquire("shop-pr-42", "preview", holder="teardown", revision="nothing", lease=30)
+    assert lock
+    plan = Plan(strategy=TEARDOWN, new="", old="r1", steps=())
+    place.ledger.start_rollout(
+        None, "shop-pr-42", "preview", plan, kind="rollback", reason="asked for by ann", token=lock.token
+    )
+    assert await place.reconciler.round() == []
+    place.clock.passes(31)
+    await place.reconciler.round()
+    assert place.torn_down() == [(42, "asked for by ann")]
 
 
 # --- orphans ---------------------------------------------------------------------------------------------------

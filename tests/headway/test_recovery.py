@@ -17,6 +17,7 @@ from headway.ledger import Ledger, ReleaseRecord, ReleaseState, RolloutKind, Rol
 from headway.model import Artifact, Launch, LaunchSpec, Plan, Promote
 from headway.ports import Target
 from headway.recovery import TRIES, revive, sweep
+from headway.strategies import TEARDOWN
 from headway.testing import FakeTarget
 
 LEASE = 30.0
@@ -407,6 +408,18 @@ def test_a_rollback_that_is_at_it_is_left_alone(ledger: Ledger, outside: Outside
 def test_a_rollout_that_was_finished_is_left_alone(ledger: Ledger, outside: Outside, clock: Clock) -> None:
     ledger.finish_rollout(die(ledger, clock).id, "done")
     assert sweep(ledger, outside) == []
+
+
+def test_what_was_to_be_torn_down_is_not_brought_back(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+    """Whoever wants it torn down has that done again."""
+    die(ledger, clock)
+    lock = ledger.acquire("shop", "staging", holder="teardown", revision="nothing", lease=LEASE)
+    assert lock
+    plan = Plan(strategy=TEARDOWN, new="", old="r2", steps=())
+    ledger.start_rollout(None, "shop", "staging", plan, kind="rollback", reason="", token=lock.token)
+    clock.passes(LEASE + 1)
+    assert sweep(ledger, outside) == []
+    assert outside.started == {}
 
 
 def test_every_environment_is_brought_back_once(ledger: Ledger, outside: Outside, clock: Clock) -> None:

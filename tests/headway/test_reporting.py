@@ -10,7 +10,7 @@ import pytest
 
 from headway.control import Control
 from headway.errors import GitHostError, NotFound
-from headway.ledger import Ledger, ReleaseRecord
+from headway.ledger import Ledger, ReleaseRecord, StageState
 from headway.ports import GitHost, Target
 from headway.reporting import Reporter
 from headway.testing import FakeGitHost
@@ -33,6 +33,18 @@ class Place:
     def started(self, app: str) -> ReleaseRecord:
         made = self.ledger.start_release(app, "/repo", "main", flow_run_id=f"run of {app}", requested_by="ann")
         return self.ledger.update_release(made.id, sha=SHA)
+
+    def shown(self, number: int = 42) -> ReleaseRecord:
+        """A preview, and a run for it."""
+        name = f"shop-pr-{number}"
+        self.ledger.open_preview(name, of="shop", number=number, head=SHA, fork=False)
+        run = f"run {len(self.ledger.releases(name)) + 1} of {name}"
+        made = self.ledger.start_release(name, "/repo", SHA, flow_run_id=run, requested_by="bob", preview=True)
+        return self.ledger.update_release(made.id, sha=SHA)
+
+    def stage(self, release: ReleaseRecord, name: str, state: StageState = "passed") -> None:
+        self.ledger.stage_started(release.id, name)
+        self.ledger.stage_finished(release.id, name, state, "")
 
     async def _host(self, slug: str) -> GitHost:
         assert slug == "github/acme"
@@ -118,3 +130,77 @@ async def test_an_environment_is_a_deployment(place: Place, monkeypatch: pytest.
     await place.reporter.round()
     told = [(one.environment, one.standing) for one in place.host.told if isinstance(one, Deployment)]
     assert told == [("staging", Standing.SUCCESS), ("production", Standing.RUNNING)]
+
+
+# --- previews --------------------------------------------------------------------------------------------------
+
+
+async def test_a_preview_is_told_apart_from_a_release_of_the_same_commit(place: Place) -> None:
+    preview = place.shown()
+    for release in (preview, place.release):
+        place.stage(release, "unit", "failed" if release is preview else "passed")
+    await place.reporter.round()
+    assert place.host.mark(SHA, "headway/preview")[:2] == (Standing.RUNNING, "shop-pr-42#1 running")
+    assert place.host.mark(SHA, "headway/preview/unit")[0] == Standing.FAILURE
+    assert place.host.mark(SHA, "headway/unit")[0] == Standing.SUCCESS
+    assert place.host.mark(SHA, "headway")[1] == "shop#1 running"
+
+
+async def test_a_pull_request_has_one_comment_which_ends_with_the_preview(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place.ledger, "environments", lambda _app: ["preview"])
+    release = place.shown()
+    place.stage(release, "preview")
+    await place.reporter.round()
+    assert "in the making" in place.host.texts(42)[0]
+    place.ledger.preview_is_up("shop-pr-42", "http://here", None)
+    place.ledger.finish_release(release.id, "succeeded", "")
+    await place.reporter.round()
+    (text,) = place.host.texts(42)
+    assert "**: http://here" in text
+    assert "(http://prefect/runs/flow-run/run 1 of shop-pr-42)" in text
+    place.ledger.close_preview("shop-pr-42", "the pull request was closed")
+    for _ in range(2):
+        await place.reporter.round()
+    (text,) = place.host.texts(42)
+    assert "torn down, the pull request was closed" in text
+    told = [(one.environment, one.standing) for one in place.host.told if isinstance(one, Deployment)]
+    assert told == [("shop-pr-42", Standing.SUCCESS), ("shop-pr-42", Standing.ENDED)]
+    assert place.ledger.previews_to_tell(["shop"]) == []
+
+
+async def test_what_is_told_late_of_an_older_commit_does_not_overwrite_the_comment(place: Place) -> None:
+    older = place.shown()
+    newer = place.shown()
+    place.ledger.finish_release(newer.id, "succeeded", "")
+    place.ledger.finish_release(older.id, "superseded", "superseded by shop-pr-42#2")
+    for _ in range(2):
+        await place.reporter.round()
+    (text,) = place.host.texts(42)
+    assert "shop-pr-42#2 succeeded" in text
+
+
+async def test_two_pull_requests_have_a_comment_each(place: Place) -> None:
+    place.shown(42)
+    place.shown(43)
+    await place.reporter.round()
+    (one,), (other,) = place.host.texts(42), place.host.texts(43)
+    assert one.splitlines()[0] != other.splitlines()[0]  # nobody can write a mark before it is ours
+    assert other.splitlines()[0].startswith("<!-- headway ")
+
+
+async def test_a_host_that_refuses_a_comment_is_told_the_rest_later(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    place.ledger.finish_release(place.release.id, "succeeded", "")
+    await place.reporter.round()
+    release = place.shown()
+    place.ledger.finish_release(release.id, "failed", "unit: failed")
+    place.host.faults = [None, GitHostError("answers 403")]
+    assert await place.reporter.round() == ["github/acme: answers 403"]
+    now += 11
+    assert await place.reporter.round() == []
+    assert "unit: failed" in place.host.texts(42)[0]

@@ -64,3 +64,24 @@ def test_what_is_live_or_going_on_stays_and_the_rest_goes(tmp_path: Path, ledger
     left = {path.name.partition("-")[2] for path in home.glob("workspaces/*/*-run-*")}
     assert left == {"run-going"}
     assert retention.prune(home, ledger) == []
+
+
+def test_the_bundle_of_a_preview_stays_while_it_stands(tmp_path: Path, ledger: Ledger) -> None:
+    home = tmp_path / "home"
+    repo = Repository(tmp_path / "repo")
+    bundle = build(home, repo, "run-1", "shown")
+    ledger.open_preview("shop-pr-42", of="shop", number=42, head="1" * 40, fork=False)
+    spec = LaunchSpec(environment="preview", artifact=bundle, run="true")
+    revision = spec.revision("shop-pr-42", "1" * 40)
+    ledger.save_revision(revision, spec)
+    lock = ledger.acquire("shop-pr-42", "preview", holder="x", revision=revision.id, lease=30)
+    assert lock is not None
+    for new in (revision.id, ""):
+        plan = Plan(strategy="rolling", new=new, old=None, steps=())
+        done = ledger.start_rollout(None, "shop-pr-42", "preview", plan, kind="release", reason="", token=lock.token)
+        ledger.finish_rollout(done.id, "done")
+        assert bundle.digest not in retention.prune(home, ledger)
+
+    ledger.close_preview("shop-pr-42", "the pull request was closed")
+
+    assert bundle.digest in retention.prune(home, ledger)
