@@ -183,8 +183,7 @@ def _open(ledger: Ledger, app: AppRecord, rows: Sequence[DeliveryRecord], asked:
     ref, ids = asked.event.about, [row.id for row in rows]
     name = previews.name(app.name, asked.event.number)
     before, known = ledger.latest_start(app.name, ref), ledger.preview(name)
-    newest = before is not None and before.sha == sha and known is not None and known.stands
-    if newest:
+    if before and before.sha == sha and known and known.stands and not asked.event.again:
         ledger.settle(ids, "duplicate", f"{sha[:7]} was started before")
         return f"{sha[:7]} was started before"
     if before and max(row.due_at for row in rows) < before.due_at + BURST:

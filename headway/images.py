@@ -36,6 +36,7 @@ CREATED = "org.opencontainers.image.created"
 LAST = 5  # lines of the build's log in an error
 ASKED = 20.0  # seconds for a word of `docker` about itself
 FRAME = re.compile(r"-{3,}$| > ")  # what BuildKit draws around the words that matter
+STRANGERS = "headway-strangers"
 MOUNTED = "HEADWAY_MOUNTED_"  # no name that `docker` listens to
 BUILDKIT = {"DOCKER_BUILDKIT": "1"}  # `docker build` has it within (18.09 to 22) or from its plug-in buildx (23 on)
 
@@ -304,6 +305,8 @@ def _command(
     words += ["--platform", recipe.platform] if recipe.platform else []
     words += [word for image in earlier for word in ("--cache-from", image)]
     words += ["--build-arg", "BUILDKIT_INLINE_CACHE=1"] if recipe.cache else ["--no-cache"]
+    # What RUN --mount=type=cache keeps of strangers' builds is kept apart from that of ours.
+    words += [] if source.trusted else ["--build-arg", f"BUILDKIT_CACHE_MOUNT_NS={STRANGERS}"]
     return [*words, "."]
 
 

@@ -11,18 +11,18 @@ from headway.verdicts import PullRequest
 
 __all__ = ["comment", "name", "why_gone"]
 
-LABEL_LENGTH = 63  # characters
+LENGTH = 48  # characters of a name: targets add up to 15 to it, a revision for one, and make a DNS label of that
 DIGITS = 8  # of a hash, in the place of what is cut off
 TOLD = 200  # characters of what a stage says
 
 
 def name(app: str, number: int) -> str:
-    """What the app of a pull request is called, `shop-pr-42`: a DNS label, and another one for each."""
+    """What the app of a pull request is called, `shop-pr-42`: a DNS label with room for more, another one for each."""
     ending = f"-pr-{number}"
-    if len(app) + len(ending) <= LABEL_LENGTH:
+    if len(app) + len(ending) <= LENGTH:
         return app + ending
     digits = hashlib.sha256(app.encode()).hexdigest()[:DIGITS]
-    kept = app[: LABEL_LENGTH - len(ending) - DIGITS - 1].rstrip("-")
+    kept = app[: LENGTH - len(ending) - DIGITS - 1].rstrip("-")
     return f"{kept}-{digits}{ending}"
 
 
@@ -56,6 +56,8 @@ def comment(preview: PreviewRecord, release: ReleaseRecord | None, stages: Itera
 def _standing(preview: PreviewRecord, release: ReleaseRecord | None) -> str:
     if not preview.stands:
         return f"torn down, {preview.reason}"
+    if preview.url is None and release and release.state == "waiting":
+        return "waits for a person to look at it: it is from a fork"
     if preview.url is None:
         return "nothing is deployed" if release and not release.open else "in the making"
     until = f", until {preview.expires_at:%Y-%m-%d %H:%M} UTC or the next push" if preview.expires_at else ""

@@ -91,7 +91,7 @@ class Reconciler:
     def _outdated(self, registered: set[str], known: dict[str, dict[int, PullRequest]]) -> list[str]:
         """Tear down what should not stand any more."""
         said: list[str] = []
-        busy = {release.app for release in self._ledger.open_releases()}
+        busy = {release.app for release in self._ledger.open_releases() if release.state == "running"}
         for preview in self._ledger.previews():
             why = previews.why_gone(preview, known.get(preview.of), datetime.now(UTC))
             try:
@@ -139,7 +139,7 @@ def _unknown(preview: PreviewRecord) -> PullRequest:
     return PullRequest(number=preview.number, open=True, head="", fork=preview.fork, base="", branch="")
 
 
-def event_of(app: AppRecord, pull: PullRequest, by: str = "") -> PullRequestEvent:
+def event_of(app: AppRecord, pull: PullRequest, by: str = "", *, again: bool = False) -> PullRequestEvent:
     """As if a webhook had come."""
     host = HOSTS[(app.reports or app.host).partition("/")[0]]
     ref = (host.pull_ref or "refs/heads/{branch}").format(number=pull.number, branch=pull.branch)
@@ -152,4 +152,5 @@ def event_of(app: AppRecord, pull: PullRequest, by: str = "") -> PullRequestEven
         base=pull.base,
         fork=pull.fork,
         by=by,
+        again=again,
     )

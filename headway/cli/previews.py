@@ -73,7 +73,7 @@ def start(app: str, number: int) -> None:
         pull = host.pull_request(registered.path, number)
         if pull is None or not pull.open:
             raise NotFound(f"{registered.reports}: {app} has no open pull request {number}", "see the host's own list")
-        event = event_of(registered, pull, by=me(Path()))
+        event = event_of(registered, pull, by=me(Path()), again=True)
         ledger.receive([Delivery(app=app, delivery=f"by-hand-{uuid.uuid4().hex}", event=event)])
     output.say(f"{app} pull request {number}: asked for; headway app events {app} says what becomes of it")
     output.result({"app": app, "number": number, "head": pull.head})

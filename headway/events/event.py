@@ -45,6 +45,7 @@ class PullRequestEvent(Frozen):
     base: str = Field(description="branch it is for")
     fork: bool = Field(description="its commits are from another repository, whose owners may be anybody")
     by: str = Field(description="its author, as the host calls them")
+    again: bool = Field(default=False, description="a person asks for it; no host does: start what was started before")
 
     @property
     def about(self) -> str:

@@ -20,16 +20,17 @@ class Previews(Book):
     """One a pull request, opened as often as somebody wants it again."""
 
     def open_preview(self, app: str, *, of: str, number: int, head: str, fork: bool) -> PreviewRecord:
-        """It is wanted, with this commit. Raises UsageError when an app proper has its name."""
+        """It is wanted, with this commit. Raises UsageError when another app has its name."""
         now = self._now()
         new = {"head": head, "fork": fork, "updated_at": now, "closed_at": None, "reason": "", "told": False}
         with writing(self._engine) as db:
             if db.dialect.name == "postgresql":
                 # Two that open it for the first time have no row to fight over.
                 db.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:key))"), {"key": f"preview {app}"})
-            if db.execute(t.previews.update().where(t.previews.c.app == app).values(new)).rowcount:
+            ours = (t.previews.c.app == app, t.previews.c.of == of)
+            if db.execute(t.previews.update().where(*ours).values(new)).rowcount:
                 return record(PreviewRecord, db.execute(_named(app)).mappings().one())
-            for known in (t.apps.c.name, t.releases.c.app, t.rollouts.c.app):
+            for known in (t.apps.c.name, t.releases.c.app, t.rollouts.c.app, t.previews.c.app):
                 if one(db, sa.select(known).where(known == app).limit(1)):
                     raise UsageError(
                         f"{app}: an app has this name, so pull request {number} of {of} cannot have it",

@@ -136,9 +136,11 @@ class Releases(Book):
         ]
 
     def apps(self) -> list[str]:
-        """Released from here, or adopted."""
+        """Released from here, or adopted; previews while they stand."""
         known = sa.union(sa.select(t.releases.c.app), sa.select(t.rollouts.c.app)).subquery()
-        return [row["app"] for row in self._read(sa.select(known.c.app).order_by(known.c.app))]
+        gone = sa.select(t.previews.c.app).where(t.previews.c.closed_at.is_not(None))
+        asked = sa.select(known.c.app).where(known.c.app.not_in(gone)).order_by(known.c.app)
+        return [row["app"] for row in self._read(asked)]
 
     # --- stages ------------------------------------------------------------------------------------------------
 

@@ -206,8 +206,7 @@ class Rollouts(Locks):
         waits = sa.select(t.schema_changes).where(t.schema_changes.c.state == "waiting")
         for row in self._read(waits):
             digests.add(self.revision(row["app"], row["revision"], environment=row["environment"])[0].digest)
-        gone = self._read(sa.select(t.previews.c.app).where(t.previews.c.closed_at.is_not(None)))
-        for app in set(self.apps()) - {row["app"] for row in gone}:
+        for app in self.apps():
             for environment in self.environments(app):
                 for revision in {rollout.plan.new for rollout in self._done(app, environment, ways_back)} - {""}:
                     digests.add(self.revision(app, revision, environment=environment)[0].digest)

@@ -461,6 +461,12 @@ def test_one_that_was_torn_down_when_its_time_was_over_is_shown_again_when_someb
     assert place.pull(head)[1:] == [("preview", 42, head)]
 
 
+def test_what_a_person_asks_for_is_done_again(place: Place) -> None:
+    head = place.change(src__a="2")
+    place.pull(head)
+    assert place.pull(head, again=True)[1:] == [("preview", 42, head)]
+
+
 def test_what_was_never_shown_is_not_torn_down(place: Place) -> None:
     assert place.pull(place.change(src__a="2"), open=False) == []
     assert place.newest.detail == "it is closed, and nothing was ever started for it"

@@ -303,3 +303,11 @@ def test_buildkit_is_told_the_same(source: Source, tmp_path: Path) -> None:
 )
 def test_tags_are_what_registries_take(source: Source, ref: str, wanted: tuple[str, ...]) -> None:
     assert images.tags(source.model_copy(update={"ref": ref})) == wanted
+
+
+def test_strangers_builds_share_no_cache_mount_with_ours(source: Source, tmp_path: Path) -> None:
+    recipe = images.Recipe(repository="here/shop")
+    theirs = source.model_copy(update={"trusted": False})
+    ours, strange = (images._command(one, recipe, {}, [], [], tmp_path / "id") for one in (source, theirs))
+    assert "BUILDKIT_CACHE_MOUNT_NS=headway-strangers" in strange
+    assert not [word for word in ours if "CACHE_MOUNT_NS" in word]

@@ -115,6 +115,7 @@ def test_it_says_where_and_until_when_and_how_the_checks_went() -> None:
     ("change", "state", "words"),
     [
         ({"url": None}, "running", "in the making"),
+        ({"url": None}, "waiting", "waits for a person to look at it"),
         ({"url": None}, "failed", "nothing is deployed"),
         ({"url": None}, "succeeded", "nothing is deployed"),
         ({}, "running", "http://shop, until"),

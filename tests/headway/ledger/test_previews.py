@@ -73,7 +73,18 @@ def test_an_app_proper_and_a_preview_never_have_one_name(ledger: Ledger) -> None
     with pytest.raises(UsageError, match="shop-pr-3 is the preview"):
         ledger.register_app("shop-pr-3", repo="/srv/3", host="generic", secret="s", by="ann")
     ledger.start_release("shop-pr-3", "/repo", SHA, flow_run_id="r", requested_by="bob", preview=True)
+    with pytest.raises(UsageError, match="shop-pr-3: an app has this name"):
+        ledger.open_preview("shop-pr-3", of="other", number=3, head=SHA, fork=False)
     opened(ledger, 3)  # its own releases are no other app's
+
+
+def test_of_all_apps_previews_are_there_while_they_stand(ledger: Ledger) -> None:
+    """Whoever looks after what runs does not look at all that ever ran."""
+    for number in (1, 2):
+        opened(ledger, number)
+        ledger.start_release(f"shop-pr-{number}", "/r", SHA, flow_run_id=f"{number}", requested_by="bob", preview=True)
+    ledger.close_preview("shop-pr-1", "it was closed")
+    assert ledger.apps() == ["shop-pr-2"]
 
 
 def test_who_let_a_commit_in_is_known_for_that_commit_alone(ledger: Ledger) -> None:
