@@ -163,7 +163,7 @@ def _pull(
         if host and asked.now is None and event.open:
             raise GitHostError(f"{app.host} knows no pull request {event.number}", "may its token read them?")
         if not asked.open:
-            return _close(ledger, app, rows)
+            return _close(ledger, app, event, rows)
         if asked.out_of_reach:
             return _ignore(ledger, rows, f"its commits are in a fork that {app.host} keeps to itself")
         tip = source.fetch_tip(app.repo, event.ref, workspaces, timeout=FETCH)
@@ -201,13 +201,13 @@ def _open(ledger: Ledger, app: AppRecord, rows: Sequence[DeliveryRecord], asked:
     return f"{sha[:7]} is the newest of {len(rows)}"
 
 
-def _close(ledger: Ledger, app: AppRecord, rows: Sequence[DeliveryRecord]) -> str:
+def _close(ledger: Ledger, app: AppRecord, event: PullRequestEvent, rows: Sequence[DeliveryRecord]) -> str:
     """Whatever goes on for it is followed by its end."""
-    ref, ids = rows[-1].ref, [row.id for row in rows]
-    before = ledger.latest_start(app.name, ref)
-    if before is None:
+    ref, ids = event.about, [row.id for row in rows]
+    before, known = ledger.latest_start(app.name, ref), ledger.preview(previews.name(app.name, event.number))
+    if before is None and not (known and known.stands):
         return _ignore(ledger, rows, "it is closed, and nothing was ever started for it")
-    if before.sha == NOTHING:
+    if before and before.sha == NOTHING:
         ledger.settle(ids, "duplicate", "it is closed, and was before")
         return "it is closed, and was before"
     ledger.settle_start(ids, ids[-1], app.name, ref, NOTHING)

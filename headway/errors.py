@@ -157,11 +157,12 @@ class MetricsUnavailable(HeadwayError):
 
 
 class GitHostError(HeadwayError):
-    """`after` is how many seconds the host wants not to be asked, if it says so."""
+    """`after` is how many seconds the host wants not to be asked, if it says so; `refused`: it is well, and said no."""
 
-    def __init__(self, what: str, hint: str = "", after: float | None = None) -> None:
+    def __init__(self, what: str, hint: str = "", after: float | None = None, *, refused: bool = False) -> None:
         super().__init__(what, hint)
         self.after = after
+        self.refused = refused
 
     def __reduce__(self) -> tuple[type[GitHostError], tuple[str, str, float | None]]:  # type: ignore[override]
         return type(self), (self.what, self.hint, self.after)

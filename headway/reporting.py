@@ -47,23 +47,31 @@ class Reporter:
         releases = await asyncio.to_thread(self._ledger.releases_to_tell, [*apps, *shown])
         for release in releases:
             preview = shown.get(release.app)
-            await self._to(apps[preview.of if preview else release.app], partial(self._tell, release, preview))
+            app = apps[preview.of if preview else release.app]
+            await self._to(app, release.app if preview else None, partial(self._tell, release, preview))
         open_ = {release.app for release in releases}
         for preview in shown.values():
             if not preview.stands and preview.app not in open_:
-                await self._to(apps[preview.of], partial(self._tell_of_end, preview))
+                await self._to(apps[preview.of], preview.app, partial(self._tell_of_end, preview))
         return [f"{host}: {why}" for host, (_, _, why) in self._rest.items()]
 
-    async def _to(self, app: AppRecord, tell: Callable[[AppRecord, GitHost], Awaitable[None]]) -> None:
-        """Unless its host is left alone just now."""
+    async def _to(
+        self, app: AppRecord, preview: str | None, tell: Callable[[AppRecord, GitHost], Awaitable[None]]
+    ) -> None:
+        """Unless its host is left alone just now.
+
+        What it refuses of a preview, which may be a stranger's, keeps nothing else from being told.
+        """
         assert app.reports is not None
-        if time.monotonic() < self._rest.get(app.reports, (0.0, 0.0, ""))[0]:
+        if any(time.monotonic() < self._rest.get(who or "", (0.0, 0.0, ""))[0] for who in (app.reports, preview)):
             return
         try:
             await tell(app, await self._load_git_host(app.reports))
-            self._rest.pop(app.reports, None)
+            for who in (app.reports, preview or ""):
+                self._rest.pop(who, None)
         except HeadwayError as error:
-            self._leave_alone(app.reports, error)
+            its_own = isinstance(error, GitHostError) and error.refused
+            self._leave_alone(preview if preview and its_own else app.reports, error)
 
     def _leave_alone(self, host: str, error: HeadwayError) -> None:
         _, before, _ = self._rest.get(host, (0.0, PAUSE / 2, ""))

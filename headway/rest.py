@@ -89,10 +89,13 @@ class Rest:
             )
         if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND):
             raise GitHostError(
-                f"{self.url}{path} answers {answer.status_code}", "may the token of the block do that there?"
+                f"{self.url}{path} answers {answer.status_code}",
+                "may the token of the block do that there?",
+                refused=True,
             )
         if not answer.is_success:
-            raise GitHostError(f"{self.url}{path} answers {answer.status_code}: {answer.text[:200]}", "see its log")
+            what = f"{self.url}{path} answers {answer.status_code}: {answer.text[:200]}"
+            raise GitHostError(what, "see its log", refused=answer.is_client_error)
         return answer
 
 

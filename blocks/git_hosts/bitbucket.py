@@ -86,7 +86,7 @@ def _pull(pull: Any) -> PullRequest:
     return PullRequest(
         number=pull["id"],
         open=pull["state"] == "OPEN",
-        head=pull["source"]["commit"]["hash"],
+        head=(pull["source"]["commit"] or {}).get("hash", ""),  # none when its branch is gone
         fork=theirs is None or theirs["full_name"] != pull["destination"]["repository"]["full_name"],
         base=pull["destination"]["branch"]["name"],
         branch=pull["source"]["branch"]["name"],

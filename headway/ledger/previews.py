@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
@@ -14,6 +14,8 @@ from headway.ledger.database import writing
 from headway.ledger.records import PreviewRecord
 
 __all__ = ["Previews"]
+
+PATIENCE = timedelta(days=7)  # as for releases
 
 
 class Previews(Book):
@@ -73,8 +75,9 @@ class Previews(Book):
         return [record(PreviewRecord, row) for row in self._read(ordered)]
 
     def previews_to_tell(self, of: Collection[str]) -> list[PreviewRecord]:
-        """Of these apps, those whose host has not had the last word."""
-        asked = sa.select(t.previews).where(t.previews.c.of.in_(of), t.previews.c.told.is_(False))
+        """Of these apps, those whose host has not had the last word, and may take it yet."""
+        lately = sa.or_(t.previews.c.closed_at.is_(None), t.previews.c.closed_at > self._now() - PATIENCE)
+        asked = sa.select(t.previews).where(t.previews.c.of.in_(of), t.previews.c.told.is_(False), lately)
         return [record(PreviewRecord, row) for row in self._read(asked)]
 
     def previews_named(self) -> set[str]:

@@ -328,3 +328,15 @@ def _revision(one: psutil.Process) -> str | None:
         return one.environ().get("HEADWAY_REVISION")
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return None
+
+
+def test_the_port_of_an_app_that_is_forgotten_is_anybody_s(target: ProcessTarget, spec: LaunchSpec) -> None:
+    revision = up(target, spec)
+    port = httpx.URL(str(target.observe("shop").url)).port
+    reservation = Path(f"/tmp/headway-{os.getuid()}-ports") / str(port)
+    assert reservation.read_text() == str(target._place("shop"))
+    target.route("shop", Traffic())
+    target.retire(revision)
+    target.forget("shop")
+    assert not reservation.exists() or reservation.read_text() != str(target._place("shop"))
+    assert sorted(one.name for one in target._place("shop").iterdir()) == ["lock", "state.json"]

@@ -461,6 +461,12 @@ def test_one_that_was_torn_down_when_its_time_was_over_is_shown_again_when_someb
     assert place.pull(head)[1:] == [("preview", 42, head)]
 
 
+def test_what_somebody_started_by_hand_is_torn_down_when_it_is_closed(place: Place) -> None:
+    head = place.change(src__a="2")
+    place.ledger.open_preview("shop-pr-42", of="shop", number=42, head=head, fork=False)
+    assert place.pull(head, open=False) == [("teardown", 42, "the pull request was closed")]
+
+
 def test_what_a_person_asks_for_is_done_again(place: Place) -> None:
     head = place.change(src__a="2")
     place.pull(head)

@@ -14,7 +14,7 @@ from headway.ledger import Ledger, ReleaseRecord, StageState
 from headway.ports import GitHost, Target
 from headway.reporting import Reporter
 from headway.testing import FakeGitHost
-from headway.verdicts import Deployment, Standing
+from headway.verdicts import CommitStatus, Deployment, Standing
 
 SHA = "a" * 40
 
@@ -188,6 +188,23 @@ async def test_two_pull_requests_have_a_comment_each(place: Place) -> None:
     (one,), (other,) = place.host.texts(42), place.host.texts(43)
     assert one.splitlines()[0] != other.splitlines()[0]  # nobody can write a mark before it is ours
     assert other.splitlines()[0].startswith("<!-- headway ")
+
+
+async def test_what_is_refused_of_a_stranger_keeps_nothing_else_from_being_told(place: Place) -> None:
+    """GitLab, for one, takes no mark on a commit that is on none of its branches."""
+    place.shown()
+    place.ledger.finish_release(place.release.id, "succeeded", "")
+    place.ledger.update_release(place.release.id, sha="b" * 40)
+    real = place.host.set_status
+
+    def refusing(repo: str, status: CommitStatus) -> None:
+        if status.sha == SHA:
+            raise GitHostError("answers 404", refused=True)
+        real(repo, status)
+
+    place.host.set_status = refusing  # type: ignore[method-assign]  # of this one
+    assert await place.reporter.round() == ["shop-pr-42: answers 404"]
+    assert place.host.mark("b" * 40, "headway")[0] == Standing.SUCCESS
 
 
 async def test_a_host_that_refuses_a_comment_is_told_the_rest_later(
