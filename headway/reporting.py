@@ -99,8 +99,10 @@ class Reporter:
         """Of the newest release alone: there is one comment, and an older one may be told late."""
         if (await asyncio.to_thread(self._ledger.releases, preview.app, 1))[0].id != release.id:
             return
+        # As it is now: it may have come up, and its release ended, since this round began.
+        now = await asyncio.to_thread(self._ledger.preview, preview.app)
         stages = await asyncio.to_thread(self._ledger.stages, release.id)
-        text = previews.comment(preview, release, stages, self._control.run_url(release.flow_run_id or ""))
+        text = previews.comment(now or preview, release, stages, self._control.run_url(release.flow_run_id or ""))
         if known.get(COMMENT) != text:
             await asyncio.to_thread(host.set_comment, app.path, preview.number, _mark(preview), text)
             await asyncio.to_thread(self._ledger.remember_told, release.id, COMMENT, text)

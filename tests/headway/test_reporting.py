@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -179,6 +179,23 @@ async def test_what_is_told_late_of_an_older_commit_does_not_overwrite_the_comme
     await place.reporter.round()
     (text,) = place.host.texts(42)
     assert "shop-pr-42#2 succeeded" in text
+
+
+async def test_what_comes_up_during_a_round_is_told_as_it_is_in_the_end(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = place.shown()
+    asked = place.ledger.releases_to_tell
+
+    def meanwhile(apps: Sequence[str]) -> list[ReleaseRecord]:
+        place.ledger.preview_is_up("shop-pr-42", "http://here", None)
+        place.ledger.finish_release(release.id, "succeeded", "")
+        return asked(apps)
+
+    monkeypatch.setattr(place.ledger, "releases_to_tell", meanwhile)
+    await place.reporter.round()
+    assert place.ledger.told(release.id)[""] == ""  # nothing more is told of it
+    assert "http://here" in place.host.texts(42)[0]
 
 
 async def test_two_pull_requests_have_a_comment_each(place: Place) -> None:
