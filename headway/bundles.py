@@ -22,7 +22,7 @@ from headway import commands, source, trees
 from headway.errors import BuildFailed, CommandFailed
 from headway.model import Artifact, Source
 
-__all__ = ["build", "digest_of", "prune"]
+__all__ = ["build", "digest_of", "export", "prune"]
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # The last is all that git says; nothing else keeps it from writing into a directory just made.
@@ -117,17 +117,25 @@ async def _fill(
     on_line: Callable[[str], None],
     secrets: Iterable[str],
 ) -> None:
-    await asyncio.to_thread(_empty, tree)
-    index = tree.with_suffix(".index")
-    argvs, git_env = source.export_command(Path(commit.workspace), commit.sha, tree, index)
-    try:
-        await _run(" && ".join(map(shlex.join, argvs)), tree, git_env, source.LOCAL_TIMEOUT, on_line, (), "build")
-    finally:
-        index.unlink(missing_ok=True)
+    await export(commit, tree, on_line)
     await asyncio.to_thread(_refuse_escapes, tree)
     if install:
         await _run(install, tree, env, timeout, on_line, secrets, "build/install")
         await asyncio.to_thread(_refuse_escapes, tree)
+
+
+async def export(commit: Source, tree: Path, on_line: Callable[[str], None]) -> None:
+    """Have the files of the commit in this directory, and nothing else: not what checks left in its workspace.
+
+    Raises BuildFailed.
+    """
+    await asyncio.to_thread(_empty, tree)
+    index = tree.with_suffix(".index")
+    argvs, git_env = source.export_command(source.mirror_of(commit.workspace), commit.sha, tree, index)
+    try:
+        await _run(" && ".join(map(shlex.join, argvs)), tree, git_env, source.LOCAL_TIMEOUT, on_line, (), "build")
+    finally:
+        index.unlink(missing_ok=True)
 
 
 def _empty(tree: Path) -> None:

@@ -81,7 +81,7 @@ class Source(Frozen):
     author: str = Field(description='commit author, "Name <mail>"')
     subject: str = Field(description="first line of the commit message")
     committed_at: datetime = Field(description="commit time, with time zone")
-    workspace: str = Field(description="absolute path of the checked-out tree")
+    workspace: str = Field(description="absolute path of the checked-out tree; empty: there is none")
     trusted: bool = Field(default=True, description="False: from a fork; what it runs is told nothing of ours")
 
     @property

@@ -191,6 +191,7 @@ def checkout(
 
     The workspace is WORKSPACES/<repository>/<sha>-<run>, a git repository with that commit checked out and no branch;
     `run` (by default something unique) is who it is for, and asking again for the same run gives the same workspace.
+    Whoever runs there may change it: what is in the commit is asked of the mirror, see `mirror_of`.
     Objects are fetched once into a mirror beside the workspaces, from which they borrow: do not delete it alone.
     `timeout` is for a fetch, in seconds.
 
@@ -200,13 +201,29 @@ def checkout(
     sha = resolve(repo, ref)
     origin, place = _place(repo, workspaces)
     mirror = place / "mirror.git"
-    workspace = place / f"{sha[:12]}-{run or uuid.uuid4().hex[:12]}"
+    workspace = place / f"{sha}-{run or uuid.uuid4().hex[:12]}"
     with _locked(place / "mirror.lock", timeout):
         _fetch(mirror, origin, sha, timeout)
         _refuse_partial_trees(mirror, sha, repo)
         if not workspace.exists():
             _lay_out(mirror, sha, workspace)
-    return _described(workspace, _shown(origin), ref, sha)
+    return _described(mirror, _shown(origin), ref, sha, workspace)
+
+
+def look(repo: str, sha: str, workspaces: Path, *, timeout: float = FETCH_TIMEOUT) -> Source:
+    """Say what a commit is without laying it out: there is no workspace.
+
+    Raises SourceError when the commit is unknown or the repository does not answer.
+    """
+    origin, place = _place(repo, workspaces)
+    with _locked(place / "mirror.lock", timeout):
+        _fetch(place / "mirror.git", origin, sha, timeout)
+    return _described(place / "mirror.git", _shown(origin), sha, sha, None)
+
+
+def mirror_of(workspace: str | Path) -> Path:
+    """The repository that a workspace was laid out of: nobody else writes there."""
+    return Path(workspace).parent / "mirror.git"
 
 
 def _place(repo: str, workspaces: Path) -> tuple[str, Path]:
@@ -290,8 +307,8 @@ def _lay_out(mirror: Path, sha: str, workspace: Path) -> None:
         trees.remove(unfinished)
 
 
-def _described(workspace: Path, repo: str, ref: str, sha: str) -> Source:
-    fields = _git("show", "--no-patch", "--format=%T%x00%an <%ae>%x00%s%x00%cI", sha, cwd=workspace)
+def _described(mirror: Path, repo: str, ref: str, sha: str, workspace: Path | None) -> Source:
+    fields = _git("show", "--no-patch", "--format=%T%x00%an <%ae>%x00%s%x00%cI", sha, cwd=mirror)
     tree, author, subject, committed = fields.rstrip("\n").split("\0")
     return Source(
         repo=repo,
@@ -301,7 +318,7 @@ def _described(workspace: Path, repo: str, ref: str, sha: str) -> Source:
         author=author,
         subject=subject,
         committed_at=datetime.fromisoformat(committed),
-        workspace=str(workspace),
+        workspace=str(workspace or ""),
     )
 
 
@@ -385,15 +402,15 @@ def fork_point(repo: Path, base: str, head: str) -> str | None:
 # --- what is in a commit -----------------------------------------------------------------------------------------
 
 
-def tree_of(workspace: Path, paths: Sequence[str]) -> str:
-    """One hash (hex) over the git objects of these files and directories in the commit that is checked out.
+def tree_of(repo: Path, sha: str, paths: Sequence[str]) -> str:
+    """One hash (hex) over the git objects of these files and directories in a commit.
 
     It changes when, and only when, a committed file among them does. Raises SourceError for a path that is not there.
     """
     found = {}
     for path in sorted({os.path.normpath(path) for path in paths}):
-        name = "HEAD^{tree}" if path == "." else f"HEAD:{path}"
-        asked = _run(["rev-parse", "--verify", "--quiet", "--end-of-options", name], workspace, LOCAL_TIMEOUT)
+        name = f"{sha}^{{tree}}" if path == "." else f"{sha}:{path}"
+        asked = _run(["rev-parse", "--verify", "--quiet", "--end-of-options", name], repo, LOCAL_TIMEOUT)
         if asked.returncode:
             raise SourceError(f"{path}: not in the commit", "inputs/paths are files and directories that are committed")
         found[path] = asked.stdout.strip()
@@ -413,10 +430,10 @@ def commits_between(repo: Path, old: str | None, new: str, limit: int = 20) -> l
     return [Commit(*row.split("\x1f", 2)) for row in rows.split("\0") if row]
 
 
-def export_command(workspace: Path, sha: str, into: Path, index: Path) -> tuple[list[list[str]], dict[str, str]]:
+def export_command(mirror: Path, sha: str, into: Path, index: Path) -> tuple[list[list[str]], dict[str, str]]:
     """The commands that write the files of a commit, and no .git, `into` a directory, and the environment they want."""
-    git = ["git", "-C", str(workspace)]
-    write = [*git, f"--work-tree={into}", "checkout-index", "--all", "--force"]
+    git = ["git", f"--git-dir={mirror}", f"--work-tree={into}"]
+    write = [*git, "checkout-index", "--all", "--force"]
     return [[*git, "read-tree", sha], write], {**_environment(), "GIT_INDEX_FILE": str(index)}
 
 

@@ -126,5 +126,5 @@ async def _cache_key(source: Source, check: Check) -> str | None:
                 f"inputs/tools: `{tool}` ended with {asked.exit_code}", "name commands that print a version"
             )
         versions.append((tool, said))
-    tree = git.tree_of(workspace, check.inputs.paths)
+    tree = git.tree_of(git.mirror_of(workspace), source.sha, check.inputs.paths)
     return hashlib.sha256(json.dumps([tree, check.run, sorted(check.env.items()), versions]).encode()).hexdigest()

@@ -51,7 +51,7 @@ async def evidence(
 def _commits(source: Source, before: str | None) -> list[str]:
     """What the release brings; a history that was rewritten meanwhile is said, and is no reason not to ask."""
     try:
-        commits = git.commits_between(Path(source.workspace), before, source.sha)
+        commits = git.commits_between(git.mirror_of(source.workspace), before, source.sha)
     except SourceError as rewritten:
         return [rewritten.what]
     return [f"{sha[:7]} {subject} ({author})" for sha, author, subject in commits]
@@ -76,7 +76,7 @@ def _new_migrations(source: Source, before: str | None, patterns: tuple[str, ...
     workspace = Path(source.workspace)
     if before is None:
         return {}
-    changed = git.changed_paths(workspace, before, source.sha)
+    changed = git.changed_paths(git.mirror_of(workspace), before, source.sha)
     if changed is None:
         raise MigrationRefused(
             f"which migrations are new cannot be told: this repository has no commit {before}, which is live",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -65,7 +66,6 @@ async def _image(release: ReleaseRecord, source: Source, settings: Settings, rep
     What it is made of and how it came to be are kept beside it in the registry.
     """
     how, say, begun = settings.build, get_run_logger().info, datetime.now(UTC)
-    await asyncio.to_thread(_lint, source, settings)
     registry = await project.load_registry(how.registry, repository)
     recipe = images.Recipe(
         repository=repository,
@@ -75,7 +75,12 @@ async def _image(release: ReleaseRecord, source: Source, settings: Settings, rep
         cache=how.cache,
     )
     secrets = await values_of(how.secrets if source.trusted else {}, "build/secrets")
-    built = await images.build(source, recipe, secrets=secrets, timeout=how.timeout, on_line=say)
+    with tempfile.TemporaryDirectory(prefix="headway-build-") as place:
+        tree = Path(place) / "commit"
+        await bundles.export(source, tree, say)
+        clean = source.model_copy(update={"workspace": str(tree)})
+        await asyncio.to_thread(_lint, clean, settings)
+        built = await images.build(clean, recipe, secrets=secrets, timeout=how.timeout, on_line=say)
 
     def publish() -> str:
         with connected("push") as engine:

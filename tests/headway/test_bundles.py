@@ -90,7 +90,11 @@ async def test_the_commit_is_built_and_not_the_workspace(
     workspace = Path(commit.workspace)
     (workspace / "a").write_text("changed by a check")
     (workspace / "junit.xml").write_text("left by a check")
+    (workspace / ".git" / "info").mkdir(exist_ok=True)
+    (workspace / ".git" / "info" / "attributes").write_text("* filter=mine\n")
+    (workspace / ".git" / "config").write_text(f'[filter "mine"]\n\tsmudge = touch {tmp_path / "ran"}; cat\n')
     assert content(await build(commit=commit)) == {"a": "1"}
+    assert not (tmp_path / "ran").exists()
 
 
 async def test_the_same_twice_is_one(repository: Repository, build: Build, store: Path, lines: list[str]) -> None:

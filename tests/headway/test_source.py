@@ -278,6 +278,28 @@ def test_the_workspace_has_the_history(history: tuple[Repository, str, str], wor
     assert [commit.sha for commit in source.commits_between(Path(made.workspace), None, made.sha)] == [second, first]
 
 
+def test_what_a_program_does_to_a_workspace_is_not_believed(repository: Repository, workspaces: Path) -> None:
+    sha = repository.commit(a="1")
+    made = source.checkout(str(repository.path), "main", workspaces, "run-1")
+    config = Path(made.workspace) / ".git" / "config"
+    config.write_text(config.read_text() + "[core]\n\tworktree = /nowhere\n[user]\n\tname = Mallory\n")
+    (Path(made.workspace) / ".git" / "HEAD").write_text("0" * 40)
+    again = source.checkout(str(repository.path), "main", workspaces, "run-1")
+    assert again == made
+    mirror = source.mirror_of(made.workspace)
+    assert [one.sha for one in source.commits_between(mirror, None, sha)] == [sha]
+    assert source.tree_of(mirror, sha, ["a"])
+
+
+def test_a_commit_may_be_looked_at_without_its_files(repository: Repository, workspaces: Path) -> None:
+    sha = repository.commit(a="1")
+    seen = source.look(str(repository.path), sha, workspaces)
+    assert seen.workspace == ""
+    assert list(workspaces.glob("*/*-*")) == []
+    made = checkout(repository, sha, workspaces)
+    assert seen == made.model_copy(update={"workspace": ""})
+
+
 def test_nothing_is_left_when_it_fails(repository: Repository, workspaces: Path) -> None:
     repository.commit(a="1")
     with pytest.raises(SourceError, match=r"has no commit 0{40}\n  hint: was it pushed"):
@@ -389,7 +411,7 @@ def test_tree_of_changes_only_with_its_paths(repository: Repository) -> None:
 
     def trees() -> list[str]:
         asked = [["src"], ["src", "package"], ["package"], ["."]]
-        return [source.tree_of(repository.path, paths) for paths in asked]
+        return [source.tree_of(repository.path, "HEAD", paths) for paths in asked]
 
     before = trees()
     assert len(set(before)) == 4
@@ -403,13 +425,15 @@ def test_tree_of_changes_only_with_its_paths(repository: Repository) -> None:
 
 def test_tree_of_is_about_paths_not_how_they_are_written(repository: Repository) -> None:
     repository.commit(src__a="1", b="1")
-    assert source.tree_of(repository.path, ["src/", "b", "b"]) == source.tree_of(repository.path, ["b", "./src"])
+    assert source.tree_of(repository.path, "HEAD", ["src/", "b", "b"]) == source.tree_of(
+        repository.path, "HEAD", ["b", "./src"]
+    )
 
 
 def test_tree_of_a_path_that_is_not_there(repository: Repository) -> None:
     repository.commit(a="1")
     with pytest.raises(SourceError, match=r"^srk: not in the commit"):
-        source.tree_of(repository.path, ["a", "srk"])
+        source.tree_of(repository.path, "HEAD", ["a", "srk"])
 
 
 def test_commits_between(repository: Repository) -> None:
