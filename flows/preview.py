@@ -14,9 +14,9 @@ from headway.settings import PREVIEW
 from tasks.gates import hold, let_in, while_newest
 from tasks.images import build
 from tasks.preconditions import preconditions
-from tasks.previews import ask, closed, open_preview, preview_settings, require_open, up
+from tasks.previews import ask, base_settings, closed, open_preview, preview_settings, require_open, up
 from tasks.records import close_release, run_state, skip_stage
-from tasks.source import checkout
+from tasks.source import checkout, look
 
 __all__ = ["preview"]
 
@@ -36,12 +36,13 @@ async def preview(
         by: who asks for it
     """
     pull = await ask(app, number, sha, base, fork)
-    source = (await checkout(pull.repo, sha)).model_copy(update={"trusted": not pull.fork})
-    record = await open_preview(pull, source, by)
+    seen = await look(pull.repo, sha)
+    record = await open_preview(pull, seen, by)
     try:
-        settings, why_not = await preview_settings(pull, source)
         if pull.fork:
-            await let_in(record, source, settings)
+            await let_in(record, seen, await base_settings(pull))
+        source = (await checkout(pull.repo, sha)).model_copy(update={"trusted": not pull.fork})
+        settings, why_not = await preview_settings(pull, source)
         await preconditions(record, source, settings, [] if why_not else [PREVIEW])
         async with while_newest(record):
             await verify(record, source, settings)

@@ -139,7 +139,7 @@ def provenance(
             "buildDefinition": {
                 "buildType": BUILD_TYPE,
                 "externalParameters": {"source": source.public_repo, "ref": source.ref, **recipe.model_dump()},
-                "internalParameters": {"builder": builder},
+                "internalParameters": {"builder": builder, "fork": not source.trusted},
                 "resolvedDependencies": [
                     {"uri": f"git+{source.public_repo}@{source.ref}", "digest": {"gitCommit": source.sha}}
                 ],

@@ -61,7 +61,11 @@ class Recipe(Frozen):
 
 
 def tags(source: Source) -> tuple[str, ...]:
-    """What people find it by; what is deployed is the digest. The commit, and the branch if it came from one."""
+    """What people find it by; what is deployed is the digest. The commit, and the branch if it came from one; those of
+    strangers are marked.
+    """
+    if not source.trusted:
+        return (f"fork-{source.sha}",)
     branch = re.sub(r"[^A-Za-z0-9_.-]+", "-", source.ref).lstrip("-.")[:128]
     return (source.sha, branch) if branch and branch != source.sha else (source.sha,)
 
@@ -330,7 +334,7 @@ def _with_the_engine(
             going = engine.api.build(
                 path=source.workspace,
                 dockerfile=recipe.dockerfile,
-                tag=f"{recipe.repository}:{source.sha}",
+                tag=f"{recipe.repository}:{tags(source)[0]}",
                 buildargs=_arguments(source, recipe),
                 labels=dict(labels),
                 platform=recipe.platform,

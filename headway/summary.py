@@ -49,8 +49,9 @@ def _fork(asked: ApprovalRecord) -> list[str]:
         f"### May {evidence['release']} run here?",
         "",
         f"Commit `{evidence['sha']}`, `{subject}`, by `{author}`, is from a fork: anybody may have written it.",
-        "Its checks, its build and the app itself are programs that run on the worker, as the worker's user, without",
-        "secrets. Look at all of it before you say yes.",
+        "Its checks, its build and the app itself are programs that run as the worker's user. They are given no",
+        "secrets, and can take whatever that user can reach, the Prefect API too.",
+        "Look at all of it before you say yes.",
         "",
         f"The question expires at {asked.expires_at:%Y-%m-%d %H:%M} UTC.",
     ]

@@ -24,6 +24,7 @@ from tasks.steps import Prepared, prepare
 __all__ = [
     "Pull",
     "ask",
+    "base_settings",
     "close",
     "closed",
     "forget",
@@ -90,12 +91,14 @@ async def open_preview(pull: Pull, source: Source, by: str) -> ReleaseRecord:
     )
 
 
+async def base_settings(pull: Pull) -> Settings:
+    """What the branch that it is for says: of a fork nothing that it says itself counts."""
+    return await read_settings(await checkout(pull.repo, f"refs/heads/{pull.base}"))
+
+
 async def preview_settings(pull: Pull, source: Source) -> tuple[Settings, str]:
-    """What it is checked and shown with, and why it is not shown, if it is not. Of a fork nothing that it says of this
-    counts: headway.yaml is that of the branch it is for.
-    """
-    said = source if source.trusted else await checkout(pull.repo, f"refs/heads/{pull.base}")
-    settings = await read_settings(said)
+    """What it is checked and shown with, and why it is not shown, if it is not."""
+    settings = await (read_settings(source) if source.trusted else base_settings(pull))
     if settings.app != pull.app:
         raise UsageError(f"its {FILE_NAME} is that of {settings.app}", f"the repository is registered as {pull.app}")
     if settings.branch != pull.base:

@@ -16,7 +16,7 @@ from headway.errors import UsageError
 from headway.home import home
 from headway.model import Source
 
-__all__ = ["checkout", "read_settings"]
+__all__ = ["checkout", "look", "read_settings"]
 
 
 async def unless_asked_wrongly(_task: Any, _run: Any, state: Any) -> bool:
@@ -36,6 +36,12 @@ async def unless_asked_wrongly(_task: Any, _run: Any, state: Any) -> bool:
 async def checkout(repo: str, ref: str) -> Source:
     """The exact commit that `ref` names now; a branch that moves on later changes nothing."""
     return await asyncio.to_thread(git.checkout, repo, ref, home() / "workspaces", str(flow_run.get_id()))
+
+
+@task(name="look", task_run_name="look at {sha}", persist_result=True, retries=3, retry_delay_seconds=2)
+async def look(repo: str, sha: str) -> Source:
+    """What a commit says of itself; not one of its files is touched."""
+    return await asyncio.to_thread(git.look, repo, sha, home() / "workspaces")
 
 
 @task(name="settings", task_run_name="settings", persist_result=True)
