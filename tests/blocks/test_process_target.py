@@ -180,10 +180,10 @@ def test_latency_is_measured_where_users_are(target: ProcessTarget, spec: Launch
 
 
 def test_a_wrong_version_is_not_ready(target: ProcessTarget, spec: LaunchSpec, tmp_path: Path) -> None:
-    (tmp_path / "bundle" / "app.py").write_text("def answer(path):\n    return 200, {'version': 'other'}\n" + APP)
+    (tmp_path / "bundle" / "app.py").write_text("def answer(path):\n    return 200, {'version': 'b0b0b0b'}\n" + APP)
     revision = spec.revision("shop", SHA["old"])
     target.launch(revision, spec)
-    until(lambda: "answers version other" in target.ready(revision).detail)
+    until(lambda: "answers version b0b0b0b" in target.ready(revision).detail)
     assert target.ready(revision).ready == 0
 
 
