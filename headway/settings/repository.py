@@ -16,7 +16,7 @@ from headway.forms import Branch, CheckName, Command, Label, RepoPath, VariableN
 from headway.kubernetes.manifests import replicas
 from headway.model import SecretRef
 from headway.settings.section import Section
-from headway.settings.sections import Build, Check, Environment, Health, Migrations, On, Readiness, Resources
+from headway.settings.sections import Build, Check, Environment, Health, Leaks, Migrations, On, Readiness, Resources
 from headway.settings.strategies import BlueGreen
 from headway.settings.variables import Variable, contract_faults, is_given
 
@@ -69,6 +69,7 @@ class Settings(Section):
     )
     migrations: Migrations | None = Field(default=None, description="how the database follows the code")
     readiness: Readiness = Field(default=Readiness(), description="what the checklist cannot find out by itself")
+    leaks: Leaks = Field(default=Leaks(), description="what looks like a secret in the repository and is none")
     environments: dict[Label, Environment] = Field(
         default={},
         description="where the app runs, in the order it is promoted; "
@@ -98,13 +99,13 @@ class Settings(Section):
     def _environments_fit(cls, environments: dict[str, Environment], info: ValidationInfo) -> dict[str, Environment]:
         faults: list[Fault] = []
         image = info.data["build"].image if "build" in info.data else None
-        kinds = set(map(_kind, environments.values()))
+        kinds = {one.kind for one in environments.values()}
         if kinds - {*KNOW_HOW_TO_RUN} and "run" in info.data and info.data["run"] is None and image is None:
             faults.append(Fault((), "need `run`, the command that starts the app"))
         faults.extend(_place_faults(environments))
         if "build" in info.data:
             faults.extend(_kind_faults(environments, image))
-        if info.data.get("manifests") and KUBERNETES not in map(_kind, environments.values()):
+        if info.data.get("manifests") and KUBERNETES not in {one.kind for one in environments.values()}:
             faults.append(Fault((), "none of them is on Kubernetes, and there are manifests for it"))
         if "env" in info.data:
             told = {name: environment.env for name, environment in environments.items()}
@@ -115,7 +116,7 @@ class Settings(Section):
     def manifests_of(self, environment: str) -> str | None:
         """Where in the repository this environment's Kubernetes manifests are; None: Headway makes what is needed."""
         place = self.environment(environment)
-        return (place.manifests or self.manifests) if _kind(place) == KUBERNETES else None
+        return (place.manifests or self.manifests) if place.kind == KUBERNETES else None
 
     def with_manifests(self, manifests: Mapping[str, tuple[model.Manifest, ...]]) -> Settings:
         """The same, with the objects that were read of some environments."""
@@ -215,14 +216,10 @@ class Settings(Section):
         return place.instances.min
 
 
-def _kind(environment: Environment) -> str:
-    return environment.target.partition("/")[0]
-
-
 def _kind_faults(environments: Mapping[str, Environment], image: str | None) -> Iterator[Fault]:
     """Whether the one thing that is built can run on each target."""
     for name, environment in environments.items():
-        kind = _kind(environment)
+        kind = environment.kind
         if environment.instances.autoscale and kind != KUBERNETES:
             yield Fault((name, "instances"), f"{kind} has no autoscaler: say one number, or choose a kubernetes target")
         if environment.manifests is not None and kind != KUBERNETES:
