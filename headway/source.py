@@ -388,7 +388,9 @@ def tree_of(workspace: Path, paths: Sequence[str]) -> str:
         name = "HEAD^{tree}" if path == "." else f"HEAD:{path}"
         asked = _run(["rev-parse", "--verify", "--quiet", "--end-of-options", name], workspace, LOCAL_TIMEOUT)
         if asked.returncode:
-            raise SourceError(f"{path}: not in the commit", "inputs/paths are files and directories that are committed")
+            raise SourceError(
+                f"inputs/paths: {path}: not in the commit", "they are files and directories that are committed"
+            )
         found[path] = asked.stdout.strip()
     return hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()
 

@@ -36,6 +36,8 @@ class _Scanner(NamedTuple):
     read: Callable[[Any], Sequence[str]]
     """The vulnerabilities in what it said, as JSON. Raises _NoAnswer, LookupError, TypeError, AttributeError when that
     is none."""
+    without: tuple[str, ...] = ()
+    """Files that say better what is installed."""
 
 
 def _of_pip_audit(said: Any) -> list[str]:
@@ -76,8 +78,10 @@ _WHOLE = (
 )
 _PIP_AUDIT = "pip-audit -f json --desc off --progress-spinner off"
 # Each of these knows one language.
+_LOCKED = ("requirements.txt", "uv.lock", "poetry.lock", "pdm.lock", "Pipfile.lock")
 _EACH = (
     _Scanner("pip-audit", ("requirements.txt",), f"{_PIP_AUDIT} -r requirements.txt", _of_pip_audit),
+    _Scanner("pip-audit", ("pyproject.toml",), f"{_PIP_AUDIT} .", _of_pip_audit, without=_LOCKED),
     _Scanner("npm", ("package-lock.json", "npm-shrinkwrap.json"), "npm audit --json", _of_npm),
 )
 
@@ -101,7 +105,8 @@ async def examine(tree: Path) -> Finding | None:
 
 
 def _means_something(scanner: _Scanner, tree: Path) -> bool:
-    return any((tree / file).is_file() for file in scanner.needs)
+    there = {file for file in (*scanner.needs, *scanner.without) if (tree / file).is_file()}
+    return bool(there & set(scanner.needs)) and not there & set(scanner.without)
 
 
 def _worst(found: Sequence[Finding]) -> Finding | None:

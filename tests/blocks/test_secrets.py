@@ -9,7 +9,7 @@ import pytest
 from blocks.secrets import look_up
 from headway.model import SecretRef
 
-NAMED = {"LEVEL": "info", "URL": SecretRef(secret="shop-prod/database-url")}
+NAMED: dict[str, str | SecretRef] = {"LEVEL": "info", "URL": SecretRef(secret="shop-prod/database-url")}
 
 
 @pytest.fixture

@@ -52,6 +52,7 @@ def test_secrets_of_known_forms_are_found_with_their_line_and_without_their_valu
         ("a.txt", "https://ann:" + "s3cr3t-word@example.com/\n"),
         ("a.yaml", f"key: {AWS}\n"),
         ("a.yml", "url: >-\n  https://ann:" + "s3cr3t-word@example.com/\n"),
+        ("a.yaml", 'url: "https://ann:\\\n  ' + 's3cr3t-word@example.com/"\n'),
         ("a.ini", f"[aws]\nkey = {AWS}\n"),
     ],
 )

@@ -207,21 +207,30 @@ async def test_scanners_are_believed_only_when_they_have_looked(
 
 
 @pytest.mark.parametrize(
-    ("npm", "wanted"),
+    ("pip_audit", "npm", "wanted"),
     [
-        ('{"vulnerabilities": {"x": {"severity": "low"}}}', (False, "npm: 1 known: x (low)")),
-        ('{"message": "away"}', (None, "npm: away")),
-        ('{"vulnerabilities": {}}', (True, "pip-audit: none known; npm: none known")),
+        (pip(SOUND), '{"vulnerabilities": {"x": {"severity": "low"}}}', (False, "npm: 1 known: x (low)")),
+        (pip(SKIPPED), '{"vulnerabilities": {"x": {"severity": "low"}}}', (False, "npm: 1 known: x (low)")),
+        (pip(SOUND), '{"message": "away"}', (None, "npm: away")),
+        (pip(SOUND), '{"vulnerabilities": {}}', (True, "pip-audit: none known; npm: none known")),
     ],
 )
 async def test_an_app_in_two_languages_is_as_good_as_the_worse(
-    tree: Path, scanner: Path, npm: str, wanted: tuple[bool | None, str]
+    tree: Path, scanner: Path, pip_audit: str, npm: str, wanted: tuple[bool | None, str]
 ) -> None:
     (tree / "requirements.txt").touch()
     (tree / "package-lock.json").touch()
-    install(scanner, "pip-audit", pip(SOUND))
+    install(scanner, "pip-audit", pip_audit)
     install(scanner, "npm", npm, 1)
     assert await vulnerabilities.examine(tree) == wanted
+
+
+async def test_what_a_lock_file_says_better_is_not_resolved_anew(tree: Path, scanner: Path) -> None:
+    install(scanner, "pip-audit", pip(SOUND))
+    (tree / "pyproject.toml").touch()
+    assert await vulnerabilities.examine(tree) == (True, "pip-audit: none known")
+    (tree / "uv.lock").touch()  # which it cannot read, and other versions are no answer
+    assert await vulnerabilities.examine(tree) is None
 
 
 async def test_one_that_cannot_look_does_not_silence_another(tree: Path, scanner: Path) -> None:
