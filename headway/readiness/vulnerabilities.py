@@ -77,19 +77,23 @@ _WHOLE = (
     _Scanner("trivy", (), "trivy fs --quiet --format json --scanners vuln .", _of_trivy),
 )
 _PIP_AUDIT = "pip-audit -f json --desc off --progress-spinner off"
+_PYTHON_LOCKS = ("uv.lock", "poetry.lock", "pdm.lock", "Pipfile.lock")
+# What only those read.
+_THEIRS = (*_PYTHON_LOCKS, "yarn.lock", "pnpm-lock.yaml", "Gemfile.lock", "Cargo.lock", "composer.lock")
 # Each of these knows one language.
-_LOCKED = ("requirements.txt", "uv.lock", "poetry.lock", "pdm.lock", "Pipfile.lock")
 _EACH = (
     _Scanner("pip-audit", ("requirements.txt",), f"{_PIP_AUDIT} -r requirements.txt", _of_pip_audit),
-    _Scanner("pip-audit", ("pyproject.toml",), f"{_PIP_AUDIT} .", _of_pip_audit, without=_LOCKED),
+    _Scanner(
+        "pip-audit", ("pyproject.toml",), f"{_PIP_AUDIT} .", _of_pip_audit, without=("requirements.txt", *_PYTHON_LOCKS)
+    ),
     _Scanner("npm", ("package-lock.json", "npm-shrinkwrap.json"), "npm audit --json", _of_npm),
 )
 
 
 async def examine(tree: Path) -> Finding | None:
-    """What the scanners say that are installed and mean something here; None without any.
+    """What the scanners say that are installed and mean something here; None when there is nothing to look at.
 
-    Of those that have looked at one language each, the worst counts: what one of them could not find out is unknown.
+    Of those that look at one language each, the worst counts: what one of them could not find out is unknown.
     """
     silent = []
     for scanner in _WHOLE:
@@ -98,9 +102,10 @@ async def examine(tree: Path) -> Finding | None:
             if finding.passes is not None:
                 return finding
             silent.append(finding)
-    found = [await _ask(one, tree) for one in _EACH if _means_something(one, tree) and shutil.which(one.program)]
-    if (tree / "go.mod").is_file() and shutil.which("govulncheck"):
+    found = [await _ask(one, tree) for one in _EACH if _means_something(one, tree)]
+    if (tree / "go.mod").is_file():
         found.append(await _govulncheck(tree))
+    found += [unknown(f"{file}: osv-scanner or trivy would read it") for file in _THEIRS if (tree / file).is_file()]
     return _worst(found or silent)
 
 
@@ -117,6 +122,8 @@ def _worst(found: Sequence[Finding]) -> Finding | None:
 
 
 async def _ask(scanner: _Scanner, tree: Path) -> Finding:
+    if not shutil.which(scanner.program):
+        return unknown(f"{scanner.program} is not installed")
     ended, said, complaint = await _run(scanner.program, scanner.command, tree)
     try:
         found = scanner.read(json.loads(said))
@@ -132,6 +139,8 @@ async def _ask(scanner: _Scanner, tree: Path) -> Finding:
 
 async def _govulncheck(tree: Path) -> Finding:
     """Exit code 3 when it has found some."""
+    if not shutil.which("govulncheck"):
+        return unknown("govulncheck is not installed")
     ended, _, complaint = await _run("govulncheck", "govulncheck ./...", tree)
     if ended == 3:
         return failed("govulncheck: vulnerabilities that the code reaches")

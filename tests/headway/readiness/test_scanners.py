@@ -230,7 +230,7 @@ async def test_what_a_lock_file_says_better_is_not_resolved_anew(tree: Path, sca
     (tree / "pyproject.toml").touch()
     assert await vulnerabilities.examine(tree) == (True, "pip-audit: none known")
     (tree / "uv.lock").touch()  # which it cannot read, and other versions are no answer
-    assert await vulnerabilities.examine(tree) is None
+    assert await vulnerabilities.examine(tree) == (None, "uv.lock: osv-scanner or trivy would read it")
 
 
 async def test_one_that_cannot_look_does_not_silence_another(tree: Path, scanner: Path) -> None:
@@ -242,6 +242,10 @@ async def test_one_that_cannot_look_does_not_silence_another(tree: Path, scanner
 
 async def test_without_a_scanner_nothing_is_known(tree: Path, scanner: Path) -> None:
     assert await vulnerabilities.examine(tree) is None
+    (tree / "go.mod").touch()
+    (tree / "package-lock.json").touch()
+    install(scanner, "npm", '{"vulnerabilities": {}}')
+    assert await vulnerabilities.examine(tree) == (None, "govulncheck is not installed")
 
 
 def test_what_could_not_be_found_out_is_unknown_and_says_why() -> None:
