@@ -195,6 +195,16 @@ def test_an_app_that_keeps_dying_has_failed_with_its_last_words(target: ProcessT
     assert "no such table: users" in target.ready(revision).detail
 
 
+def test_an_app_that_dies_late_or_never_serves_is_quoted_though_nobody_has_given_it_up(
+    target: ProcessTarget, spec: LaunchSpec
+) -> None:
+    broken = spec.model_copy(update={"run": "echo wrong hash: sha257; sleep 60; exit 3"})
+    revision = spec.revision("shop", SHA["old"])
+    target.launch(revision, broken)
+    until(lambda: "wrong hash: sha257" in target.ready(revision).detail)
+    assert not target.ready(revision).failed
+
+
 def test_a_compound_command_is_stopped_with_all_its_processes(target: ProcessTarget, spec: LaunchSpec) -> None:
     nested = spec.model_copy(update={"run": "cd . && (python3 app.py; echo ended)"})
     old = up(target, nested)
