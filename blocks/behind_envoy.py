@@ -172,7 +172,7 @@ class BehindEnvoy(Block, Target):
         ready = sum(instance.ready for instance in instances)
         missing = "Envoy has not seen it yet"
         if ailing := next((one for one in instances if not one.ready), None):
-            said = " | ".join(self._said(app, ailing.name, LAST_WORDS))
+            said = " | ".join(line.strip() for line in self._said(app, ailing.name, LAST_WORDS) if line.strip())
             missing = ailing.detail + (f"; {ailing.name} said: {said}" if said else "")
         given_up = [(name, one.given_up) for name, one in self._standing(app, list(ours)).items() if one.given_up]
         if given_up:
