@@ -48,12 +48,9 @@ class Dispatcher:
     async def round(self) -> list[str]:
         """Begin with what is due; returns a line for each delivery that was settled since the last round."""
         self.wake.clear()
-        due = await asyncio.to_thread(self._ledger.due_deliveries)
-        begun = {
-            app: list(group) for app, group in groupby(sorted(due, key=attrgetter("app", "id")), attrgetter("app"))
-        }
-        for app in begun.keys() - self._going.keys():
-            self._going[app] = asyncio.create_task(self._dispatch(begun[app]))
+        due = await asyncio.to_thread(self._ledger.due_deliveries, list(self._going))
+        for app, group in groupby(sorted(due, key=attrgetter("app", "id")), attrgetter("app")):
+            self._going[app] = asyncio.create_task(self._dispatch(list(group)))
             self._going[app].add_done_callback(lambda _: self.wake.set())
         ended = [app for app, task in self._going.items() if task.done()]
         return [line for task in [self._going.pop(app) for app in ended] for line in task.result()]

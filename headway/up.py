@@ -3,7 +3,7 @@
 warm     a process that has imported the flows already, see headway.warm
 server   Prefect's API and UI (left out when PREFECT_API_URL names another)
 worker   Prefect's process worker on the pool `headway`
-web      Headway's own health page, and the sweep that closes what nobody closed
+web      Headway's own health page and webhooks; it starts what goes on beside them, see headway.rounds
 """
 
 from __future__ import annotations

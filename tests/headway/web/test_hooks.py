@@ -45,7 +45,7 @@ def test_a_delivery_is_kept_before_it_is_answered(receiving: Receiver) -> None:
     assert (answer.status_code, answer.json()) == (202, {"stored": 1, "ignored": []})
     (one,) = kept(receiving)
     assert (one.app, one.delivery, one.ref, one.state) == ("shop", "guid-1", "refs/heads/main", "waiting")
-    assert receiving.app.state.dispatcher.wake.is_set()
+    assert receiving.app.state.rounds.wake.is_set()
 
 
 def test_the_same_delivery_again_is_kept_once(receiving: Receiver) -> None:
