@@ -166,7 +166,7 @@ def _services(
         ],
         "warm": [python, "-P", warm, "serve", environment["HEADWAY_WARM"], *modules],
         "worker": [python, "-m", "prefect", "worker", "start", "--pool", "headway", "--name", f"headway-{os.getpid()}"],
-        "web": [python, "-m", "uvicorn", "headway.web:app", "--no-access-log", "--host", host, "--port", str(web_port)],
+        "web": [python, "-m", "headway.web.serving", host, str(web_port)],
     }
     made = [
         Service(name, command, up.logs / f"{name}.log", alone if name == "server" else environment)

@@ -20,6 +20,7 @@ from headway.web.app import app as whole
 from headway.web.intake import Intake
 from headway.web.keys import Keys
 from headway.web.limits import Limits
+from headway.web.serving import Patience
 
 __all__ = ["Receiver", "receiver"]
 
@@ -86,7 +87,7 @@ def receiver(place: Path) -> Iterator[Receiver]:
     assert whole.openapi()["paths"].keys() >= {"/hooks/{host}", "/api/releases"}
     with Ledger.open(f"sqlite:///{place / 'ledger.db'}") as ledger:
         made = Receiver(ledger)
-        config = uvicorn.Config(made.app, host="127.0.0.1", port=0, log_level="warning", lifespan="off")
+        config = uvicorn.Config(made.app, host="127.0.0.1", port=0, log_level="warning", lifespan="off", http=Patience)
         server = uvicorn.Server(config)
         thread = Thread(target=server.run)
         thread.start()

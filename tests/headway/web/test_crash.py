@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -119,7 +120,7 @@ class Web:
         }
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "uvicorn", "headway.web:app", "--no-access-log", "--port", str(self.port)]
+        command = [sys.executable, "-m", "headway.web.serving", "127.0.0.1", str(self.port)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command, env=self._environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
@@ -198,6 +199,10 @@ def sending(web: Web, sent: list[p.Sent], kept: list[str]) -> Iterator[None]:
             over.set()
 
 
+def _under_way(kept: list[str], prefect: Prefect, share: float) -> bool:
+    return len(set(kept)) > share * TAGS and len(prefect.runs) > share * TAGS / 2
+
+
 def test_what_is_killed_in_mid_flood_loses_nothing_and_starts_nothing_twice(
     tmp_path: Path, web: Web, prefect: Prefect
 ) -> None:
@@ -216,7 +221,7 @@ def test_what_is_killed_in_mid_flood_loses_nothing_and_starts_nothing_twice(
         ledger.register_app("shop", repo=str(repository.path), host="github", secret="shop-webhook", by="ann")
         with sending(web, sent, kept):
             for share, kill in ((0.2, web.kill_all), (0.6, web.kill)):
-                web.until(lambda share=share: len(set(kept)) > share * TAGS and len(prefect.runs) > share * TAGS / 2)
+                web.until(partial(_under_way, kept, prefect, share))
                 kill()
                 assert {one.delivery for one in ledger.deliveries("shop", 1000)} >= set(kept)
                 web.start()
