@@ -150,9 +150,15 @@ def _later(ledger: Ledger, rows: Sequence[DeliveryRecord], why: str) -> str:
 
 
 def _start(ledger: Ledger, control: Control, app: AppRecord, row: DeliveryRecord) -> str:
-    """Whoever comes here again, after a crash, gets the same run."""
+    """Whoever comes here again, after a crash, gets the same run.
+
+    Its release is entered here, so that one whose run dies before it has read a file is known, and told why.
+    """
     key = hashlib.sha256(f"{row.app} {row.delivery} {row.position}".encode()).hexdigest()
-    asked = {"repo": app.repo, "ref": row.sha, "by": f"{row.event.by or 'somebody'} at {app.host}"}
+    by = f"{row.event.by or 'somebody'} at {app.host}"
+    asked = {"repo": app.repo, "ref": row.sha, "by": by}
     run = control.start("release/main", asked, idempotency_key=f"inbox-{key}")
+    release = ledger.start_release(app.name, app.repo, row.sha or "", flow_run_id=run, requested_by=by)
+    ledger.update_release(release.id, sha=row.sha)
     ledger.started(row.id, run)
     return f"{(row.sha or '')[:7]}: {control.run_url(run)}"

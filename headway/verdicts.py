@@ -84,12 +84,11 @@ def statuses(release: ReleaseRecord, stages: Iterable[StageRecord], url: str) ->
         )
         for stage in stages
     ]
-    words = " ".join(filter(None, (release.name, release.state.replace("_", " "))))
     whole = CommitStatus(
         sha=release.sha,
         context=WHOLE,
         standing=_RELEASE.get(release.state, Standing.ENDED),
-        description=_short(f"{words}: {release.reason}" if release.reason else words),
+        description=_short(release.summary),
         url=url,
     )
     return [*told, whole]

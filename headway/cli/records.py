@@ -33,6 +33,8 @@ def status(app: str | None, *, live: bool) -> None:
             output.say(f"  {contract['environment']:14} contract of {contract['revision']} on {contract['due_at']}")
         for going in one["open"]:
             output.say(f"  {going['name']} {going['state']} {going['waits_for']}".rstrip())
+        if one["failed"]:
+            output.say(f"  {one['failed']}")
     output.result(told)
 
 
@@ -57,7 +59,14 @@ def _app(ledger: Ledger, app: str) -> dict[str, Any]:
         for place in ledger.environments(app)
         for one in ledger.waiting_contracts(app, place)
     ]
-    return {"app": app, "environments": environments, "contracts": contracts, "open": going}
+    failed = [last.summary for last in ledger.releases(app, 1) if last.state in ("failed", "rolled_back")]
+    return {
+        "app": app,
+        "environments": environments,
+        "contracts": contracts,
+        "open": going,
+        "failed": failed[0] if failed else None,
+    }
 
 
 def _ask_platforms(ledger: Ledger, told: list[dict[str, Any]]) -> None:
