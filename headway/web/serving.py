@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -17,7 +18,10 @@ HEADERS = 10.0  # seconds for the head of a request to come in; its body has a d
 
 
 class Patience(H11Protocol):
-    """uvicorn's HTTP, which would wait for the end of a head for ever: so many of those, and nobody else gets in."""
+    """uvicorn's HTTP, which would wait for the end of a head for ever: so many of those, and nobody else gets in.
+
+    Nor does anybody fill the log with tracebacks by breaking off in the middle.
+    """
 
     _ended: object = None
 
@@ -28,6 +32,16 @@ class Patience(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._look_again.cancel()
         super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """Whoever was being answered when they sent what is no HTTP has hung up, as far as the app goes."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        try:
+            super().send_400_response(msg)
+        except h11.LocalProtocolError:  # an answer is on its way already, or may have no body
+            self.transport.close()
 
     def _look(self) -> None:
         """Nothing is being answered, and nothing was since the last look: nobody waits for us."""

@@ -87,7 +87,16 @@ def receiver(place: Path) -> Iterator[Receiver]:
     assert whole.openapi()["paths"].keys() >= {"/hooks/{host}", "/api/releases"}
     with Ledger.open(f"sqlite:///{place / 'ledger.db'}") as ledger:
         made = Receiver(ledger)
-        config = uvicorn.Config(made.app, host="127.0.0.1", port=0, log_level="warning", lifespan="off", http=Patience)
+        config = uvicorn.Config(
+            made.app,
+            host="127.0.0.1",
+            port=0,
+            log_level="warning",
+            log_config=None,
+            lifespan="off",
+            http=Patience,
+            ws="none",
+        )
         server = uvicorn.Server(config)
         thread = Thread(target=server.run)
         thread.start()
