@@ -29,6 +29,7 @@ class Service:
     place: Path
     environment: dict[str, str]
     api: str = f"http://127.0.0.1:{PORTS[1]}/api"
+    web: str = f"http://127.0.0.1:{PORTS[0]}"
     headway: str = str(Path(sys.executable).with_name("headway"))
 
     @property
