@@ -128,10 +128,10 @@ def start_buildbot(pushed: Pushed, stack: ExitStack) -> None:
     master, worker = pushed.place / "master", pushed.place / "worker"
     subprocess.run([programs / "buildbot", "create-master", master], check=True, capture_output=True)
     (master / "master.cfg").write_text(MASTER.format(command=pushed.command, repo=str(pushed.bare)))
-    made = ["create-worker", worker, "127.0.0.1:4976", "one", "pass"]
+    made = ["create-worker", str(worker), "127.0.0.1:4976", "one", "pass"]
     subprocess.run([programs / "buildbot-worker", *made], check=True, capture_output=True)
     for program, place in (("buildbot", master), ("buildbot-worker", worker)):
-        command = [programs / program, "start", "--nodaemon", place]
+        command = [str(programs / program), "start", "--nodaemon", str(place)]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         stack.callback(process.wait, 30)
         stack.callback(process.terminate)
