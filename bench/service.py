@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from headway.supervision import Supervisor
 
@@ -26,11 +29,17 @@ class Service:
     place: Path
     environment: dict[str, str]
     api: str = f"http://127.0.0.1:{PORTS[1]}/api"
+    web: str = f"http://127.0.0.1:{PORTS[0]}"
     headway: str = str(Path(sys.executable).with_name("headway"))
 
     @property
     def home(self) -> Path:
         return self.place / "home"
+
+    def process(self, words: str) -> psutil.Process:
+        """The one below `headway up` whose command line has these words."""
+        up = psutil.Process(json.loads((self.home / "up.json").read_text())["pid"])
+        return next(each for each in up.children(recursive=True) if words in " ".join(each.cmdline()))
 
 
 @contextmanager

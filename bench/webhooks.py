@@ -2,7 +2,8 @@
 
 1,000 signed deliveries a second for 10 s over 50 connections to a running `headway up`, one in ten of them sent twice.
 Said are the latency of the answers, what was lost, and what was started; beside them, in the same run, the latency of
-the smallest page of the same server at the same rate.
+the smallest page of the same server at the same rate, and what both cost: seconds of processor time are the same on a
+machine that others use too.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 
+import psutil
 from service import PORTS, Service, repository, running
 
 from headway.ledger import Ledger
@@ -43,8 +45,8 @@ def main() -> None:
 def report(service: Service, repo: str, head: str) -> None:
     names = [f"guid-{number}" for number in range(RATE * SECONDS * 10 // 11)]
     names = [name for number, name in enumerate(names) for _ in range(2 if number % 10 == 0 else 1)]
-    page = asyncio.run(flood(lambda: (b"GET /health HTTP/1.1\r\nHost: bench\r\n\r\n" for _ in names)))
-    hooks = asyncio.run(flood(lambda: (delivery(repo, head, name) for name in names)))
+    page, page_cost = measured(service, lambda: (b"GET /health HTTP/1.1\r\nHost: bench\r\n\r\n" for _ in names))
+    hooks, hooks_cost = measured(service, lambda: (delivery(repo, head, name) for name in names))
     with Ledger.open(f"sqlite:///{service.home / 'ledger.db'}") as ledger:
         end = time.monotonic() + 60
         while ledger.due_deliveries() and time.monotonic() < end:
@@ -52,15 +54,34 @@ def report(service: Service, repo: str, head: str) -> None:
         kept = ledger.deliveries("flood", len(names))
         unsettled = len(ledger.due_deliveries())
     print(f"{platform.platform()}, Python {platform.python_version()}, {RATE}/s for {SECONDS} s")
-    for name, answers in (("GET /health", page), ("POST /hooks/generic", hooks)):
+    for name, answers, cost in (("GET /health", page, page_cost), ("POST /hooks/generic", hooks, hooks_cost)):
         times = sorted(seconds for _, seconds in answers)
         p50, p99 = (times[int(len(times) * share)] for share in (0.5, 0.99))
         codes = sorted({code for code, _ in answers})
-        print(f"{name:20} {len(times):6} answers {codes}, p50 {1000 * p50:.1f} ms, p99 {1000 * p99:.1f} ms")
-    lost = len(set(names)) - len({one.delivery for one in kept})
+        print(f"{name:20} {len(times):6} answers {codes}, p50 {1000 * p50:.1f} ms, p99 {1000 * p99:.1f} ms; {cost}")
+    lost = len(set(names) - {one.delivery for one in kept})
     starts = sum(one.state == "started" for one in kept)
     print(f"{len(set(names))} deliveries, {len(names) - len(set(names))} of them twice: {lost} lost, {len(kept)} kept")
     print(f"{starts} started, {unsettled} not settled; goals: none lost, each kept once, 1 started, p99 under 100 ms")
+
+
+def measured(service: Service, requests: Callable[[], Iterator[bytes]]) -> tuple[list[tuple[int, float]], str]:
+    """The answers, and how many cores each process was at work on meanwhile."""
+    processes = {
+        "client": psutil.Process(),
+        **{name: service.process(name) for name in ("headway.web.serving", "headway.rounds")},
+    }
+    before, begun = {name: spent(process) for name, process in processes.items()}, time.monotonic()
+    answers = asyncio.run(flood(requests))
+    took = time.monotonic() - begun
+    return answers, ", ".join(
+        f"{name} {(spent(one) - before[name]) / took:.2f}" for name, one in processes.items()
+    ) + " cores"
+
+
+def spent(process: psutil.Process) -> float:
+    """Seconds of processor time, of its children that have ended too."""
+    return sum(process.cpu_times()[:4])
 
 
 async def flood(requests: Callable[[], Iterator[bytes]]) -> list[tuple[int, float]]:

@@ -50,6 +50,7 @@ LOOPBACK = "127.0.0.1"
 IN_FORCE = 10.0  # seconds that a route waits for an instance which is being started again
 POLL = 0.05  # seconds
 WHOLE = 100  # percent
+LAST_WORDS = 3  # lines of an instance that is not ready
 REMEMBERED = 100  # revisions that carried everything once
 FIRST_PORT = 8100  # the public ports that are given out when headway.yaml names none
 
@@ -169,11 +170,14 @@ class BehindEnvoy(Block, Target):
             seen = self._seen_by_envoy(revision)
             instances = [one for one in instances if one.address in seen]
         ready = sum(instance.ready for instance in instances)
-        missing = next((instance.detail for instance in instances if not instance.ready), "Envoy has not seen it yet")
+        missing = "Envoy has not seen it yet"
+        if ailing := next((one for one in instances if not one.ready), None):
+            said = " | ".join(line.strip() for line in self._said(app, ailing.name, LAST_WORDS) if line.strip())
+            missing = ailing.detail + (f"; {ailing.name} said: {said}" if said else "")
         given_up = [(name, one.given_up) for name, one in self._standing(app, list(ours)).items() if one.given_up]
         if given_up:
             name, why = given_up[0]
-            missing = f"{name} {why}: {' | '.join(self._said(app, name, 3))}"
+            missing = f"{name} {why}: {' | '.join(self._said(app, name, LAST_WORDS))}"
         return Readiness(wanted=len(ours), ready=ready, failed=bool(given_up), detail=missing)
 
     def route(self, app: str, traffic: Traffic) -> None:

@@ -38,7 +38,7 @@ async def rollback(
         app, environment, holder=f"rollback by {by or 'headway'}", revision=to or "the one before", release=None
     ):
         prepared = await plan_rollback(
-            app, environment, to, reason, only_unfinished=only_unfinished, force=force, revert=revert
+            app, environment, to, reason, only_unfinished=only_unfinished, force=force, revert=revert, by=by
         )
         if prepared is None:
             return

@@ -41,7 +41,8 @@ _PASSED_ON = re.compile(
     |DOCKER_HOST|DOCKER_CERT_PATH|DOCKER_TLS_VERIFY|DOCKER_CONTEXT|DOCKER_CONFIG
     |SSL_CERT_FILE|SSL_CERT_DIR|CURL_CA_BUNDLE|REQUESTS_CA_BUNDLE|NODE_EXTRA_CA_CERTS|PIP_CERT
     |(?i:https?_proxy|all_proxy|no_proxy)
-    |PIP_(?:EXTRA_)?INDEX_URL|PIP_FIND_LINKS|UV_(?:DEFAULT_)?INDEX(?:_URL)?|GOPROXY|(?i:npm_config_registry)""",
+    |PIP_(?:EXTRA_)?INDEX_URL|PIP_FIND_LINKS|PIP_AUDIT_(?:VULNERABILITY_SERVICE|OSV_URL)
+    |UV_(?:DEFAULT_)?INDEX(?:_URL)?|GOPROXY|(?i:npm_config_registry)""",
     re.VERBOSE,
 )
 _FOR_US = re.compile("^(DOCKER|XDG)_")  # engines, and what is found below our own home

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
+from headway.health import is_release
 from headway.model import Frozen, Revision
 
 __all__ = ["Dependency", "Detailed", "read"]
@@ -42,11 +43,9 @@ class Detailed(Frozen):
         return found if found or self.well else (Dependency(name="the app", well=False),)
 
     def wrong_version(self, revision: Revision) -> str:
-        """Why this is another version's answer; empty when it is this one's, or says none."""
-        known = self.version in (None, revision.id) or (
-            len(self.version or "") >= 7 and revision.sha.startswith(str(self.version))
-        )
-        return "" if known else f"expected version {revision.sha}, it says {self.version}"
+        """Why this is another version's answer; empty when it is this one's, or does not say which."""
+        other = is_release(self.version, revision.sha, revision.id) is False
+        return f"expected version {revision.sha}, it says {self.version}" if other else ""
 
 
 def read(answer: object) -> Detailed:

@@ -59,12 +59,9 @@ class Dispatcher:
     async def round(self) -> list[str]:
         """Begin with what is due; returns a line for each delivery that was settled since the last round."""
         self.wake.clear()
-        due = await asyncio.to_thread(self._ledger.due_deliveries)
-        begun = {
-            app: list(group) for app, group in groupby(sorted(due, key=attrgetter("app", "id")), attrgetter("app"))
-        }
-        for app in begun.keys() - self._going.keys():
-            self._going[app] = asyncio.create_task(self._dispatch(begun[app]))
+        due = await asyncio.to_thread(self._ledger.due_deliveries, list(self._going))
+        for app, group in groupby(sorted(due, key=attrgetter("app", "id")), attrgetter("app")):
+            self._going[app] = asyncio.create_task(self._dispatch(list(group)))
             self._going[app].add_done_callback(lambda _: self.wake.set())
         ended = [app for app, task in self._going.items() if task.done()]
         return [line for task in [self._going.pop(app) for app in ended] for line in task.result()]
@@ -296,12 +293,31 @@ def _later(ledger: Ledger, rows: Sequence[DeliveryRecord], why: str) -> str:
 
 
 def _start(ledger: Ledger, control: Control, app: AppRecord, row: DeliveryRecord) -> str:
-    """Whoever comes here again, after a crash, gets the same run."""
+    """Whoever comes here again, after a crash, gets the same run.
+
+    Its release is entered here, so that one whose run dies before it has read a file is known, and told why.
+    """
     key = hashlib.sha256(f"{row.app} {row.delivery} {row.position}".encode()).hexdigest()
     flow, asked = _wanted(app, row)
     run = control.start(flow, asked, idempotency_key=f"inbox-{key}")
+    if flow != "teardown/main":
+        _enter(ledger, app, row, run, asked["by"])
     ledger.started(row.id, run)
     return f"{(row.sha or '')[:7]}: {control.run_url(run)}"
+
+
+def _enter(ledger: Ledger, app: AppRecord, row: DeliveryRecord, run: str, by: str) -> None:
+    event = row.event
+    name = app.name if isinstance(event, PushEvent) else previews.name(app.name, event.number)
+    release = ledger.start_release(
+        name,
+        app.repo,
+        row.sha or "",
+        flow_run_id=run,
+        requested_by=by,
+        preview=isinstance(event, PullRequestEvent),
+    )
+    ledger.update_release(release.id, sha=row.sha)
 
 
 def _wanted(app: AppRecord, row: DeliveryRecord) -> tuple[str, dict[str, Any]]:

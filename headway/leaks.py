@@ -7,12 +7,15 @@ and exceptions count; without one only what has the form of a known secret: entr
 from __future__ import annotations
 
 import json
+import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any
+
+import pathspec
 
 from headway.errors import SourceError, UsageError
 from headway.model import Frozen
@@ -22,6 +25,7 @@ __all__ = ["BASELINE", "Leak", "leaks"]
 BASELINE = ".secrets.baseline"
 LARGEST = 1024 * 1024  # bytes of a file that is looked at
 GUESSING = ("Base64HighEntropyString", "HexHighEntropyString", "IPPublicDetector", "KeywordDetector")
+REWRITTEN = (".yaml", ".yml")  # detect-secrets reads their values, not their text
 _ONE = Lock()  # detect-secrets has one configuration for the whole process
 
 
@@ -36,15 +40,19 @@ class Leak(Frozen):
         return f"{self.file}:{self.line}: {self.kind}"
 
 
-def leaks(tree: Path) -> list[Leak]:
-    """Those in the files that git knows here, in order, without what the baseline knows.
+def leaks(tree: Path, harmless: Iterable[str] = ()) -> list[Leak]:
+    """Those in the files that git knows here, in order, without what the baseline knows, and without `harmless` files:
+    patterns as in a .gitignore.
 
     Raises UsageError when the baseline cannot be read, SourceError when git does not answer.
     """
     known = _baseline(tree)
+    left_out = pathspec.GitIgnoreSpec.from_lines(harmless)
+    files = [file for file in _files(tree) if not left_out.match_file(file)]
     with _ONE, _configured(known):
+        forms = _forms()
         return sorted(
-            {leak for file in _files(tree) for leak in _in(tree, file, known)}, key=lambda one: (one.file, one.line)
+            {leak for file in files for leak in _in(tree, file, known, forms)}, key=lambda one: (one.file, one.line)
         )
 
 
@@ -82,12 +90,31 @@ def _configured(known: dict[str, Any] | None) -> Iterator[None]:
         yield
 
 
-def _in(tree: Path, file: str, known: dict[str, Any] | None) -> Iterator[Leak]:
+def _forms() -> list[re.Pattern[str]] | None:
+    """What any secret looks like that is found with the detectors of now; None when one of them does more than that."""
+    from detect_secrets.plugins.base import RegexBasedDetector
+    from detect_secrets.settings import get_plugins
+
+    plugins = get_plugins()
+    if not all(isinstance(plugin, RegexBasedDetector) for plugin in plugins):
+        return None
+    return [re.compile(form.pattern, form.flags | re.MULTILINE) for plugin in plugins for form in plugin.denylist]
+
+
+def _in(tree: Path, file: str, known: dict[str, Any] | None, forms: list[re.Pattern[str]] | None) -> Iterator[Leak]:
+    """The detectors go line by line, which takes a minute for ten thousand files: most have nothing of any form."""
     from detect_secrets.core.scan import scan_file
 
     path = tree / file
     if file == BASELINE or path.is_symlink() or not path.is_file() or path.stat().st_size > LARGEST:
         return
+    if forms is not None and path.suffix not in REWRITTEN:
+        try:
+            text = path.read_text()
+        except UnicodeDecodeError:
+            return  # nor does detect-secrets look into what is no text
+        if not any(form.search(text) for form in forms):
+            return
     allowed = {one["hashed_secret"] for one in (known or {"results": {}})["results"].get(file, ())}
     for secret in scan_file(str(path)):
         if secret.secret_hash not in allowed:

@@ -7,6 +7,7 @@ knows what was begun; this sweep compares it with what has become of the runs, a
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,7 @@ RETRY = 60.0  # seconds between the end of a try that failed and the next
 WAY_BACK = "headway rollback"
 NOBODY = {"decision": "reject", "by": "headway", "reason": "nobody decided in time"}
 ENDED: dict[str, ReleaseState] = {"CANCELLED": "cancelled"}
+RAISED = re.compile(r"^Flow run encountered an exception: (\w+: )?")
 
 
 def sweep(ledger: Ledger, control: Control) -> list[str]:
@@ -109,7 +111,12 @@ def _ended(release: ReleaseRecord, control: Control) -> tuple[ReleaseState, str]
         return "failed", gone.what
     if not run.final:
         return None
-    return ENDED.get(run.type, "failed"), run.message or f"its run ended as {run.state}"
+    return ENDED.get(run.type, "failed"), _said_last(run.message) or f"its run ended as {run.state}"
+
+
+def _said_last(message: str) -> str:
+    """What an error of a run says, without its class and what Prefect puts in front; the hint is in the run's log."""
+    return next(iter(RAISED.sub("", message).strip().splitlines()), "")
 
 
 def _bring_back(ledger: Ledger, control: Control) -> list[str]:

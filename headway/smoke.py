@@ -15,6 +15,7 @@ from pydantic import JsonValue
 
 from headway import certificates
 from headway.errors import SmokeFailed
+from headway.health import is_release
 from headway.masking import Masker
 from headway.model import Revision, SmokeReport
 
@@ -220,14 +221,13 @@ def _differences(expected: JsonValue, found: JsonValue | _NoJson, where: str) ->
 def _wrong_version(revision: Revision, answer: httpx.Response) -> Iterator[str]:
     content = _json(answer)
     said = content.get("version") if isinstance(content, dict) else None
+    right = is_release(said, revision.sha, revision.id)
     header = answer.headers.get(REVISION_HEADER)
-    if header is None and said is None:
-        yield f"cannot tell which version answers: neither a header {REVISION_HEADER} nor a JSON `version`"
+    if header is None and right is None:
+        yield f"cannot tell which version answers: neither a header {REVISION_HEADER} nor a JSON `version`" + (
+            f" with a commit: it says {said}" if said is not None else ""
+        )
     if header is not None and header != revision.id:
         yield f"expected revision {revision.id}, {REVISION_HEADER} says {header}"
-    if said is not None and not _names(revision, str(said)):
+    if right is False:
         yield f"expected version {revision.sha}, it says {said}"
-
-
-def _names(revision: Revision, version: str) -> bool:
-    return version == revision.id or (len(version) >= 7 and revision.sha.startswith(version))

@@ -412,7 +412,9 @@ def tree_of(repo: Path, sha: str, paths: Sequence[str]) -> str:
         name = f"{sha}^{{tree}}" if path == "." else f"{sha}:{path}"
         asked = _run(["rev-parse", "--verify", "--quiet", "--end-of-options", name], repo, LOCAL_TIMEOUT)
         if asked.returncode:
-            raise SourceError(f"{path}: not in the commit", "inputs/paths are files and directories that are committed")
+            raise SourceError(
+                f"inputs/paths: {path}: not in the commit", "they are files and directories that are committed"
+            )
         found[path] = asked.stdout.strip()
     return hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()
 

@@ -3,7 +3,7 @@
 warm     a process that has imported the flows already, see headway.warm
 server   Prefect's API and UI (left out when PREFECT_API_URL names another)
 worker   Prefect's process worker on the pool `headway`
-web      Headway's own health page, and the sweep that closes what nobody closed
+web      Headway's own health page and webhooks; it starts what goes on beside them, see headway.rounds
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import httpx
 import psutil
 
 from headway import project
+from headway.certificates import one_authority
 from headway.errors import ServiceUnavailable
 from headway.home import home
 
@@ -30,6 +31,9 @@ __all__ = ["Service", "Up", "running"]
 
 START_DEADLINE = 120.0  # seconds; a fresh database on a slow disk takes Prefect half a minute
 STOP_DEADLINE = 45.0  # seconds; runs have 30 to bring back what they began to change
+# What a run would import when it comes to it, Prefect and the libraries themselves not before.
+LATE = ["prefect.task_engine", "prefect.utilities.visualization", "detect_secrets.core.secrets_collection"]
+LATE += ["anyio._core._sockets", "anyio.streams.memory", "filelock._strict", "filelock.asyncio"]
 
 
 @dataclass
@@ -125,6 +129,8 @@ async def running(*, host: str, prefect_port: int, web_port: int, on_line: Calla
     api_url = f"http://{host}:{prefect_port}/api" if own_server else os.environ["PREFECT_API_URL"]
     up = Up(api_url=api_url, web_url=f"http://{host}:{web_port}", logs=logs)
     environment = _environment(api_url)
+    if own_server:  # it speaks plain HTTP
+        environment.setdefault("PREFECT_API_SSL_CERT_FILE", str(one_authority(state / "one-authority.pem")))
     server, warm, worker, web = _services(up, environment, host, prefect_port, web_port)
     marker = state / "up.json"
     try:
@@ -158,6 +164,7 @@ def _services(
     warm = str(Path(__file__).with_name("warm.py"))
     modules = ["prefect.engine", "prefect.flow_engine", "prefect.deployments.steps"]
     modules += ["flows.release", "flows.rollback", "flows.preview"]
+    modules += LATE
     # The server must not mistake itself for its own client.
     alone = {name: value for name, value in environment.items() if name != "PREFECT_API_URL"}
     commands = {
@@ -167,7 +174,7 @@ def _services(
         ],
         "warm": [python, "-P", warm, "serve", environment["HEADWAY_WARM"], *modules],
         "worker": [python, "-m", "prefect", "worker", "start", "--pool", "headway", "--name", f"headway-{os.getpid()}"],
-        "web": [python, "-m", "uvicorn", "headway.web:app", "--no-access-log", "--host", host, "--port", str(web_port)],
+        "web": [python, "-m", "headway.web.serving", host, str(web_port)],
     }
     made = [
         Service(name, command, up.logs / f"{name}.log", alone if name == "server" else environment)
@@ -184,7 +191,7 @@ def _environment(api_url: str) -> dict[str, str]:
         "PREFECT_HOME": os.environ.get("PREFECT_HOME", str(state / "prefect")),
         "PREFECT_UI_API_URL": "/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_WORKER_QUERY_SECONDS": "0.5",  # the default of 10 s would be most of a small release
+        "PREFECT_WORKER_QUERY_SECONDS": "0.25",  # the default of 10 s would be most of a small release
         "PREFECT_WORKER_PREFETCH_SECONDS": "1",
         "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.5",
         "HEADWAY_HOME": str(state),

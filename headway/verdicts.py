@@ -99,12 +99,11 @@ def statuses(release: ReleaseRecord, stages: Iterable[StageRecord], url: str, wh
         )
         for stage in stages
     ]
-    words = " ".join(filter(None, (release.name, release.state.replace("_", " "))))
     last = CommitStatus(
         sha=release.sha,
         context=whole,
         standing=_RELEASE.get(release.state, Standing.ENDED),
-        description=short(f"{words}: {release.reason}" if release.reason else words),
+        description=short(release.summary),
         url=url,
     )
     return [*told, last]

@@ -26,7 +26,7 @@ async def preconditions(release: ReleaseRecord, source: Source, settings: Settin
     """Raises CheckFailed for the first that does not hold. A run that comes back has seen to them already."""
     if not any(one.state == "passed" for one in ledger().stages(release.id) if one.name == "configuration"):
         await check_configuration(release, settings, path)
-        await check_leaks(release, source)
+        await check_leaks(release, source, settings)
 
 
 @task(name="configuration", task_run_name="configuration", cache_policy=NO_CACHE)
@@ -69,14 +69,14 @@ async def _configured(settings: Settings, environment: str) -> Configured:
 
 
 @task(name="secrets in the repository", task_run_name="secrets in the repository", cache_policy=NO_CACHE)
-async def check_leaks(release: ReleaseRecord, source: Source) -> None:
+async def check_leaks(release: ReleaseRecord, source: Source, settings: Settings) -> None:
     """Raises CheckFailed with the place of each secret that is in the commit, and not in its baseline."""
     with stage(release, "secrets in the repository"):
-        found = await asyncio.to_thread(leaks, Path(source.workspace))
+        found = await asyncio.to_thread(leaks, Path(source.workspace), settings.leaks.exceptions)
         if found:
             places = "".join(f"\n  {one}" for one in found[:20])
             raise CheckFailed(
                 f"secrets in the repository: {len(found)} that everybody who gets it can read{places}",
                 "take them out and make them invalid where they are from: they stay in the history. What is none gets "
-                f"a comment `pragma: allowlist secret`, or into {BASELINE}",
+                f"a comment `pragma: allowlist secret`, or into {BASELINE}, or its file into leaks/exceptions",
             )

@@ -37,7 +37,7 @@ async def readiness(release: ReleaseRecord, source: Source, settings: Settings, 
         found = await asyncio.to_thread(repository.examine, tree, settings, spec.environment)
         if scanned := await vulnerabilities.examine(tree):
             found["vulnerabilities"] = scanned
-        found |= await _staged(release, settings, spec)
+        found = await _staged(release, settings, spec) | found  # what the environment has itself counts more
         found |= {
             "previous": await _previous(release, spec),
             "schema": await _schema(release, source, spec),

@@ -119,6 +119,7 @@ async def plan_rollback(
     only_unfinished: bool,
     force: bool = False,
     revert: bool = False,
+    by: str = "",
 ) -> Prepared | None:
     """What it takes to bring the environment back.
 
@@ -148,6 +149,8 @@ async def plan_rollback(
         contracts = in_the_way(f"{app} {environment}", back.id, later, force=force, revert=revert, reason=reason)
         if force and any(one.begun for one in later):
             reason = f"{reason} (forced: past the contract of {later[0].revision})"
+    if by:
+        reason = f"{by}: {reason}" if reason else by
     target = await _claim(spec, app)
     observation = await asyncio.to_thread(target.observe, app)
     to_id = back.id if back else None

@@ -21,6 +21,7 @@ from tests.platforms.apps import Trust
 # How long an example takes says nothing on a busy machine.
 hypothesis.settings.register_profile("headway", deadline=None)
 hypothesis.settings.load_profile("headway")
+hypothesis.settings.register_profile("fuzz", max_examples=15_000, print_blob=True)  # by hand; CI has hypothesis' own
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import sys
@@ -16,11 +17,12 @@ import sqlalchemy as sa
 
 from blocks.targets.process import ProcessTarget
 from headway import project
-from headway.errors import MigrationFailed, MigrationRefused
+from headway.errors import EnvironmentLocked, MigrationFailed, MigrationRefused
 from headway.ledger import Ledger, ReleaseRecord, SchemaChange
 from headway.migrations import files_of
 from headway.model import Artifact, LaunchSpec, Migrations, Plan, Promote, Revision, Source
 from headway.settings import Environment
+from headway.source import checkout
 from tasks import evidence, gates, migrations
 from tests.headway.repositories import Repository
 
@@ -83,18 +85,7 @@ class Shop:
 
     def commit(self, **files: str) -> Source:
         sha = self.repository.commit(**files)
-        tree = self.repository.git("rev-parse", "HEAD^{tree}")
-        workspace = str(self.repository.path)
-        return Source(
-            repo="/r",
-            ref="main",
-            sha=sha,
-            tree=tree,
-            author="Ann <ann@example.com>",
-            subject="change",
-            committed_at=datetime.now(UTC),
-            workspace=workspace,
-        )
+        return checkout(str(self.repository.path), sha, self.place / "workspaces")
 
     def write(self, files: dict[str, str]) -> Source:
         for name, content in files.items():
@@ -295,6 +286,25 @@ async def test_a_migration_that_hangs_on_somebody_s_lock_is_ended_in_time(shop: 
             await shop.release(shop.write(version(3, 'op.add_column("orders", sa.Column("third", sa.Text()))')))
     until(lambda: waiting(shop) == 0)
     assert shop.columns() == {"id", "note", "remark"}
+
+
+async def test_two_never_migrate_at_once(shop: Shop) -> None:
+    await grown(shop)
+    with shop.database.begin() as somebody:
+        somebody.execute(sa.text("LOCK TABLE orders IN ACCESS SHARE MODE"))
+        third = shop.write(version(3, 'op.add_column("orders", sa.Column("third", sa.Text()))'))
+        first = asyncio.create_task(shop.release(third))
+        async with asyncio.timeout(30):
+            while not waiting(shop):
+                await asyncio.sleep(0.05)
+        fourth = shop.write(version(4, 'op.add_column("orders", sa.Column("fourth", sa.Text()))'))
+        with pytest.raises(EnvironmentLocked, match="production is held by shop#3"):
+            await shop.release(fourth)
+        assert waiting(shop) == 1  # nobody else has come as far as the database
+    await first
+    assert shop.columns() == {"id", "note", "remark", "third"}
+    await shop.release(fourth)
+    assert shop.columns() == {"id", "note", "remark", "third", "fourth"}
 
 
 async def test_what_a_contract_took_is_given_back_where_that_was_declared(shop: Shop) -> None:

@@ -258,6 +258,11 @@ def test_links_lead_somewhere() -> None:
             assert "://" in link or (document.parent / link).exists(), f"{document.name}: {link}"
 
 
+def test_the_settings_of_the_examples_are_good_settings() -> None:
+    found = sorted((ROOT / "examples").glob("*/headway.yaml"))
+    assert {"pypiserver", "shop", "tiddlywiki"} <= {settings.load(file).app for file in found}
+
+
 def test_the_settings_in_the_readme_are_good_settings(tmp_path: Path) -> None:
     (written,) = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     (tmp_path / "headway.yaml").write_text(written)

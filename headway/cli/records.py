@@ -7,7 +7,7 @@ from typing import Any
 from headway.cli.output import output
 from headway.errors import HeadwayError, NotFound
 from headway.home import ledger_url
-from headway.ledger import Ledger, ReleaseRecord
+from headway.ledger import Ledger, ReleaseRecord, RolloutRecord
 from headway.ledger.records import FORK
 
 __all__ = ["history", "logs", "status", "waits_for"]
@@ -37,6 +37,8 @@ def status(app: str | None, *, live: bool) -> None:
             output.say(f"  #{preview['number']:<13} {preview['url'] or 'nothing'} {preview['waits_for']}".rstrip())
         for going in one["open"]:
             output.say(f"  {going['name']} {going['state']} {going['waits_for']}".rstrip())
+        if one["failed"]:
+            output.say(f"  {one['failed']}")
     output.result(told)
 
 
@@ -66,12 +68,14 @@ def _app(ledger: Ledger, app: str) -> dict[str, Any]:
         | {"waits_for": "; ".join(waits_for(ledger, each) for each in ledger.open_releases() if each.app == one.app)}
         for one in ledger.previews(app)
     ]
+    failed = [last.summary for last in ledger.releases(app, 1) if last.state in ("failed", "rolled_back")]
     return {
         "app": app,
         "environments": environments,
         "contracts": contracts,
         "open": going,
         "previews": previews,
+        "failed": failed[0] if failed else None,
     }
 
 
@@ -113,18 +117,30 @@ def waits_for(ledger: Ledger, release: ReleaseRecord) -> str:
 
 
 def history(app: str, limit: int) -> None:
+    """Releases, and the ways back that somebody asked for, the newest first."""
     with Ledger.open(ledger_url()) as ledger:
-        releases = ledger.releases(app, limit)
-        if not releases:
+        found: list[ReleaseRecord | RolloutRecord] = [*ledger.releases(app, limit), *ledger.ways_back(app, limit)]
+        if not found:
             raise _unknown(app, ledger)
-    for release in releases:
-        took = (
-            f"{(release.finished_at - release.started_at).total_seconds():.0f} s" if release.finished_at else "going on"
-        )
-        when = f"{release.started_at:%Y-%m-%d %H:%M} {took:>9}"
-        first = f"{release.name:12} {release.state:12} {(release.sha or '')[:7]} {when}"
-        output.say(f"{first}  {release.subject or ''}" + (f"\n{'':13}{release.reason}" if release.reason else ""))
-    output.result([release.model_dump(mode="json") | {"name": release.name} for release in releases])
+    found = sorted(found, key=lambda one: one.started_at, reverse=True)[:limit]
+    told = [_released(one) if isinstance(one, ReleaseRecord) else _went_back(one) for one in found]
+    for one, words in zip(found, told, strict=True):
+        took = f"{(one.finished_at - one.started_at).total_seconds():.0f} s" if one.finished_at else "going on"
+        when = f"{one.started_at:%Y-%m-%d %H:%M} {took:>9}"
+        first = f"{words['name']:12} {one.state:12} {words['revision']} {when}  {words['subject'] or ''}"
+        output.say(first + (f"\n{'':13}{one.reason}" if one.reason else ""))
+    output.result(told)
+
+
+def _released(release: ReleaseRecord) -> dict[str, Any]:
+    return release.model_dump(mode="json") | {"name": release.name, "revision": (release.sha or "")[:7]}
+
+
+def _went_back(way: RolloutRecord) -> dict[str, Any]:
+    to = way.plan.new
+    kept = way.model_dump(mode="json", exclude={"plan", "token", "release_id"})
+    about = {"name": "rollback", "revision": to[:7], "subject": f"{way.environment} to {to or 'nothing'}"}
+    return kept | about
 
 
 def logs(app: str, environment: str, *, follow: bool, lines: int, revision: str | None) -> None:

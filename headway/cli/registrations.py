@@ -13,7 +13,7 @@ from headway.errors import UsageError
 from headway.events import HOSTS, place
 from headway.forms import parse_label, parse_secret
 from headway.home import ledger_url
-from headway.ledger import AppRecord, DeliveryRecord, Ledger
+from headway.ledger import AppRecord, DeliveryRecord, Ledger, ReleaseRecord
 
 __all__ = ["add", "events", "hook", "remove", "show"]
 
@@ -80,13 +80,20 @@ def events(name: str, limit: int) -> None:
         if not came:
             ledger.registered_app(name)
             output.say(f"nothing was ever heard of {name}: are its webhook and its secret in place?")
-    output.say(*map(_became, came))
-    output.result([one.model_dump(mode="json") for one in came])
+        releases = [ledger.release_of_run(one.flow_run_id) if one.flow_run_id else None for one in came]
+    output.say(*map(_became, came, releases))
+    output.result(
+        [
+            one.model_dump(mode="json") | {"release": release and release.model_dump(mode="json")}
+            for one, release in zip(came, releases, strict=True)
+        ]
+    )
 
 
-def _became(one: DeliveryRecord) -> str:
+def _became(one: DeliveryRecord, release: ReleaseRecord | None) -> str:
     sha = one.sha or (one.event.after if one.event.kind == "push" else one.event.head) or ""
-    return f"{one.received_at:%Y-%m-%d %H:%M:%S} {one.ref:24} {sha[:7]:7} {one.state:10} {one.detail}".rstrip()
+    detail = release.summary if release else one.detail
+    return f"{one.received_at:%Y-%m-%d %H:%M:%S} {one.ref:24} {sha[:7]:7} {one.state:10} {detail}".rstrip()
 
 
 def hook(name: str, url: str) -> None:

@@ -37,11 +37,11 @@ async def _up(host: str, port: int, prefect_port: int) -> None:
 
 def serve(host: str, port: int) -> None:
     """The web app alone, beside a Prefect server and workers that are elsewhere. Raises ServiceUnavailable."""
-    import uvicorn
+    from headway.web import serving  # a slow import that nothing else on the command line needs
 
     with Control() as control, Ledger.open(ledger_url()):  # what is not there is said here, not in a log
         output.say(f"Prefect UI   {control.ui_url}\nHeadway      http://{host}:{port}\nCtrl-C stops it")
-    uvicorn.run("headway.web:app", host=host, port=port, access_log=False)
+    serving.serve(host, port)
 
 
 async def _until_one_dies(host: str, port: int, prefect_port: int) -> None:

@@ -20,6 +20,7 @@ __all__ = [
     "deployment",
     "front",
     "has_budget",
+    "pod_of",
     "port",
     "released",
     "replicas",
@@ -84,7 +85,7 @@ def belongings(app: str, spec: LaunchSpec, namespace: str) -> list[Object]:
         thing: Object = deepcopy(one.content)
         metadata = thing["metadata"]
         metadata |= {"namespace": namespace, "labels": _labelled(metadata, names.labels(app, spec.environment))}
-        for container in _containers(_pod_of(thing) or {}):
+        for container in _containers(pod_of(thing) or {}):
             if repository(container) in standing_in:
                 container["image"] = spec.artifact.location
         made.append(thing)
@@ -119,7 +120,7 @@ def has_budget(manifests: Sequence[Manifest]) -> bool:
 
 
 def runs_pods(thing: Mapping[str, Any]) -> bool:
-    return _pod_of(thing) is not None
+    return pod_of(thing) is not None
 
 
 def released(app: str, manifests: Sequence[Manifest]) -> Manifest | str:
@@ -216,7 +217,7 @@ def _containers(pod: Mapping[str, Any]) -> list[Object]:
     return [*(pod.get("initContainers") or []), *(pod.get("containers") or [])]
 
 
-def _pod_of(thing: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def pod_of(thing: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """What the pods look like that it runs, if it runs any."""
     spec = thing.get("spec")
     if isinstance(spec, dict) and isinstance(job := spec.get("jobTemplate"), dict):

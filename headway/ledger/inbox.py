@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
@@ -43,13 +43,13 @@ class Inbox(Book):
             insert = postgresql.insert if db.dialect.name == "postgresql" else sqlite.insert
             db.execute(insert(t.inbox).on_conflict_do_nothing(), rows)
 
-    def due_deliveries(self) -> list[DeliveryRecord]:
-        """Those that wait and may be looked at now, or were being started; the oldest first."""
+    def due_deliveries(self, but: Collection[str] = ()) -> list[DeliveryRecord]:
+        """Those that wait and may be looked at now, or were being started, `but` of these apps; the oldest first."""
         due = sa.or_(
             t.inbox.c.state == "starting",
             sa.and_(t.inbox.c.state == "waiting", t.inbox.c.due_at <= self._now()),
         )
-        asked = sa.select(t.inbox).where(due).order_by(t.inbox.c.id).limit(ROUND)
+        asked = sa.select(t.inbox).where(due, t.inbox.c.app.not_in(but)).order_by(t.inbox.c.id).limit(ROUND)
         return [record(DeliveryRecord, row) for row in self._read(asked)]
 
     def deliveries(self, app: str, limit: int = 20) -> list[DeliveryRecord]:

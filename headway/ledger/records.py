@@ -75,6 +75,12 @@ class ReleaseRecord(Frozen):
     def open(self) -> bool:
         return self.state in OPEN
 
+    @property
+    def summary(self) -> str:
+        """How it stands or ended, and why."""
+        words = f"{self.name} {self.state.replace('_', ' ')}"
+        return f"{words}: {self.reason}" if self.reason else words
+
 
 class StageRecord(Frozen):
     """One stage of a release, as `headway release` shows it."""

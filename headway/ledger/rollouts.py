@@ -159,6 +159,12 @@ class Rollouts(Locks):
     def rollouts_of(self, release_id: str) -> list[RolloutRecord]:
         return self._rollouts(t.rollouts.c.release_id == release_id)
 
+    def ways_back(self, app: str, limit: int = 20) -> list[RolloutRecord]:
+        """Those that belong to no release: somebody asked for them. The newest first."""
+        asked = sa.select(t.rollouts).where(t.rollouts.c.app == app, t.rollouts.c.release_id.is_(None))
+        newest = asked.order_by(t.rollouts.c.started_at.desc()).limit(limit)
+        return [record(RolloutRecord, row) for row in self._read(newest)]
+
     def unfinished_rollouts(self, app: str | None = None, environment: str | None = None) -> list[RolloutRecord]:
         """The oldest first: it knows what was live before all of them began."""
         wanted = [t.rollouts.c.state == "running"]

@@ -8,13 +8,13 @@ from typing import Literal, NamedTuple, Protocol
 
 from headway.readiness.items import ITEMS, expand
 
-__all__ = ["Attestation", "Finding", "Result", "assess", "counted", "failed", "passed", "unready"]
+__all__ = ["Attestation", "Finding", "Result", "assess", "counted", "failed", "passed", "unknown", "unready"]
 
 
 class Finding(NamedTuple):
-    """What was verified: it is so or it is not, and how one knows."""
+    """What was verified: it is so or it is not, and how one knows; None: it could not be found out, and why."""
 
-    passes: bool
+    passes: bool | None
     evidence: str
 
 
@@ -24,6 +24,10 @@ def passed(evidence: str) -> Finding:
 
 def failed(evidence: str) -> Finding:
     return Finding(False, evidence)
+
+
+def unknown(evidence: str) -> Finding:
+    return Finding(None, evidence)
 
 
 class Attestation(Protocol):
@@ -64,10 +68,11 @@ def assess(
 
 
 def _result(name: str, found: Finding | None, word: Attestation | None, required: bool, today: date) -> Result:
-    if found is not None:
+    if found is not None and found.passes is not None:
         return Result(name, "pass" if found.passes else "fail", found.evidence, required)
     if word is None:
-        return Result(name, "unknown", "nobody has verified or attested it", required)
+        why = found.evidence if found else "nobody has verified or attested it"
+        return Result(name, "unknown", why, required)
     said = f"{word.by} on {word.on}" + (f": {word.note}" if word.note else "")
     if word.on > today:
         return Result(name, "unknown", f"attested for a day to come: {said}", required)

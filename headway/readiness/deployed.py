@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
+from urllib.parse import urlsplit
 
 import httpx
 
 from headway import certificates
 from headway.dependencies import read
-from headway.readiness.checklist import Finding, failed, passed
+from headway.readiness.checklist import Finding, failed, passed, unknown
 
 __all__ = ["examine", "logs"]
 
@@ -20,6 +22,7 @@ MANY = 60  # requests in a row that somebody should mind
 SIDE_BY_SIDE = 8  # of them: whether anybody minds is asked, not whether it can be overrun
 SOMEBODY = "https://somebody-else.example"
 NOWHERE = "/headway-readiness/%FF/no-such-page?id='"
+NEARBY = ("localhost", ".svc", ".svc.cluster.local", ".internal", ".local")  # names that only some networks know
 STRUCTURED = 0.9  # of the lines: a language's own first words are none of ours
 
 
@@ -71,7 +74,15 @@ def _is_json(line: str) -> bool:
 
 
 def _tls(url: str) -> Finding:
-    return Finding(url.startswith("https:"), url)
+    """Where only machines nearby can ask, something else is in front of it, which may speak TLS."""
+    if url.startswith("https:"):
+        return passed(url)
+    host = urlsplit(url).hostname or ""
+    try:
+        nearby = ipaddress.ip_address(host).is_private
+    except ValueError:
+        nearby = host.endswith(NEARBY) or "." not in host
+    return unknown(f"{url} is not what users ask: what is in front of it was not asked") if nearby else failed(url)
 
 
 def _headers(page: httpx.Response, *, tls: bool) -> Finding:

@@ -28,6 +28,9 @@ ITEMS = {
         Item("configuration", "infrastructure", "what it has to be told is documented and validated"),
         Item("limits", "infrastructure", "it cannot take all of a machine"),
         Item("scaling", "infrastructure", "one instance may die without anybody noticing"),
+        Item(
+            "probes", "infrastructure", "it gets requests only when it can serve, and one that hangs is started again"
+        ),
         Item("tls", "infrastructure", "it is served over TLS"),
         Item("metrics", "monitoring", "its error rate and latency are watched"),
         Item("alerts", "monitoring", "somebody is told when it is not well"),

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from headway.errors import HeadwayError
 from headway.leaks import leaks
-from headway.model import Capability
+from headway.model import Artifact, Capability
+from headway.readiness import objects
 from headway.readiness.checklist import Finding, failed, passed
 from headway.settings import Environment, Settings
 
@@ -22,7 +23,7 @@ def examine(tree: Path, settings: Settings, environment: str) -> dict[str, Findi
     place = settings.environment(environment)
     found = {
         "tests": _tests(settings),
-        "secrets": _secrets(tree),
+        "secrets": _secrets(tree, settings),
         "configuration": _configuration(settings),
         "limits": _limits(settings),
         "scaling": _scaling(place),
@@ -31,7 +32,15 @@ def examine(tree: Path, settings: Settings, environment: str) -> dict[str, Findi
     }
     if settings.build.image:
         found["image"] = _image(tree, settings)
+    if place.kind == "kubernetes":
+        found |= objects.examine(settings.app, settings.launch_spec(environment, _stand_in(settings)))
     return found
+
+
+def _stand_in(settings: Settings) -> Artifact:
+    """Nothing is built for it: which image it is does not matter here."""
+    digest = f"sha256:{'0' * 64}"
+    return Artifact(kind="image", digest=digest, location=f"{settings.build.image}@{digest}", size=0)
 
 
 def _tests(settings: Settings) -> Finding:
@@ -43,8 +52,8 @@ def _tests(settings: Settings) -> Finding:
     return failed("headway.yaml has no checks")
 
 
-def _secrets(tree: Path) -> Finding:
-    found = leaks(tree)
+def _secrets(tree: Path, settings: Settings) -> Finding:
+    found = leaks(tree, settings.leaks.exceptions)
     return failed(_some(map(str, found))) if found else passed("none found in what is committed")
 
 

@@ -16,7 +16,7 @@ from headway.forms import Branch, CheckName, Command, Label, RepoPath, VariableN
 from headway.kubernetes.manifests import replicas
 from headway.model import SecretRef
 from headway.settings.section import Section
-from headway.settings.sections import Build, Check, Environment, Health, Migrations, On, Readiness, Resources
+from headway.settings.sections import Build, Check, Environment, Health, Leaks, Migrations, On, Readiness, Resources
 from headway.settings.strategies import BlueGreen
 from headway.settings.variables import Variable, contract_faults, is_given
 
@@ -70,6 +70,7 @@ class Settings(Section):
     )
     migrations: Migrations | None = Field(default=None, description="how the database follows the code")
     readiness: Readiness = Field(default=Readiness(), description="what the checklist cannot find out by itself")
+    leaks: Leaks = Field(default=Leaks(), description="what looks like a secret in the repository and is none")
     environments: dict[Label, Environment] = Field(
         default={},
         description="where the app runs, in the order it is promoted; `preview` is never part of that order: in it "
@@ -99,13 +100,13 @@ class Settings(Section):
     def _environments_fit(cls, environments: dict[str, Environment], info: ValidationInfo) -> dict[str, Environment]:
         faults: list[Fault] = []
         image = info.data["build"].image if "build" in info.data else None
-        kinds = set(map(_kind, environments.values()))
+        kinds = {one.kind for one in environments.values()}
         if kinds - {*KNOW_HOW_TO_RUN} and "run" in info.data and info.data["run"] is None and image is None:
             faults.append(Fault((), "need `run`, the command that starts the app"))
         faults.extend(_place_faults(environments))
         if "build" in info.data:
             faults.extend(_kind_faults(environments, image))
-        if info.data.get("manifests") and KUBERNETES not in map(_kind, environments.values()):
+        if info.data.get("manifests") and KUBERNETES not in {one.kind for one in environments.values()}:
             faults.append(Fault((), "none of them is on Kubernetes, and there are manifests for it"))
         if "env" in info.data:
             told = {name: environment.env for name, environment in environments.items()}
@@ -138,7 +139,7 @@ class Settings(Section):
         place = self.environment(environment)
         if environment == PREVIEW:
             return None
-        return (place.manifests or self.manifests) if _kind(place) == KUBERNETES else None
+        return (place.manifests or self.manifests) if place.kind == KUBERNETES else None
 
     def with_manifests(self, manifests: Mapping[str, tuple[model.Manifest, ...]]) -> Settings:
         """The same, with the objects that were read of some environments."""
@@ -238,14 +239,10 @@ class Settings(Section):
         return place.instances.min
 
 
-def _kind(environment: Environment) -> str:
-    return environment.target.partition("/")[0]
-
-
 def _kind_faults(environments: Mapping[str, Environment], image: str | None) -> Iterator[Fault]:
     """Whether the one thing that is built can run on each target."""
     for name, environment in environments.items():
-        kind = _kind(environment)
+        kind = environment.kind
         if environment.instances.autoscale and kind != KUBERNETES:
             yield Fault((name, "instances"), f"{kind} has no autoscaler: say one number, or choose a kubernetes target")
         if environment.manifests is not None and kind != KUBERNETES:
@@ -271,8 +268,8 @@ def _place_faults(environments: Mapping[str, Environment]) -> Iterator[Fault]:
 
 def _preview_faults(environment: Environment) -> Iterator[Fault]:
     """There are many previews on one target, each an app of its own."""
-    if _kind(environment) in ONE_APP:
-        yield Fault((PREVIEW, "target"), f"{_kind(environment)} runs one app a target: choose {', '.join(MANY_APPS)}")
+    if environment.kind in ONE_APP:
+        yield Fault((PREVIEW, "target"), f"{environment.kind} runs one app a target: choose {', '.join(MANY_APPS)}")
     if environment.port is not None:
         yield Fault((PREVIEW, "port"), "each preview has a port of its own: leave it out")
     if isinstance(environment.strategy, BlueGreen) and environment.strategy.preview_port is not None:

@@ -42,6 +42,7 @@ __all__ = [
     "Health",
     "Inputs",
     "Instances",
+    "Leaks",
     "Lint",
     "Migrations",
     "On",
@@ -288,6 +289,16 @@ def _item_or_group(value: str) -> str:
 ChecklistName = Annotated[str, AfterValidator(_item_or_group)]
 
 
+class Leaks(Section):
+    """What looks like a secret in the repository and is none."""
+
+    exceptions: dict[Text, Text] = Field(
+        default={},
+        description="files in which nothing is a secret, as patterns of a .gitignore, each with the reason; single "
+        "lines get a comment `pragma: allowlist secret`, or into `.secrets.baseline`",
+    )
+
+
 class Approval(Section):
     """Who has to agree before this environment changes. `true` is an approval by anybody."""
 
@@ -382,3 +393,8 @@ class Environment(Section):
         default="rollback",
         description="an analysis without a verdict by then is rolled back, or `wait`s until a person decides",
     )
+
+    @property
+    def kind(self) -> str:
+        """Of the target."""
+        return self.target.partition("/")[0]

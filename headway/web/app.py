@@ -1,26 +1,22 @@
-"""The ASGI app: health, webhooks, and beside them the sweep, the dispatcher and whatever else goes on for ever."""
+"""The ASGI app: health, webhooks and the API. What goes on for ever beside them has a process of its own."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.metadata
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI, Request
 from pydantic import BaseModel, Field
 
 from headway.control import Control
-from headway.dispatch import Dispatcher
 from headway.errors import HeadwayError
-from headway.heads import Poller
-from headway.home import home, ledger_url
+from headway.home import ledger_url
 from headway.ledger import Ledger
-from headway.project import load_git_host, load_secret, load_target
-from headway.reconciler import Reconciler
-from headway.recovery import revive, sweep
-from headway.reporting import Reporter
+from headway.project import load_secret
+from headway.rounds import Rounds, for_ever
 from headway.web import hooks, releases
 from headway.web.intake import Intake
 from headway.web.keys import FRESH, Keys
@@ -28,78 +24,30 @@ from headway.web.limits import Limits
 
 __all__ = ["app"]
 
-SWEEP = 2.0  # seconds between two sweeps
-REVIVE = 10.0  # seconds between two looks whether what should run does
-POLL = 300.0  # seconds between two looks whether a webhook was lost
-PREVIEWS = 5.0  # seconds between two looks whether previews are as they should be
-REPORT = 1.0  # seconds between two looks for what git hosts should be told
-DISPATCH = 1.0  # seconds between two looks for deliveries that are to be tried again; new ones are told
-
-log = logging.getLogger("uvicorn.error")
+AGAIN = 1.0  # seconds before what goes on beside us is started again when it has ended
 
 
 @asynccontextmanager
 async def watching(app: FastAPI) -> AsyncIterator[None]:
     app.state.checks = {}
     with Ledger.open(ledger_url()) as ledger, Control() as control:
+        checked = app.state.checks.__setitem__
         app.state.ledger, app.state.control, app.state.load_secret = ledger, control, load_secret
         app.state.limits = Limits()
         app.state.intake = Intake(ledger)
         app.state.keys = Keys(ledger, load_secret)
-        app.state.dispatcher = Dispatcher(ledger, control, home() / "workspaces", load_git_host)
-        reconciler = Reconciler(ledger, control, load_git_host, app.state.dispatcher.wake)
-
-        async def sweep_once() -> list[str]:
-            return await asyncio.to_thread(sweep, ledger, control)
-
-        async def revive_once() -> list[str]:
-            return await revive(ledger, load_target)
-
-        rounds = [
-            _for_ever(app, "sweep", sweep_once, SWEEP),
-            _for_ever(app, "revive", revive_once, REVIVE),
-            _for_ever(app, "keys", app.state.keys.look, FRESH),
-            _for_ever(app, "reports", Reporter(ledger, control, load_git_host, load_target).round, REPORT),
-            _for_ever(app, "poll", Poller(ledger, home() / "workspaces", app.state.dispatcher.wake).round, POLL),
-            _for_ever(app, "previews", reconciler.round, PREVIEWS),
-            _for_ever(app, "dispatch", app.state.dispatcher.round, DISPATCH, app.state.dispatcher.wake),
+        app.state.rounds = Rounds(checked)
+        with suppress(HeadwayError):
+            await load_secret(releases.TOKEN, "/api")  # the first takes a second of imports: no delivery waits for them
+        going = [
+            asyncio.create_task(for_ever(checked, "keys", app.state.keys.look, FRESH)),
+            asyncio.create_task(for_ever(checked, "rounds", app.state.rounds.keep_going, AGAIN)),
         ]
-        going = [asyncio.create_task(each) for each in rounds]
+        gc.freeze()  # what was imported stays: looking through it for garbage would stop every request for 0.2 s
         yield
         for task in going:
             task.cancel()
         await asyncio.wait(going)
-
-
-async def _for_ever(
-    app: FastAPI,
-    name: str,
-    round_: Callable[[], Awaitable[list[str]]],
-    pause: float,
-    wake: asyncio.Event | None = None,
-) -> None:
-    """Round after round; what goes wrong is in the log and on /health, and the next round tries again.
-
-    A round begins `pause` seconds after the last, or when it is woken.
-    """
-    said: list[str] = []
-    wake = wake or asyncio.Event()
-    while True:
-        try:
-            lines = await round_()
-            for line in lines:
-                if line not in said:  # what goes on for many rounds is said once
-                    log.info("%s", line)
-            said = lines
-            app.state.checks[name] = "ok"
-        except HeadwayError as error:
-            log.warning("%s: %s", name, error)
-            app.state.checks[name] = error.what
-        except Exception as error:
-            log.exception("%s", name)
-            app.state.checks[name] = f"a bug in Headway: {type(error).__name__}: {error}"
-        with suppress(TimeoutError):
-            await asyncio.wait_for(wake.wait(), pause)
 
 
 class Health(BaseModel):

@@ -98,7 +98,7 @@ async def _kept(request: Request, name: str) -> Kept:
         stored, ignored = _sorted(events, await _signers(request, host, body), delivery)
     await request.app.state.intake.store(stored)
     if stored:
-        request.app.state.dispatcher.wake.set()
+        request.app.state.rounds.wake.set()
     return Kept(stored=len(stored), ignored=ignored)
 
 

@@ -9,6 +9,8 @@ from headway.ledger import Delivery, Ledger
 
 __all__ = ["Intake"]
 
+GATHER = 0.01  # seconds between two transactions when many come at once: a transaction costs as much as five deliveries
+
 
 class Intake:
     """Whoever stores something waits until it is on disk; what comes meanwhile goes into the next transaction."""
@@ -35,6 +37,7 @@ class Intake:
                 _tell(batch, error)
             else:
                 _tell(batch, None)
+            await asyncio.sleep(GATHER)
 
 
 def _tell(batch: Sequence[tuple[Sequence[Delivery], asyncio.Future[None]]], error: Exception | None) -> None:

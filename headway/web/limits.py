@@ -8,7 +8,7 @@ from limits.aio.strategies import FixedWindowRateLimiter, MovingWindowRateLimite
 
 __all__ = ["Limits"]
 
-ASKED = limits.parse("2000/second")  # of one address, whatever it asks
+ASKED = limits.parse("20000/10 second")  # of one address, whatever it asks; what was held up may come in a burst
 REFUSED = limits.parse("60/minute")  # requests of one address that were refused; those that come then are not looked at
 
 

@@ -180,10 +180,10 @@ def test_latency_is_measured_where_users_are(target: ProcessTarget, spec: Launch
 
 
 def test_a_wrong_version_is_not_ready(target: ProcessTarget, spec: LaunchSpec, tmp_path: Path) -> None:
-    (tmp_path / "bundle" / "app.py").write_text("def answer(path):\n    return 200, {'version': 'other'}\n" + APP)
+    (tmp_path / "bundle" / "app.py").write_text("def answer(path):\n    return 200, {'version': 'b0b0b0b'}\n" + APP)
     revision = spec.revision("shop", SHA["old"])
     target.launch(revision, spec)
-    until(lambda: "answers version other" in target.ready(revision).detail)
+    until(lambda: "answers version b0b0b0b" in target.ready(revision).detail)
     assert target.ready(revision).ready == 0
 
 
@@ -193,6 +193,16 @@ def test_an_app_that_keeps_dying_has_failed_with_its_last_words(target: ProcessT
     target.launch(revision, broken)
     until(lambda: target.ready(revision).failed, 30)
     assert "no such table: users" in target.ready(revision).detail
+
+
+def test_an_app_that_dies_late_or_never_serves_is_quoted_though_nobody_has_given_it_up(
+    target: ProcessTarget, spec: LaunchSpec
+) -> None:
+    broken = spec.model_copy(update={"run": "echo wrong hash: sha257; sleep 60; exit 3"})
+    revision = spec.revision("shop", SHA["old"])
+    target.launch(revision, broken)
+    until(lambda: "wrong hash: sha257" in target.ready(revision).detail)
+    assert not target.ready(revision).failed
 
 
 def test_a_compound_command_is_stopped_with_all_its_processes(target: ProcessTarget, spec: LaunchSpec) -> None:

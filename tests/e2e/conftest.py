@@ -69,6 +69,8 @@ environments:
 class Headway:
     """The command line against the running service, and the service's own books."""
 
+    patience = 120.0  # seconds for a command
+
     def __init__(self, up: Up) -> None:
         self.home = up.home
         self.environment = up.environment
@@ -83,7 +85,7 @@ class Headway:
             cwd=cwd or self.home,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=self.patience,
             check=False,
         )
         if code is not None:

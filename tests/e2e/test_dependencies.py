@@ -36,3 +36,24 @@ def test_only_what_is_degraded_since_the_release_is_blamed_on_it(headway: Headwa
     assert told["state"] == "rolled_back"
     assert told["reason"] == "production: /detailed: degraded since the release: redis"
     assert headway.ledger.live("needy", "production") == live
+
+
+def test_what_was_degraded_before_is_not_blamed_on_the_release(headway: Headway, tmp_path: Path) -> None:
+    repo = Repo(tmp_path / "app", "sick", SETTINGS)
+    away = tmp_path / "redis is away"
+    answer = f"""
+    import os
+    down = os.path.exists({str(away)!r})
+    return 200, {{'status': 'degraded' if down else 'ok', 'checks': {{'redis': not down, 'database': True}}}}
+"""
+    repo.behave(answer)
+    headway.release(repo.path)
+    away.touch()  # under the feet of the version that is live
+    newer = repo.behave(f"{answer}    # better")
+    told = headway.release(repo.path)
+    assert told["state"] == "succeeded"
+    said = {stage["name"]: stage["detail"] for stage in told["stages"]}["production dependencies"]
+    assert said == "2 checked, degraded before: redis"
+    live = headway.ledger.live("sick", "production")
+    assert live is not None
+    assert newer.startswith(live[:7])

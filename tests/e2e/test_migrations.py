@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.e2e.conftest import Headway, Repo
-from tests.test_migrations import ADDS, ENV, FIRST, INI, TAKES
+from tests.test_migrations import ADDS, ENV, FIRST, INI, TAKES, version
 
 pytestmark = pytest.mark.e2e
 
@@ -81,3 +82,30 @@ def test_a_contract_is_done_in_its_time_and_a_way_back_knows_of_it(
     headway.run("rollback", "schema", "production", "--revert", "--reason", "customers need their notes")
     assert columns(database) == {"id", "note", "remark"}
     assert headway.ledger.live("schema", "production") == older
+
+
+def test_a_way_back_past_a_contract_is_forced_with_a_reason_that_is_kept(
+    headway: Headway, tmp_path: Path, database: sa.Engine
+) -> None:
+    url = database.url.render_as_string(hide_password=False)
+    repo = Repo(tmp_path / "app", "forced", SETTINGS % (sys.executable, sys.executable, url))
+    migrate(repo, "creates", {"alembic.ini": INI, "migrations/env.py": ENV, **FIRST, **ADDS})
+    headway.release(repo.path)
+    older = headway.ledger.live("forced", "production")
+    migrate(repo, "breaks", version(3, 'op.execute("ALTER TABLE nowhere ADD COLUMN x int")'))
+    failed = headway.release(repo.path, code=1)
+    assert failed["state"] == "failed"
+    assert "production: migrations/apply: exit code 1" in failed["reason"]
+    assert headway.ledger.rollouts_of(failed["id"]) == []  # no instance was touched
+    assert headway.ledger.live("forced", "production") == older
+    migrate(repo, "takes away", TAKES)
+    release = headway.release(repo.path)
+    headway.until(lambda: [one.state for one in headway.ledger.changes_of(release["id"])] == ["done"])
+    newer = headway.ledger.live("forced", "production")
+    headway.run("rollback", "forced", "production", "--force", "--reason", "nobody reads notes", "--by", "ann")
+    assert headway.ledger.live("forced", "production") == older
+    assert columns(database) == {"id", "remark"}  # the database stays as it is
+    told = json.loads(headway.run("history", "forced", "--json").stdout)
+    assert [one["name"] for one in told] == ["rollback", "forced#3", "forced#2", "forced#1"]
+    assert told[0]["reason"] == f"ann: nobody reads notes (forced: past the contract of {newer})"
+    assert f"production to {older}" in headway.run("history", "forced").stdout

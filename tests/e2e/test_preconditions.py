@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.e2e.conftest import Headway, Repo
@@ -29,6 +31,15 @@ def test_what_is_not_fit_for_production_is_found_before_anything_is_built(headwa
     assert {stage["name"]: stage["state"] for stage in told["stages"]} == {"configuration": "failed"}
     assert told["reason"].startswith("configuration: staging: KEY: !secret unfit-staging/key")
     assert told["reason"].endswith("(and 2 more)")
+    with headway.control() as control:
+        wanted = {"artifacts": {"key": {"any_": ["configuration-unfit"]}}}
+        (table,) = httpx.post(f"{control.url}/artifacts/latest/filter", json=wanted, trust_env=False).json()
+    assert [(row["environment"], row["variable"], "error" in row) for row in json.loads(table["data"])] == [
+        ("production", "KEY", True),
+        ("production", "OTHER", True),
+        ("staging", "KEY", True),
+        ("staging", "EXTRA", False),
+    ]
     repo.commit("without them", {"headway.yaml": SETTINGS.format(app="unfit").replace("secret: true", "default: x")})
     repo.commit("a key", {"key.py": "KEY = 'AKIA" + "QYLPMN5HHHFPZAM2'\n"})
     told = headway.release(repo.path, code=1)

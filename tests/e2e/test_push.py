@@ -59,6 +59,22 @@ def test_git_push_is_a_release(server: Server, headway: Headway, repo: Repo) -> 
     assert "started" in headway.run("app", "events", repo.app).stdout
 
 
+def test_a_run_that_dies_before_it_has_read_the_settings_is_told(server: Server, headway: Headway, repo: Repo) -> None:
+    server.push("main")
+    headway.until(lambda: server.states(headway.ledger) == ["succeeded"])
+    sha = repo.commit("a mistake", {"headway.yaml": f"app: {repo.app}\nchecks: 7\n"})
+    server.push("main")
+
+    headway.until(lambda: server.states(headway.ledger) == ["failed", "succeeded"])
+
+    failed = headway.ledger.releases(repo.app)[0]
+    assert failed.sha == sha
+    assert failed.reason == "headway.yaml:2: checks: expected a mapping, got 7"
+    for command in (("status",), ("app", "events")):
+        assert f"{repo.app}#2 failed: {failed.reason}" in headway.run(*command, repo.app).stdout
+    assert failed.id in [release.id for release in headway.ledger.releases_to_tell([repo.app])]
+
+
 WAITS = """
 app: {app}
 checks: {{check: "{check}"}}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import httpx
 import pytest
 
+from headway import trees
 from tests.e2e.conftest import Headway, Repo
 
 pytestmark = pytest.mark.e2e
@@ -29,12 +32,16 @@ def test_what_is_not_ready_waits_for_a_name(headway: Headway, tmp_path: Path) ->
     assert asked is not None
     states = {row["item"]: row["state"] for row in asked.evidence["readiness"]}
     assert (states["previous"], states["schema"], states["on_call"]) == ("pass", "pass", "attested")
-    assert (states["tls"], states["cors"], states["rehearsed"]) == ("fail", "pass", "fail")
+    assert (states["tls"], states["cors"], states["rehearsed"]) == ("unknown", "pass", "fail")
     assert asked.evidence["not_ready"] == [
         "rehearsed: no environment before has tried it: `rehearse` in its canary or blue_green does",
         "runbook: no RUNBOOK* and no docs/runbook*",
     ]
     assert "production is not ready (rehearsed: " in headway.run("status", "unready").stdout
+    with headway.control() as control:
+        wanted = {"artifacts": {"key": {"any_": ["readiness-unready-production"]}}}
+        (table,) = httpx.post(f"{control.url}/artifacts/latest/filter", json=wanted, trust_env=False).json()
+    assert {row["item"]: row["state"] for row in json.loads(table["data"])} == states
     headway.run("approve", told["name"], "--by", "bob", "--reason", "the first release")
     headway.until(lambda: headway.ledger.release(told["id"]).state == "succeeded")
     details = {stage.name: stage.detail for stage in headway.ledger.stages(told["id"])}
@@ -46,3 +53,15 @@ def test_what_is_not_ready_waits_for_a_name(headway: Headway, tmp_path: Path) ->
     assert told["state"] == "succeeded"
     details = {stage["name"]: stage["detail"] for stage in told["stages"]}
     assert details["production approval"] == "approval: false"
+    # Where the version that is live could not be brought back, somebody is asked again.
+    live = headway.ledger.live("unready", "production")
+    assert live is not None
+    artifact = headway.ledger.revision("unready", live, environment="production")[1].artifact
+    trees.remove(Path(artifact.location).resolve())
+    repo.commit("better", {"better": ""})
+    told = headway.release(repo.path, code=3)
+    asked = headway.ledger.waiting_approval(told["id"])
+    assert asked is not None
+    assert asked.evidence["not_ready"] == [f"previous: {live}: there is no bundle {artifact.location} on this machine"]
+    headway.run("reject", told["name"], "--by", "bob", "--reason", "not without a way back")
+    headway.until(lambda: headway.ledger.release(told["id"]).state == "rejected")

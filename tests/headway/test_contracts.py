@@ -175,3 +175,11 @@ def test_on_the_command_line(tmp_path: Path) -> None:
         'LEVEL  "info"                    "debug"',
     ]
     assert run("render", "production") == '# KEY= is the secret shop-production/key\nLEVEL="debug"\n'
+    assert "secretKeyRef" in run("render", "production", "--format", "k8s")
+    assert "LEVEL=debug" in run("render", "production", "--format", "docker")
+    (tmp_path / ".env.example").write_text("PORT=3000\nWORKERS=4\nAPI_TOKEN=change-me\n")
+    assert run("import", ".env.example").splitlines() == [
+        "env:",
+        '  WORKERS: {"type": "integer", "default": "4"}',
+        '  API_TOKEN: {"secret": true}',
+    ]

@@ -335,6 +335,14 @@ def test_a_commit_that_never_comes_does_not_hold_up_the_branch(place: Place) -> 
     assert place.outside.released == [place.first]
 
 
+def test_its_release_is_known_before_its_run_has_begun(place: Place) -> None:
+    place.released(place.first)
+    (release,) = place.ledger.releases("shop")
+    assert (release.state, release.sha, release.requested_by) == ("running", place.first, "ann at generic")
+    assert release.flow_run_id == place.newest.flow_run_id
+    assert place.ledger.releases_to_tell(["shop"]) == [release]
+
+
 def test_whoever_dies_after_it_was_asked_for_asks_for_the_same_run(place: Place) -> None:
     place.hears(place.first)
     place.outside.dies = True
@@ -344,6 +352,7 @@ def test_whoever_dies_after_it_was_asked_for_asks_for_the_same_run(place: Place)
     place.dispatch()
     assert place.outside.released == [place.first]
     assert place.newest.state == "started"
+    assert [release.sha for release in place.ledger.releases("shop")] == [place.first]
 
 
 def test_a_prefect_server_that_is_away_is_asked_again(place: Place) -> None:

@@ -23,8 +23,8 @@ def repository(tmp_path: Path) -> Repository:
     return Repository(tmp_path / "repo")
 
 
-def found(repository: Repository) -> list[str]:
-    return [str(leak) for leak in leaks(repository.path)]
+def found(repository: Repository, *harmless: str) -> list[str]:
+    return [str(leak) for leak in leaks(repository.path, harmless)]
 
 
 def test_a_repository_without_secrets_has_none(repository: Repository) -> None:
@@ -41,6 +41,35 @@ def test_secrets_of_known_forms_are_found_with_their_line_and_without_their_valu
         "id_rsa:1: Private Key",
     ]
     assert AWS not in str(leaks(repository.path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.txt", f"key:\n{AWS}\n"),
+        ("a.txt", f"first\r\n{AWS}"),
+        ("a.txt", "at the start of a line\nAKC" + "a1B2c3D4e5F6\n"),
+        ("a.txt", "https://ann:" + "s3cr3t-word@example.com/\n"),
+        ("a.yaml", f"key: {AWS}\n"),
+        ("a.yml", "url: >-\n  https://ann:" + "s3cr3t-word@example.com/\n"),
+        ("a.yaml", 'url: "https://ann:\\\n  ' + 's3cr3t-word@example.com/"\n'),
+        ("a.ini", f"[aws]\nkey = {AWS}\n"),
+    ],
+)
+def test_a_file_is_only_passed_over_when_it_has_nothing_of_any_form(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, name: str, content: str
+) -> None:
+    (repository.path / name).write_text(content)
+    repository.commit("one")
+    quickly = found(repository)
+    monkeypatch.setattr("headway.leaks._forms", lambda: None)
+    assert quickly == found(repository)
+    assert len(quickly) == 1
+
+
+def test_files_that_are_harmless_are_left_out(repository: Repository) -> None:
+    repository.commit(tests__a_dot_py=f"KEY = '{AWS}'\n", b_dot_py=f"KEY = '{AWS}'\n")
+    assert found(repository, "tests/") == ["b.py:1: AWS Access Key"]
 
 
 def test_only_what_is_committed_counts(repository: Repository) -> None:

@@ -255,6 +255,12 @@ def test_a_run_that_could_not_be_woken_while_the_server_was_away_is_woken_later(
     ("type_", "message", "ending", "reason"),
     [
         ("FAILED", "it broke", "failed", "it broke"),
+        (
+            "FAILED",
+            "Flow run encountered an exception: SettingsError: headway.yaml: app: missing\n  hint: name it",
+            "failed",
+            "headway.yaml: app: missing",
+        ),
         ("FAILED", "", "failed", "its run ended as Failed"),
         ("CRASHED", "", "failed", "its run ended as Crashed"),
         ("CANCELLED", "by ann", "cancelled", "by ann"),

@@ -432,7 +432,7 @@ def test_tree_of_is_about_paths_not_how_they_are_written(repository: Repository)
 
 def test_tree_of_a_path_that_is_not_there(repository: Repository) -> None:
     repository.commit(a="1")
-    with pytest.raises(SourceError, match=r"^srk: not in the commit"):
+    with pytest.raises(SourceError, match=r"^inputs/paths: srk: not in the commit"):
         source.tree_of(repository.path, "HEAD", ["a", "srk"])
 
 

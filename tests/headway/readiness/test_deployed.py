@@ -89,7 +89,7 @@ async def examined(url: str, detailed: str | None = "/detailed") -> dict[str, Fi
 async def test_an_app_that_is_careful() -> None:
     with serving(careless=False) as url:
         found = await examined(url)
-    assert found.pop("tls") == (False, url)
+    assert found.pop("tls") == (None, f"{url} is not what users ask: what is in front of it was not asked")
     assert {name: finding.passes for name, finding in found.items()} == dict.fromkeys(
         ("headers", "cors", "errors", "health", "authentication", "rate_limits"), True
     )
@@ -100,9 +100,8 @@ async def test_an_app_that_is_careful() -> None:
 async def test_an_app_that_is_not() -> None:
     with serving(careless=True) as url:
         found = await examined(url)
-    said = {name: finding.evidence for name, finding in found.items() if not finding.passes}
+    said = {name: finding.evidence for name, finding in found.items() if finding.passes is False}
     assert said == {
-        "tls": url,
         "headers": "missing: X-Content-Type-Options: nosniff, X-Frame-Options, or frame-ancestors, "
         "Content-Security-Policy",
         "cors": "any origin that asks is allowed, with credentials",
@@ -112,6 +111,23 @@ async def test_an_app_that_is_not() -> None:
         "rate_limits": "60 requests: no 429, and no word of a limit",
     }
     assert said["health"].startswith("/detailed: ")
+
+
+@pytest.mark.parametrize(
+    ("url", "wanted"),
+    [
+        ("https://shop.example.com", True),
+        ("https://10.0.0.1", True),
+        ("http://shop.example.com", False),
+        ("http://93.184.215.14", False),
+        ("http://10.0.0.1:8080", None),
+        ("http://[::1]:8080", None),
+        ("http://shop.shops.svc.cluster.local", None),
+        ("http://shop", None),
+    ],
+)
+def test_tls_is_judged_where_users_are(url: str, wanted: bool | None) -> None:
+    assert deployed._tls(url).passes is wanted
 
 
 async def test_an_app_that_is_overrun_by_our_requests_is_not_called_unwell() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,20 +14,15 @@ from fastapi import FastAPI
 
 from headway.errors import HeadwayError, NotFound
 from headway.ledger import Ledger
+from headway.rounds import Rounds
 from headway.web import hooks, releases
 from headway.web.app import app as whole
 from headway.web.intake import Intake
 from headway.web.keys import Keys
 from headway.web.limits import Limits
+from headway.web.serving import Patience
 
 __all__ = ["Receiver", "receiver"]
-
-
-class Dispatcher:
-    """Knows whether it was woken."""
-
-    def __init__(self) -> None:
-        self.wake = asyncio.Event()
 
 
 class FakeControl:
@@ -66,7 +60,7 @@ class Receiver:
         self.app.state.limits = Limits()
         self.app.state.intake = Intake(ledger)
         self.app.state.keys = Keys(ledger, self._secret)
-        self.app.state.dispatcher = Dispatcher()
+        self.app.state.rounds = Rounds(lambda *_: None)
 
     async def _secret(self, name: str, where: str) -> str:
         if name not in self.secrets:
@@ -93,7 +87,16 @@ def receiver(place: Path) -> Iterator[Receiver]:
     assert whole.openapi()["paths"].keys() >= {"/hooks/{host}", "/api/releases"}
     with Ledger.open(f"sqlite:///{place / 'ledger.db'}") as ledger:
         made = Receiver(ledger)
-        config = uvicorn.Config(made.app, host="127.0.0.1", port=0, log_level="warning", lifespan="off")
+        config = uvicorn.Config(
+            made.app,
+            host="127.0.0.1",
+            port=0,
+            log_level="warning",
+            log_config=None,
+            lifespan="off",
+            http=Patience,
+            ws="none",
+        )
         server = uvicorn.Server(config)
         thread = Thread(target=server.run)
         thread.start()

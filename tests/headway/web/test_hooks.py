@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
-from unittest.mock import AsyncMock
 
 import httpx
 import pytest
-import schemathesis
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from headway.ledger import DeliveryRecord, Ledger
 from headway.web import answers, hooks, keys
 from tests.headway.events import payloads as p
-from tests.headway.events.payloads import NEW, OLD, SECRET
+from tests.headway.events.payloads import SECRET
 from tests.headway.web.receiving import Receiver, receiver
 
 REPO = "https://github.com/acme/shop"
@@ -45,7 +39,7 @@ def test_a_delivery_is_kept_before_it_is_answered(receiving: Receiver) -> None:
     assert (answer.status_code, answer.json()) == (202, {"stored": 1, "ignored": []})
     (one,) = kept(receiving)
     assert (one.app, one.delivery, one.ref, one.state) == ("shop", "guid-1", "refs/heads/main", "waiting")
-    assert receiving.app.state.dispatcher.wake.is_set()
+    assert receiving.app.state.rounds.wake.is_set()
 
 
 def test_the_same_delivery_again_is_kept_once(receiving: Receiver) -> None:
@@ -208,63 +202,3 @@ def test_a_burst_is_kept_whole(receiving: Receiver) -> None:
         answers = list(pool.map(lambda one: receiving.send("github", *one).status_code, sent + sent))
     assert set(answers) == {202}
     assert len(kept(receiving)) == 300
-
-
-# --- whatever comes --------------------------------------------------------------------------------------------
-
-HEADER = st.text(st.characters(min_codepoint=0x21, max_codepoint=0xFF, exclude_characters="\x7f"), max_size=60)
-
-
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    host=st.sampled_from(["github", "generic"]),
-    names=st.lists(
-        st.sampled_from(["x-hub-signature-256", "x-github-event", "x-headway-signature", "content-type"]), unique=True
-    ),
-    values=st.lists(HEADER, min_size=4, max_size=4),
-    body=st.binary(max_size=300),
-)
-def test_nothing_unsigned_is_ever_accepted(
-    receiving: Receiver, host: str, names: list[str], values: list[str], body: bytes
-) -> None:
-    receiving.forgive()  # each of these comes from somewhere else
-    headers = [(name.encode(), value.encode("latin-1")) for name, value in zip(names, values, strict=False)]
-    answer = receiving.client.post(f"/hooks/{host}", headers=headers, content=body)
-    assert answer.status_code in (401, 403)
-    assert kept(receiving) == []
-
-
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    event=st.sampled_from(["push", "pull_request", "ping"]),
-    delivery=HEADER,
-    body=st.binary(max_size=200)
-    | st.fixed_dictionaries(
-        {"ref": st.text(), "before": st.sampled_from([OLD, ""]), "after": st.sampled_from([NEW, "x"])}
-    ).map(lambda payload: json.dumps(payload).encode()),
-)
-def test_whatever_is_signed_is_answered(receiving: Receiver, event: str, delivery: str, body: bytes) -> None:
-    receiving.forgive()
-    signature = p._hex(body, SECRET)
-    headers = [
-        (b"x-github-event", event.encode()),
-        (b"x-github-delivery", delivery.encode("latin-1")),
-        (b"x-hub-signature-256", f"sha256={signature}".encode()),
-    ]
-    answer = receiving.client.post("/hooks/github", headers=headers, content=body)
-    assert answer.status_code in (200, 202, 400)
-
-
-def test_the_schema_holds(receiving: Receiver) -> None:
-    """schemathesis sends what the OpenAPI document allows, and what it does not."""
-    receiving.app.state.limits.allows = AsyncMock(return_value=True)
-    schema = schemathesis.openapi.from_url(f"{receiving.url}/openapi.json")
-
-    @settings(deadline=None, max_examples=100, suppress_health_check=list(HealthCheck), database=None)
-    @given(case=schema["/hooks/{host}"]["POST"].as_strategy())
-    def each(case: Any) -> None:
-        answer = case.call()
-        assert answer.status_code < 500
-        case.validate_response(answer)
-
-    each()

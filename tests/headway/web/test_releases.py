@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import AsyncMock
 
 import httpx
 import pytest
-import schemathesis
-from hypothesis import HealthCheck, given, settings
 
 from headway.errors import ServiceUnavailable
 from headway.web.releases import TOKEN
@@ -96,19 +93,3 @@ def test_a_server_that_is_away_is_said(receiving: Receiver) -> None:
 
 def test_whoever_guesses_is_not_looked_at_any_more(receiving: Receiver) -> None:
     assert [ask(receiving, {}, token="guess").status_code for _ in range(61)] == [401] * 60 + [429]
-
-
-def test_the_schema_holds(receiving: Receiver) -> None:
-    receiving.app.state.limits.allows = AsyncMock(return_value=True)
-    schema = schemathesis.openapi.from_url(f"{receiving.url}/openapi.json")
-
-    @settings(deadline=None, max_examples=100, suppress_health_check=list(HealthCheck), database=None)
-    @given(case=schema["/api/releases"]["POST"].as_strategy())
-    def each(case: Any) -> None:
-        for headers in ({}, {"authorization": "Bearer a token"}):
-            answer = case.call(headers=headers)
-            assert answer.status_code < 500
-            assert bool(headers) or answer.status_code == 401
-            case.validate_response(answer)
-
-    each()
