@@ -128,7 +128,8 @@ class Reconciler:
 
     def _tear_down(self, preview: PreviewRecord, why: str) -> str:
         asked = {"app": preview.of, "number": preview.number, "reason": why, "by": "headway"}
-        key = f"teardown-{preview.app}-{preview.updated_at.timestamp():.0f}"
+        asked["seen"] = preview.updated_at.isoformat()
+        key = f"teardown-{preview.app}-{asked['seen']}"
         if attempt("teardown/main", asked, key, self._control):
             return "it is torn down"
         return f"it could not be torn down in {TRIES} tries, and needs a person"

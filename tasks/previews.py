@@ -33,6 +33,7 @@ __all__ = [
     "require_open",
     "standing_on",
     "up",
+    "wanted_again",
 ]
 
 
@@ -105,12 +106,10 @@ async def preview_settings(pull: Pull, source: Source) -> tuple[Settings, str]:
 
 @task(name="is it open", task_run_name="is #{pull.number} open?", cache_policy=NO_CACHE)
 async def require_open(pull: Pull) -> None:
-    """Raises Superseded when the pull request is closed, or has another commit by now; its run is on its way."""
+    """Raises Superseded when the pull request is closed. A newer commit is no reason: perhaps it is not to be shown."""
     now = await _pull_request(ledger().registered_app(pull.app), pull.number)
     if now is not None and not now.open:
         raise Superseded(f"pull request #{pull.number} was closed", "open it again, and it starts again")
-    if now is not None and not pull.sha.startswith(now.head):
-        raise Superseded(f"superseded: pull request #{pull.number} has {now.head[:7]}", "that is shown instead")
 
 
 @task(name="is it still open", task_run_name="is #{pull.number} still open?", cache_policy=NO_CACHE)
@@ -131,6 +130,19 @@ async def up(pull: Pull, settings: Settings, spec: LaunchSpec) -> None:
 
 
 # --- and away --------------------------------------------------------------------------------------------------
+
+
+def wanted_again(name: str, run: str, seen: datetime | None) -> str:
+    """Why a teardown that has waited for its turn is too late; empty while it is not.
+
+    `seen` is when the preview had changed last, as far as whoever asks knew; None: it is to go whatever came since.
+    """
+    if newer := ledger().follower(run):
+        return f"{newer.ref} was opened again, or has another commit, and {name} with it"
+    known = ledger().preview(name)
+    if seen and known and known.updated_at != seen:
+        return f"{name} was updated since"
+    return ""
 
 
 def standing_on(name: str) -> list[str]:

@@ -82,12 +82,12 @@ async def test_a_preview_whose_pull_request_is_open_stands(place: Place) -> None
 
 
 async def test_one_whose_pull_request_was_closed_without_a_word_is_torn_down(place: Place) -> None:
+    seen = [place.stands(number).updated_at.isoformat() for number in (41, 42, 43)][1]
     for number in (41, 42, 43):
-        place.stands(number)
         place.host.has_pull(number, SHA, open=number != 42)
     assert await place.reconciler.round() == [f"shop-pr-42: {CLOSED}: it is torn down"]
     assert list(place.outside.started.values()) == [
-        ("teardown/main", {"app": "shop", "number": 42, "reason": CLOSED, "by": "headway"})
+        ("teardown/main", {"app": "shop", "number": 42, "reason": CLOSED, "by": "headway", "seen": seen})
     ]
 
 
