@@ -113,10 +113,11 @@ class Reporter:
             known = await asyncio.to_thread(self._ledger.told, release.id)
             if COMMENT in known:
                 await self._comment(app, host, preview, release, known)
-            if f"deployment/{preview.app}" in known:
-                last = Deployment.model_validate_json(known[f"deployment/{preview.app}"])
-                over = {"standing": Standing.ENDED, "description": short(f"torn down, {preview.reason}"), "url": None}
-                await asyncio.to_thread(host.set_deployment, app.path, last.model_copy(update=over))
+        # Not every commit is deployed: that of the newest release may have failed its checks.
+        if said := await asyncio.to_thread(self._ledger.told_last, preview.app, f"deployment/{preview.app}"):
+            last = Deployment.model_validate_json(said)
+            over = {"standing": Standing.ENDED, "description": short(f"torn down, {preview.reason}"), "url": None}
+            await asyncio.to_thread(host.set_deployment, app.path, last.model_copy(update=over))
         await asyncio.to_thread(self._ledger.preview_told, preview.app)
 
     async def _reports(
