@@ -75,14 +75,16 @@ class Reconciler:
         return found
 
     def _missed(self, app: AppRecord, open_now: dict[int, PullRequest]) -> list[str]:
-        """Enter in the inbox what no webhook told of."""
+        """Enter in the inbox what no webhook told of: a commit, or that it was opened again."""
         said: list[str] = []
         for number, pull in sorted(open_now.items(), reverse=True):
             if len(said) == AT_ONCE:
                 break
-            if pull.head and not self._ledger.heard_of(app.name, f"#{number}", pull.head):
-                came = Delivery(app=app.name, delivery=f"poll-{number}-{pull.head}", event=event_of(app, pull))
-                self._ledger.receive([came])
+            last = self._ledger.latest_start(app.name, f"#{number}")
+            closed = last.id if last and last.sha == NOTHING else 0
+            if pull.head and not self._ledger.heard_of(app.name, f"#{number}", pull.head, after=closed):
+                name = f"poll-{number}-{pull.head}-{closed}"
+                self._ledger.receive([Delivery(app=app.name, delivery=name, event=event_of(app, pull))])
                 said.append(f"{app.name}: pull request {number} has {pull.head[:7]}, and no webhook said so")
         if said:
             self._wake.set()

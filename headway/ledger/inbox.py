@@ -57,14 +57,17 @@ class Inbox(Book):
         asked = sa.select(t.inbox).where(t.inbox.c.app == app).order_by(t.inbox.c.id.desc()).limit(limit)
         return [record(DeliveryRecord, row) for row in self._read(asked)]
 
-    def heard_of(self, app: str, ref: str, sha: str) -> bool:
-        """Whether a delivery said that a ref, or pull request, has this commit, or it was started; some digits do."""
+    def heard_of(self, app: str, ref: str, sha: str, after: int = 0) -> bool:
+        """Whether a delivery, that came `after` another, said that a ref, or an open pull request, has this commit, or
+        it was started; some digits do.
+        """
         said = sa.or_(
             t.inbox.c.sha.startswith(sha, autoescape=True),
             t.inbox.c.event["after"].as_string() == sha,
-            t.inbox.c.event["head"].as_string() == sha,
+            sa.and_(t.inbox.c.event["head"].as_string() == sha, t.inbox.c.event["open"].as_boolean()),
         )
-        asked = sa.select(t.inbox.c.id).where(t.inbox.c.app == app, t.inbox.c.ref == ref, said).limit(1)
+        here = (t.inbox.c.app == app, t.inbox.c.ref == ref, t.inbox.c.id > after)
+        asked = sa.select(t.inbox.c.id).where(*here, said).limit(1)
         return self._read_one(asked) is not None
 
     def latest_start(self, app: str, ref: str) -> DeliveryRecord | None:

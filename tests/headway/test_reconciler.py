@@ -224,6 +224,23 @@ async def test_a_newer_commit_that_nobody_told_of_is_entered(place: Place) -> No
     assert await place.reconciler.round() == ["shop: pull request 42 has bbbbbbb, and no webhook said so"]
 
 
+async def test_one_that_was_opened_again_without_a_word_is_entered_once(place: Place) -> None:
+    place.stands(42)
+    place.host.has_pull(42, SHA)
+    event = PullRequestEvent(places=(), number=42, open=False, head=SHA, ref="r", base="main", fork=False, by="")
+    for name in ("guid", "the same again"):
+        place.ledger.receive([Delivery(app="shop", delivery=name, event=event)])
+    again, closed = place.ledger.deliveries("shop", 2)
+    place.ledger.settle_start([closed.id], closed.id, "shop", "#42", NOTHING)
+    place.ledger.settle([again.id], "duplicate", "it is closed, and was before")
+    place.ledger.close_preview("shop-pr-42", "the pull request was closed")
+    assert await place.reconciler.round() == ["shop: pull request 42 has aaaaaaa, and no webhook said so"]
+    (came,) = place.ledger.deliveries("shop", 1)
+    place.ledger.settle([came.id], "ignored", "its message says so")
+    place.clock.passes(ASK)
+    assert await place.reconciler.round() == []
+
+
 async def test_many_are_entered_a_few_at_a_time_the_newest_first(place: Place) -> None:
     for number in range(1, AT_ONCE + 3):
         place.host.has_pull(number, SHA)
