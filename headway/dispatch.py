@@ -38,7 +38,9 @@ PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)  # seconds before the n
 
 
 class Dispatcher:
-    """Dispatches each app's deliveries in a task of its own: a host that hangs keeps no other waiting."""
+    """Dispatches each app's pushes, and each app's pull requests, in a task of their own: a host that hangs keeps no
+    other waiting, and what is asked about pull requests keeps no push waiting.
+    """
 
     def __init__(
         self,
@@ -51,8 +53,8 @@ class Dispatcher:
         self._control = control
         self._workspaces = workspaces
         self._load_git_host = load_git_host
-        self._going: dict[str, asyncio.Task[list[str]]] = {}
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._going: dict[tuple[str, str], asyncio.Task[list[str]]] = {}
+        self._slots = {kind: asyncio.Semaphore(AT_ONCE) for kind in ("push", "pull_request")}
         self.wake = asyncio.Event()
         """Set when there may be something to do."""
 
@@ -60,17 +62,16 @@ class Dispatcher:
         """Begin with what is due; returns a line for each delivery that was settled since the last round."""
         self.wake.clear()
         due = await asyncio.to_thread(self._ledger.due_deliveries)
-        begun = {
-            app: list(group) for app, group in groupby(sorted(due, key=attrgetter("app", "id")), attrgetter("app"))
-        }
-        for app in begun.keys() - self._going.keys():
-            self._going[app] = asyncio.create_task(self._dispatch(begun[app]))
-            self._going[app].add_done_callback(lambda _: self.wake.set())
-        ended = [app for app, task in self._going.items() if task.done()]
-        return [line for task in [self._going.pop(app) for app in ended] for line in task.result()]
+        apart = attrgetter("app", "event.kind")
+        begun = {which: list(group) for which, group in groupby(sorted(due, key=apart), apart)}
+        for which in begun.keys() - self._going.keys():
+            self._going[which] = asyncio.create_task(self._dispatch(begun[which]))
+            self._going[which].add_done_callback(lambda _: self.wake.set())
+        ended = [which for which, task in self._going.items() if task.done()]
+        return [line for task in [self._going.pop(which) for which in ended] for line in task.result()]
 
     async def _dispatch(self, due: Sequence[DeliveryRecord]) -> list[str]:
-        async with self._slots:
+        async with self._slots[due[0].event.kind]:
             host = await self._host(due)
             return await asyncio.to_thread(dispatch, self._ledger, self._control, self._workspaces, due, host)
 

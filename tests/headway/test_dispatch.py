@@ -21,6 +21,7 @@ from headway.events.event import NOTHING
 from headway.ledger import Delivery, DeliveryRecord, Ledger
 from headway.ports import GitHost
 from headway.testing import FakeGitHost
+from headway.verdicts import PullRequest
 from tests.headway.repositories import Repository
 
 MAIN = "refs/heads/main"
@@ -647,3 +648,36 @@ async def test_one_host_that_hangs_does_not_keep_the_others_waiting(
         released.set()
     await dispatcher.wake.wait()
     assert await dispatcher.round() == [f"slow {MAIN}: nothing starts: {MAIN} is there no more"]
+
+
+async def test_what_is_asked_about_pull_requests_keeps_no_push_waiting(place: Place) -> None:
+    answers = threading.Event()
+
+    class Hangs(FakeGitHost):
+        def pull_request(self, repo: str, number: int) -> PullRequest | None:
+            answers.wait(30)
+            return super().pull_request(repo, number)
+
+    host = Hangs()
+
+    async def load_git_host(_: str) -> GitHost:
+        return host
+
+    where = {"repo": str(place.repo.path), "host": "generic", "secret": "s", "reports": "gitea/e2e"}
+    place.ledger.register_app("shop", **where, by="ann")
+    event = PullRequestEvent(
+        places=(), number=42, open=False, head=place.first, ref="r", base="main", fork=False, by=""
+    )
+    place.ledger.receive([Delivery(app="shop", delivery="guid", event=event)])
+    dispatcher = Dispatcher(place.ledger, place.outside, place.workspaces, load_git_host)
+    await dispatcher.round()
+    try:
+        place.hears(place.first)  # while it is asked
+        await dispatcher.round()
+        await dispatcher.wake.wait()
+        await dispatcher.round()
+        assert place.outside.released == [place.first]
+    finally:
+        answers.set()
+    await dispatcher.wake.wait()
+    assert len(await dispatcher.round()) == 1
