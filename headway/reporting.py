@@ -81,15 +81,24 @@ class Reporter:
 
     async def _tell(self, release: ReleaseRecord, preview: PreviewRecord | None, app: AppRecord, host: GitHost) -> None:
         known = await asyncio.to_thread(self._ledger.told, release.id)
+        refused: GitHostError | None = None
         for name, report in await self._reports(release, preview):
             said = report.model_dump_json()
             if known.get(name) == said:
                 continue
             send = host.set_status if isinstance(report, CommitStatus) else host.set_deployment
-            await asyncio.to_thread(send, app.path, report)  # type: ignore[arg-type]  # each gets what it is for
-            await asyncio.to_thread(self._ledger.remember_told, release.id, name, said)
+            try:
+                await asyncio.to_thread(send, app.path, report)  # type: ignore[arg-type]  # each gets what it is for
+            except GitHostError as error:
+                if not (preview and error.refused):
+                    raise
+                refused = refused or error  # a stranger's commit may be marked, but not deployed, or the reverse
+            else:
+                await asyncio.to_thread(self._ledger.remember_told, release.id, name, said)
         if preview:
             await self._comment(app, host, preview, release, known)
+        if refused:
+            raise refused
         if not release.open:
             await asyncio.to_thread(self._ledger.told_all, release.id)
 

@@ -237,6 +237,7 @@ async def test_what_is_refused_of_a_stranger_keeps_nothing_else_from_being_told(
 
     place.host.set_status = refusing  # type: ignore[method-assign]  # of this one
     assert await place.reporter.round() == ["shop-pr-42: answers 404"]
+    assert "in the making" in place.host.texts(42)[0]
     assert place.host.mark("b" * 40, "headway")[0] == Standing.SUCCESS
 
 
