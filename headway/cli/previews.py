@@ -35,6 +35,8 @@ def show(app: str | None) -> None:
             f"{one['app']:24} {one['head'][:7]} {one['url'] or 'nothing deployed'}  {one['age']} old{one['until']}"
         )
         output.say(*([f"{'':24}   {one['going']}"] if one["going"] else []))
+        if one["given_up_at"]:
+            output.say(f"{'':24}   it cannot be torn down, and needs a person: look at the runs of teardown")
         if one["orphan"]:
             take = f"headway preview {one['of']} {one['number']} --teardown"
             output.say(f"{'':24}   an orphan: {one['of']} is registered no more: {take}")

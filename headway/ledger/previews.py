@@ -25,6 +25,7 @@ class Previews(Book):
         """It is wanted, with this commit. Raises UsageError when another app has its name."""
         now = self._now()
         new = {"head": head, "fork": fork, "updated_at": now, "closed_at": None, "reason": "", "told": False}
+        new["given_up_at"] = None
         with writing(self._engine) as db:
             if db.dialect.name == "postgresql":
                 # Two that open it for the first time have no row to fight over.
@@ -46,7 +47,7 @@ class Previews(Book):
         """What was asked for last is deployed, there and until then."""
         with writing(self._engine) as db:
             up = {"url": url, "expires_at": expires_at, "updated_at": self._now(), "told": False}
-            up |= {"closed_at": None, "reason": ""}
+            up |= {"closed_at": None, "reason": "", "given_up_at": None}
             db.execute(t.previews.update().where(t.previews.c.app == app).values(up))
 
     def close_preview(self, app: str, reason: str) -> None:
@@ -55,6 +56,12 @@ class Previews(Book):
             gone = {"closed_at": self._now(), "reason": reason, "url": None, "expires_at": None, "told": False}
             stands = (t.previews.c.app == app, t.previews.c.closed_at.is_(None))
             db.execute(t.previews.update().where(*stands).values(gone))
+
+    def give_up_preview(self, app: str) -> None:
+        """It cannot be torn down just now, whatever was tried."""
+        with writing(self._engine) as db:
+            stands = (t.previews.c.app == app, t.previews.c.closed_at.is_(None))
+            db.execute(t.previews.update().where(*stands).values(given_up_at=self._now()))
 
     def preview_told(self, app: str) -> None:
         """Its host knows that it is closed."""

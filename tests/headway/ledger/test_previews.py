@@ -109,6 +109,16 @@ def test_who_let_a_commit_in_is_known_for_that_commit_alone(ledger: Ledger) -> N
     assert ledger.let_in("shop-pr-43", SHA) is None
 
 
+def test_what_was_given_up_on_is_known_until_it_changes(ledger: Ledger) -> None:
+    opened(ledger)
+    ledger.give_up_preview("shop-pr-42")
+    assert [one.given_up_at is None for one in ledger.previews()] == [False]
+    assert opened(ledger, head=OTHER).given_up_at is None
+    ledger.give_up_preview("shop-pr-42")
+    ledger.preview_is_up("shop-pr-42", None, None)
+    assert [one.given_up_at for one in ledger.previews()] == [None]
+
+
 def test_what_was_heard_of_before_it_was_closed_is_not_heard_of_after(ledger: Ledger) -> None:
     for name, is_open in (("1", True), ("2", False), ("3", True)):
         event = PullRequestEvent(places=(), number=42, open=is_open, head=SHA, ref="r", base="m", fork=False, by="")
