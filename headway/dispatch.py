@@ -197,8 +197,9 @@ def _open(ledger: Ledger, app: AppRecord, rows: Sequence[DeliveryRecord], asked:
             reason = error.what
     if reason:
         return _ignore(ledger, rows, f"{sha[:7]}: {reason}")
-    chosen = next((row.id for row in rows if sha.startswith(_head(row) or NOTHING)), ids[-1])
-    ledger.settle_start(ids, chosen, app.name, ref, sha, again=True)
+    chosen = next((row for row in rows if sha.startswith(_head(row) or NOTHING)), rows[-1])
+    decided = chosen.event.model_copy(update={"base": asked.base, "fork": asked.fork})
+    ledger.settle_start(ids, chosen.id, app.name, ref, sha, again=True, event=decided)
     return f"{sha[:7]} is the newest of {len(rows)}"
 
 

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from prefect.runtime import flow_run
 
 from headway import previews, project, strategies
 from headway.errors import GitHostError, Superseded, UsageError
@@ -17,7 +16,7 @@ from headway.ports import Target
 from headway.settings import FILE_NAME, PREVIEW, Settings
 from headway.verdicts import PullRequest
 from tasks.gates import held
-from tasks.records import ledger
+from tasks.records import ledger, start_release
 from tasks.source import checkout, read_settings
 from tasks.steps import Prepared, prepare
 
@@ -78,17 +77,7 @@ async def _pull_request(app: AppRecord, number: int) -> PullRequest | None:
 async def open_preview(pull: Pull, source: Source, by: str) -> ReleaseRecord:
     """Enter the preview, and this release of it, in the ledger. Raises UsageError when an app proper has its name."""
     ledger().open_preview(pull.name, of=pull.app, number=pull.number, head=pull.sha, fork=pull.fork)
-    release = ledger().start_release(
-        pull.name, source.repo, source.ref, flow_run_id=str(flow_run.get_id()), requested_by=by, preview=True
-    )
-    return ledger().update_release(
-        release.id,
-        sha=source.sha,
-        tree=source.tree,
-        author=source.author,
-        subject=source.subject,
-        committed_at=source.committed_at,
-    )
+    return start_release(pull.name, source, by, preview=True)
 
 
 async def preview_settings(pull: Pull, source: Source) -> tuple[Settings, str]:

@@ -8,9 +8,10 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from headway.events.event import PullRequestEvent, PushEvent
 from headway.ledger import schema as t
 from headway.ledger.book import Book, record
-from headway.ledger.database import writing
+from headway.ledger.database import one_at_a_time, writing
 from headway.ledger.records import Delivery, DeliveryRecord, DeliveryState
 
 __all__ = ["Inbox"]
@@ -81,21 +82,30 @@ class Inbox(Book):
             self._settle(db, ids, state, detail, followed_by)
 
     def settle_start(
-        self, ids: Sequence[int], chosen: int, app: str, ref: str, sha: str, *, again: bool = False
+        self,
+        ids: Sequence[int],
+        chosen: int,
+        app: str,
+        ref: str,
+        sha: str,
+        *,
+        again: bool = False,
+        event: PushEvent | PullRequestEvent | None = None,
     ) -> bool:
         """One of these deliveries is going to start a commit; the others, and the start before, are followed by it.
+
+        `event` is what it says as far as that is believed, where that is not what came.
 
         False, and nothing is changed, when that commit is the newest start of the ref already and is not wanted
         `again`, or somebody else has settled the delivery.
         """
         with writing(self._engine) as db:
-            if db.dialect.name == "postgresql":
-                # Two that have just found the same commit have no row to fight over.
-                db.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:key))"), {"key": f"inbox {app}"})
+            one_at_a_time(db, f"inbox {app}")
             before = db.execute(sa.select(t.inbox.c.id, t.inbox.c.sha).where(*_latest(app, ref))).first()
             if before and before.sha == sha and not again:
                 return False
             starts = {"state": "starting", "sha": sha, "due_at": self._now()}
+            starts |= {"event": event.model_dump(mode="json")} if event else {}
             mine = (t.inbox.c.id == chosen, t.inbox.c.state == "waiting")
             if not db.execute(t.inbox.update().where(*mine).values(starts)).rowcount:
                 return False

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import sqlalchemy as sa
 
 from headway.errors import UsageError
 from headway.ledger import schema as t
 from headway.ledger.book import Book, new_id, one, record
-from headway.ledger.database import writing
+from headway.ledger.database import one_at_a_time, writing
 from headway.ledger.records import PreviewRecord
+from headway.ledger.told import PATIENCE
 
 __all__ = ["Previews"]
-
-PATIENCE = timedelta(days=7)  # as for releases
 
 
 class Previews(Book):
@@ -27,9 +26,7 @@ class Previews(Book):
         new = {"head": head, "fork": fork, "updated_at": now, "closed_at": None, "reason": "", "told": False}
         new["given_up_at"] = None
         with writing(self._engine) as db:
-            if db.dialect.name == "postgresql":
-                # Two that open it for the first time have no row to fight over.
-                db.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:key))"), {"key": f"preview {app}"})
+            one_at_a_time(db, f"preview {app}")
             ours = (t.previews.c.app == app, t.previews.c.of == of)
             if db.execute(t.previews.update().where(*ours).values(new)).rowcount:
                 return record(PreviewRecord, db.execute(_named(app)).mappings().one())

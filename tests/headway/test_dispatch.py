@@ -576,6 +576,7 @@ def test_a_host_that_says_it_is_a_fork_is_believed(place: Place, host: FakeGitHo
     known = place.ledger.preview("shop-pr-42")
     assert known
     assert known.fork
+    assert [run["fork"] for run in place.outside.runs.values()] == [True]
 
 
 def test_a_pull_request_that_the_host_does_not_know_is_asked_for_again(place: Place, host: FakeGitHost) -> None:
