@@ -38,7 +38,9 @@ PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)  # seconds before the n
 
 
 class Dispatcher:
-    """Dispatches each app's deliveries in a task of its own: a host that hangs keeps no other waiting."""
+    """Dispatches each app's pushes, and each app's pull requests, in a task of their own: a host that hangs keeps no
+    other waiting, and what is asked about pull requests keeps no push waiting.
+    """
 
     def __init__(
         self,
@@ -51,8 +53,8 @@ class Dispatcher:
         self._control = control
         self._workspaces = workspaces
         self._load_git_host = load_git_host
-        self._going: dict[str, asyncio.Task[list[str]]] = {}
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._going: dict[tuple[str, str], asyncio.Task[list[str]]] = {}
+        self._slots = {kind: asyncio.Semaphore(AT_ONCE) for kind in ("push", "pull_request")}
         self.wake = asyncio.Event()
         """Set when there may be something to do."""
 
@@ -60,14 +62,15 @@ class Dispatcher:
         """Begin with what is due; returns a line for each delivery that was settled since the last round."""
         self.wake.clear()
         due = await asyncio.to_thread(self._ledger.due_deliveries, list(self._going))
-        for app, group in groupby(sorted(due, key=attrgetter("app", "id")), attrgetter("app")):
-            self._going[app] = asyncio.create_task(self._dispatch(list(group)))
-            self._going[app].add_done_callback(lambda _: self.wake.set())
-        ended = [app for app, task in self._going.items() if task.done()]
-        return [line for task in [self._going.pop(app) for app in ended] for line in task.result()]
+        apart = attrgetter("app", "event.kind")
+        for which, group in groupby(sorted(due, key=apart), apart):
+            self._going[which] = asyncio.create_task(self._dispatch(list(group)))
+            self._going[which].add_done_callback(lambda _: self.wake.set())
+        ended = [which for which, task in self._going.items() if task.done()]
+        return [line for task in [self._going.pop(which) for which in ended] for line in task.result()]
 
     async def _dispatch(self, due: Sequence[DeliveryRecord]) -> list[str]:
-        async with self._slots:
+        async with self._slots[due[0].event.kind]:
             host = await self._host(due)
             return await asyncio.to_thread(dispatch, self._ledger, self._control, self._workspaces, due, host)
 
@@ -88,7 +91,9 @@ def dispatch(
     due: Sequence[DeliveryRecord],
     host: GitHost | HeadwayError | None = None,
 ) -> list[str]:
-    """Settle deliveries of one app, and start what they ask for. Raises ServiceUnavailable: all of it is due still.
+    """Settle deliveries of one app and kind, and start what they ask for.
+
+    Raises ServiceUnavailable: all of it is due still.
 
     `host` says how pull requests are; an error is why it cannot be asked.
     """
@@ -104,7 +109,8 @@ def dispatch(
             said.append(f"{app.name} {ref}: {_push(ledger, workspaces, app, ref, rows)}")
         else:
             said.append(f"{app.name} {ref}: {_pull(ledger, workspaces, app, host, rows)}")
-    starting = (row for row in ledger.due_deliveries() if row.app == app.name and row.state == "starting")
+    ours = attrgetter("app", "event.kind", "state")
+    starting = (row for row in ledger.due_deliveries() if ours(row) == (app.name, due[0].event.kind, "starting"))
     return said + [f"{app.name} {row.ref}: {_start(ledger, control, app, row)}" for row in starting]
 
 
@@ -193,8 +199,9 @@ def _open(ledger: Ledger, app: AppRecord, rows: Sequence[DeliveryRecord], asked:
             reason = error.what
     if reason:
         return _ignore(ledger, rows, f"{sha[:7]}: {reason}")
-    chosen = next((row.id for row in rows if sha.startswith(_head(row) or NOTHING)), ids[-1])
-    ledger.settle_start(ids, chosen, app.name, ref, sha, again=True)
+    chosen = next((row for row in rows if sha.startswith(_head(row) or NOTHING)), rows[-1])
+    decided = chosen.event.model_copy(update={"base": asked.base, "fork": asked.fork})
+    ledger.settle_start(ids, chosen.id, app.name, ref, sha, again=True, event=decided)
     return f"{sha[:7]} is the newest of {len(rows)}"
 
 

@@ -164,8 +164,10 @@ class GitHostError(HeadwayError):
         self.after = after
         self.refused = refused
 
-    def __reduce__(self) -> tuple[type[GitHostError], tuple[str, str, float | None]]:  # type: ignore[override]
-        return type(self), (self.what, self.hint, self.after)
+    def __reduce__(  # type: ignore[override]  # with more than others have
+        self,
+    ) -> tuple[type[GitHostError], tuple[str, str, float | None], dict[str, bool]]:
+        return type(self), (self.what, self.hint, self.after), {"refused": self.refused}
 
 
 class CommandFailed(HeadwayError):

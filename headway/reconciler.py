@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from headway import previews
 from headway.control import Control
-from headway.errors import HeadwayError, NotFound, ServiceUnavailable
+from headway.errors import GitHostError, HeadwayError, NotFound, ServiceUnavailable
 from headway.events import HOSTS, PullRequestEvent
 from headway.events.event import NOTHING
 from headway.ledger import AppRecord, Delivery, Ledger, PreviewRecord
+from headway.left_alone import LeftAlone
 from headway.ports import GitHost
 from headway.recovery import TRIES, attempt
 from headway.settings import PREVIEW
@@ -21,8 +22,11 @@ from headway.verdicts import PullRequest
 
 __all__ = ["Reconciler", "event_of"]
 
-ASK = 300.0  # seconds between two questions to a host
-AT_ONCE = 5  # pull requests that are found open are started a few at a time: there may be hundreds
+ASK = 300.0  # seconds between two questions to a host about an app
+ASKING = 10.0  # seconds of a round after which no more apps are asked about: what time decides does not wait for hosts
+REST = timedelta(hours=1)  # until it is tried again to tear down what could not be
+AT_ONCE = 5  # pull requests, of all apps, that a round finds open and starts: there may be hundreds
+GIVEN_UP = f"it could not be torn down in {TRIES} tries, and needs a person"
 
 
 class Reconciler:
@@ -40,28 +44,35 @@ class Reconciler:
         self._load_git_host = load_git_host
         self._wake = wake
         self._asked: dict[str, float] = {}
+        self._left = LeftAlone()
 
     async def round(self) -> list[str]:
         """Returns a line for each preview that goes, comes, or cannot be decided about."""
-        said: list[str] = []
+        entered: list[str] = []
+        silent: list[str] = []
         apps = {app.name: app for app in await asyncio.to_thread(self._ledger.registered_apps)}
         known: dict[str, dict[int, PullRequest]] = {}
-        for app in apps.values():
-            if app.reports and self._is_time(app.name):
-                try:
-                    known[app.name] = await self._open_now(app, app.reports)
-                    said += await asyncio.to_thread(self._missed, app, known[app.name])
-                except HeadwayError as silent:
-                    said.append(f"{app.name}: its previews are left as they are: {silent.what}")
-        said += await asyncio.to_thread(self._outdated, set(apps), known)
-        return said
+        enough = time.monotonic() + ASKING
+        for app in sorted(apps.values(), key=self._last_asked):
+            if time.monotonic() > enough:
+                break
+            if app.reports is None or self._left.is_left(app.reports):
+                continue
+            if time.monotonic() < self._last_asked(app) + ASK:
+                continue
+            self._asked[app.name] = time.monotonic()
+            try:
+                known[app.name] = await self._open_now(app, app.reports)
+                self._left.is_well(app.reports)
+                entered += await asyncio.to_thread(self._missed, app, known[app.name], AT_ONCE - len(entered))
+            except HeadwayError as error:
+                if not (isinstance(error, GitHostError) and error.refused):
+                    self._left.failed(app.reports, error)
+                silent.append(f"{app.name}: its previews are left as they are: {error.what}")
+        return entered + silent + await asyncio.to_thread(self._outdated, set(apps), known)
 
-    def _is_time(self, app: str) -> bool:
-        now = time.monotonic()
-        if now < self._asked.get(app, -ASK) + ASK:
-            return False
-        self._asked[app] = now
-        return True
+    def _last_asked(self, app: AppRecord) -> float:
+        return self._asked.get(app.name, -ASK)
 
     async def _open_now(self, app: AppRecord, reports: str) -> dict[int, PullRequest]:
         """The open pull requests. One that stands and is not among them is asked about by itself: lists have ends."""
@@ -74,15 +85,17 @@ class Reconciler:
                     found[preview.number] = now or _unknown(preview)
         return found
 
-    def _missed(self, app: AppRecord, open_now: dict[int, PullRequest]) -> list[str]:
-        """Enter in the inbox what no webhook told of."""
+    def _missed(self, app: AppRecord, open_now: dict[int, PullRequest], room: int) -> list[str]:
+        """Enter in the inbox what no webhook told of: a commit, or that it was opened again."""
         said: list[str] = []
         for number, pull in sorted(open_now.items(), reverse=True):
-            if len(said) == AT_ONCE:
+            if len(said) == room:
                 break
-            if pull.head and not self._ledger.heard_of(app.name, f"#{number}", pull.head):
-                came = Delivery(app=app.name, delivery=f"poll-{number}-{pull.head}", event=event_of(app, pull))
-                self._ledger.receive([came])
+            last = self._ledger.latest_start(app.name, f"#{number}")
+            closed = last.id if last and last.sha == NOTHING else 0
+            if pull.head and not self._ledger.heard_of(app.name, f"#{number}", pull.head, after=closed):
+                name = f"poll-{number}-{pull.head}-{closed}"
+                self._ledger.receive([Delivery(app=app.name, delivery=name, event=event_of(app, pull))])
                 said.append(f"{app.name}: pull request {number} has {pull.head[:7]}, and no webhook said so")
         if said:
             self._wake.set()
@@ -127,11 +140,16 @@ class Reconciler:
         return "the pull request was closed" if ended else ""
 
     def _tear_down(self, preview: PreviewRecord, why: str) -> str:
+        given_up = preview.given_up_at
+        if given_up and datetime.now(UTC) < given_up + REST:
+            return GIVEN_UP
         asked = {"app": preview.of, "number": preview.number, "reason": why, "by": "headway"}
-        key = f"teardown-{preview.app}-{preview.updated_at.timestamp():.0f}"
+        asked["seen"] = preview.updated_at.isoformat()
+        key = f"teardown-{preview.app}-{asked['seen']}" + (f"-{given_up.isoformat()}" if given_up else "")
         if attempt("teardown/main", asked, key, self._control):
             return "it is torn down"
-        return f"it could not be torn down in {TRIES} tries, and needs a person"
+        self._ledger.give_up_preview(preview.app)
+        return GIVEN_UP
 
 
 def _unknown(preview: PreviewRecord) -> PullRequest:

@@ -6,7 +6,6 @@ The ledger knows what has been told; what differs from how things stand now is t
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -14,13 +13,12 @@ from headway import previews
 from headway.control import Control
 from headway.errors import GitHostError, HeadwayError
 from headway.ledger import AppRecord, Ledger, PreviewRecord, ReleaseRecord
+from headway.left_alone import LeftAlone
 from headway.ports import GitHost, Target
 from headway.verdicts import PREVIEW, WHOLE, CommitStatus, Deployment, Standing, deployments, short, statuses
 
 __all__ = ["Reporter"]
 
-PAUSE = 10.0  # seconds in which a host that failed is left alone
-LONGEST_PAUSE = 600.0
 COMMENT = "comment"  # the name under which the ledger keeps what it says
 
 
@@ -38,7 +36,7 @@ class Reporter:
         self._control = control
         self._load_git_host = load_git_host
         self._load_target = load_target
-        self._rest: dict[str, tuple[float, float, str]] = {}
+        self._left = LeftAlone()
 
     async def round(self) -> list[str]:
         """Returns a line for each host that cannot be told just now."""
@@ -53,7 +51,7 @@ class Reporter:
         for preview in shown.values():
             if not preview.stands and preview.app not in open_:
                 await self._to(apps[preview.of], preview.app, partial(self._tell_of_end, preview))
-        return [f"{host}: {why}" for host, (_, _, why) in self._rest.items()]
+        return [f"{who}: {why}" for who, why in self._left.why().items()]
 
     async def _to(
         self, app: AppRecord, preview: str | None, tell: Callable[[AppRecord, GitHost], Awaitable[None]]
@@ -63,33 +61,37 @@ class Reporter:
         What it refuses of a preview, which may be a stranger's, keeps nothing else from being told.
         """
         assert app.reports is not None
-        if any(time.monotonic() < self._rest.get(who or "", (0.0, 0.0, ""))[0] for who in (app.reports, preview)):
+        about = (app.reports, *([preview] if preview else []))
+        if any(self._left.is_left(who) for who in about):
             return
         try:
             await tell(app, await self._load_git_host(app.reports))
-            for who in (app.reports, preview or ""):
-                self._rest.pop(who, None)
+            for who in about:
+                self._left.is_well(who)
         except HeadwayError as error:
             its_own = isinstance(error, GitHostError) and error.refused
-            self._leave_alone(preview if preview and its_own else app.reports, error)
-
-    def _leave_alone(self, host: str, error: HeadwayError) -> None:
-        _, before, _ = self._rest.get(host, (0.0, PAUSE / 2, ""))
-        pause = min(2 * before, LONGEST_PAUSE)
-        wanted = error.after if isinstance(error, GitHostError) else None
-        self._rest[host] = (time.monotonic() + max(wanted or 0.0, pause), pause, error.what)
+            self._left.failed(preview if preview and its_own else app.reports, error)
 
     async def _tell(self, release: ReleaseRecord, preview: PreviewRecord | None, app: AppRecord, host: GitHost) -> None:
         known = await asyncio.to_thread(self._ledger.told, release.id)
+        refused: GitHostError | None = None
         for name, report in await self._reports(release, preview):
             said = report.model_dump_json()
             if known.get(name) == said:
                 continue
             send = host.set_status if isinstance(report, CommitStatus) else host.set_deployment
-            await asyncio.to_thread(send, app.path, report)  # type: ignore[arg-type]  # each gets what it is for
-            await asyncio.to_thread(self._ledger.remember_told, release.id, name, said)
+            try:
+                await asyncio.to_thread(send, app.path, report)  # type: ignore[arg-type]  # each gets what it is for
+            except GitHostError as error:
+                if not (preview and error.refused):
+                    raise
+                refused = refused or error  # a stranger's commit may be marked, but not deployed, or the reverse
+            else:
+                await asyncio.to_thread(self._ledger.remember_told, release.id, name, said)
         if preview:
             await self._comment(app, host, preview, release, known)
+        if refused:
+            raise refused
         if not release.open:
             await asyncio.to_thread(self._ledger.told_all, release.id)
 
@@ -113,10 +115,11 @@ class Reporter:
             known = await asyncio.to_thread(self._ledger.told, release.id)
             if COMMENT in known:
                 await self._comment(app, host, preview, release, known)
-            if f"deployment/{preview.app}" in known:
-                last = Deployment.model_validate_json(known[f"deployment/{preview.app}"])
-                over = {"standing": Standing.ENDED, "description": short(f"torn down, {preview.reason}"), "url": None}
-                await asyncio.to_thread(host.set_deployment, app.path, last.model_copy(update=over))
+        # Not every commit is deployed: that of the newest release may have failed its checks.
+        if said := await asyncio.to_thread(self._ledger.told_last, preview.app, f"deployment/{preview.app}"):
+            last = Deployment.model_validate_json(said)
+            over = {"standing": Standing.ENDED, "description": short(f"torn down, {preview.reason}"), "url": None}
+            await asyncio.to_thread(host.set_deployment, app.path, last.model_copy(update=over))
         await asyncio.to_thread(self._ledger.preview_told, preview.app)
 
     async def _reports(

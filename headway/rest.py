@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar
 
 import httpx
 import tenacity
@@ -14,7 +15,9 @@ import tenacity
 from headway import certificates
 from headway.errors import GitHostError
 
-__all__ = ["Rest"]
+__all__ = ["Rest", "reads"]
+
+Read = TypeVar("Read")
 
 TIMEOUT = httpx.Timeout(15.0, connect=5.0)
 TRIES = 3
@@ -33,27 +36,36 @@ class Rest:
 
     def get(self, path: str, **query: Any) -> Any:
         """Raises GitHostError."""
-        return self._answered("GET", path, query=query).json()
+        return self._said(self._answered("GET", path, query=query))
 
     def find(self, path: str) -> Any | None:
         """None when there is none. Raises GitHostError."""
         answer = self._asked("GET", path)
-        return None if answer.status_code == httpx.codes.NOT_FOUND else self._checked(answer, path).json()
+        return None if answer.status_code == httpx.codes.NOT_FOUND else self._said(self._checked(answer, path))
 
     def send(self, method: str, path: str, body: dict[str, Any]) -> Any:
         """Raises GitHostError."""
         answer = self._answered(method, path, body)
-        return answer.json() if answer.content else None
+        return self._said(answer) if answer.content else None
 
     def pages(self, path: str, **query: Any) -> Iterator[Any]:
         """Every entry of a list whose pages are linked, as RFC 8288 says. Raises GitHostError."""
         answer = self._answered("GET", path, query=query)
         for _ in range(PAGES):
-            yield from answer.json()
+            yield from self._said(answer)
             following = answer.links.get("next", {}).get("url", "")
             if not following.startswith(f"{self.url}/"):
                 return
             answer = self._answered("GET", following.removeprefix(self.url))
+
+    def _said(self, answer: httpx.Response) -> Any:
+        try:
+            return answer.json()
+        except ValueError as error:
+            raise GitHostError(
+                f"{self.url} answers {answer.status_code} and something that is not JSON",
+                "is that its API, or does something else answer there?",
+            ) from error
 
     def _answered(
         self, method: str, path: str, body: dict[str, Any] | None = None, query: dict[str, Any] | None = None
@@ -91,12 +103,26 @@ class Rest:
             raise GitHostError(
                 f"{self.url}{path} answers {answer.status_code}",
                 "may the token of the block do that there?",
-                refused=True,
+                refused=answer.status_code != httpx.codes.UNAUTHORIZED,  # whom it does not know it refuses everything
             )
         if not answer.is_success:
             what = f"{self.url}{path} answers {answer.status_code}: {answer.text[:200]}"
             raise GitHostError(what, "see its log", refused=answer.is_client_error)
         return answer
+
+
+def reads(reader: Callable[[Any], Read]) -> Callable[[Any], Read]:
+    """What makes sense of an answer raises GitHostError when there is none in it."""
+
+    @wraps(reader)
+    def careful(answer: Any) -> Read:
+        try:
+            return reader(answer)
+        except (ValueError, LookupError, TypeError) as error:
+            what = f"the git host answers something else than its API says ({type(error).__name__}: {error})"
+            raise GitHostError(" ".join(what.split())[:300], "is the block of the kind that the host is of?") from error
+
+    return careful
 
 
 def _wait(answer: httpx.Response) -> float | None:
@@ -109,8 +135,8 @@ def _wait(answer: httpx.Response) -> float | None:
     elif answer.headers.get("x-ratelimit-remaining") == "0":
         reset = answer.headers.get("x-ratelimit-reset", "")
         seconds = float(reset) - time.time() if reset.isdecimal() else 60.0
-    elif answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
-        return 60.0
+    elif answer.status_code == httpx.codes.TOO_MANY_REQUESTS or "rate limit" in answer.text.lower():
+        return 60.0  # GitHub's secondary limit may come with 403 and words alone
     else:
         return None
     return min(max(seconds, 1.0), LONGEST)

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from prefect.runtime import flow_run
 
 from headway import previews, project, strategies
 from headway.errors import GitHostError, Superseded, UsageError
@@ -17,7 +16,7 @@ from headway.ports import Target
 from headway.settings import FILE_NAME, PREVIEW, Settings
 from headway.verdicts import PullRequest
 from tasks.gates import held
-from tasks.records import ledger
+from tasks.records import ledger, start_release
 from tasks.source import checkout, read_settings
 from tasks.steps import Prepared, prepare
 
@@ -34,6 +33,7 @@ __all__ = [
     "require_open",
     "standing_on",
     "up",
+    "wanted_again",
 ]
 
 
@@ -78,17 +78,7 @@ async def _pull_request(app: AppRecord, number: int) -> PullRequest | None:
 async def open_preview(pull: Pull, source: Source, by: str) -> ReleaseRecord:
     """Enter the preview, and this release of it, in the ledger. Raises UsageError when an app proper has its name."""
     ledger().open_preview(pull.name, of=pull.app, number=pull.number, head=pull.sha, fork=pull.fork)
-    release = ledger().start_release(
-        pull.name, source.repo, source.ref, flow_run_id=str(flow_run.get_id()), requested_by=by, preview=True
-    )
-    return ledger().update_release(
-        release.id,
-        sha=source.sha,
-        tree=source.tree,
-        author=source.author,
-        subject=source.subject,
-        committed_at=source.committed_at,
-    )
+    return start_release(pull.name, source, by, preview=True)
 
 
 async def base_settings(pull: Pull) -> Settings:
@@ -108,12 +98,10 @@ async def preview_settings(pull: Pull, source: Source) -> tuple[Settings, str]:
 
 @task(name="is it open", task_run_name="is #{pull.number} open?", cache_policy=NO_CACHE)
 async def require_open(pull: Pull) -> None:
-    """Raises Superseded when the pull request is closed, or has another commit by now; its run is on its way."""
+    """Raises Superseded when the pull request is closed. A newer commit is no reason: perhaps it is not to be shown."""
     now = await _pull_request(ledger().registered_app(pull.app), pull.number)
     if now is not None and not now.open:
         raise Superseded(f"pull request #{pull.number} was closed", "open it again, and it starts again")
-    if now is not None and not pull.sha.startswith(now.head):
-        raise Superseded(f"superseded: pull request #{pull.number} has {now.head[:7]}", "that is shown instead")
 
 
 @task(name="is it still open", task_run_name="is #{pull.number} still open?", cache_policy=NO_CACHE)
@@ -134,6 +122,19 @@ async def up(pull: Pull, settings: Settings, spec: LaunchSpec) -> None:
 
 
 # --- and away --------------------------------------------------------------------------------------------------
+
+
+def wanted_again(name: str, run: str, seen: datetime | None) -> str:
+    """Why a teardown that has waited for its turn is too late; empty while it is not.
+
+    `seen` is when the preview had changed last, as far as whoever asks knew; None: it is to go whatever came since.
+    """
+    if newer := ledger().follower(run):
+        return f"{newer.ref} was opened again, or has another commit, and {name} with it"
+    known = ledger().preview(name)
+    if seen and known and known.updated_at != seen:
+        return f"{name} was updated since"
+    return ""
 
 
 def standing_on(name: str) -> list[str]:

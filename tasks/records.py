@@ -36,6 +36,7 @@ __all__ = [
     "run_state",
     "skip_stage",
     "stage",
+    "start_release",
     "undelivered",
     "wait_for_person",
 ]
@@ -78,8 +79,13 @@ def stage(release: ReleaseRecord, name: str) -> Iterator[Stage]:
 @task(name="open release", task_run_name="open release", persist_result=True)
 async def open_release(source: Source, settings: Settings, by: str) -> ReleaseRecord:
     """Enter the release in the ledger; a run that comes back from a suspension finds the one it had."""
+    return start_release(settings.app, source, by)
+
+
+def start_release(app: str, source: Source, by: str, *, preview: bool = False) -> ReleaseRecord:
+    """The release of this run, with the commit that it is of."""
     release = ledger().start_release(
-        settings.app, source.repo, source.ref, flow_run_id=str(flow_run.get_id()), requested_by=by
+        app, source.repo, source.ref, flow_run_id=str(flow_run.get_id()), requested_by=by, preview=preview
     )
     return ledger().update_release(
         release.id,

@@ -295,7 +295,7 @@ def listening(stand_in: StandIn) -> Iterator[StandIn]:
             status, content, extra = stand_in.answer(
                 Asked(self.command, path, dict(parse_qsl(unquote(url.query))), headers, body)
             )
-            payload = json.dumps(content).encode()
+            payload = content if isinstance(content, bytes) else json.dumps(content).encode()
             self.send_response(status)
             for name, value in extra.items():
                 self.send_header(name, value)

@@ -10,7 +10,7 @@ from prefect.blocks.core import Block
 from pydantic import Field, PrivateAttr, SecretStr
 
 from headway.ports import GitHost
-from headway.rest import PAGES, Rest
+from headway.rest import PAGES, Rest, reads
 from headway.verdicts import CommitStatus, PullRequest, Standing
 
 __all__ = ["Bitbucket"]
@@ -62,12 +62,13 @@ class Bitbucket(Block, GitHost):
         return _pull(found) if found else None
 
     def open_pull_requests(self, repo: str) -> dict[int, PullRequest]:
-        return {pull["id"]: _pull(pull) for pull in self._pages(f"/repositories/{repo}/pullrequests", state="OPEN")}
+        found = self._pages(f"/repositories/{repo}/pullrequests", state="OPEN")
+        return {pull.number: pull for pull in map(_pull, found)}
 
     def _pages(self, path: str, **query: str) -> Iterator[Any]:
         for number in range(1, PAGES + 1):
             page = self._ask().get(path, **query, page=number, pagelen=50)
-            yield from page["values"]
+            yield from _values(page)
             if "next" not in page:
                 return
 
@@ -81,6 +82,12 @@ def _key(context: str) -> str:
     return context if len(context) <= KEY else hashlib.sha256(context.encode()).hexdigest()[:KEY]
 
 
+@reads
+def _values(page: Any) -> Any:
+    return page["values"]
+
+
+@reads
 def _pull(pull: Any) -> PullRequest:
     theirs = pull["source"]["repository"]
     return PullRequest(

@@ -8,7 +8,7 @@ from prefect.blocks.core import Block
 from pydantic import Field, PrivateAttr, SecretStr
 
 from headway.ports import GitHost
-from headway.rest import Rest
+from headway.rest import Rest, reads
 from headway.verdicts import CommitStatus, PullRequest, Standing
 
 __all__ = ["Gitea"]
@@ -57,9 +57,8 @@ class Gitea(Block, GitHost):
         return _pull(found) if found else None
 
     def open_pull_requests(self, repo: str) -> dict[int, PullRequest]:
-        return {
-            pull["number"]: _pull(pull) for pull in self._ask().pages(f"/repos/{repo}/pulls", state="open", limit=50)
-        }
+        found = self._ask().pages(f"/repos/{repo}/pulls", state="open", limit=50)
+        return {pull.number: pull for pull in map(_pull, found)}
 
     def _ask(self) -> Rest:
         if self._rest is None:
@@ -67,6 +66,7 @@ class Gitea(Block, GitHost):
         return self._rest
 
 
+@reads
 def _pull(pull: Any) -> PullRequest:
     theirs = pull["head"]["repo"]
     return PullRequest(

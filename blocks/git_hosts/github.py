@@ -11,7 +11,7 @@ from pydantic import Field, PrivateAttr, SecretStr, model_validator
 
 from headway.errors import GitHostError
 from headway.ports import GitHost
-from headway.rest import Rest
+from headway.rest import Rest, reads
 from headway.verdicts import CommitStatus, Deployment, PullRequest, Standing
 
 __all__ = ["GitHub"]
@@ -105,10 +105,8 @@ class GitHub(Block, GitHost):
         return _pull(found) if found else None
 
     def open_pull_requests(self, repo: str) -> dict[int, PullRequest]:
-        return {
-            pull["number"]: _pull(pull)
-            for pull in self._ask().pages(f"/repos/{repo}/pulls", state="open", per_page=100)
-        }
+        found = self._ask().pages(f"/repos/{repo}/pulls", state="open", per_page=100)
+        return {pull.number: pull for pull in map(_pull, found)}
 
     def _ask(self) -> Rest:
         if self._rest is None:
@@ -145,6 +143,7 @@ class GitHub(Block, GitHost):
         return str(answer["token"])
 
 
+@reads
 def _pull(pull: Any) -> PullRequest:
     theirs = pull["head"]["repo"]
     return PullRequest(

@@ -10,7 +10,7 @@ from pydantic import Field, PrivateAttr, SecretStr
 
 from headway.errors import GitHostError
 from headway.ports import GitHost
-from headway.rest import Rest
+from headway.rest import Rest, reads
 from headway.verdicts import CommitStatus, PullRequest, Standing
 
 __all__ = ["GitLab"]
@@ -65,7 +65,7 @@ class GitLab(Block, GitHost):
 
     def open_pull_requests(self, repo: str) -> dict[int, PullRequest]:
         found = self._ask().pages(f"{_project(repo)}/merge_requests", state="opened", per_page=100)
-        return {pull["iid"]: _pull(pull) for pull in found}
+        return {pull.number: pull for pull in map(_pull, found)}
 
     def _ask(self) -> Rest:
         if self._rest is None:
@@ -77,11 +77,12 @@ def _project(repo: str) -> str:
     return f"/projects/{quote(repo, safe='')}"
 
 
+@reads
 def _pull(pull: Any) -> PullRequest:
     return PullRequest(
         number=pull["iid"],
-        open=pull["state"] == "opened",
-        head=pull["sha"],
+        open=pull["state"] in ("opened", "locked"),  # locked: being merged, which may fail
+        head=pull["sha"] or "",  # none when its branch is gone
         fork=pull["source_project_id"] != pull["target_project_id"],
         base=pull["target_branch"],
         branch=pull["source_branch"],

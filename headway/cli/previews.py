@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from headway import previews
 from headway.cli.output import output
 from headway.cli.records import waits_for
+from headway.cli.waiting import wait
 from headway.cli.who import me
 from headway.control import Control
 from headway.errors import HeadwayError, NotFound, UsageError
@@ -19,8 +19,6 @@ from headway.ledger import Delivery, Ledger, PreviewRecord
 from headway.reconciler import event_of
 
 __all__ = ["show", "start", "teardown"]
-
-POLL = 0.1  # seconds
 
 
 def show(app: str | None) -> None:
@@ -35,6 +33,8 @@ def show(app: str | None) -> None:
             f"{one['app']:24} {one['head'][:7]} {one['url'] or 'nothing deployed'}  {one['age']} old{one['until']}"
         )
         output.say(*([f"{'':24}   {one['going']}"] if one["going"] else []))
+        if one["given_up_at"]:
+            output.say(f"{'':24}   it cannot be torn down, and needs a person: look at the runs of teardown")
         if one["orphan"]:
             take = f"headway preview {one['of']} {one['number']} --teardown"
             output.say(f"{'':24}   an orphan: {one['of']} is registered no more: {take}")
@@ -86,8 +86,7 @@ def teardown(app: str, number: int, reason: str) -> None:
         if preview is None or not preview.stands:
             raise NotFound(f"{app}: no preview of pull request {number} stands", "see headway previews")
         run_id = control.start("teardown/main", {"app": app, "number": number, "reason": reason, "by": me(Path())})
-        while not (run := control.flow_run(run_id)).final:
-            time.sleep(POLL)
+        run = wait(control, run_id)
         if run.type != "COMPLETED":
             raise HeadwayError(f"{preview.app}: {run.message}", f"look at it: {control.run_url(run_id)}")
     output.say(f"{preview.app} is torn down")

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from headway import source
 from headway.cli.output import output
 from headway.cli.records import waits_for
+from headway.cli.waiting import POLL, Waited, wait
 from headway.cli.who import me
 from headway.control import Control, FlowRun
 from headway.errors import HeadwayError, NotFound, UsageError
@@ -18,8 +19,6 @@ from headway.ledger import Ledger, ReleaseRecord, StageRecord
 
 __all__ = ["decide", "release", "roll_back"]
 
-POLL = 0.1  # seconds; a read of the ledger takes a millisecond
-NO_WORKER = 15.0  # seconds
 ASK = 10  # every so many polls the server is asked, for runs that die before they have a release
 MARKS = {"running": "…", "waiting": "?", "passed": "✓", "cached": "✓", "skipped": "-", "failed": "✗", "cancelled": "✗"}
 
@@ -82,10 +81,7 @@ def roll_back(
             {"app": app, "environment": environment, "to": to, "reason": reason, "by": by or me(Path())}
             | {"force": force, "revert": revert},
         )
-        waited = _Waited(control, run_id)
-        while not (run := control.flow_run(run_id)).final:
-            waited.look(run)
-            time.sleep(POLL)
+        run = wait(control, run_id)
         live = ledger.live(app, environment)
         if run.type != "COMPLETED":
             raise HeadwayError(f"{app} {environment}: {run.message}", f"look at it: {control.run_url(run_id)}")
@@ -94,22 +90,9 @@ def roll_back(
         return 0
 
 
-class _Waited:
-    """Says so, once, when no worker takes a run."""
-
-    def __init__(self, control: Control, run_id: str) -> None:
-        self._url = control.run_url(run_id)
-        self._due = time.monotonic() + NO_WORKER
-
-    def look(self, run: FlowRun) -> None:
-        if run.type == "SCHEDULED" and time.monotonic() > self._due:
-            output.say(f"no worker has taken it yet; is `headway up` running, or a worker elsewhere? {self._url}")
-            self._due = float("inf")
-
-
 def _follow(control: Control, ledger: Ledger, run_id: str) -> int:
     shown: dict[str, str] = {}
-    waited = _Waited(control, run_id)
+    waited = Waited(control, run_id)
     with _table() as table:
         for polls in range(10**9):
             found = ledger.release_of_run(run_id)

@@ -78,7 +78,7 @@ class MergeRequest(Payload):
         return PullRequestEvent(
             places=self.project.places,
             number=request.iid,
-            open=request.state == "opened",
+            open=request.state in ("opened", "locked"),  # locked: being merged, which may fail
             head=request.last_commit.id,
             ref=ref.format(number=request.iid),
             base=request.target_branch,

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from headway.errors import HeadwayError, ServiceUnavailable
 from headway.ledger.schema import REVISION
 
-__all__ = ["connect", "writing"]
+__all__ = ["connect", "one_at_a_time", "writing"]
 
 BUSY = 10_000  # milliseconds; how long a writer waits for another: well below a lock's lease
 ADVISORY = 0x48656164  # "Head": the key of our lock while a PostgreSQL database is migrated
@@ -108,6 +108,14 @@ def _current(engine: sa.Engine) -> str | None:
             return None
         version: str | None = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
         return version
+
+
+def one_at_a_time(db: sa.Connection, key: str) -> None:
+    """Until the transaction ends nobody else comes past here with the same key: two that enter something for the first
+    time have no row to fight over. SQLite has one writer at a time anyway.
+    """
+    if db.dialect.name == "postgresql":
+        db.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:key))"), {"key": key})
 
 
 @contextmanager

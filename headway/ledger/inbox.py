@@ -8,9 +8,10 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from headway.events.event import PullRequestEvent, PushEvent
 from headway.ledger import schema as t
 from headway.ledger.book import Book, record
-from headway.ledger.database import writing
+from headway.ledger.database import one_at_a_time, writing
 from headway.ledger.records import Delivery, DeliveryRecord, DeliveryState
 
 __all__ = ["Inbox"]
@@ -43,13 +44,17 @@ class Inbox(Book):
             insert = postgresql.insert if db.dialect.name == "postgresql" else sqlite.insert
             db.execute(insert(t.inbox).on_conflict_do_nothing(), rows)
 
-    def due_deliveries(self, but: Collection[str] = ()) -> list[DeliveryRecord]:
-        """Those that wait and may be looked at now, or were being started, `but` of these apps; the oldest first."""
+    def due_deliveries(self, but: Collection[tuple[str, str]] = ()) -> list[DeliveryRecord]:
+        """Those that wait and may be looked at now, or were being started, `but` of these apps and kinds of event; the
+        oldest first.
+        """
         due = sa.or_(
             t.inbox.c.state == "starting",
             sa.and_(t.inbox.c.state == "waiting", t.inbox.c.due_at <= self._now()),
         )
-        asked = sa.select(t.inbox).where(due, t.inbox.c.app.not_in(but)).order_by(t.inbox.c.id).limit(ROUND)
+        kind = t.inbox.c.event["kind"].as_string()
+        others = [sa.or_(t.inbox.c.app != app, kind != known) for app, known in but]
+        asked = sa.select(t.inbox).where(due, *others).order_by(t.inbox.c.id).limit(ROUND)
         return [record(DeliveryRecord, row) for row in self._read(asked)]
 
     def deliveries(self, app: str, limit: int = 20) -> list[DeliveryRecord]:
@@ -57,14 +62,17 @@ class Inbox(Book):
         asked = sa.select(t.inbox).where(t.inbox.c.app == app).order_by(t.inbox.c.id.desc()).limit(limit)
         return [record(DeliveryRecord, row) for row in self._read(asked)]
 
-    def heard_of(self, app: str, ref: str, sha: str) -> bool:
-        """Whether a delivery said that a ref, or pull request, has this commit, or it was started; some digits do."""
+    def heard_of(self, app: str, ref: str, sha: str, after: int = 0) -> bool:
+        """Whether a delivery, that came `after` another, said that a ref, or an open pull request, has this commit, or
+        it was started; some digits do.
+        """
         said = sa.or_(
             t.inbox.c.sha.startswith(sha, autoescape=True),
             t.inbox.c.event["after"].as_string() == sha,
-            t.inbox.c.event["head"].as_string() == sha,
+            sa.and_(t.inbox.c.event["head"].as_string() == sha, t.inbox.c.event["open"].as_boolean()),
         )
-        asked = sa.select(t.inbox.c.id).where(t.inbox.c.app == app, t.inbox.c.ref == ref, said).limit(1)
+        here = (t.inbox.c.app == app, t.inbox.c.ref == ref, t.inbox.c.id > after)
+        asked = sa.select(t.inbox.c.id).where(*here, said).limit(1)
         return self._read_one(asked) is not None
 
     def latest_start(self, app: str, ref: str) -> DeliveryRecord | None:
@@ -78,21 +86,30 @@ class Inbox(Book):
             self._settle(db, ids, state, detail, followed_by)
 
     def settle_start(
-        self, ids: Sequence[int], chosen: int, app: str, ref: str, sha: str, *, again: bool = False
+        self,
+        ids: Sequence[int],
+        chosen: int,
+        app: str,
+        ref: str,
+        sha: str,
+        *,
+        again: bool = False,
+        event: PushEvent | PullRequestEvent | None = None,
     ) -> bool:
         """One of these deliveries is going to start a commit; the others, and the start before, are followed by it.
+
+        `event` is what it says as far as that is believed, where that is not what came.
 
         False, and nothing is changed, when that commit is the newest start of the ref already and is not wanted
         `again`, or somebody else has settled the delivery.
         """
         with writing(self._engine) as db:
-            if db.dialect.name == "postgresql":
-                # Two that have just found the same commit have no row to fight over.
-                db.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:key))"), {"key": f"inbox {app}"})
+            one_at_a_time(db, f"inbox {app}")
             before = db.execute(sa.select(t.inbox.c.id, t.inbox.c.sha).where(*_latest(app, ref))).first()
             if before and before.sha == sha and not again:
                 return False
             starts = {"state": "starting", "sha": sha, "due_at": self._now()}
+            starts |= {"event": event.model_dump(mode="json")} if event else {}
             mine = (t.inbox.c.id == chosen, t.inbox.c.state == "waiting")
             if not db.execute(t.inbox.update().where(*mine).values(starts)).rowcount:
                 return False

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from headway.errors import LockLost
 from headway.ledger import schema as t
 from headway.ledger.book import one, record
-from headway.ledger.database import writing
+from headway.ledger.database import one_at_a_time, writing
 from headway.ledger.records import (
     OPEN,
     Lock,
@@ -35,9 +35,7 @@ class Locks(Releases):
         now = self._now()
         own = (t.locks.c.app == app, t.locks.c.environment == environment)
         with writing(self._engine) as db:
-            if self._engine.dialect.name == "postgresql":
-                # Two first acquisitions of an environment have no row yet to fight over.
-                db.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:key))"), {"key": f"{app}/{environment}"})
+            one_at_a_time(db, f"{app}/{environment}")
             row = one(db, sa.select(t.locks).where(*own))
             if row and row["holder"] and row["expires_at"] > now:
                 return None

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import sqlalchemy as sa
 
 from headway.errors import UsageError
 from headway.ledger import schema as t
 from headway.ledger.book import Book, new_id, one, record
-from headway.ledger.database import writing
+from headway.ledger.database import one_at_a_time, writing
 from headway.ledger.records import PreviewRecord
+from headway.ledger.told import PATIENCE
 
 __all__ = ["Previews"]
-
-PATIENCE = timedelta(days=7)  # as for releases
 
 
 class Previews(Book):
@@ -25,10 +24,9 @@ class Previews(Book):
         """It is wanted, with this commit. Raises UsageError when another app has its name."""
         now = self._now()
         new = {"head": head, "fork": fork, "updated_at": now, "closed_at": None, "reason": "", "told": False}
+        new["given_up_at"] = None
         with writing(self._engine) as db:
-            if db.dialect.name == "postgresql":
-                # Two that open it for the first time have no row to fight over.
-                db.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:key))"), {"key": f"preview {app}"})
+            one_at_a_time(db, f"preview {app}")
             ours = (t.previews.c.app == app, t.previews.c.of == of)
             if db.execute(t.previews.update().where(*ours).values(new)).rowcount:
                 return record(PreviewRecord, db.execute(_named(app)).mappings().one())
@@ -46,7 +44,7 @@ class Previews(Book):
         """What was asked for last is deployed, there and until then."""
         with writing(self._engine) as db:
             up = {"url": url, "expires_at": expires_at, "updated_at": self._now(), "told": False}
-            up |= {"closed_at": None, "reason": ""}
+            up |= {"closed_at": None, "reason": "", "given_up_at": None}
             db.execute(t.previews.update().where(t.previews.c.app == app).values(up))
 
     def close_preview(self, app: str, reason: str) -> None:
@@ -55,6 +53,12 @@ class Previews(Book):
             gone = {"closed_at": self._now(), "reason": reason, "url": None, "expires_at": None, "told": False}
             stands = (t.previews.c.app == app, t.previews.c.closed_at.is_(None))
             db.execute(t.previews.update().where(*stands).values(gone))
+
+    def give_up_preview(self, app: str) -> None:
+        """It cannot be torn down just now, whatever was tried."""
+        with writing(self._engine) as db:
+            stands = (t.previews.c.app == app, t.previews.c.closed_at.is_(None))
+            db.execute(t.previews.update().where(*stands).values(given_up_at=self._now()))
 
     def preview_told(self, app: str) -> None:
         """Its host knows that it is closed."""

@@ -259,6 +259,9 @@ class PreviewRecord(Frozen):
     closed_at: datetime | None = Field(description="when it was torn down; None: it stands, or is being made")
     reason: str = Field(description="why it was torn down")
     told: bool = Field(description="the host has the last word on it")
+    given_up_at: datetime | None = Field(
+        default=None, description="when it was last tried in vain to tear it down: it needs a person"
+    )
 
     @property
     def name(self) -> str:

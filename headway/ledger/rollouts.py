@@ -59,8 +59,12 @@ class Rollouts(Locks):
         return Revision(**row["revision"]), LaunchSpec(**row["spec"])
 
     def targets_of(self, app: str, environment: str) -> list[str]:
-        """Every target that a revision was ever brought to there."""
-        return sorted({spec.target for spec in self._specs(app, environment)})
+        """Every target that a rollout was ever begun on there. What was only meant to go somewhere is not counted: it
+        may be nowhere.
+        """
+        here = (t.rollouts.c.app == app, t.rollouts.c.environment == environment)
+        begun = {rollout.plan.new for rollout in self._rollouts(*here)} - {""}
+        return sorted({self.revision(app, one, environment=environment)[1].target for one in begun})
 
     def longest_drain(self, app: str, environment: str) -> float:
         """Of all that was ever brought there, in seconds."""

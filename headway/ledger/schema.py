@@ -263,6 +263,7 @@ previews = sa.Table(
     sa.Column("closed_at", Utc),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("told", sa.Boolean, nullable=False),
+    sa.Column("given_up_at", Utc),
     sa.UniqueConstraint("of", "number"),
 )
 

@@ -38,6 +38,17 @@ class Told(Releases):
         rows = self._read(sa.select(t.told).where(t.told.c.release_id == release_id))
         return {row["name"]: row["said"] for row in rows}
 
+    def told_last(self, app: str, name: str) -> str | None:
+        """What was said last under this name, of the newest of an app's releases of which anything was."""
+        asked = (
+            sa.select(t.told.c.said)
+            .join(t.releases, t.releases.c.id == t.told.c.release_id)
+            .where(t.releases.c.app == app, t.told.c.name == name)
+            .order_by(t.releases.c.number.desc())
+        )
+        row = self._read_one(asked.limit(1))
+        return row["said"] if row else None
+
     def remember_told(self, release_id: str, name: str, said: str) -> None:
         own = (t.told.c.release_id == release_id, t.told.c.name == name)
         with writing(self._engine) as db:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -230,6 +231,44 @@ def test_a_refusal_is_no_rate_limit(real: tuple[GitHost, StandIn]) -> None:
         host.set_status(REPO, STATUS)
     assert refused.value.after is None
     assert "token" in refused.value.hint
+
+
+def test_a_limit_that_is_said_in_words_alone_is_obeyed(real: tuple[GitHost, StandIn]) -> None:
+    host, there = real
+    there.faults = [Answer(403, {"message": "You have exceeded a secondary rate limit. Wait a few minutes."})]
+    with pytest.raises(GitHostError) as limited:
+        host.set_status(REPO, STATUS)
+    assert (limited.value.after, limited.value.refused) == (60, False)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 422])
+def test_what_is_refused_of_one_is_told_from_what_is_refused_of_all(real: tuple[GitHost, StandIn], status: int) -> None:
+    host, there = real
+    there.faults = [Answer(status, {"message": "No"})]
+    with pytest.raises(GitHostError) as refused:
+        host.set_status(REPO, STATUS)
+    assert refused.value.refused == (status != 401)
+    assert pickle.loads(pickle.dumps(refused.value)).refused == refused.value.refused
+
+
+@pytest.mark.parametrize("body", [b"<html>Sign in</html>", "nothing", [{}]])
+def test_an_answer_of_something_else_is_said(real: tuple[GitHost, StandIn], body: Any) -> None:
+    host, there = real
+    there.faults = [Answer(200, body)] * 2
+    with pytest.raises(GitHostError):
+        host.pull_request(REPO, 42)
+    with pytest.raises(GitHostError):
+        host.open_pull_requests(REPO)
+
+
+def test_a_merge_request_of_gitlab_may_be_locked_and_may_have_lost_its_branch() -> None:
+    with listening(STAND_INS["gitlab"]()) as there:
+        there.has_pull(42, SHA)
+        known = there.pull(42) | {"state": "locked", "sha": None}  # type: ignore[attr-defined]  # that of GitLab
+        there.faults = [Answer(200, known)]
+        found = adapter("gitlab", there).pull_request(REPO, 42)
+    assert found
+    assert (found.open, found.head) == (True, "")
 
 
 def test_a_wrong_token_is_said_and_never_shown(real: tuple[GitHost, StandIn]) -> None:

@@ -21,6 +21,7 @@ from headway.events.event import NOTHING
 from headway.ledger import Delivery, DeliveryRecord, Ledger
 from headway.ports import GitHost
 from headway.testing import FakeGitHost
+from headway.verdicts import PullRequest
 from tests.headway.repositories import Repository
 
 MAIN = "refs/heads/main"
@@ -103,8 +104,12 @@ class Place:
         self.ledger.receive([Delivery(app="shop", delivery=f"guid-{next(self._names)}", event=push)])
 
     def dispatch(self) -> list[str]:
-        due = self.ledger.due_deliveries()
-        return dispatch(self.ledger, self.outside, self.workspaces, due, self.host) if due else []
+        """As the dispatcher does: pushes and pull requests apart."""
+        due, said = self.ledger.due_deliveries(), list[str]()
+        for kind in dict.fromkeys(one.event.kind for one in due):
+            ours = [one for one in due if one.event.kind == kind]
+            said += dispatch(self.ledger, self.outside, self.workspaces, ours, self.host)
+        return said
 
     def released(self, after: str, before: str | None = None, ref: str = MAIN) -> list[str]:
         """What was started altogether, when this push has been dispatched too."""
@@ -584,6 +589,7 @@ def test_a_host_that_says_it_is_a_fork_is_believed(place: Place, host: FakeGitHo
     known = place.ledger.preview("shop-pr-42")
     assert known
     assert known.fork
+    assert [run["fork"] for run in place.outside.runs.values()] == [True]
 
 
 def test_a_pull_request_that_the_host_does_not_know_is_asked_for_again(place: Place, host: FakeGitHost) -> None:
@@ -656,3 +662,36 @@ async def test_one_host_that_hangs_does_not_keep_the_others_waiting(
         released.set()
     await dispatcher.wake.wait()
     assert await dispatcher.round() == [f"slow {MAIN}: nothing starts: {MAIN} is there no more"]
+
+
+async def test_what_is_asked_about_pull_requests_keeps_no_push_waiting(place: Place) -> None:
+    answers = threading.Event()
+
+    class Hangs(FakeGitHost):
+        def pull_request(self, repo: str, number: int) -> PullRequest | None:
+            answers.wait(30)
+            return super().pull_request(repo, number)
+
+    host = Hangs()
+
+    async def load_git_host(_: str) -> GitHost:
+        return host
+
+    where = {"repo": str(place.repo.path), "host": "generic", "secret": "s", "reports": "gitea/e2e"}
+    place.ledger.register_app("shop", **where, by="ann")
+    event = PullRequestEvent(
+        places=(), number=42, open=False, head=place.first, ref="r", base="main", fork=False, by=""
+    )
+    place.ledger.receive([Delivery(app="shop", delivery="guid", event=event)])
+    dispatcher = Dispatcher(place.ledger, place.outside, place.workspaces, load_git_host)
+    await dispatcher.round()
+    try:
+        place.hears(place.first)  # while it is asked
+        await dispatcher.round()
+        await dispatcher.wake.wait()
+        await dispatcher.round()
+        assert place.outside.released == [place.first]
+    finally:
+        answers.set()
+    await dispatcher.wake.wait()
+    assert len(await dispatcher.round()) == 1

@@ -17,10 +17,11 @@ from headway.events.event import NOTHING
 from headway.ledger import Delivery, Ledger, PreviewRecord
 from headway.model import Plan
 from headway.ports import GitHost
-from headway.reconciler import ASK, AT_ONCE, Reconciler
+from headway.reconciler import ASK, AT_ONCE, REST, Reconciler
 from headway.recovery import TRIES
 from headway.strategies import TEARDOWN
 from headway.testing import FakeGitHost
+from headway.verdicts import PullRequest
 from tests.headway.test_recovery import Clock, Outside
 
 SHA = "a" * 40
@@ -82,12 +83,12 @@ async def test_a_preview_whose_pull_request_is_open_stands(place: Place) -> None
 
 
 async def test_one_whose_pull_request_was_closed_without_a_word_is_torn_down(place: Place) -> None:
+    seen = [place.stands(number).updated_at.isoformat() for number in (41, 42, 43)][1]
     for number in (41, 42, 43):
-        place.stands(number)
         place.host.has_pull(number, SHA, open=number != 42)
     assert await place.reconciler.round() == [f"shop-pr-42: {CLOSED}: it is torn down"]
     assert list(place.outside.started.values()) == [
-        ("teardown/main", {"app": "shop", "number": 42, "reason": CLOSED, "by": "headway"})
+        ("teardown/main", {"app": "shop", "number": 42, "reason": CLOSED, "by": "headway", "seen": seen})
     ]
 
 
@@ -110,6 +111,41 @@ async def test_while_the_host_does_not_answer_nothing_is_decided_but_what_time_d
     place.clock.passes(ASK)
     await place.reconciler.round()
     assert place.torn_down()[1:] == [(41, CLOSED)]
+
+
+async def test_a_host_that_fails_is_not_asked_for_each_app_anew(place: Place) -> None:
+    for app in ("bank", "cafe"):
+        where = {"repo": f"https://git.example/acme/{app}", "host": "gitlab", "reports": "gitlab/acme"}
+        place.ledger.register_app(app, **where, secret="s", by="ann")
+    place.host.faults = [GitHostError("it does not answer", after=30)] * 3
+    assert len(await place.reconciler.round()) == 1
+    place.clock.passes(29)
+    assert await place.reconciler.round() == []
+    place.clock.passes(1)
+    assert len(await place.reconciler.round()) == 1  # about another app
+    assert len(place.host.faults) == 1
+
+
+async def test_what_time_decides_does_not_wait_until_all_hosts_have_answered(place: Place) -> None:
+    place.stands(42, ttl=60)
+    place.clock.passes(60)
+    real = place.host.open_pull_requests
+    asked: list[str] = []
+
+    def slowly(repo: str) -> dict[int, PullRequest]:
+        asked.append(repo)
+        place.clock.passes(ASK)
+        return real(repo)
+
+    place.host.open_pull_requests = slowly  # type: ignore[method-assign]  # of this one
+    for app in ("bank", "cafe"):
+        where = {"repo": f"https://git.example/acme/{app}", "host": "gitlab", "reports": "gitlab/acme"}
+        place.ledger.register_app(app, **where, secret="s", by="ann")
+    await place.reconciler.round()
+    assert (len(place.torn_down()), len(asked)) == (1, 1)
+    await place.reconciler.round()
+    await place.reconciler.round()
+    assert sorted(asked) == ["acme/bank", "acme/cafe", "acme/shop"]  # nobody is left out
 
 
 async def test_a_host_is_not_asked_every_round(place: Place) -> None:
@@ -155,7 +191,28 @@ async def test_a_teardown_that_fails_is_tried_again_and_then_given_up_on(place: 
         place.clock.passes(61)
     (said,) = await place.reconciler.round()
     assert said.endswith(f"it could not be torn down in {TRIES} tries, and needs a person")
+    for _ in range(2):
+        place.clock.passes(5)
+        assert await place.reconciler.round() == [said]
     assert len(place.torn_down()) == TRIES
+    known = place.ledger.preview("shop-pr-42")
+    assert known
+    assert known.given_up_at  # headway previews says so
+
+
+async def test_what_was_given_up_on_is_tried_again_later(place: Place) -> None:
+    place.stands(42, ttl=60)
+    place.host.has_pull(42, SHA)
+    place.clock.passes(60)
+    for _ in range(TRIES):
+        await place.reconciler.round()
+        place.outside.fail(place.clock.time)
+        place.clock.passes(61)
+    await place.reconciler.round()
+    place.clock.passes(REST.total_seconds())
+    (said,) = await place.reconciler.round()
+    assert said.endswith(": it is torn down")
+    assert len(place.torn_down()) == TRIES + 1
 
 
 async def test_what_a_webhook_began_and_did_not_end_is_done_again(place: Place) -> None:
@@ -222,6 +279,31 @@ async def test_a_newer_commit_that_nobody_told_of_is_entered(place: Place) -> No
     place.stands(42)
     place.host.has_pull(42, "b" * 40)
     assert await place.reconciler.round() == ["shop: pull request 42 has bbbbbbb, and no webhook said so"]
+
+
+async def test_those_of_all_apps_together_are_a_few_at_a_time(place: Place) -> None:
+    repo = "https://git.example/acme/bank"
+    place.ledger.register_app("bank", repo=repo, host="gitlab", secret="s", reports="gitlab/acme", by="ann")
+    for number in range(1, AT_ONCE + 3):
+        place.host.has_pull(number, SHA)
+    assert len(await place.reconciler.round()) == AT_ONCE
+
+
+async def test_one_that_was_opened_again_without_a_word_is_entered_once(place: Place) -> None:
+    place.stands(42)
+    place.host.has_pull(42, SHA)
+    event = PullRequestEvent(places=(), number=42, open=False, head=SHA, ref="r", base="main", fork=False, by="")
+    for name in ("guid", "the same again"):
+        place.ledger.receive([Delivery(app="shop", delivery=name, event=event)])
+    again, closed = place.ledger.deliveries("shop", 2)
+    place.ledger.settle_start([closed.id], closed.id, "shop", "#42", NOTHING)
+    place.ledger.settle([again.id], "duplicate", "it is closed, and was before")
+    place.ledger.close_preview("shop-pr-42", "the pull request was closed")
+    assert await place.reconciler.round() == ["shop: pull request 42 has aaaaaaa, and no webhook said so"]
+    (came,) = place.ledger.deliveries("shop", 1)
+    place.ledger.settle([came.id], "ignored", "its message says so")
+    place.clock.passes(ASK)
+    assert await place.reconciler.round() == []
 
 
 async def test_many_are_entered_a_few_at_a_time_the_newest_first(place: Place) -> None:

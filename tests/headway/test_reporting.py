@@ -170,6 +170,22 @@ async def test_a_pull_request_has_one_comment_which_ends_with_the_preview(
     assert place.ledger.previews_to_tell(["shop"]) == []
 
 
+async def test_what_an_earlier_commit_deployed_ends_too(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place.ledger, "environments", lambda _app: ["preview"])
+    deployed = place.shown()
+    place.stage(deployed, "preview")
+    place.ledger.finish_release(deployed.id, "succeeded", "")
+    await place.reporter.round()
+    newer = place.shown()
+    place.stage(newer, "unit", "failed")
+    place.ledger.finish_release(newer.id, "failed", "unit: failed")
+    await place.reporter.round()
+    place.ledger.close_preview("shop-pr-42", "the pull request was closed")
+    await place.reporter.round()
+    told = [one.standing for one in place.host.told if isinstance(one, Deployment)]
+    assert told == [Standing.SUCCESS, Standing.ENDED]
+
+
 async def test_what_is_told_late_of_an_older_commit_does_not_overwrite_the_comment(place: Place) -> None:
     older = place.shown()
     newer = place.shown()
@@ -221,6 +237,7 @@ async def test_what_is_refused_of_a_stranger_keeps_nothing_else_from_being_told(
 
     place.host.set_status = refusing  # type: ignore[method-assign]  # of this one
     assert await place.reporter.round() == ["shop-pr-42: answers 404"]
+    assert "in the making" in place.host.texts(42)[0]
     assert place.host.mark("b" * 40, "headway")[0] == Standing.SUCCESS
 
 

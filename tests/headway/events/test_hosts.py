@@ -96,6 +96,12 @@ SAID: list[tuple[str, str, Sent, list[Event]]] = [
     ("gitlab", "open", p.gitlab("Merge Request Hook", p.gitlab_merge("open")), [pull(GITLAB, ref=MERGE_REF)]),
     (
         "gitlab",
+        "being merged",
+        p.gitlab("Merge Request Hook", p.gitlab_merge("reopen", state="locked")),
+        [pull(GITLAB, ref=MERGE_REF)],
+    ),
+    (
+        "gitlab",
         "update",
         p.gitlab("Merge Request Hook", p.gitlab_merge("update", oldrev=OLD)),
         [pull(GITLAB, ref=MERGE_REF)],

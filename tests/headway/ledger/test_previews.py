@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from headway.errors import UsageError
-from headway.ledger import Ledger, PreviewRecord
+from headway.events import PullRequestEvent
+from headway.ledger import Delivery, Ledger, PreviewRecord
 from headway.ledger.records import FORK
 
 SHA, OTHER = "a" * 40, "b" * 40
@@ -106,6 +107,27 @@ def test_who_let_a_commit_in_is_known_for_that_commit_alone(ledger: Ledger) -> N
     assert (known.decided_by, known.release_id) == ("ann", first.id)
     assert ledger.let_in("shop-pr-42", OTHER) is None
     assert ledger.let_in("shop-pr-43", SHA) is None
+
+
+def test_what_was_given_up_on_is_known_until_it_changes(ledger: Ledger) -> None:
+    opened(ledger)
+    ledger.give_up_preview("shop-pr-42")
+    assert [one.given_up_at is None for one in ledger.previews()] == [False]
+    assert opened(ledger, head=OTHER).given_up_at is None
+    ledger.give_up_preview("shop-pr-42")
+    ledger.preview_is_up("shop-pr-42", None, None)
+    assert [one.given_up_at for one in ledger.previews()] == [None]
+
+
+def test_what_was_heard_of_before_it_was_closed_is_not_heard_of_after(ledger: Ledger) -> None:
+    for name, is_open in (("1", True), ("2", False), ("3", True)):
+        event = PullRequestEvent(places=(), number=42, open=is_open, head=SHA, ref="r", base="m", fork=False, by="")
+        ledger.receive([Delivery(app="shop", delivery=name, event=event)])
+    again, closed, _ = (one.id for one in ledger.deliveries("shop"))
+    assert ledger.heard_of("shop", "#42", SHA)
+    assert ledger.heard_of("shop", "#42", SHA, after=closed)
+    assert not ledger.heard_of("shop", "#42", SHA, after=again)
+    assert not ledger.heard_of("shop", "#42", OTHER)
 
 
 def test_two_that_open_it_at_once_open_one(ledger: Ledger) -> None:

@@ -25,6 +25,7 @@ def upgrade() -> None:
         sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("told", sa.Boolean(), nullable=False),
+        sa.Column("given_up_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("app", name=op.f("pk_previews")),
         sa.UniqueConstraint("of", "number", name=op.f("uq_previews_of_number")),
     )
