@@ -17,10 +17,10 @@ lint: .venv/ready
 	$(BIN)/lint-imports
 
 unit: .venv/ready
-	$(BIN)/pytest -q -n 2 --dist loadgroup -m "not e2e"
+	$(BIN)/pytest -q -n 3 --dist loadgroup -m "not e2e"
 
 e2e: .venv/ready
-	$(BIN)/pytest -q -n 2 --dist loadfile -m e2e
+	$(BIN)/pytest -q -n 3 --dist loadfile -m e2e
 
 # Everything comes from the lock file; uv itself is put beside it when there is none on the PATH.
 .venv/ready: uv.lock pyproject.toml
