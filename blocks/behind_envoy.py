@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import httpx
-import psutil
 from prefect.blocks.core import Block
 from pydantic import Field, PrivateAttr
 
-from headway import certificates, trees
+from headway import certificates, listening, trees
 from headway import home as places
 from headway.dataplane.edge import Address, Edge, Endpoints
 from headway.errors import LockLost, TargetError
@@ -439,8 +438,9 @@ class BehindEnvoy(Block, Target):
             if wanted is None:
                 wanted = next(port for port in range(FIRST_PORT, 65536) if self._reserved(port, app, state))
             elif not is_free(self.host, wanted):
+                by = listening.owner(wanted)
                 raise TargetError(
-                    f"environments/{spec.environment}/{name}: {wanted} on {self.host} is taken by {_owner(wanted)}",
+                    f"environments/{spec.environment}/{name}: {wanted} on {self.host} is taken by {by}",
                     "stop it, or choose another port",
                 )
             state[name] = wanted
@@ -536,16 +536,3 @@ def is_free(host: str, port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def _owner(port: int) -> str:
-    for connection in psutil.net_connections("tcp"):
-        if (
-            connection.status == psutil.CONN_LISTEN
-            and connection.laddr
-            and connection.laddr[1] == port
-            and connection.pid
-        ):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
-    return "another program"

@@ -22,7 +22,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from headway import project
+from headway import listening, project
 from headway.certificates import one_authority
 from headway.errors import ServiceUnavailable
 from headway.home import home
@@ -297,21 +297,6 @@ def _require_free(host: str, port: int, option: str) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise ServiceUnavailable(
-                f"port {port} on {host} is taken by {_owner(port)} ({error.strerror})",
+                f"port {port} on {host} is taken by {listening.owner(port)} ({error.strerror})",
                 f"stop it, or choose another with {option}",
             ) from error
-
-
-def _owner(port: int) -> str:
-    for connection in psutil.net_connections("tcp"):
-        if (
-            connection.status == psutil.CONN_LISTEN
-            and connection.laddr
-            and connection.laddr[1] == port
-            and connection.pid
-        ):
-            try:
-                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
-            except psutil.NoSuchProcess:
-                break
-    return "another program"
