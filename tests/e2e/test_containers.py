@@ -27,6 +27,7 @@ build: {{image: %(host)s/acme/{app}, registry: here}}
 resources: {{cpu: 1, memory: 128Mi}}
 health: {{startup: 20s}}
 environments:
+  preview: {{target: docker/preview, stop_grace: 1s, drain: 1s, smoke: [{{get: /, version: true, deadline: 5s}}]}}
   staging: {{target: docker/staging, stop_grace: 1s, drain: 1s, smoke: [{{get: /, version: true, deadline: 5s}}]}}
   production:
     target: docker/production
@@ -48,7 +49,7 @@ BLOCKS = """
 from blocks.registry import Registry
 from blocks.targets.docker import DockerTarget
 Registry(host="%(host)s", plain_http=True, timeout=5).save("here", overwrite=True)
-for name in ("staging", "production"):
+for name in ("preview", "staging", "production"):
     DockerTarget(url="%(url)s", namespace="headway-e2e-" + name).save(name, overwrite=True)
 """
 
@@ -140,6 +141,21 @@ def test_what_cannot_be_built_or_pushed_changes_nothing(
     told = json.loads(headway.run("release", repo.path, "--json", code=1).stdout)
     assert "127.0.0.1:1" in told["reason"]
     assert engine.client.containers.list(all=True) == []
+
+
+def test_a_pull_request_has_containers_of_its_own(headway: Headway, engine: Engine, host: str, tmp_path: Path) -> None:
+    repo = Repo(tmp_path / "app", "shown", SETTINGS % {"host": host})
+    sha = repo.commit("in a box", {"Dockerfile": DOCKERFILE, ".dockerignore": IGNORED})
+    headway.run("app", "add", repo.path, "--name", "shown")
+    with headway.control() as control:
+        control.start("preview/main", {"app": "shown", "number": 7, "sha": sha, "base": "main", "by": "ann"})
+    url = headway.until(lambda: (shown := headway.ledger.preview("shown-pr-7")) and shown.url)
+    assert version(url) == sha
+    assert {one.labels["headway.app"] for one in engine.client.containers.list()} == {"shown-pr-7"}
+    headway.run("preview", "shown", "7", "--teardown")
+    assert engine.client.containers.list(all=True, filters={"label": "headway.app=shown-pr-7"}) == []
+    assert "no preview stands" in headway.run("previews").stdout
+    headway.run("app", "remove", "shown")
 
 
 def test_an_engine_that_goes_away_takes_nobody_along(

@@ -7,10 +7,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import pytest
+from kubernetes import client
 
 from headway.load import Load
 from tests.clusters import Borrowed, Namespace
@@ -29,6 +31,7 @@ resources: {{cpu: 100m, memory: 64Mi}}
 health: {{startup: 30s, probes: {{startup: {{period: 1s}}, readiness: {{period: 1s}}}}}}
 env: {{TOKEN: {{secret: true, min_length: 8}}}}
 environments:
+  preview: {{target: kubernetes/preview, stop_grace: 1s, env: {{TOKEN: !secret boxed-token}}}}
   staging:
     target: kubernetes/staging
     stop_grace: 1s
@@ -63,8 +66,9 @@ for name, namespace, kubeconfig in %(places)r:
 
 @pytest.fixture
 def places(cluster: Borrowed, tmp_path: Path) -> Iterator[dict[str, Namespace]]:
-    with cluster.namespace(tmp_path) as staging, cluster.namespace(tmp_path) as production:
-        yield {"staging": staging, "production": production}
+    with ExitStack() as stack:
+        names = ("preview", "staging", "production")
+        yield {name: stack.enter_context(cluster.namespace(tmp_path)) for name in names}
 
 
 @pytest.fixture
@@ -119,6 +123,15 @@ def test_a_commit_reaches_a_cluster_and_comes_back_without_a_ledger(
         assert headway.release(repo.path, code=1)["state"] == "rolled_back"
         assert version(url) == newer
     assert [one for one in load.failures if ": 500" not in one] == []
+
+    headway.run("app", "add", repo.path, "--name", "boxed")
+    with headway.control() as control:
+        control.start("preview/main", {"app": "boxed", "number": 7, "sha": newer, "base": "main", "by": "ann"})
+    preview = headway.until(lambda: (shown := headway.ledger.preview("boxed-pr-7")) and shown.url, 120)
+    assert version(preview) == newer
+    headway.run("preview", "boxed", "7", "--teardown")
+    left = client.AppsV1Api(places["preview"].api).list_namespaced_deployment(places["preview"].name)
+    assert left.items == []
 
     seen = headway.run("status", "boxed", "--live").stdout
     assert "Deployment boxed-" in seen
