@@ -20,7 +20,7 @@ unit: .venv/ready
 	$(BIN)/pytest -q -n 3 --dist loadgroup -m "not e2e"
 
 e2e: .venv/ready
-	$(BIN)/pytest -q -n 3 --dist loadfile -m e2e
+	$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m e2e
 
 # Everything comes from the lock file; uv itself is put beside it when there is none on the PATH.
 .venv/ready: uv.lock pyproject.toml

@@ -58,6 +58,10 @@ class _NotYet(Exception):
     """One try that did not pass: what was wrong with it, and the answer when there was one."""
 
 
+class _Late(_NotYet):
+    """There was no answer in time. When the deadline left it hardly any, that says less than the answer before."""
+
+
 async def run(
     url: str,
     probes: Sequence[Probe],
@@ -72,7 +76,7 @@ async def run(
 
     Every failed try is said to `on_line` with the answer's status and first 300 characters; `secrets` and the values
     of confidential request headers, and of `headers` that all requests have, are masked there and in errors. Raises
-    SmokeFailed with the last failure of the first probe that does not pass.
+    SmokeFailed with the last failure, which is not the deadline's own, of the first probe that does not pass.
     """
     started = time.monotonic()
     masker = Masker([*secrets, *headers.values(), *_confidential(probes)])
@@ -110,7 +114,7 @@ async def _until_it_passes(
     """How many tries it took."""
     name = f"{probe.method} {probe.path}"
     started = time.monotonic()
-    tries = 0
+    tries, wrong = 0, ""
     try:
         async for attempt in tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(_NotYet),
@@ -125,11 +129,13 @@ async def _until_it_passes(
                     await _try(client, url, probe, revision, timeout=max(0.1, min(REQUEST_TIMEOUT, left)))
                 except _NotYet as failure:
                     on_line(masker(f"{environment}: {name}: try {tries}: {failure}"))
+                    cut_short = isinstance(failure, _Late) and left < REQUEST_TIMEOUT
+                    wrong = wrong if wrong and cut_short else str(failure)
                     raise
     except _NotYet as failure:
         times = "once" if tries == 1 else f"{tries} times in {time.monotonic() - started:.1f} s"
         raise SmokeFailed(
-            masker(f"{environment}: smoke: {name}: {failure} (tried {times})"),
+            masker(f"{environment}: smoke: {name}: {wrong} (tried {times})"),
             "the log of the smoke test has every answer, that of the app's instances what they thought of it",
         ) from failure
     on_line(f"{environment}: {name}: passed" + (f" at try {tries}" if tries > 1 else ""))
@@ -157,7 +163,7 @@ async def _try(
                 timeout=timeout,
             )
     except (TimeoutError, httpx.TimeoutException) as error:
-        raise _NotYet(f"no answer within {timeout:.1f} s") from error
+        raise _Late(f"no answer within {timeout:.1f} s") from error
     except httpx.HTTPError as error:
         raise _NotYet(f"no answer: {error or type(error).__name__}") from error
     faults = list(_faults(probe, revision, answer, time.monotonic() - sent))

@@ -66,6 +66,14 @@ environments:
 """
 
 
+LONGEST = ("test_release.py", "test_faults.py", "test_containers.py", "test_foreign.py", "test_service.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest first: nobody begins with one of them when the others are done."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 class Headway:
     """The command line against the running service, and the service's own books."""
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import pytest
-from selenium.common.exceptions import WebDriverException
+from selenium.common.exceptions import TimeoutException, WebDriverException
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
 
 from headway.load import Load
 from tests.e2e.conftest import Headway, Repo
@@ -21,6 +23,7 @@ pytestmark = pytest.mark.e2e
 
 # The native list lies under a drawn one, out of the reach of a click.
 CHOOSE = "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('change', {bubbles: true}))"
+DIALOG = "[role=dialog], .p-modal"
 APPROVED = """
 app: {app}
 checks: {{lint: "true", unit: "true"}}
@@ -131,9 +134,15 @@ def click(headway: Headway, browser: Chrome, label: str) -> None:
 
 
 def fill_in(headway: Headway, browser: Chrome, *, by: str, reason: str) -> None:
-    dialog = headway.until(lambda: browser.find_elements(By.CSS_SELECTOR, "[role=dialog], .p-modal"))[-1]
-    decision = dialog.find_element(By.CSS_SELECTOR, "select.p-native-select__control")
-    browser.execute_script(CHOOSE, decision, "approve")
-    for area, words in zip(dialog.find_elements(By.TAG_NAME, "textarea"), (by, reason), strict=True):
-        area.send_keys(words)
-    click(headway, browser, "Submit")
+    """A page that draws the form anew while it is filled in takes nothing: then it is filled in again."""
+    for _ in range(3):
+        dialog = headway.until(lambda: browser.find_elements(By.CSS_SELECTOR, DIALOG))[-1]
+        decision = dialog.find_element(By.CSS_SELECTOR, "select.p-native-select__control")
+        browser.execute_script(CHOOSE, decision, "approve")
+        for area, words in zip(dialog.find_elements(By.TAG_NAME, "textarea"), (by, reason), strict=True):
+            area.clear()
+            area.send_keys(words)
+        click(headway, browser, "Submit")
+        with suppress(TimeoutException):
+            WebDriverWait(browser, 15).until_not(lambda _: browser.find_elements(By.CSS_SELECTOR, DIALOG))
+            return

@@ -168,8 +168,8 @@ def test_nothing_to_judge_is_not_a_pass(headway: Headway, tmp_path: Path) -> Non
         ("dies-at-once", "print('no such table: users'); raise SystemExit(3)", "no such table: users"),
         (
             "wrong-version",
-            f"def answer(path):\n    return 200, {{'version': 'abcdefg'}}\n{APP}",
-            "answers version abcdefg",
+            f"def answer(path):\n    return 200, {{'version': 'abcdef1'}}\n{APP}",
+            "answers version abcdef1",
         ),
     ],
 )

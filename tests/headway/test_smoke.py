@@ -247,6 +247,15 @@ async def test_an_answer_that_never_comes(server: Server, ask: Ask) -> None:
     assert "no answer within 0.3 s" in what
 
 
+async def test_a_try_that_the_deadline_cuts_short_is_not_the_reason(server: Server, ask: Ask) -> None:
+    never = threading.Event()
+    server.answers = [Answer(503), never]
+    what = await failure(ask({"get": "/a", "deadline": 0.4}))
+    never.set()
+    assert "503" in what
+    assert "tried 2 times" in what
+
+
 async def test_proxies_of_this_machine_are_not_asked(server: Server, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     server.answers = [Answer()]
