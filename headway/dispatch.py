@@ -255,7 +255,8 @@ def _why_no_preview(app: AppRecord, asked: Asked, base: source.Tip, tip: source.
         known = _settings_before(app, base, base.sha)  # a run of it shows what is wrong
     if known.app != app.name:
         return f"its {FILE_NAME} is that of {known.app}, and the repository is registered as {app.name}"
-    changed = source.changed_paths(tip.mirror, source.fork_point(tip.mirror, base.sha, tip.sha), tip.sha)
+    old = source.fork_point(tip.mirror, base.sha, tip.sha)
+    changed = source.changed_paths(tip.mirror, old, tip.sha) if known.on.paths else None  # anybody's may be without end
     return triggers.why_no_preview(asked.base, known, changed, source.message_of(tip.mirror, tip.sha))
 
 
@@ -280,7 +281,7 @@ def _why_not(app: AppRecord, ref: str, tip: source.Tip, old: str | None) -> str:
         known = _settings_before(app, tip, old)
     if known.app != app.name:
         return f"its {FILE_NAME} is that of {known.app}, and the repository is registered as {app.name}"
-    changed = source.changed_paths(tip.mirror, old, tip.sha)
+    changed = source.changed_paths(tip.mirror, old, tip.sha) if known.on.paths else None
     return triggers.why_not(ref, known, changed, source.message_of(tip.mirror, tip.sha))
 
 

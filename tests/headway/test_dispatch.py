@@ -625,6 +625,16 @@ def test_a_host_that_does_not_answer_is_asked_again(place: Place, host: FakeGitH
     assert place.outside.pulls == [("preview", 42, head)]
 
 
+def test_trees_are_compared_only_where_somebody_has_named_paths(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_end(*_: object) -> None:
+        raise AssertionError("compared")
+
+    monkeypatch.setattr(source, "changed_paths", without_end)
+    settings = SETTINGS.replace('  paths: [src/, "!src/docs/"]\n', "")
+    head = place.change(headway_dot_yaml=settings, src__a="2")
+    assert place.pull(head) == [("preview", 42, head)]
+
+
 def test_a_host_that_cannot_be_loaded_holds_no_push_up(place: Place) -> None:
     place.host = NotFound("no block gitea/x")
     assert place.pull(place.change(src__a="2")) == []
