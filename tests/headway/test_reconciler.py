@@ -181,7 +181,8 @@ async def test_what_is_being_deployed_is_left_until_it_has_ended(place: Place) -
     assert len(place.torn_down()) == 1
 
 
-async def test_a_teardown_that_fails_is_tried_again_and_then_given_up_on(place: Place) -> None:
+async def fails_to_go(place: Place) -> None:
+    """The time of a preview is over, and none of the tries to tear it down succeeds."""
     place.stands(42, ttl=60)
     place.host.has_pull(42, SHA)
     place.clock.passes(60)
@@ -189,6 +190,10 @@ async def test_a_teardown_that_fails_is_tried_again_and_then_given_up_on(place: 
         await place.reconciler.round()
         place.outside.fail(place.clock.time)
         place.clock.passes(61)
+
+
+async def test_a_teardown_that_fails_is_tried_again_and_then_given_up_on(place: Place) -> None:
+    await fails_to_go(place)
     (said,) = await place.reconciler.round()
     assert said.endswith(f"it could not be torn down in {TRIES} tries, and needs a person")
     for _ in range(2):
@@ -201,13 +206,7 @@ async def test_a_teardown_that_fails_is_tried_again_and_then_given_up_on(place: 
 
 
 async def test_what_was_given_up_on_is_tried_again_later(place: Place) -> None:
-    place.stands(42, ttl=60)
-    place.host.has_pull(42, SHA)
-    place.clock.passes(60)
-    for _ in range(TRIES):
-        await place.reconciler.round()
-        place.outside.fail(place.clock.time)
-        place.clock.passes(61)
+    await fails_to_go(place)
     await place.reconciler.round()
     place.clock.passes(REST.total_seconds())
     (said,) = await place.reconciler.round()
