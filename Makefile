@@ -3,7 +3,7 @@ UV_VERSION = 0.13.9
 BIN = .venv/bin
 export UV_PROJECT_ENVIRONMENT = .venv
 
-.PHONY: demo test lint unit e2e clean
+.PHONY: demo test lint unit e2e docs clean
 
 demo: .venv/ready
 	$(BIN)/headway demo
@@ -22,6 +22,10 @@ unit: .venv/ready
 e2e: .venv/ready
 	$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m e2e
 
+# The documentation site, in site/. Tests check its links (tests/docs/test_site.py) and run the commands on its pages.
+docs: .venv/ready
+	$(BIN)/zensical build --strict --clean
+
 # Everything comes from the lock file; uv itself is put beside it when there is none on the PATH.
 .venv/ready: uv.lock pyproject.toml
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Headway needs Python 3.11 or newer, this is " + sys.version)'
@@ -32,4 +36,4 @@ e2e: .venv/ready
 	@touch $@
 
 clean:
-	rm -rf .venv .uv
+	rm -rf .venv .uv .cache site
