@@ -3,7 +3,7 @@ UV_VERSION = 0.13.9
 BIN = .venv/bin
 export UV_PROJECT_ENVIRONMENT = .venv
 
-.PHONY: demo test lint unit e2e docs clean
+.PHONY: demo test lint unit e2e docs reference clean
 
 demo: .venv/ready
 	$(BIN)/headway demo
@@ -25,6 +25,11 @@ e2e: .venv/ready
 # The documentation site, in site/. Tests check its links (tests/docs/test_site.py) and run the commands on its pages.
 docs: .venv/ready
 	$(BIN)/zensical build --strict --clean
+
+# Reference pages that are generated from the code.
+reference: .venv/ready
+	$(BIN)/python -m headway.reference
+	$(BIN)/python -m headway.cli.command_docs
 
 # Everything comes from the lock file; uv itself is put beside it when there is none on the PATH.
 .venv/ready: uv.lock pyproject.toml
