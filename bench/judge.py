@@ -42,8 +42,8 @@ from multiprocessing.pool import Pool as Processes
 import numpy as np
 from judge_anchors import HOURS, Ended, argo, flagger, kayenta, kayenta_high
 
-from headway.analysis.sequential import Tally
-from headway.model import Bucket, Counts
+from headway.domain.measurements import Bucket, RequestCounts
+from headway.rollout.analysis.sequential_test import Tally
 
 BUDGET = 0.01
 CANARY, STABLE = 5, 95  # requests in a look
@@ -77,8 +77,8 @@ class Judge:
 
     def alarm(self, canary: int, stable: int) -> bool:
         self._tally = self._tally.after(
-            Counts.model_construct(requests=CANARY, errors=canary),
-            Counts.model_construct(requests=STABLE, errors=stable),
+            RequestCounts.model_construct(requests=CANARY, errors=canary),
+            RequestCounts.model_construct(requests=STABLE, errors=stable),
         )
         return self._tally.alarm(BUDGET)
 
@@ -251,14 +251,14 @@ def milliseconds(chance: np.random.Generator, number: int, fault: str) -> np.nda
     return took.astype(np.int64)
 
 
-def histogram(took: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Counts:
+def histogram(took: np.ndarray[tuple[int], np.dtype[np.int64]]) -> RequestCounts:
     """As Envoy counts: two significant digits."""
     width = np.where(took < 100, 1, np.where(took < 1000, 10, 100))
     found: dict[tuple[int, int], int] = {}
     for lower, wide in zip((took // width * width).tolist(), width.tolist(), strict=True):
         found[lower, wide] = found.get((lower, wide), 0) + 1
     buckets = [Bucket(lower / 1000, (lower + wide) / 1000, number) for (lower, wide), number in sorted(found.items())]
-    return Counts.model_construct(requests=len(took), errors=0, latency=tuple(buckets))
+    return RequestCounts.model_construct(requests=len(took), errors=0, latency=tuple(buckets))
 
 
 def until_slow(fault: str, seed: int, most: int) -> int:

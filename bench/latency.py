@@ -23,8 +23,8 @@ from pathlib import Path
 import httpx
 from service import Service, commit, repository, running
 
-from headway.control import Control
 from headway.ledger import Ledger
+from headway.service.prefect.client import Control
 
 PUSHES = 20
 PAUSE = 3.0  # seconds between the end of one and the next: pushes that come within 2 s are taken together

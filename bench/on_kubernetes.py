@@ -33,12 +33,13 @@ from typing import Any
 
 from switch import BENCH, RATE, TIMEOUT, WARM_UP, Journal, load
 
-from blocks.registry import Registry
-from blocks.targets.kubernetes import KubernetesTarget
-from headway.engine import connected
-from headway.executor import Rollout, walk
-from headway.model import Artifact, Health, LaunchSpec, Pause, Plan, Probing, Revision
-from headway.strategies import Share, Situation, blue_green, canary, rollback, rolling
+from blocks.registries.oci import Registry
+from blocks.targets.kubernetes.target import KubernetesTarget
+from headway.build.docker_engine import connected
+from headway.domain.plan import Pause, Plan
+from headway.domain.revision import Artifact, Health, LaunchSpec, ProbeSettings, Revision
+from headway.rollout.executor import Rollout, walk
+from headway.rollout.strategies import Share, Situation, blue_green, canary, rollback, rolling
 
 APP = "switch"
 BASELINE = "bare"
@@ -61,7 +62,7 @@ class Stand:
 
     def revision(self) -> Revision:
         """A new version of the app."""
-        often = Probing(period=1, failures=1)
+        often = ProbeSettings(period=1, failures=1)
         spec = LaunchSpec(
             environment="bench",
             artifact=self.artifact,

@@ -21,11 +21,11 @@ from pathlib import Path
 import httpx
 from service import Service, commit, repository, running
 
-from headway import project
+from headway.domain.ports import Target
+from headway.domain.traffic import Traffic
 from headway.ledger import Ledger
-from headway.load import Load
-from headway.model import Traffic
-from headway.ports import Target
+from headway.rollout.load_generator import Load
+from headway.service.prefect.connections import connections
 
 ROUNDS = 5
 RATE = 100.0  # requests a second
@@ -94,7 +94,7 @@ def main() -> None:
         os.environ |= {"HEADWAY_HOME": str(service.home), "PREFECT_API_URL": service.api}
         repo = repository(service.place / "shop", {"headway.yaml": SETTINGS, "app.py": f"STATUS = 200\n{APP}"})
         release(service, repo)
-        target = asyncio.run(project.load_target("process/production"))
+        target = asyncio.run(connections().load_target("process/production"))
         figures = Figures()
         with Ledger.open(f"sqlite:///{service.home / 'ledger.db'}") as ledger:
             for number in range(ROUNDS):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from headway.supervision import Supervisor
+from headway.system.supervisor import Supervisor
 
 PORTS = ("4379", "4279")
 START = 120.0  # seconds

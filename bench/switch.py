@@ -51,26 +51,17 @@ import httpx
 import websockets
 from websockets.asyncio.client import connect
 
-from blocks.targets.docker import DockerTarget
-from blocks.targets.process import ProcessTarget
-from headway import images
-from headway.engine import connected
-from headway.executor import Rollout, walk
-from headway.model import (
-    Artifact,
-    Counts,
-    Health,
-    LaunchSpec,
-    Measurements,
-    Order,
-    Pause,
-    Plan,
-    Revision,
-    Source,
-    Step,
-    Traffic,
-)
-from headway.strategies import Share, Situation, blue_green, canary, rollback, rolling
+from blocks.targets.docker.target import DockerTarget
+from blocks.targets.process.target import ProcessTarget
+from headway.build import images
+from headway.build.docker_engine import connected
+from headway.domain.measurements import Measurements, RequestCounts
+from headway.domain.plan import OperatorCommand, Pause, Plan, Step
+from headway.domain.revision import Artifact, Health, LaunchSpec, Revision
+from headway.domain.source import Source
+from headway.domain.traffic import Traffic
+from headway.rollout.executor import Rollout, walk
+from headway.rollout.strategies import Share, Situation, blue_green, canary, rollback, rolling
 
 BENCH = Path(__file__).parent.absolute()
 APP = "switch"
@@ -173,9 +164,9 @@ class Journal:
 
     def measured(self, index: int, measurements: Measurements) -> None: ...
 
-    def finished(self, index: int, outcome: str, detail: str, users: Counts | None) -> None: ...
+    def finished(self, index: int, outcome: str, detail: str, users: RequestCounts | None) -> None: ...
 
-    def order(self) -> Order | None:
+    def order(self) -> OperatorCommand | None:
         return None
 
     def waits(self, asks: str, *, stands: bool = False) -> None: ...
@@ -340,8 +331,8 @@ class Windows:
 def await_requests(stand: Stand) -> None:
     """Wait until the load has begun."""
     end = time.monotonic() + STARTUP
-    before = stand.target.measure(APP).edge or Counts()
-    while (stand.target.measure(APP).edge or Counts()).requests == before.requests:
+    before = stand.target.measure(APP).edge or RequestCounts()
+    while (stand.target.measure(APP).edge or RequestCounts()).requests == before.requests:
         if time.monotonic() > end:
             raise TimeoutError("k6 sends nothing")
         time.sleep(0.1)

@@ -69,7 +69,10 @@ def measured(service: Service, requests: Callable[[], Iterator[bytes]]) -> tuple
     """The answers, and how many cores each process was at work on meanwhile."""
     processes = {
         "client": psutil.Process(),
-        **{name: service.process(name) for name in ("headway.web.serving", "headway.rounds")},
+        **{
+            name: service.process(name)
+            for name in ("headway.service.api.http_server", "headway.service.controllers.runner")
+        },
     }
     before, begun = {name: spent(process) for name, process in processes.items()}, time.monotonic()
     answers = asyncio.run(flood(requests))

@@ -15,8 +15,8 @@ from typing import Any
 
 from prefect.blocks.system import Secret
 
-from headway.errors import NotFound
-from headway.model import LaunchSpec, SecretRef
+from headway.domain.errors import NotFound
+from headway.domain.revision import LaunchSpec, SecretRef
 
 __all__ = ["look_up", "resolve", "values_of"]
 

@@ -6,8 +6,8 @@ import asyncio
 
 from prefect import flow
 
-from headway.nights import Night
-from tasks.nights import look, registered, release_tonight, summarize
+from headway.policy.nightly import Night
+from tasks.nightly import look, registered, release_tonight, summarize
 
 __all__ = ["nightly"]
 

@@ -8,15 +8,15 @@ from prefect.exceptions import Pause
 from flows.rollout import deliver
 from flows.teardown import teardown
 from flows.verify import verify
-from headway.errors import Superseded
+from headway.config import PREVIEW
+from headway.domain.errors import Superseded
 from headway.ledger import ReleaseRecord
-from headway.settings import PREVIEW
-from tasks.gates import hold, let_in, while_newest
-from tasks.images import build
-from tasks.preconditions import preconditions
+from tasks.approvals import hold, let_in, while_newest
+from tasks.build import build
+from tasks.checkout import checkout, look
+from tasks.preflight import preconditions
 from tasks.previews import ask, base_settings, closed, open_preview, preview_settings, require_open, up
-from tasks.records import close_release, run_state, skip_stage
-from tasks.source import checkout, look
+from tasks.release_record import close_release, run_state, skip_stage
 
 __all__ = ["preview"]
 

@@ -8,12 +8,12 @@ from prefect.exceptions import Pause
 from flows.rollout import deliver
 from flows.verify import verify
 from headway.ledger import ReleaseRecord
-from tasks.gates import approval, thaw, while_newest
-from tasks.images import build
-from tasks.preconditions import preconditions
+from tasks.approvals import approval, thaw, while_newest
+from tasks.build import build
+from tasks.checkout import checkout, read_settings
+from tasks.preflight import preconditions
 from tasks.readiness import readiness
-from tasks.records import close_release, open_release, run_state
-from tasks.source import checkout, read_settings
+from tasks.release_record import close_release, open_release, run_state
 
 __all__ = ["release"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from prefect import flow
 
-from tasks.gates import hold
-from tasks.migrations import revert_schema
-from tasks.steps import finish_rollback, plan_rollback, show_what_runs, take_step
+from tasks.approvals import hold
+from tasks.rollout_steps import finish_rollback, plan_rollback, show_what_runs, take_step
+from tasks.schema_migrations import revert_schema
 
 __all__ = ["rollback"]
 

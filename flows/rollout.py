@@ -5,14 +5,15 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.rollback import rollback
+from headway.config import Environment
+from headway.domain.revision import LaunchSpec, Revision
+from headway.domain.source import Source
 from headway.ledger import ReleaseRecord
-from headway.model import LaunchSpec, Revision, Source
-from headway.settings import Environment
-from tasks.gates import hold
-from tasks.migrations import contract_arrives, migrate
-from tasks.probes import check_dependencies, degraded, smoke_test
-from tasks.records import accept, stage, undelivered
-from tasks.steps import has_changed_something, plan_rollout, show_what_runs, take_step
+from tasks.approvals import hold
+from tasks.release_record import accept, stage, undelivered
+from tasks.rollout_steps import has_changed_something, plan_rollout, show_what_runs, take_step
+from tasks.schema_migrations import contract_arrives, migrate
+from tasks.smoke_tests import check_dependencies, degraded, smoke_test
 
 __all__ = ["deliver", "rollout"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from prefect import flow, get_run_logger
 
-from headway.errors import EnvironmentLocked
-from tasks.gates import hold
-from tasks.steps import retire_idle
+from headway.domain.errors import EnvironmentLocked
+from tasks.approvals import hold
+from tasks.rollout_steps import retire_idle
 
 __all__ = ["scale_down"]
 

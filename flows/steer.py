@@ -6,7 +6,7 @@ from typing import Literal
 
 from prefect import flow
 
-from tasks.gates import give_order
+from tasks.approvals import give_order
 
 __all__ = ["steer"]
 

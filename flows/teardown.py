@@ -7,12 +7,12 @@ from datetime import datetime
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 
-from headway import previews
-from headway.errors import HeadwayError
-from headway.settings import PREVIEW
-from tasks.gates import hold
+from headway.config import PREVIEW
+from headway.domain.errors import HeadwayError
+from headway.policy import previews
+from tasks.approvals import hold
 from tasks.previews import close, forget, plan_teardown, standing_on, wanted_again
-from tasks.steps import finish_rollback, take_step
+from tasks.rollout_steps import finish_rollback, take_step
 
 __all__ = ["teardown"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-from headway.errors import HeadwayError
+from headway.config import Settings
+from headway.domain.errors import HeadwayError
+from headway.domain.source import CheckReport, Source
 from headway.ledger import ReleaseRecord
-from headway.model import CheckReport, Source
-from headway.settings import Settings
 from tasks.checks import run_check
-from tasks.records import skip_stage
+from tasks.release_record import skip_stage
 
 __all__ = ["verify"]
 

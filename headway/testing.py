@@ -6,22 +6,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import ClassVar
 
-from headway.errors import LockLost, TargetError
-from headway.model import (
-    Bucket,
-    Capability,
-    Counts,
-    Instance,
-    LaunchSpec,
-    Measurements,
-    Observation,
-    Readiness,
-    Revision,
-    SecretRef,
-    Traffic,
-)
-from headway.ports import Command, GitHost, Target
-from headway.verdicts import CommitStatus, Deployment, PullRequest
+from headway.domain.errors import LockLost, TargetError
+from headway.domain.git import CommitStatus, DeploymentStatus, PullRequest
+from headway.domain.measurements import Bucket, Measurements, RequestCounts
+from headway.domain.ports import Command, GitHost, Target
+from headway.domain.revision import LaunchSpec, Revision, SecretRef
+from headway.domain.traffic import Capability, Instance, InstanceReadiness, Observation, Traffic
 
 __all__ = ["FakeGitHost", "FakeTarget"]
 
@@ -52,7 +42,7 @@ class FakeTarget(Target):
         self._traffic: dict[str, Traffic] = {}
         self._tokens: dict[str, int] = {}
         self._mine: dict[str, int] = {}
-        self._counts: dict[str, Counts] = {}
+        self._counts: dict[str, RequestCounts] = {}
 
     def claim(self, app: str, token: int) -> None:
         if self._tokens.get(app, 0) > token:
@@ -91,12 +81,12 @@ class FakeTarget(Target):
         command.on_line(f"did {command.text}")
         return self.exit_codes.get(command.text, 0)
 
-    def ready(self, revision: Revision) -> Readiness:
+    def ready(self, revision: Revision) -> InstanceReadiness:
         self._maybe_fail("ready")
         wanted = self._instances.get(revision.app, {}).get(revision.id, 0)
         if revision.id in self.broken:
-            return Readiness(wanted=wanted, ready=0, failed=True, detail="it is broken")
-        return Readiness(wanted=wanted, ready=wanted)
+            return InstanceReadiness(wanted=wanted, ready=0, failed=True, detail="it is broken")
+        return InstanceReadiness(wanted=wanted, ready=wanted)
 
     def route(self, app: str, traffic: Traffic) -> None:
         self._writes(app, "route")
@@ -109,18 +99,18 @@ class FakeTarget(Target):
     def measure(self, app: str) -> Measurements:
         self._maybe_fail("measure")
         for revision, weight in self._traffic.get(app, Traffic()).weights.items():
-            before = self._counts.get(revision, Counts())
+            before = self._counts.get(revision, RequestCounts())
             new = self.requests * weight // 100
             failed = round(new * self.error_rate.get(revision, 0.0))
-            self._counts[revision] = Counts(
+            self._counts[revision] = RequestCounts(
                 requests=before.requests + new,
                 errors=before.errors + failed,
                 latency=_spread(before.requests + new, self.slowness.get(revision, 1.0)),
             )
         known = self._instances.get(app, {})
-        counts = {revision: self._counts.get(revision, Counts()) for revision in known}
+        counts = {revision: self._counts.get(revision, RequestCounts()) for revision in known}
         # A revision that is gone has left its requests with the proxy.
-        edge = Counts(
+        edge = RequestCounts(
             requests=sum(each.requests for each in self._counts.values()),
             errors=sum(each.errors for each in self._counts.values()),
         )
@@ -170,7 +160,7 @@ class FakeGitHost(GitHost):
 
     def __init__(self) -> None:
         self.faults: list[Exception | None] = []
-        self.told: list[CommitStatus | Deployment] = []
+        self.told: list[CommitStatus | DeploymentStatus] = []
         self.pulls: dict[int, PullRequest] = {}
         self._comments: dict[int, dict[str, str]] = {}
 
@@ -180,7 +170,7 @@ class FakeGitHost(GitHost):
     def mark(self, sha: str, context: str) -> tuple[str, str, str]:
         """How a commit is marked: standing, description, link."""
         marks = {
-            (one.sha, one.context): (one.standing, one.description, one.url)
+            (one.sha, one.context): (one.state, one.description, one.url)
             for one in self.told
             if isinstance(one, CommitStatus)
         }
@@ -193,7 +183,7 @@ class FakeGitHost(GitHost):
         self._maybe_fail()
         self.told.append(status)
 
-    def set_deployment(self, repo: str, deployment: Deployment) -> None:
+    def set_deployment(self, repo: str, deployment: DeploymentStatus) -> None:
         self._maybe_fail()
         self.told.append(deployment)
 

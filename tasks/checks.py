@@ -9,13 +9,14 @@ from pathlib import Path
 from prefect import get_run_logger, task
 from prefect.artifacts import acreate_markdown_artifact
 
-from headway import commands, reports
-from headway import source as git
-from headway.errors import CheckFailed, CommandFailed
+from headway.build import test_reports
+from headway.config import Check
+from headway.domain.errors import CheckFailed, CommandFailed
+from headway.domain.source import CheckReport, Failure, Source
 from headway.ledger import ReleaseRecord
-from headway.model import CheckReport, Failure, Source
-from headway.settings import Check
-from tasks.records import ledger, stage
+from headway.scm import git
+from headway.system import command_runner
+from tasks.release_record import ledger, stage
 
 __all__ = ["run_check"]
 
@@ -49,10 +50,10 @@ async def run_check(release: ReleaseRecord, source: Source, name: str, check: Ch
 async def _run(release: ReleaseRecord, source: Source, name: str, check: Check) -> CheckReport:
     workspace = Path(source.workspace)
     try:
-        finished = await commands.run(
+        finished = await command_runner.run(
             check.run,
             cwd=workspace,
-            env={**commands.clean_environment(source), **check.env},
+            env={**command_runner.clean_environment(source), **check.env},
             timeout=check.timeout,
             on_line=get_run_logger().info,
             name=name,
@@ -61,7 +62,7 @@ async def _run(release: ReleaseRecord, source: Source, name: str, check: Check) 
         raise CheckFailed(failed.what, failed.hint) from failed
     passed = finished.exit_code == 0
     tests, failures = _tests(workspace, check, required=passed)
-    coverage = reports.coverage(workspace / check.coverage) if check.coverage and passed else None
+    coverage = test_reports.coverage(workspace / check.coverage) if check.coverage and passed else None
     report = CheckReport(
         name=name,
         passed=passed,
@@ -77,7 +78,7 @@ async def _run(release: ReleaseRecord, source: Source, name: str, check: Check) 
             ledger().remember_coverage(release.id, name, report.coverage)
         await acreate_markdown_artifact(
             key=f"{release.app}-{name}".replace("_", "-").lower(),
-            markdown=reports.summary_markdown(report, before),
+            markdown=test_reports.summary_markdown(report, before),
             description=f"{name} of {release.name}",
         )
     return report
@@ -91,7 +92,7 @@ def _tests(workspace: Path, check: Check, *, required: bool) -> tuple[int | None
     if not check.reports:
         return None, ()
     try:
-        return reports.junit(workspace, check.reports)
+        return test_reports.junit(workspace, check.reports)
     except CheckFailed as missing:
         if required:
             raise
@@ -118,8 +119,8 @@ async def _cache_key(source: Source, check: Check) -> str | None:
     versions = []
     for tool in check.inputs.tools:
         said: list[str] = []
-        asked = await commands.run(
-            tool, cwd=workspace, env=commands.clean_environment(), timeout=60.0, on_line=said.append
+        asked = await command_runner.run(
+            tool, cwd=workspace, env=command_runner.clean_environment(), timeout=60.0, on_line=said.append
         )
         if asked.exit_code:
             raise CheckFailed(

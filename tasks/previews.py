@@ -8,17 +8,21 @@ from datetime import UTC, datetime, timedelta
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from headway import previews, project, strategies
-from headway.errors import GitHostError, Superseded, UsageError
+from blocks import loading
+from headway.config import FILE_NAME, PREVIEW, Settings
+from headway.domain.base import Frozen
+from headway.domain.errors import GitHostError, Superseded, UsageError
+from headway.domain.git import PullRequest
+from headway.domain.ports import Target
+from headway.domain.revision import LaunchSpec
+from headway.domain.source import Source
 from headway.ledger import AppRecord, ReleaseRecord
-from headway.model import Frozen, LaunchSpec, Source
-from headway.ports import Target
-from headway.settings import FILE_NAME, PREVIEW, Settings
-from headway.verdicts import PullRequest
-from tasks.gates import held
-from tasks.records import ledger, start_release
-from tasks.source import checkout, read_settings
-from tasks.steps import Prepared, prepare
+from headway.policy import previews
+from headway.rollout import strategies
+from tasks.approvals import held
+from tasks.checkout import checkout, read_settings
+from tasks.release_record import ledger, start_release
+from tasks.rollout_steps import Prepared, prepare
 
 __all__ = [
     "Pull",
@@ -67,7 +71,7 @@ async def _pull_request(app: AppRecord, number: int) -> PullRequest | None:
     if app.reports is None:
         return None
     try:
-        host = await project.load_git_host(app.reports)
+        host = await loading.load_git_host(app.reports)
         return await asyncio.to_thread(host.pull_request, app.path, number)
     except GitHostError as silent:
         get_run_logger().warning("%s", silent)
@@ -114,7 +118,7 @@ async def closed(pull: Pull) -> bool:
 @task(name="up", task_run_name="up", cache_policy=NO_CACHE)
 async def up(pull: Pull, settings: Settings, spec: LaunchSpec) -> None:
     """Where it answers and until when, for whoever asks."""
-    target = await project.load_target(spec.target)
+    target = await loading.load_target(spec.target)
     url = (await asyncio.to_thread(target.observe, pull.name)).url
     ttl = settings.environment(PREVIEW).ttl
     ledger().preview_is_up(pull.name, url, datetime.now(UTC) + timedelta(seconds=ttl) if ttl else None)
@@ -166,6 +170,6 @@ def close(name: str, reason: str) -> None:
 
 
 async def _claimed(name: str, target: str) -> Target:
-    there = await project.load_target(target)
+    there = await loading.load_target(target)
     await asyncio.to_thread(there.claim, name, held(name, PREVIEW).token)
     return there

@@ -9,15 +9,18 @@ from pathlib import Path
 from prefect import task
 from prefect.artifacts import acreate_table_artifact
 
-from headway import project
-from headway.errors import HeadwayError, MigrationRefused
+from blocks import loading
+from headway.config import Settings
+from headway.domain.errors import HeadwayError, MigrationRefused
+from headway.domain.plan import Rehearse
+from headway.domain.readiness import Finding, failed, passed
+from headway.domain.revision import LaunchSpec
+from headway.domain.source import Source
 from headway.ledger import ReleaseRecord
-from headway.model import LaunchSpec, Rehearse, Source
-from headway.readiness import deployed, repository, vulnerabilities
-from headway.readiness.checklist import Finding, Result, assess, counted, failed, passed
-from headway.settings import Settings
-from tasks.evidence import planned
-from tasks.records import ledger, stage
+from headway.policy.readiness import endpoint_checks, repository_checks, vulnerability_scan
+from headway.policy.readiness.checklist import Result, assess, counted
+from tasks.approval_evidence import planned
+from tasks.release_record import ledger, stage
 
 __all__ = ["readiness"]
 
@@ -34,8 +37,8 @@ async def readiness(release: ReleaseRecord, source: Source, settings: Settings, 
         return []
     with stage(release, f"{spec.environment} readiness") as going_on:
         tree = Path(source.workspace)
-        found = await asyncio.to_thread(repository.examine, tree, settings, spec.environment)
-        if scanned := await vulnerabilities.examine(tree):
+        found = await asyncio.to_thread(repository_checks.examine, tree, settings, spec.environment)
+        if scanned := await vulnerability_scan.examine(tree):
             found["vulnerabilities"] = scanned
         found = await _staged(release, settings, spec) | found  # what the environment has itself counts more
         found |= {
@@ -64,21 +67,21 @@ async def _staged(release: ReleaseRecord, settings: Settings, spec: LaunchSpec) 
     if revision.digest != spec.artifact.digest:
         return {}
     try:
-        target = await project.load_target(there.target)
+        target = await loading.load_target(there.target)
         url = (await asyncio.to_thread(target.observe, release.app)).url
         lines = await asyncio.to_thread(lambda: list(target.logs(release.app, live, lines=LOOKED_AT)))
     except HeadwayError as error:
         return {"health": failed(f"{before}: {error.what}")}
     if url is None:
         return {}
-    found = await deployed.examine(
+    found = await endpoint_checks.examine(
         url,
         health=there.health.path,
         detailed=there.detailed,
         protected=settings.readiness.protected,
         headers=target.request_headers,
     )
-    if said := deployed.logs(lines):
+    if said := endpoint_checks.logs(lines):
         found["logs"] = said
     return found
 
@@ -89,7 +92,7 @@ async def _previous(release: ReleaseRecord, spec: LaunchSpec) -> Finding:
         return passed("nothing is live here yet")
     _, there = ledger().revision(release.app, live, environment=spec.environment)
     try:
-        target = await project.load_target(there.target)
+        target = await loading.load_target(there.target)
         lost = await asyncio.to_thread(target.missing, there)
     except HeadwayError as error:
         return failed(error.what)

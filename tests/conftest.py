@@ -13,10 +13,10 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from headway import certificates
-from tests.clusters import Borrowed, Namespace, borrowed
-from tests.engines import Engine, running
-from tests.platforms.apps import Trust
+from headway.system import tls
+from tests.standins.clusters import Borrowed, Namespace, borrowed
+from tests.standins.docker_engine import Engine, running
+from tests.standins.hosted_apps import Trust
 
 # How long an example takes says nothing on a busy machine.
 hypothesis.settings.register_profile("headway", deadline=None)
@@ -92,6 +92,6 @@ def trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trust]:
     """This process believes the certificates of the stand-ins' edges."""
     made = Trust(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(made.authority))
-    certificates._trusted.cache_clear()
+    tls._trusted.cache_clear()
     yield made
-    certificates._trusted.cache_clear()
+    tls._trusted.cache_clear()

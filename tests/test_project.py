@@ -21,7 +21,7 @@ import pytest
 import typer
 import typer.testing
 
-from headway import settings
+from headway import config
 from headway.cli.main import app
 
 ROOT = Path(__file__).parents[1]
@@ -53,11 +53,15 @@ def lint_imports(place: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("module", "imported", "contract"),
     [
-        ("headway/model.py", "flows.release", "flows -> tasks -> blocks -> headway"),
+        ("headway/domain/plan.py", "flows.release", "flows -> tasks -> blocks -> headway"),
         ("headway/cli/main.py", "blocks.secrets", "flows -> tasks -> blocks -> headway"),
-        ("blocks/secrets.py", "tasks.steps", "flows -> tasks -> blocks -> headway"),
-        ("tasks/steps.py", "flows.rollback", "flows -> tasks -> blocks -> headway"),
-        ("headway/executor.py", "prefect", "The domain is free of Prefect but for project and server"),
+        ("blocks/secrets.py", "tasks.rollout_steps", "flows -> tasks -> blocks -> headway"),
+        ("tasks/rollout_steps.py", "flows.rollback", "flows -> tasks -> blocks -> headway"),
+        ("headway/config/settings.py", "headway.ledger", "Rooms of headway go one way"),
+        ("headway/rollout/executor.py", "headway.policy.nightly", "Rooms of headway go one way"),
+        ("tasks/nightly.py", "headway.service.prefect.client", "Pipelines do not know the service or the command line"),
+        ("headway/rollout/executor.py", "prefect", "Only service.prefect imports Prefect"),
+        ("blocks/targets/docker/target.py", "blocks.targets.process.target", "Platforms do not know each other"),
     ],
 )
 def test_an_import_against_the_grain_is_found(copy: Path, module: str, imported: str, contract: str) -> None:
@@ -135,7 +139,10 @@ def installed(wheel: Path) -> Iterator[Path]:
 
 
 def test_an_installed_headway_brings_its_own_project(installed: Path) -> None:
-    script = "from headway import project; print(project.root()); import flows.release as f; print(f.__file__)"
+    script = (
+        "from headway.system.project_root import project_root; print(project_root());"
+        "import flows.release as f; print(f.__file__)"
+    )
 
     said = subprocess.run(
         [installed, "-c", script], cwd=installed.parent, check=True, capture_output=True, text=True, timeout=120
@@ -261,14 +268,14 @@ def test_links_lead_somewhere() -> None:
 
 def test_the_settings_of_the_examples_are_good_settings() -> None:
     found = sorted((ROOT / "examples").glob("*/headway.yaml"))
-    assert {"pypiserver", "shop", "tiddlywiki"} <= {settings.load(file).app for file in found}
+    assert {"pypiserver", "shop", "tiddlywiki"} <= {config.load(file).app for file in found}
 
 
 def test_the_settings_in_the_readme_are_good_settings(tmp_path: Path) -> None:
     (written,) = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     (tmp_path / "headway.yaml").write_text(written)
 
-    assert settings.load(tmp_path).release_path() == ["staging", "production"]
+    assert config.load(tmp_path).release_path() == ["staging", "production"]
 
 
 def test_headway_says_which_one_it_is() -> None:

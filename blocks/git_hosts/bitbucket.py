@@ -9,19 +9,19 @@ from typing import Any
 from prefect.blocks.core import Block
 from pydantic import Field, PrivateAttr, SecretStr
 
-from headway.ports import GitHost
-from headway.rest import PAGES, Rest, reads
-from headway.verdicts import CommitStatus, PullRequest, Standing
+from headway.domain.git import CommitStatus, PullRequest, StatusState
+from headway.domain.ports import GitHost
+from headway.scm.rest_client import PAGES, Rest, reads
 
 __all__ = ["Bitbucket"]
 
 KEY = 40  # characters
 STATUS = {
-    Standing.PENDING: "INPROGRESS",
-    Standing.RUNNING: "INPROGRESS",
-    Standing.SUCCESS: "SUCCESSFUL",
-    Standing.FAILURE: "FAILED",
-    Standing.ENDED: "STOPPED",
+    StatusState.PENDING: "INPROGRESS",
+    StatusState.RUNNING: "INPROGRESS",
+    StatusState.SUCCESS: "SUCCESSFUL",
+    StatusState.FAILURE: "FAILED",
+    StatusState.ENDED: "STOPPED",
 }
 
 
@@ -40,7 +40,7 @@ class Bitbucket(Block, GitHost):
     def set_status(self, repo: str, status: CommitStatus) -> None:
         body = {
             "key": _key(status.context),
-            "state": STATUS[status.standing],
+            "state": STATUS[status.state],
             "name": status.context,
             "description": status.description,
             "url": status.url,

@@ -7,18 +7,18 @@ from typing import Any
 from prefect.blocks.core import Block
 from pydantic import Field, PrivateAttr, SecretStr
 
-from headway.ports import GitHost
-from headway.rest import Rest, reads
-from headway.verdicts import CommitStatus, PullRequest, Standing
+from headway.domain.git import CommitStatus, PullRequest, StatusState
+from headway.domain.ports import GitHost
+from headway.scm.rest_client import Rest, reads
 
 __all__ = ["Gitea"]
 
 STATUS = {
-    Standing.PENDING: "pending",
-    Standing.RUNNING: "pending",
-    Standing.SUCCESS: "success",
-    Standing.FAILURE: "failure",
-    Standing.ENDED: "error",
+    StatusState.PENDING: "pending",
+    StatusState.RUNNING: "pending",
+    StatusState.SUCCESS: "success",
+    StatusState.FAILURE: "failure",
+    StatusState.ENDED: "error",
 }
 
 
@@ -36,7 +36,7 @@ class Gitea(Block, GitHost):
 
     def set_status(self, repo: str, status: CommitStatus) -> None:
         body = {
-            "state": STATUS[status.standing],
+            "state": STATUS[status.state],
             "context": status.context,
             "description": status.description,
             "target_url": status.url,

@@ -9,28 +9,28 @@ import jwt
 from prefect.blocks.core import Block
 from pydantic import Field, PrivateAttr, SecretStr, model_validator
 
-from headway.errors import GitHostError
-from headway.ports import GitHost
-from headway.rest import Rest, reads
-from headway.verdicts import CommitStatus, Deployment, PullRequest, Standing
+from headway.domain.errors import GitHostError
+from headway.domain.git import CommitStatus, DeploymentStatus, PullRequest, StatusState
+from headway.domain.ports import GitHost
+from headway.scm.rest_client import Rest, reads
 
 __all__ = ["GitHub"]
 
 EARLY = 120.0  # seconds before a token of an installation runs out that another is asked for
 LIFE = 3600.0  # seconds that it lives
 STATUS = {
-    Standing.PENDING: "pending",
-    Standing.RUNNING: "pending",
-    Standing.SUCCESS: "success",
-    Standing.FAILURE: "failure",
-    Standing.ENDED: "error",
+    StatusState.PENDING: "pending",
+    StatusState.RUNNING: "pending",
+    StatusState.SUCCESS: "success",
+    StatusState.FAILURE: "failure",
+    StatusState.ENDED: "error",
 }
 DEPLOYMENT = {
-    Standing.PENDING: "pending",
-    Standing.RUNNING: "in_progress",
-    Standing.SUCCESS: "success",
-    Standing.FAILURE: "failure",
-    Standing.ENDED: "inactive",
+    StatusState.PENDING: "pending",
+    StatusState.RUNNING: "in_progress",
+    StatusState.SUCCESS: "success",
+    StatusState.FAILURE: "failure",
+    StatusState.ENDED: "inactive",
 }
 
 
@@ -61,27 +61,27 @@ class GitHub(Block, GitHost):
 
     def set_status(self, repo: str, status: CommitStatus) -> None:
         body = {
-            "state": STATUS[status.standing],
+            "state": STATUS[status.state],
             "context": status.context,
             "description": status.description,
             "target_url": status.url,
         }
         self._ask().send("POST", f"/repos/{repo}/statuses/{status.sha}", body)
 
-    def set_deployment(self, repo: str, deployment: Deployment) -> None:
+    def set_deployment(self, repo: str, deployment: DeploymentStatus) -> None:
         known = self._ask().get(
             f"/repos/{repo}/deployments", sha=deployment.sha, environment=deployment.environment, per_page=1
         )
         made = known[0] if known else self._make(repo, deployment)
         body = {
-            "state": DEPLOYMENT[deployment.standing],
+            "state": DEPLOYMENT[deployment.state],
             "description": deployment.description,
             "log_url": deployment.log_url,
             "auto_inactive": True,
         } | ({"environment_url": deployment.url} if deployment.url else {})
         self._ask().send("POST", f"/repos/{repo}/deployments/{made['id']}/statuses", body)
 
-    def _make(self, repo: str, deployment: Deployment) -> Any:
+    def _make(self, repo: str, deployment: DeploymentStatus) -> Any:
         body = {
             "ref": deployment.sha,
             "environment": deployment.environment,

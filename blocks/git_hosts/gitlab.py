@@ -8,19 +8,19 @@ from urllib.parse import quote
 from prefect.blocks.core import Block
 from pydantic import Field, PrivateAttr, SecretStr
 
-from headway.errors import GitHostError
-from headway.ports import GitHost
-from headway.rest import Rest, reads
-from headway.verdicts import CommitStatus, PullRequest, Standing
+from headway.domain.errors import GitHostError
+from headway.domain.git import CommitStatus, PullRequest, StatusState
+from headway.domain.ports import GitHost
+from headway.scm.rest_client import Rest, reads
 
 __all__ = ["GitLab"]
 
 STATUS = {
-    Standing.PENDING: "pending",
-    Standing.RUNNING: "running",
-    Standing.SUCCESS: "success",
-    Standing.FAILURE: "failed",
-    Standing.ENDED: "canceled",
+    StatusState.PENDING: "pending",
+    StatusState.RUNNING: "running",
+    StatusState.SUCCESS: "success",
+    StatusState.FAILURE: "failed",
+    StatusState.ENDED: "canceled",
 }
 
 
@@ -38,7 +38,7 @@ class GitLab(Block, GitHost):
 
     def set_status(self, repo: str, status: CommitStatus) -> None:
         body = {
-            "state": STATUS[status.standing],
+            "state": STATUS[status.state],
             "name": status.context,
             "description": status.description,
             "target_url": status.url,

@@ -12,11 +12,11 @@ import httpx
 from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, HttpUrl, SecretStr, TypeAdapter, field_validator
 
-from headway import certificates
-from headway.errors import MetricsUnavailable
-from headway.masking import Masker
-from headway.model import Sample
-from headway.ports import MetricSource
+from headway.domain.errors import MetricsUnavailable
+from headway.domain.measurements import Sample
+from headway.domain.ports import MetricSource
+from headway.system import tls
+from headway.system.redaction import Masker
 
 __all__ = ["Prometheus"]
 
@@ -122,9 +122,7 @@ class Prometheus(Block, MetricSource):
         url, asked = f"{self.url}/api/v1/query", {"query": expression}
         body = bytearray()
         with (
-            httpx.Client(
-                timeout=self.timeout, trust_env=False, headers=headers, verify=certificates.for_url(url)
-            ) as client,
+            httpx.Client(timeout=self.timeout, trust_env=False, headers=headers, verify=tls.for_url(url)) as client,
             client.stream("GET", url, params=asked) as answer,
         ):
             for piece in answer.iter_bytes():

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 from headway.cli.output import output
-from headway.errors import HeadwayError
+from headway.domain.errors import HeadwayError
 
 __all__ = ["main"]
 
@@ -59,7 +59,7 @@ def up(
     prefect_port: Annotated[int, typer.Option(help="port of the Prefect server")] = 4200,
 ) -> None:
     """Prefect server, worker and Headway's page, all on this machine. Ctrl-C stops it all."""
-    from headway.cli.service import up
+    from headway.cli.up import up
 
     up(host, port, prefect_port)
 
@@ -70,7 +70,7 @@ def serve(
     port: Annotated[int, typer.Option(help="port to listen on")] = 4300,
 ) -> None:
     """Headway's page and its webhooks alone: for a Prefect server (PREFECT_API_URL) and workers that run elsewhere."""
-    from headway.cli.service import serve
+    from headway.cli.up import serve
 
     serve(host, port)
 
@@ -80,7 +80,7 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="leave it running until Ctrl-C")] = False,
 ) -> None:
     """The whole story on a bundled app: a release, one under load, a bad one that goes back by itself."""
-    from headway import demo as story
+    from headway.service import demo as story
 
     story.run(keep=keep)
 
@@ -92,7 +92,7 @@ def init(
     json: Json = False,
 ) -> None:
     """Write a Dockerfile, a .dockerignore and a headway.yaml for a Node, Go or Python app."""
-    from headway.cli.planning import init
+    from headway.cli.plan import init
 
     output.json = json
     init(path, force=force)
@@ -101,7 +101,7 @@ def init(
 @app.command()
 def check(path: PathArgument = Path(), json: Json = False) -> None:
     """Everything that can be known without deploying."""
-    from headway.cli.planning import check
+    from headway.cli.plan import check
 
     output.json = json
     check(path)
@@ -116,7 +116,7 @@ app.add_typer(env_app)
 @env_app.command("diff")
 def env_diff(one: Environment, other: Environment, path: PathArgument = Path(), json: Json = False) -> None:
     """Where two environments are told different things; secrets by name."""
-    from headway.cli.environment import diff
+    from headway.cli.env import diff
 
     output.json = json
     diff(one, other, path)
@@ -130,7 +130,7 @@ def env_render(
     json: Json = False,
 ) -> None:
     """What an environment is told, for another tool; secrets stay names."""
-    from headway.cli.environment import rendered
+    from headway.cli.env import rendered
 
     output.json = json
     rendered(environment, path, form)
@@ -143,7 +143,7 @@ def env_import(
     json: Json = False,
 ) -> None:
     """The contract that an existing schema makes, to be put into headway.yaml."""
-    from headway.cli.environment import import_
+    from headway.cli.env import import_
 
     output.json = json
     import_(what, path)
@@ -159,7 +159,7 @@ def plan(
     json: Json = False,
 ) -> None:
     """The steps a release would take there now, touching nothing."""
-    from headway.cli.planning import plan
+    from headway.cli.plan import plan
 
     output.json = json
     plan(environment, path, diff=diff)
@@ -224,7 +224,7 @@ def adopt(
     json: Json = False,
 ) -> None:
     """Enter what a platform knows of an app into a ledger that is new, or was lost."""
-    from headway.cli.adopting import adopt
+    from headway.cli.adopt import adopt
 
     output.json = json
     adopt(app, target)
@@ -251,8 +251,8 @@ def abort(app: App, environment: Environment, by: By = "", reason: Reason = "", 
 def _steer(
     kind: Literal["promote", "skip", "abort"], app: str, environment: str, by: str, reason: str, *, json: bool
 ) -> None:
-    from headway.cli.steering import steer
-    from headway.cli.who import me
+    from headway.cli.identity import me
+    from headway.cli.rollout_commands import steer
 
     output.json = json
     steer(app, environment, kind, by or me(Path()), reason)
@@ -265,7 +265,7 @@ def status(
     json: Json = False,
 ) -> None:
     """What is live where, what is going on, and who is waited for."""
-    from headway.cli.records import status
+    from headway.cli.status import status
 
     output.json = json
     status(app, live=live)
@@ -302,7 +302,7 @@ def preview(
 @app.command()
 def history(app: App, limit: Annotated[int, typer.Option(help="how many releases")] = 20, json: Json = False) -> None:
     """The releases of an app, the newest first."""
-    from headway.cli.records import history
+    from headway.cli.status import history
 
     output.json = json
     history(app, limit)
@@ -324,7 +324,7 @@ def add(
     json: Json = False,
 ) -> None:
     """Listen to a repository; again, with other words, changes how."""
-    from headway.cli.registrations import add
+    from headway.cli.apps import add
 
     output.json = json
     add(repo, name, host, secret, reports)
@@ -333,7 +333,7 @@ def add(
 @registrations.command("list")
 def list_(json: Json = False) -> None:
     """Every app that is listened to."""
-    from headway.cli.registrations import show
+    from headway.cli.apps import show
 
     output.json = json
     show()
@@ -342,7 +342,7 @@ def list_(json: Json = False) -> None:
 @registrations.command()
 def remove(name: AppName, json: Json = False) -> None:
     """Listen no more; what was released stays."""
-    from headway.cli.registrations import remove
+    from headway.cli.apps import remove
 
     output.json = json
     remove(name)
@@ -353,7 +353,7 @@ def events(
     name: AppName, limit: Annotated[int, typer.Option(help="how many of them")] = 20, json: Json = False
 ) -> None:
     """What its host sent, and what became of it, the newest first."""
-    from headway.cli.registrations import events
+    from headway.cli.apps import events
 
     output.json = json
     events(name, limit)
@@ -364,7 +364,7 @@ def hook(
     name: AppName, url: Annotated[str, typer.Argument(help="where Headway listens")] = "http://127.0.0.1:4300"
 ) -> None:
     """Print a post-receive hook, for a git server of one's own."""
-    from headway.cli.registrations import hook
+    from headway.cli.apps import hook
 
     hook(name, url)
 
@@ -381,7 +381,7 @@ def judge(
     json: Json = False,
 ) -> None:
     """The verdicts of a release once more, from its readings; with other limits, what they would have been."""
-    from headway.cli.judging import judge
+    from headway.cli.judge import judge
 
     output.json = json
     limits = {
@@ -405,7 +405,7 @@ def logs(
     json: Json = False,
 ) -> None:
     """What the app's instances say."""
-    from headway.cli.records import logs
+    from headway.cli.status import logs
 
     output.json = json
     logs(app, environment, follow=follow, lines=lines, revision=revision)

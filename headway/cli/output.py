@@ -6,7 +6,7 @@ import json
 import sys
 from typing import Any
 
-from headway.errors import HeadwayError
+from headway.domain.errors import HeadwayError
 
 __all__ = ["Output", "output"]
 

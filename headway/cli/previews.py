@@ -7,16 +7,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from headway import previews
+from headway.cli.identity import me
 from headway.cli.output import output
-from headway.cli.records import waits_for
-from headway.cli.waiting import wait
-from headway.cli.who import me
-from headway.control import Control
-from headway.errors import HeadwayError, NotFound, UsageError
-from headway.home import ledger_url
+from headway.cli.status import waits_for
+from headway.cli.wait import wait
+from headway.domain.errors import HeadwayError, NotFound, UsageError
 from headway.ledger import Delivery, Ledger, PreviewRecord
-from headway.reconciler import event_of
+from headway.policy import previews
+from headway.service.controllers.preview_reconciler import event_of
+from headway.service.prefect.client import Control
+from headway.system.paths import ledger_url
 
 __all__ = ["show", "start", "teardown"]
 
@@ -60,7 +60,7 @@ def start(app: str, number: int) -> None:
     """Ask for it as if a webhook had come. Raises UsageError when nobody can say how the pull request is."""
     import asyncio
 
-    from headway import project
+    from headway.service.prefect.connections import connections
 
     with Ledger.open(ledger_url()) as ledger:
         registered = ledger.registered_app(app)
@@ -69,7 +69,7 @@ def start(app: str, number: int) -> None:
                 f"{app} has no git host that can be asked about pull request {number}",
                 "push to it, or name a block of its host: headway app add REPO --reports TYPE/NAME",
             )
-        host = asyncio.run(project.load_git_host(registered.reports))
+        host = asyncio.run(connections().load_git_host(registered.reports))
         pull = host.pull_request(registered.path, number)
         if pull is None or not pull.open:
             raise NotFound(f"{registered.reports}: {app} has no open pull request {number}", "see the host's own list")

@@ -7,15 +7,15 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
-from headway import source
+from headway.cli.identity import me
 from headway.cli.output import output
-from headway.cli.records import waits_for
-from headway.cli.waiting import POLL, Waited, wait
-from headway.cli.who import me
-from headway.control import Control, FlowRun
-from headway.errors import HeadwayError, NotFound, UsageError
-from headway.home import ledger_url
+from headway.cli.status import waits_for
+from headway.cli.wait import POLL, Waited, wait
+from headway.domain.errors import HeadwayError, NotFound, UsageError
 from headway.ledger import Ledger, ReleaseRecord, StageRecord
+from headway.scm import git
+from headway.service.prefect.client import Control, FlowRun
+from headway.system.paths import ledger_url
 
 __all__ = ["decide", "release", "roll_back"]
 
@@ -25,11 +25,11 @@ MARKS = {"running": "…", "waiting": "?", "passed": "✓", "cached": "✓", "sk
 
 def release(path: Path, ref: str | None, to: str | None, *, yes: bool, follow: bool) -> int:
     """Returns the exit code."""
-    local = source.inspect(path, ref)
+    local = git.inspect(path, ref)
     if ref is None:
-        from headway import settings
+        from headway import config
 
-        settings.load(local.root).release_path(to)  # what is wrong with it is known before anything starts
+        config.load(local.root).release_path(to)  # what is wrong with it is known before anything starts
     with Control() as control, Ledger.open(ledger_url()) as ledger:
         asked = {"repo": str(local.root), "ref": local.sha, "to": to, "yes": yes, "by": me(local.root)}
         run_id = control.start("release/main", asked)

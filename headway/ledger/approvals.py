@@ -7,17 +7,11 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from headway.errors import HeadwayError, NotFound, UsageError
+from headway.domain.errors import HeadwayError, NotFound, UsageError
 from headway.ledger import schema as t
-from headway.ledger.book import new_id, one, record
+from headway.ledger.base import new_id, one, record
 from headway.ledger.database import writing
-from headway.ledger.records import (
-    APPROVAL,
-    FORK,
-    OPEN,
-    ApprovalRecord,
-    ReleaseRecord,
-)
+from headway.ledger.records import APPROVAL, FORK, OPEN, ApprovalRecord, ReleaseRecord
 from headway.ledger.releases import Releases
 
 __all__ = ["Approvals"]

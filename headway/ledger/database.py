@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from headway.errors import HeadwayError, ServiceUnavailable
+from headway.domain.errors import HeadwayError, ServiceUnavailable
 from headway.ledger.schema import REVISION
 
 __all__ = ["connect", "one_at_a_time", "writing"]

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from headway.ledger.approvals import Approvals
-from headway.ledger.changes import Changes
+from headway.ledger.apps import Registrations
 from headway.ledger.database import connect
-from headway.ledger.inbox import Inbox
+from headway.ledger.deliveries import Inbox
 from headway.ledger.previews import Previews
-from headway.ledger.registrations import Registrations
-from headway.ledger.told import Told
+from headway.ledger.reported_statuses import Told
+from headway.ledger.schema_changes import Changes
 
 __all__ = ["Ledger"]
 

@@ -6,16 +6,11 @@ from datetime import timedelta
 
 import sqlalchemy as sa
 
-from headway.errors import LockLost
+from headway.domain.errors import LockLost
 from headway.ledger import schema as t
-from headway.ledger.book import one, record
+from headway.ledger.base import one, record
 from headway.ledger.database import one_at_a_time, writing
-from headway.ledger.records import (
-    OPEN,
-    Lock,
-    LockRecord,
-    ReleaseRecord,
-)
+from headway.ledger.records import OPEN, Lock, LockRecord, ReleaseRecord
 from headway.ledger.releases import Releases
 
 __all__ = ["Locks"]

@@ -7,12 +7,12 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from headway.errors import UsageError
+from headway.domain.errors import UsageError
 from headway.ledger import schema as t
-from headway.ledger.book import Book, new_id, one, record
+from headway.ledger.base import Book, new_id, one, record
 from headway.ledger.database import one_at_a_time, writing
 from headway.ledger.records import PreviewRecord
-from headway.ledger.told import PATIENCE
+from headway.ledger.reported_statuses import PATIENCE
 
 __all__ = ["Previews"]
 

@@ -7,8 +7,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from headway.events.event import PullRequestEvent, PushEvent
-from headway.model import CheckReport, Frozen, Plan
+from headway.domain.base import Frozen
+from headway.domain.events import PullRequestEvent, PushEvent
+from headway.domain.plan import Plan
+from headway.domain.source import CheckReport
 
 __all__ = [
     "AppRecord",
@@ -230,7 +232,7 @@ class AppRecord(Frozen):
 
     name: str
     repo: str = Field(description="URL or path it is fetched from; what a delivery says of that does not count")
-    place: str = Field(description="what all its addresses have in common, see `headway.events.place`")
+    place: str = Field(description="what all its addresses have in common, see `headway.scm.webhooks.place`")
     host: str = Field(description="kind of git host: github, gitlab, gitea, bitbucket or generic")
     secret: str = Field(description="name of the secret that its deliveries are signed with")
     reports: str | None = Field(description="block of the host that is told how its commits do, as type/name")

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from headway.errors import NotFound, UsageError
+from headway.domain.errors import NotFound, UsageError
+from headway.domain.source import CheckReport, Coverage
 from headway.ledger import schema as t
-from headway.ledger.book import Book, new_id, one, record
+from headway.ledger.base import Book, new_id, one, record
 from headway.ledger.database import writing
-from headway.ledger.records import (
-    OPEN,
-    KnownCheck,
-    ReleaseRecord,
-    ReleaseState,
-    StageRecord,
-    StageState,
-)
-from headway.model import CheckReport, Coverage
+from headway.ledger.records import OPEN, KnownCheck, ReleaseRecord, ReleaseState, StageRecord, StageState
 
 __all__ = ["Releases", "refuse_name_of_preview"]
 

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from headway.errors import NotFound
+from headway.domain.errors import NotFound
+from headway.domain.measurements import Measurements, RequestCounts
+from headway.domain.plan import OperatorCommand, Plan, Step
+from headway.domain.revision import LaunchSpec, Revision
 from headway.ledger import schema as t
-from headway.ledger.book import new_id, record
+from headway.ledger.base import new_id, record
 from headway.ledger.database import writing
 from headway.ledger.locks import Locks
-from headway.ledger.records import (
-    RolloutKind,
-    RolloutRecord,
-    RolloutState,
-    StepRecord,
-    Users,
-)
-from headway.model import Counts, LaunchSpec, Measurements, Order, Plan, Revision, Step
+from headway.ledger.records import RolloutKind, RolloutRecord, RolloutState, StepRecord, Users
 
 __all__ = ["Rollouts"]
 
@@ -119,7 +115,7 @@ class Rollouts(Locks):
                 db.execute(t.steps.insert().values({"rollout_id": rollout.id, "position": position} | begun))
 
     def step_finished(
-        self, rollout: RolloutRecord, position: int, outcome: str, detail: str, users: Counts | None, token: int
+        self, rollout: RolloutRecord, position: int, outcome: str, detail: str, users: RequestCounts | None, token: int
     ) -> None:
         """The word after the deed, and what users were answered meanwhile. Raises LockLost."""
         seen: dict[str, object] = {}
@@ -237,7 +233,7 @@ class Rollouts(Locks):
         asked = sa.select(t.rollouts).where(*wanted).order_by(t.rollouts.c.started_at, t.rollouts.c.sequence)
         return [record(RolloutRecord, row) for row in self._read(asked)]
 
-    def give_order(self, app: str, environment: str, order: Order, *, via: str) -> RolloutRecord:
+    def give_order(self, app: str, environment: str, order: OperatorCommand, *, via: str) -> RolloutRecord:
         """For the rollout that is under way. Raises NotFound when there is none."""
         going = [one for one in self.unfinished_rollouts(app, environment) if one.kind == "release"]
         if not going:
@@ -249,7 +245,7 @@ class Rollouts(Locks):
             db.execute(t.orders.insert().values(row))
         return going[-1]
 
-    def take_order(self, rollout_id: str) -> Order | None:
+    def take_order(self, rollout_id: str) -> OperatorCommand | None:
         """The oldest that nobody has taken, once."""
         open_ = (t.orders.c.rollout_id == rollout_id, t.orders.c.taken_at.is_(None))
         row = self._read_one(sa.select(t.orders).where(*open_).order_by(t.orders.c.id).limit(1))
@@ -257,7 +253,7 @@ class Rollouts(Locks):
             return None
         with writing(self._engine) as db:
             db.execute(t.orders.update().where(t.orders.c.id == row["id"]).values(taken_at=self._now()))
-        return Order.model_validate(row["order"])
+        return OperatorCommand.model_validate(row["order"])
 
     def record_measurement(self, rollout_id: str, position: int, reading: Measurements) -> None:
         """Raw readings are kept, so that a verdict can be looked at again."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from blocks.secrets import look_up
-from headway.model import SecretRef
+from headway.domain.revision import SecretRef
 
 NAMED: dict[str, str | SecretRef] = {"LEVEL": "info", "URL": SecretRef(secret="shop-prod/database-url")}
 

@@ -9,9 +9,9 @@ from threading import Event
 
 import pytest
 
-from headway.errors import TargetError
-from headway.model import LaunchSpec
-from headway.ports import Command, Target
+from headway.domain.errors import TargetError
+from headway.domain.ports import Command, Target
+from headway.domain.revision import LaunchSpec
 from tests.contracts.test_target import SHA, TARGETS, spec, until
 
 __all__ = ["spec"]

@@ -13,23 +13,23 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from pydantic import SecretStr, ValidationError
 
-from headway.errors import GitHostError
-from headway.ports import GitHost
-from headway.project import git_hosts
+from blocks.loading import git_hosts
+from headway.domain.errors import GitHostError
+from headway.domain.git import CommitStatus, DeploymentStatus, PullRequest, StatusState
+from headway.domain.ports import GitHost
 from headway.testing import FakeGitHost
-from headway.verdicts import CommitStatus, Deployment, PullRequest, Standing
-from tests.git_hosts import REPO, STAND_INS, Answer, Asked, StandIn, listening
-from tests.git_hosts import GitHub as GitHubStandIn
+from tests.standins.git_hosts import REPO, STAND_INS, Answer, Asked, StandIn, listening
+from tests.standins.git_hosts import GitHub as GitHubStandIn
 
 SHA, OTHER = "a" * 40, "b" * 40
 MARKER = "<!-- headway shop -->"
 STATUS = CommitStatus(
-    sha=SHA, context="headway/unit", standing=Standing.RUNNING, description="going on", url="http://prefect/1"
+    sha=SHA, context="headway/unit", state=StatusState.RUNNING, description="going on", url="http://prefect/1"
 )
-DEPLOYMENT = Deployment(
+DEPLOYMENT = DeploymentStatus(
     sha=SHA,
     environment="staging",
-    standing=Standing.RUNNING,
+    state=StatusState.RUNNING,
     description="r1",
     log_url="http://prefect/1",
     url="http://staging",
@@ -39,7 +39,7 @@ WORDS = {
     "gitea": ("pending", "pending", "success", "failure", "error"),
     "gitlab": ("pending", "running", "success", "failed", "canceled"),
     "bitbucket": ("INPROGRESS", "INPROGRESS", "SUCCESSFUL", "FAILED", "STOPPED"),
-    "fake": tuple(Standing),
+    "fake": tuple(StatusState),
 }
 
 
@@ -88,17 +88,17 @@ def test_every_adapter_has_a_stand_in() -> None:
 # --- marks -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("standing", Standing)
-def test_a_commit_is_marked(pair: Pair, standing: Standing) -> None:
+@pytest.mark.parametrize("standing", StatusState)
+def test_a_commit_is_marked(pair: Pair, standing: StatusState) -> None:
     pair.host.set_status(REPO, STATUS.model_copy(update={"standing": standing}))
-    word = WORDS[pair.kind][list(Standing).index(standing)]
+    word = WORDS[pair.kind][list(StatusState).index(standing)]
     assert pair.there.mark(SHA, "headway/unit") == (word, "going on", "http://prefect/1")
 
 
 def test_a_later_mark_takes_the_place_of_an_earlier(pair: Pair) -> None:
     pair.host.set_status(REPO, STATUS)
     pair.host.set_status(REPO, STATUS.model_copy(update={"context": "headway"}))
-    done = {"standing": Standing.SUCCESS, "description": "passed"}
+    done = {"standing": StatusState.SUCCESS, "description": "passed"}
     pair.host.set_status(REPO, STATUS.model_copy(update=done))
     assert pair.there.mark(SHA, "headway/unit")[1] == "passed"
     assert pair.there.mark(SHA, "headway")[1] == "going on"
@@ -170,7 +170,7 @@ def test_all_that_are_open_are_listed(pair: Pair) -> None:
 
 def test_where_the_host_knows_of_deployments_it_is_told(pair: Pair) -> None:
     pair.host.set_deployment(REPO, DEPLOYMENT)
-    pair.host.set_deployment(REPO, DEPLOYMENT.model_copy(update={"standing": Standing.SUCCESS}))
+    pair.host.set_deployment(REPO, DEPLOYMENT.model_copy(update={"standing": StatusState.SUCCESS}))
     if pair.kind == "github":
         (made,) = pair.there.deployments
         assert (made["ref"], made["environment"], made["required_contexts"]) == (SHA, "staging", [])

@@ -24,8 +24,8 @@ from pydantic import SecretStr, ValidationError
 
 import blocks.metrics
 from blocks.metrics.prometheus import LARGEST, Prometheus
-from headway.errors import MetricsUnavailable
-from headway.ports import MetricSource
+from headway.domain.errors import MetricsUnavailable
+from headway.domain.ports import MetricSource
 
 TIMEOUT = 0.6  # seconds that the sources wait for servers that are broken
 SLACK = 5.0  # seconds for a slow machine

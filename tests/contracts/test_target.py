@@ -15,26 +15,28 @@ import httpx
 import psutil
 import pytest
 
-from blocks.behind_envoy import BehindEnvoy, is_free
-from blocks.hosted import Hosted
-from blocks.registry import Registry
-from blocks.targets.docker import DockerTarget
-from blocks.targets.kubernetes import KubernetesTarget
-from blocks.targets.process import ProcessTarget
-from blocks.targets.railway import RailwayTarget
-from blocks.targets.vercel import VercelTarget
-from headway import certificates, project
-from headway.errors import LockLost, TargetError
-from headway.kubernetes import shares
-from headway.model import Artifact, Capability, HeaderRule, Health, LaunchSpec, Probing, Revision, SecretRef, Traffic
-from headway.ports import Target
+from blocks import loading
+from blocks.registries.oci import Registry
+from blocks.targets._envoy_fronted import BehindEnvoy, is_free
+from blocks.targets._hosted import Hosted
+from blocks.targets.docker.target import DockerTarget
+from blocks.targets.kubernetes import replica_weights
+from blocks.targets.kubernetes.target import KubernetesTarget
+from blocks.targets.process.target import ProcessTarget
+from blocks.targets.railway.target import RailwayTarget
+from blocks.targets.vercel.target import VercelTarget
+from headway.domain.errors import LockLost, TargetError
+from headway.domain.ports import Target
+from headway.domain.revision import Artifact, Health, LaunchSpec, ProbeSettings, Revision, SecretRef
+from headway.domain.traffic import Capability, HeaderRule, Traffic
+from headway.system import tls
 from headway.testing import FakeTarget
-from tests import api_server, registries
-from tests import gateway as gateways
 from tests.e2e.conftest import APP, GOOD, Repo
-from tests.engines import Engine
-from tests.platforms import railway as railways
-from tests.platforms import vercel as vercels
+from tests.standins import gateway_controller as gateways
+from tests.standins import kubernetes_api, registries
+from tests.standins import railway as railways
+from tests.standins import vercel as vercels
+from tests.standins.docker_engine import Engine
 
 SHA = {"old": "1" * 40, "new": "2" * 40, "bad": "3" * 40}
 
@@ -109,7 +111,7 @@ def by_gateway(request: pytest.FixtureRequest, directory: Path) -> Iterator[Targ
 def stand_in(_request: pytest.FixtureRequest, directory: Path) -> Iterator[Target]:
     """Kubernetes, as far as its API goes, wherever there is no cluster."""
     directory.mkdir()
-    with api_server.serving(directory) as (_, kubeconfig), registries.serving(directory / "registry") as host:
+    with kubernetes_api.serving(directory) as (_, kubeconfig), registries.serving(directory / "registry") as host:
         yield KubernetesTarget(
             kubeconfig=kubeconfig, namespace="shops", registry=Registry(host=host, plain_http=True), settle=0
         )
@@ -175,7 +177,7 @@ def spec(target: Target, tmp_path: Path, request: pytest.FixtureRequest) -> Laun
         artifact=artifact,
         run=run,
         instances=copies(target),
-        health=Health(startup=20, startup_probe=Probing(period=1, failures=1)),
+        health=Health(startup=20, startup_probe=ProbeSettings(period=1, failures=1)),
         stop_grace=2,
         drain=2,
     )
@@ -203,7 +205,7 @@ def until(done: Callable[[], bool], seconds: float = 20) -> None:
 
 def test_every_platform_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
-    assert set(project.targets()) == TARGETS.keys() - {"fake"}
+    assert set(loading.targets()) == TARGETS.keys() - {"fake"}
 
 
 def test_an_app_that_was_never_launched_is_empty(target: Target) -> None:
@@ -265,7 +267,7 @@ def test_traffic_is_split_and_switched_back(target: Target, spec: LaunchSpec) ->
 def can(target: Target, wanted: Traffic, instances: dict[str, int]) -> dict[str, int]:
     """The weights that a target can do: those that are wanted, but where traffic is shared by the number of pods."""
     by_pods = isinstance(target, KubernetesTarget) and not target.gateway and len(wanted.weights) > 1
-    return shares.weights(shares.nearest(wanted.weights, instances)) if by_pods else wanted.weights
+    return replica_weights.weights(replica_weights.nearest(wanted.weights, instances)) if by_pods else wanted.weights
 
 
 def refused(target: Target, wanted: Traffic) -> None:
@@ -410,9 +412,7 @@ def reachable(target: Target) -> str | None:
 def versions(target: Target, url: str, times: int) -> set[str]:
     """Who answers so many requests, each of them with success."""
     found = set()
-    with httpx.Client(
-        headers=target.request_headers, trust_env=False, verify=certificates.for_url(url), timeout=10
-    ) as client:
+    with httpx.Client(headers=target.request_headers, trust_env=False, verify=tls.for_url(url), timeout=10) as client:
         for _ in range(times):
             answer = client.get(url)
             assert answer.status_code == 200

@@ -17,10 +17,10 @@ from typing import Any
 import psutil
 import pytest
 
-from headway import trees
-from headway.control import Control
 from headway.ledger import Ledger
-from headway.supervision import Supervisor
+from headway.service.prefect.client import Control
+from headway.system import directories
+from headway.system.supervisor import Supervisor
 
 HEADWAY = [str(Path(sys.executable).with_name("headway"))]
 START = 120.0  # seconds
@@ -212,7 +212,7 @@ class Up:
             for _ in range(10):
                 Supervisor(target).shut_down()
                 with suppress(OSError):  # somebody is writing there just now
-                    trees.remove(target)
+                    directories.remove(target)
                 if not target.exists() and not Supervisor(target).running:
                     break
 

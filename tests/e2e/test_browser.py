@@ -16,7 +16,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from headway.load import Load
+from headway.rollout.load_generator import Load
 from tests.e2e.conftest import Headway, Repo
 
 pytestmark = pytest.mark.e2e

@@ -13,10 +13,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from headway.load import Load
+from headway.rollout.load_generator import Load
 from tests.e2e.conftest import Headway, Repo, Up
-from tests.engines import Engine
-from tests.registries import serving
+from tests.standins.docker_engine import Engine
+from tests.standins.registries import serving
 
 pytestmark = pytest.mark.e2e
 
@@ -46,8 +46,8 @@ CMD ["python3", "app.py"]
 """
 IGNORED = ".git\n**/.env*\n**/*.pem\n**/id_rsa*\n"
 BLOCKS = """
-from blocks.registry import Registry
-from blocks.targets.docker import DockerTarget
+from blocks.registries.oci import Registry
+from blocks.targets.docker.target import DockerTarget
 Registry(host="%(host)s", plain_http=True, timeout=5).save("here", overwrite=True)
 for name in ("preview", "staging", "production"):
     DockerTarget(url="%(url)s", namespace="headway-e2e-" + name).save(name, overwrite=True)

@@ -17,9 +17,9 @@ import httpx
 import psutil
 import pytest
 
-from headway import load as loads
 from headway.ledger import ReleaseRecord, RolloutRecord, StepRecord
-from headway.load import Load
+from headway.rollout import load_generator as loads
+from headway.rollout.load_generator import Load
 from tests.e2e.conftest import APP, Headway, Repo, Up
 
 pytestmark = pytest.mark.e2e

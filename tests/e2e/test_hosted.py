@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import Headway, Repo, Up
-from tests.platforms import railway as railways
-from tests.platforms import vercel as vercels
-from tests.platforms.apps import Trust
+from tests.standins import railway as railways
+from tests.standins import vercel as vercels
+from tests.standins.hosted_apps import Trust
 
 pytestmark = pytest.mark.e2e
 
@@ -34,13 +34,13 @@ FAILS_WHEN_LIVE = """    global asked
 asked = 0
 """
 VERCEL = """
-from blocks.targets.vercel import VercelTarget
+from blocks.targets.vercel.target import VercelTarget
 given = dict(url="%(url)s", token="%(token)s", team="%(team)s", bypass="%(bypass)s", project="shop", poll=0.1)
 VercelTarget(**given, domain="%(preview)s", environment="preview").save("staging", overwrite=True)
 VercelTarget(**given, domain="%(production)s").save("production", overwrite=True)
 """
 RAILWAY = """
-from blocks.targets.railway import RailwayTarget
+from blocks.targets.railway.target import RailwayTarget
 given = dict(url="%(url)s", service="shop", poll=0.1, overlap=1)
 RailwayTarget(**given, token="%(staging)s").save("staging", overwrite=True)
 RailwayTarget(**given, token="%(production)s").save("production", overwrite=True)

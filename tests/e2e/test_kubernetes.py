@@ -14,12 +14,12 @@ import httpx
 import pytest
 from kubernetes import client
 
-from headway.load import Load
-from tests.clusters import Borrowed, Namespace
+from headway.rollout.load_generator import Load
 from tests.e2e import conftest
 from tests.e2e.conftest import Headway, Repo, Up
 from tests.e2e.test_containers import DOCKERFILE, IGNORED
-from tests.engines import Engine
+from tests.standins.clusters import Borrowed, Namespace
+from tests.standins.docker_engine import Engine
 
 pytestmark = pytest.mark.e2e
 
@@ -55,8 +55,8 @@ POLITE = {
 }
 TOKEN = "hunter2-on-a-cluster"
 BLOCKS = """
-from blocks.registry import Registry
-from blocks.targets.kubernetes import KubernetesTarget
+from blocks.registries.oci import Registry
+from blocks.targets.kubernetes.target import KubernetesTarget
 registry = Registry(host="%(registry)s", plain_http=True)
 registry.save("cluster", overwrite=True)
 for name, namespace, kubeconfig in %(places)r:

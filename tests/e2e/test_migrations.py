@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.e2e.conftest import Headway, Repo
-from tests.test_migrations import ADDS, ENV, FIRST, INI, TAKES, version
+from tests.tasks.test_schema_migrations import ADDS, ENV, FIRST, INI, TAKES, version
 
 pytestmark = pytest.mark.e2e
 

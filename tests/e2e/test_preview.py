@@ -15,11 +15,11 @@ import httpx
 import psutil
 import pytest
 
-from blocks.behind_envoy import is_free
+from blocks.targets._envoy_fronted import is_free
 from headway.ledger import PreviewRecord, ReleaseRecord
 from tests.e2e.conftest import APP, GOOD, Headway, Repo, Up
-from tests.git_hosts import REPO, Gitea, listening
-from tests.headway.events import payloads
+from tests.standins import webhook_payloads
+from tests.standins.git_hosts import REPO, Gitea, listening
 
 pytestmark = pytest.mark.e2e
 
@@ -40,7 +40,8 @@ environments:
 """
 TOLD = "    import os\n    return 200, {'token': os.environ.get('TOKEN'), 'plain': os.environ['PLAIN']}"
 BLOCK = (
-    "from headway import project; project.git_hosts()['gitea'](api='%s', token='a-token').save('e2e', overwrite=True)"
+    "from headway.service.prefect.connections import connections;"
+    "connections().git_hosts()['gitea'](api='%s', token='a-token').save('e2e', overwrite=True)"
 )
 
 
@@ -90,7 +91,7 @@ class Shop:
             "base": {"ref": "main", "repo": repository},
             "user": {"login": "bob"},
         }
-        sent = payloads.gitea("pull_request", {"action": action, "pull_request": pull}, self.secret)
+        sent = webhook_payloads.gitea("pull_request", {"action": action, "pull_request": pull}, self.secret)
         headers = {**sent.headers, "x-gitea-delivery": f"guid-{next(self._deliveries)}"}
         web = json.loads((self.up.home / "up.json").read_text())["web_url"]
         answer = httpx.post(f"{web}/hooks/gitea", content=sent.body, headers=headers, trust_env=False, timeout=10)

@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from headway.control import Control
 from headway.ledger import ReleaseRecord
-from headway.load import Load
+from headway.rollout.load_generator import Load
+from headway.service.prefect.client import Control
 from tests.e2e.conftest import Headway, Repo
 
 pytestmark = pytest.mark.e2e

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from headway import trees
+from headway.system import directories
 from tests.e2e.conftest import Headway, Repo
 
 pytestmark = pytest.mark.e2e
@@ -57,7 +57,7 @@ def test_what_is_not_ready_waits_for_a_name(headway: Headway, tmp_path: Path) ->
     live = headway.ledger.live("unready", "production")
     assert live is not None
     artifact = headway.ledger.revision("unready", live, environment="production")[1].artifact
-    trees.remove(Path(artifact.location).resolve())
+    directories.remove(Path(artifact.location).resolve())
     repo.commit("better", {"better": ""})
     told = headway.release(repo.path, code=3)
     asked = headway.ledger.waiting_approval(told["id"])

@@ -12,7 +12,7 @@ import httpx
 import psutil
 import pytest
 
-from headway.load import Load
+from headway.rollout.load_generator import Load
 from tests.e2e.conftest import APP, GOOD, SETTINGS, Headway, Repo, Up
 
 pytestmark = pytest.mark.e2e

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from headway.dependencies import read
+from headway.domain.dependency_health import read
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop"
 

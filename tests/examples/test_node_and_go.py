@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from headway import settings
-from headway.dependencies import read
+from headway import config
+from headway.domain.dependency_health import read
 from tests.examples.test_dependencies import free_port, until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -26,7 +26,7 @@ def app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         pytest.skip(f"no {request.param} on this machine")
     place = tmp_path_factory.mktemp(request.param) / "app"
     shutil.copytree(EXAMPLES / f"hello-{request.param}", place)
-    if install := settings.load(place).build.install:
+    if install := config.load(place).build.install:
         subprocess.run(install, shell=True, cwd=place, check=True, timeout=300)
     return place
 
@@ -48,7 +48,7 @@ def running(app: Path, **env: str) -> Iterator[tuple[str, subprocess.Popen[bytes
 
 
 def test_it_passes_its_own_checks(app: Path) -> None:
-    for check in settings.load(app).checks.values():
+    for check in config.load(app).checks.values():
         done = subprocess.run(check.run, shell=True, cwd=app, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stdout + done.stderr
 

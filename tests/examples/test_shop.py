@@ -16,8 +16,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from headway import commands, reports, settings, smoke
-from headway.model import Revision
+from headway.system import command_runner
+from headway.build import test_reports
+from headway import config
+from headway.rollout import smoke_tests
+from headway.domain.revision import Revision
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SHA = "3f2a9c1" + "0" * 33
@@ -41,7 +44,7 @@ def shop(version: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def environment() -> dict[str, str]:
     """Of a command: with the tools that are installed beside this Python."""
-    ours = commands.clean_environment()
+    ours = command_runner.clean_environment()
     return {**ours, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{ours['PATH']}"}
 
 
@@ -51,7 +54,7 @@ def running(root: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    env = {**environment(), **settings.load(root).variables("production"), "PORT": str(port), "HEADWAY_VERSION": SHA}
+    env = {**environment(), **config.load(root).variables("production"), "PORT": str(port), "HEADWAY_VERSION": SHA}
     command = ["/bin/sh", "-c", f"exec {settings.load(root).run}"]
     process = subprocess.Popen(command, cwd=root, env={key: str(value) for key, value in env.items()})
     try:
@@ -96,27 +99,27 @@ def test_a_merge_changes_something() -> None:
 
 @pytest.mark.parametrize("name", ["lint", "typecheck", "unit", "integration"])
 async def test_every_version_passes_its_checks(shop: Path, name: str) -> None:
-    check = settings.load(shop).checks[name]
+    check = config.load(shop).checks[name]
     lines: list[str] = []
-    finished = await commands.run(
+    finished = await command_runner.run(
         check.run, cwd=shop, env={**environment(), **check.env}, timeout=120, on_line=lines.append
     )
     assert finished.exit_code == 0, "\n".join(lines)
     if check.reports:
-        tests, failures = reports.junit(shop, check.reports)
+        tests, failures = test_reports.junit(shop, check.reports)
         assert tests > 5
         assert failures == ()
     if check.coverage:
-        assert reports.coverage(shop / check.coverage).lines > 50
+        assert test_reports.coverage(shop / check.coverage).lines > 50
 
 
 async def test_every_version_passes_its_smoke_tests_and_only_v3_fails_customers(shop: Path, version: str) -> None:
-    loaded = settings.load(shop)
+    loaded = config.load(shop)
     revision = Revision(app="shop", sha=SHA, digest="sha256:" + "a" * 64, configuration="c")
     with running(shop) as url:
         for name in ("staging", "production"):
             probes = loaded.environments[name].smoke
-            report = await smoke.run(url, probes, revision, environment=name, on_line=print)
+            report = await smoke_tests.run(url, probes, revision, environment=name, on_line=print)
             assert report.probes == len(probes) > 0
         async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
             statuses = [(await client.get("/price", params={"items": items})).status_code for items in customers()]

@@ -16,10 +16,12 @@ import pytest
 from graphql import build_client_schema, get_introspection_query, parse, validate
 from pydantic import SecretStr
 
-from blocks.railway import DOCUMENTS
-from blocks.targets.railway import RailwayTarget
-from blocks.targets.vercel import VercelTarget
-from headway.model import Artifact, Health, LaunchSpec, Plan, Traffic
+from blocks.targets.railway.client import DOCUMENTS
+from blocks.targets.railway.target import RailwayTarget
+from blocks.targets.vercel.target import VercelTarget
+from headway.domain.plan import Plan
+from headway.domain.revision import Artifact, Health, LaunchSpec
+from headway.domain.traffic import Traffic
 
 VERCEL = os.environ.get("HEADWAY_TEST_VERCEL_TOKEN")
 RAILWAY = os.environ.get("HEADWAY_TEST_RAILWAY_TOKEN")

@@ -20,25 +20,15 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 
-from headway.errors import HeadwayError, LockLost, NotFound, ServiceUnavailable, UsageError
-from headway.events import PushEvent
+from headway.domain.errors import HeadwayError, LockLost, NotFound, ServiceUnavailable, UsageError
+from headway.domain.measurements import Bucket, Measurements, RequestCounts
+from headway.domain.plan import Launch, OperatorCommand, Plan, Promote
+from headway.domain.revision import Artifact, LaunchSpec, SecretRef
+from headway.domain.source import CheckReport, Coverage
 from headway.ledger import Delivery, Ledger, ReleaseRecord, RolloutKind, Users
 from headway.ledger.database import MIGRATIONS
 from headway.ledger.schema import REVISION, metadata
-from headway.model import (
-    Artifact,
-    Bucket,
-    CheckReport,
-    Counts,
-    Coverage,
-    Launch,
-    LaunchSpec,
-    Measurements,
-    Order,
-    Plan,
-    Promote,
-    SecretRef,
-)
+from headway.scm.webhooks import PushEvent
 
 SHA = "3f2a9c1" + "0" * 33
 ARTIFACT = Artifact(digest="sha256:" + "a" * 64, location="/bundle", size=1)
@@ -209,7 +199,7 @@ def test_measurements_are_kept_in_order(ledger: Ledger) -> None:
     assert lock is not None
     rollout = ledger.start_rollout(None, "shop", "staging", plan("r1"), kind="release", reason="", token=lock.token)
     readings = [
-        Measurements(at=datetime.now(UTC), counts={"r1": Counts(requests=n, latency=(Bucket(0.2, 0.25, n),))})
+        Measurements(at=datetime.now(UTC), counts={"r1": RequestCounts(requests=n, latency=(Bucket(0.2, 0.25, n),))})
         for n in range(3)
     ]
     for reading in readings:
@@ -221,13 +211,16 @@ def test_measurements_are_kept_in_order(ledger: Ledger) -> None:
 
 def test_an_order_is_for_the_rollout_under_way_and_taken_once(ledger: Ledger) -> None:
     with pytest.raises(NotFound, match="shop staging: no rollout is under way"):
-        ledger.give_order("shop", "staging", Order(kind="skip", by="ann"), via="cli")
+        ledger.give_order("shop", "staging", OperatorCommand(kind="skip", by="ann"), via="cli")
     lock = ledger.acquire("shop", "staging", holder="x", revision="r1", lease=30)
     assert lock is not None
     rollout = ledger.start_rollout(None, "shop", "staging", plan("r1"), kind="release", reason="", token=lock.token)
     assert ledger.take_order(rollout.id) is None
     ledger.step_started(rollout, 0, rollout.plan.steps[0], lock.token)
-    orders = [Order(kind="skip", by="ann", position=0), Order(kind="abort", by="bob", reason="no", position=0)]
+    orders = [
+        OperatorCommand(kind="skip", by="ann", position=0),
+        OperatorCommand(kind="abort", by="bob", reason="no", position=0),
+    ]
     assert [ledger.give_order("shop", "staging", order, via="cli").id for order in orders] == [rollout.id] * 2
     assert [ledger.take_order(rollout.id) for _ in range(3)] == [*orders, None]
     back = ledger.start_rollout(None, "shop", "staging", plan("r0"), kind="rollback", reason="", token=lock.token)
@@ -254,7 +247,7 @@ def test_what_users_were_answered_adds_up(ledger: Ledger) -> None:
             reason="",
             token=lock.token,
         )
-        seen = Counts(requests=10, errors=failed, latency=(Bucket(0.1, 0.2, 9), Bucket(failed, failed + 1, 1)))
+        seen = RequestCounts(requests=10, errors=failed, latency=(Bucket(0.1, 0.2, 9), Bucket(failed, failed + 1, 1)))
         for position, users in enumerate((None, seen)):
             ledger.step_started(rollout, position, steps[position], lock.token)
             ledger.step_finished(rollout, position, "done", "", users, lock.token)

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from headway.errors import UsageError
-from headway.events import PullRequestEvent
+from headway.domain.errors import UsageError
 from headway.ledger import Delivery, Ledger, PreviewRecord
 from headway.ledger.records import FORK
+from headway.scm.webhooks import PullRequestEvent
 
 SHA, OTHER = "a" * 40, "b" * 40
 LATER = datetime(2030, 1, 1, tzinfo=UTC)

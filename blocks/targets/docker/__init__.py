@@ -1,0 +1,1 @@
+"""Target of containers on a Docker Engine, behind Envoy."""

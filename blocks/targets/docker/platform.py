@@ -1,0 +1,14 @@
+"""The docker platform: images, as containers of an engine."""
+
+from __future__ import annotations
+
+from headway.domain.platform import Platform
+
+__all__ = ["PLATFORM"]
+
+PLATFORM = Platform(
+    kind="docker",
+    target="blocks.targets.docker.target:DockerTarget",
+    artifacts=frozenset({"image"}),
+    default_targets=True,
+)

@@ -1,0 +1,429 @@
+"""One conversation with an API server: objects by kind and name, watched for changes; its refusals in words."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import tenacity
+import urllib3
+import yaml
+from kubernetes import client, config, watch
+from kubernetes.client.exceptions import ApiException
+from kubernetes.config.config_exception import ConfigException
+from kubernetes.dynamic import DynamicClient
+from kubernetes.dynamic.exceptions import ResourceNotFoundError
+
+from blocks.targets.kubernetes.labels import MANAGER
+from headway.domain.errors import TargetError
+from headway.system.paths import home
+
+__all__ = [
+    "AUTOSCALER",
+    "CONFIG_MAP",
+    "CONFLICT",
+    "DEPLOYMENT",
+    "POD",
+    "SECRET",
+    "SERVICE",
+    "WATCHED",
+    "Cluster",
+    "Kind",
+    "connect",
+    "kind_of",
+]
+
+T = TypeVar("T")
+Object = dict[str, Any]
+DAY = 24 * 3600.0  # seconds
+TIMEOUT = (5.0, 30.0)  # seconds to connect, and for an answer
+SILENT = (urllib3.exceptions.HTTPError, OSError)
+NOT_FOUND, CONFLICT, GONE, TOO_MANY = 404, 409, 410, 429
+# What passes: the server has no time (429, with priority and fairness), restarts, or has lost its etcd for a moment.
+PASSING = (TOO_MANY, 500, 502, 503, 504)
+TRIES = 5
+LONGEST_REST = 20.0  # seconds of a Retry-After that are obeyed
+WATCHED = 2.0  # seconds that a look waits for a change: orders are looked for in between
+
+
+class Kind(NamedTuple):
+    """What an object is, as `apiVersion` and `kind` say."""
+
+    api_version: str
+    kind: str
+
+
+DEPLOYMENT = Kind("apps/v1", "Deployment")
+SERVICE = Kind("v1", "Service")
+POD = Kind("v1", "Pod")
+AUTOSCALER = Kind("autoscaling/v2", "HorizontalPodAutoscaler")
+CONFIG_MAP = Kind("v1", "ConfigMap")
+SECRET = Kind("v1", "Secret")
+
+
+def kind_of(thing: Mapping[str, Any]) -> Kind:
+    return Kind(thing["apiVersion"], thing["kind"])
+
+
+def connect(who: str, namespace: str, *, path: Path | None, context: str | None, text: str | None) -> Cluster:
+    """The cluster of a kubeconfig: its text, its path, else the pod this runs in, else what kubectl would take.
+
+    Raises TargetError, which begins with `who`, when there is none or it cannot be read.
+    """
+    made = client.Configuration()
+    made.retries = False  # tried again here, where it is known what may be
+    try:
+        if text is not None:
+            config.load_kube_config_from_dict(
+                yaml.safe_load(text), context=context, client_configuration=made, persist_config=False
+            )
+        elif path is not None:
+            config.load_kube_config(str(path), context=context, client_configuration=made, persist_config=False)
+        else:
+            _around(made, context)
+    except (ConfigException, yaml.YAMLError, OSError, TypeError, AttributeError) as error:
+        raise TargetError(
+            f"{who}: no Kubernetes cluster: {_first_line(error)}",
+            "name a kubeconfig in the target block: a path, or its text as a secret",
+        ) from error
+    return Cluster(who, namespace, client.ApiClient(configuration=made))
+
+
+def _around(made: client.Configuration, context: str | None) -> None:
+    """The pod that this runs in says where its cluster is; elsewhere the user's kubeconfig does."""
+    try:
+        config.load_incluster_config(client_configuration=made)
+    except ConfigException:
+        config.load_kube_config(context=context, client_configuration=made, persist_config=False)
+
+
+class Cluster:
+    """The objects of one namespace. Every verb raises TargetError for what the API server refuses or does not answer.
+
+    What passes (429, 5xx, a connection that broke) is tried again, with growing pauses or those that the server asks
+    for: every verb may be repeated.
+    """
+
+    def __init__(self, who: str, namespace: str, api: client.ApiClient) -> None:
+        self.who = who
+        self.namespace = namespace
+        self._api = api
+        self._dynamic: DynamicClient | None = None
+
+    # --- objects -----------------------------------------------------------------------------------------------
+
+    def get(self, kind: Kind, name: str) -> Object | None:
+        """The object; None when there is none of this name."""
+        return self._asked(f"get {kind.kind} {name}", lambda: self._one(kind, name))
+
+    def find(self, kind: Kind, labels: str = "", fields: str = "") -> list[Object]:
+        """All of them, in pages."""
+        found, _ = self.find_at(kind, labels, fields)
+        return found
+
+    def find_at(self, kind: Kind, labels: str = "", fields: str = "") -> tuple[list[Object], str]:
+        """All of them, and the resource version from which on they can be watched."""
+
+        def listed() -> tuple[list[Object], str]:
+            resource, more = self._resource(kind), None
+            items: list[Object] = []
+            while True:
+                page = resource.get(
+                    namespace=self.namespace,
+                    label_selector=labels or None,
+                    field_selector=fields or None,
+                    limit=500,
+                    _continue=more,
+                    _request_timeout=TIMEOUT,
+                ).to_dict()
+                items += page.get("items") or []
+                more = page["metadata"].get("continue")
+                if not more:
+                    return items, page["metadata"]["resourceVersion"]
+
+        return self._asked(f"list {kind.kind}", listed)
+
+    def apply(
+        self, thing: Mapping[str, Any], *, manager: str = MANAGER, dry_run: bool = False, force: bool = False
+    ) -> Object:
+        """Server-side apply. A field that somebody else took over is reported; with `force` it is taken back."""
+
+        def applied() -> Object:
+            answer = self._resource(kind_of(thing)).server_side_apply(
+                body=dict(thing),
+                name=thing["metadata"]["name"],
+                namespace=self.namespace,
+                field_manager=manager,
+                dry_run="All" if dry_run else None,
+                force_conflicts=force or None,
+                _request_timeout=TIMEOUT,
+            )
+            return dict(answer.to_dict())
+
+        return self._asked(f"apply {thing['kind']} {thing['metadata']['name']}", applied)
+
+    def replace(self, thing: Mapping[str, Any]) -> Object | None:
+        """Put it in the place of the version it was read as; None when somebody was quicker."""
+
+        def replaced() -> Object | None:
+            try:
+                answer = self._resource(kind_of(thing)).replace(
+                    body=dict(thing), namespace=self.namespace, field_manager=MANAGER, _request_timeout=TIMEOUT
+                )
+            except ApiException as error:
+                if error.status in (CONFLICT, NOT_FOUND):
+                    return None
+                raise
+            return dict(answer.to_dict())
+
+        return self._asked(f"replace {thing['kind']} {thing['metadata']['name']}", replaced)
+
+    def create(self, thing: Mapping[str, Any]) -> Object | None:
+        """Create it; None when it is there already."""
+
+        def created() -> Object | None:
+            try:
+                answer = self._resource(kind_of(thing)).create(
+                    body=dict(thing), namespace=self.namespace, field_manager=MANAGER, _request_timeout=TIMEOUT
+                )
+            except ApiException as error:
+                if error.status == CONFLICT:
+                    return None
+                raise
+            return dict(answer.to_dict())
+
+        return self._asked(f"create {thing['kind']} {thing['metadata']['name']}", created)
+
+    def patch(self, kind: Kind, name: str, change: Mapping[str, Any]) -> Object | None:
+        """A merge patch; None when the object is gone."""
+
+        def patched() -> Object | None:
+            try:
+                answer = self._resource(kind).patch(
+                    body=dict(change),
+                    name=name,
+                    namespace=self.namespace,
+                    content_type="application/merge-patch+json",
+                    field_manager=MANAGER,
+                    _request_timeout=TIMEOUT,
+                )
+            except ApiException as error:
+                if error.status == NOT_FOUND:
+                    return None
+                raise
+            return dict(answer.to_dict())
+
+        return self._asked(f"patch {kind.kind} {name}", patched)
+
+    def delete(self, kind: Kind, name: str) -> None:
+        """With all that belongs to it. What is gone stays gone."""
+
+        def deleted() -> None:
+            try:
+                self._resource(kind).delete(
+                    name=name,
+                    namespace=self.namespace,
+                    propagation_policy="Background",
+                    _request_timeout=TIMEOUT,
+                )
+            except ApiException as error:
+                if error.status != NOT_FOUND:
+                    raise
+
+        self._asked(f"delete {kind.kind} {name}", deleted)
+
+    def namespaced(self, kind: Kind) -> bool | None:
+        """Whether such objects belong to a namespace; None when the cluster has no such kind."""
+
+        def found() -> bool | None:
+            try:
+                return bool(self._resource(kind).namespaced)
+            except ResourceNotFoundError:
+                return None
+
+        return self._asked(f"look for {kind.kind}", found)
+
+    def changed(self, kind: Kind, labels: str, version: str, seconds: float) -> bool:
+        """Wait until one of these objects is another than at this resource version, at most so many seconds.
+
+        A watch that breaks off, or whose version is too old, is a change: whoever waits looks again.
+        """
+        try:
+            stream = watch.Watch().stream(
+                self._resource(kind).get,
+                namespace=self.namespace,
+                label_selector=labels,
+                resource_version=version,
+                serialize=False,
+                timeout_seconds=max(1, round(seconds)),
+                _request_timeout=(TIMEOUT[0], seconds + TIMEOUT[1]),
+            )
+            return next(iter(stream), None) is not None
+        except (*SILENT, ApiException, json.JSONDecodeError):
+            return True
+
+    def until(self, kind: Kind, labels: str, seconds: float, why_not: Callable[[list[Object]], str]) -> str:
+        """Look at these objects, and again after each change, until `why_not` says nothing against them any more.
+
+        What it said last; empty unless so many seconds have passed.
+        """
+        end = time.monotonic() + seconds
+        while True:
+            found, version = self.find_at(kind, labels)
+            why = why_not(found)
+            if not why or time.monotonic() >= end:
+                return why
+            self.changed(kind, labels, version, WATCHED)
+
+    # --- pods --------------------------------------------------------------------------------------------------
+
+    def logs(self, pod: str, container: str, *, lines: int, previous: bool = False) -> list[str]:
+        """The last lines of a container of the pod, or those from before it was started again; none without a log."""
+
+        def said() -> list[str]:
+            try:
+                answer: Any = client.CoreV1Api(self._api).read_namespaced_pod_log(
+                    pod,
+                    self.namespace,
+                    container=container,
+                    tail_lines=lines,
+                    previous=previous,
+                    _preload_content=False,
+                    _request_timeout=TIMEOUT,
+                )
+            except ApiException as error:
+                if error.status in (NOT_FOUND, 400):  # its container has not been started yet
+                    return []
+                raise
+            return bytes(answer.data).decode(errors="replace").splitlines()
+
+        return self._asked(f"logs of {pod}", said)
+
+    def follow(self, pod: str, container: str) -> Iterator[str]:
+        """New lines of a container of the pod, until it ends."""
+        with self._words(f"logs of {pod}"):
+            answer: Any = client.CoreV1Api(self._api).read_namespaced_pod_log(
+                pod,
+                self.namespace,
+                container=container,
+                follow=True,
+                tail_lines=0,
+                _preload_content=False,
+                _request_timeout=(TIMEOUT[0], DAY),  # an app may say nothing for long
+            )
+            for line in io.TextIOWrapper(answer, errors="replace"):
+                yield line.rstrip("\n")
+
+    def ask(self, pod: str, port: int, path: str, seconds: float) -> int:
+        """The status with which a pod answers a GET, through the API server; 503 when it does not answer."""
+        try:
+            answer: Any = client.CoreV1Api(self._api).connect_get_namespaced_pod_proxy_with_path(
+                f"{pod}:{port}",
+                self.namespace,
+                path.lstrip("/"),
+                _preload_content=False,
+                _request_timeout=(TIMEOUT[0], seconds),
+            )
+        except ApiException as error:
+            return int(error.status or 503)
+        except SILENT:
+            return 503
+        return int(answer.status)
+
+    @property
+    def version(self) -> str:
+        """Of the API server, such as `1.36.0`."""
+        return str(self._asked("version", lambda: self._client.version["kubernetes"]["gitVersion"])).removeprefix("v")
+
+    # --- how it is asked ---------------------------------------------------------------------------------------
+
+    @property
+    def _client(self) -> DynamicClient:
+        if self._dynamic is None:
+            place = home() / "kubernetes"
+            place.mkdir(parents=True, exist_ok=True, mode=0o700)
+            host = hashlib.sha256(self._api.configuration.host.encode()).hexdigest()[:16]
+            self._dynamic = DynamicClient(self._api, cache_file=str(place / f"{host}.json"))
+        return self._dynamic
+
+    def _resource(self, kind: Kind) -> Any:
+        return self._client.resources.get(api_version=kind.api_version, kind=kind.kind)
+
+    def _one(self, kind: Kind, name: str) -> Object | None:
+        try:
+            answer = self._resource(kind).get(name=name, namespace=self.namespace, _request_timeout=TIMEOUT)
+        except ApiException as error:
+            if error.status == NOT_FOUND:
+                return None
+            raise
+        return dict(answer.to_dict())
+
+    def _asked(self, what: str, verb: Callable[[], T]) -> T:
+        again = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(_passes),
+            wait=_rest,
+            stop=tenacity.stop_after_attempt(TRIES),
+            reraise=True,
+        )
+        with self._words(what):
+            return again(verb)
+
+    @contextmanager
+    def _words(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except ResourceNotFoundError as error:
+            raise TargetError(
+                f"{self.who}: {what}: the cluster has no such kind of object", "is its definition (CRD) installed?"
+            ) from error
+        except ApiException as error:
+            raise TargetError(f"{self.who}: {what}: {_said(error)}", _hint(error)) from error
+        except SILENT as error:
+            raise TargetError(
+                f"{self.who}: {what}: the API server {self._api.configuration.host} does not answer: "
+                f"{_first_line(error)}",
+                "is the cluster up, and does the kubeconfig name it?",
+            ) from error
+
+
+def _passes(error: BaseException) -> bool:
+    if isinstance(error, ApiException):
+        return error.status in PASSING
+    return isinstance(error, SILENT)
+
+
+def _rest(state: tenacity.RetryCallState) -> float:
+    """Seconds until the next try: what the server asks for, within reason."""
+    error = state.outcome.exception() if state.outcome else None
+    asked = (error.headers or {}).get("Retry-After", "") if isinstance(error, ApiException) else ""
+    growing = tenacity.wait_exponential_jitter(initial=0.2, max=5.0)(state)
+    return min(float(asked), LONGEST_REST) if asked.isdigit() else growing
+
+
+def _said(error: ApiException) -> str:
+    """The message of a Status object, which is in English and names the field."""
+    try:
+        told = json.loads(error.body or "")
+    except ValueError:
+        told = {}
+    message = told.get("message") if isinstance(told, dict) else None
+    return " ".join(str(message or error.reason or f"status {error.status}").split())[:600]
+
+
+def _hint(error: ApiException) -> str:
+    return {
+        401: "are the credentials of the kubeconfig still valid?",
+        403: "docs/kubernetes-role.yaml is the Role that Headway needs",
+        CONFLICT: "somebody else manages that field: take it out of their hands, or out of Headway's",
+        422: "the cluster refuses the object as it is",
+    }.get(error.status, "kubectl describe shows more")
+
+
+def _first_line(error: object) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]

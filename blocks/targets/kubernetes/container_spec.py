@@ -1,0 +1,52 @@
+"""What Kubernetes asks a container, and what it may use: headway.yaml in Kubernetes' words. Pure."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from headway.domain.revision import Health, ProbeSettings
+
+__all__ = ["DEFAULT_CONTAINER", "PAUSE", "PORT_NAME", "PRE_STOP", "probes", "quantity", "resources"]
+
+Object = dict[str, Any]
+DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"  # annotation of a pod: the one that is asked
+PORT_NAME = "http"  # of the container's port: Services go by the name
+PAUSE = 5  # seconds that a pod goes on serving after it was told to go: until every node has heard of it
+PRE_STOP: Object = {"sleep": {"seconds": PAUSE}}
+
+
+def probes(health: Health) -> Object:
+    """Is it up, may it have requests, is it to be started again: each under its name in a container."""
+    startup = health.startup_probe
+    failures = math.ceil(health.startup / startup.period)
+    return {
+        "startupProbe": _probe(health, startup.model_copy(update={"failures": failures})),
+        "readinessProbe": _probe(health, health.readiness_probe),
+        "livenessProbe": _probe(health, health.liveness_probe),
+    }
+
+
+def resources(requested_cpu: float, memory: int, cpu: float | None) -> Object:
+    """Requests and limits; without `cpu` there is no limit on it, only the request. In cores and bytes."""
+    size, cores = quantity(memory), f"{round(1000 * (cpu or requested_cpu))}m"
+    return {
+        "requests": {"cpu": cores, "memory": size},
+        "limits": {"memory": size} | ({"cpu": cores} if cpu else {}),
+    }
+
+
+def quantity(size: int) -> str:
+    """Bytes as Kubernetes writes them: `256Mi`, or the plain number."""
+    return f"{size // 2**20}Mi" if size % 2**20 == 0 else str(size)
+
+
+def _probe(health: Health, probing: ProbeSettings) -> Object:
+    return {
+        "httpGet": {"path": health.path, "port": PORT_NAME, "scheme": "HTTP"},
+        "initialDelaySeconds": round(probing.delay),
+        "periodSeconds": max(1, round(probing.period)),
+        "timeoutSeconds": max(1, math.ceil(health.timeout)),
+        "failureThreshold": probing.failures,
+        "successThreshold": 1,
+    }

@@ -1,0 +1,97 @@
+"""What a launch would change on a cluster, as the API server itself says it; nothing is changed by asking."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from blocks.targets.kubernetes import labels, schemas
+from blocks.targets.kubernetes.api_client import Cluster, kind_of
+from blocks.targets.kubernetes.owned_objects import Key, foreign, key
+from headway.domain.errors import TargetError
+from headway.system.redaction import MASK
+
+__all__ = ["in_words", "rehearsed"]
+
+Object = dict[str, Any]
+NOISE = ("managedFields", "uid", "resourceVersion", "generation", "creationTimestamp", "selfLink")
+# Annotations that say the same once more, or are another with every release.
+NOISY = (
+    labels.SPEC,
+    labels.REVISION_OF,
+    labels.RELEASE,
+    labels.ENDED,
+    "deployment.kubernetes.io/revision",
+    "kubectl.kubernetes.io/last-applied-configuration",
+)
+
+
+def rehearsed(cluster: Cluster, things: Sequence[Object], sources: Mapping[Key, str]) -> list[Object]:
+    """What the cluster would make of each of these objects.
+
+    Raises TargetError with everything that is somebody else's, or that the schemas of its version or the cluster itself
+    would refuse: a line each, with the object, where it is written if it is in `sources`, and the path.
+    """
+    version, found = cluster.version, list[Object]()
+    faults = [
+        f"{_called(thing, sources)}: {fault}"
+        for thing in things
+        for fault in (*schemas.faults(thing, version), *_unwelcome(cluster, thing))
+    ]
+    for thing in () if faults else things:
+        try:
+            found.append(cluster.apply(thing, dry_run=True))
+        except TargetError as error:
+            said = error.what.removeprefix(f"{cluster.who}: apply {thing['kind']} {thing['metadata']['name']}: ")
+            faults.append(f"{_called(thing, sources)}: {said}")
+    if faults:
+        raise TargetError(
+            "\n".join(f"{cluster.who}: {fault}" for fault in faults),
+            f"nothing was sent; the cluster is Kubernetes {version}",
+        )
+    return found
+
+
+def in_words(thing: Object | None) -> str:
+    """An object as YAML, without what the cluster adds and without the values of secrets; empty for none."""
+    if thing is None:
+        return ""
+    told = deepcopy(thing)
+    metadata = told["metadata"]
+    told.pop("status", None)
+    for noise in NOISE:
+        metadata.pop(noise, None)
+    annotations = {
+        name: value for name, value in (metadata.pop("annotations", None) or {}).items() if name not in NOISY
+    }
+    if annotations:
+        metadata["annotations"] = annotations
+    if told["kind"] == "Secret":
+        told |= {part: dict.fromkeys(told[part], MASK) for part in ("data", "stringData") if told.get(part)}
+    if told["kind"] == "Deployment" and labels.REVISION in (metadata.get("labels") or {}):
+        told["spec"].pop("replicas", None)  # a matter of the steps of a rollout
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.width = 1000
+    text = io.StringIO()
+    yaml.dump(told, text)
+    return text.getvalue()
+
+
+def _unwelcome(cluster: Cluster, thing: Object) -> list[str]:
+    namespaced = cluster.namespaced(kind_of(thing))
+    if namespaced is None:
+        return [f"the cluster has no such kind in {thing['apiVersion']}: is its definition (CRD) installed?"]
+    if not namespaced:
+        return ["belongs to no namespace: whoever runs the cluster applies it"]
+    return [why] if (why := foreign(cluster, thing)) else []
+
+
+def _called(thing: Object, sources: Mapping[Key, str]) -> str:
+    name = f"{thing['kind']} {thing['metadata']['name']}"
+    source = sources.get(key(thing))
+    return f"{source}: {name}" if source else name

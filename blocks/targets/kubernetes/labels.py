@@ -1,0 +1,101 @@
+"""What Headway's objects are called and labelled. Nothing without these labels is ever touched."""
+
+from __future__ import annotations
+
+import re
+
+from headway.domain.revision import Revision
+
+__all__ = [
+    "APP",
+    "COMMAND",
+    "ENDED",
+    "ENVIRONMENT",
+    "MANAGER",
+    "OPEN",
+    "OURS",
+    "POOL",
+    "RELEASE",
+    "REVISION",
+    "REVISION_OF",
+    "SCALER",
+    "SPEC",
+    "TRAFFIC",
+    "canary",
+    "command",
+    "deployment",
+    "labels",
+    "of_revision",
+    "preview",
+    "revision_of",
+    "selector",
+    "state",
+]
+
+MANAGER = "headway"  # the field manager of everything but the number of replicas
+SCALER = "headway-scale"  # of that: it changes alone, where no autoscaler has it
+OURS = "headway.dev/"
+APP = "headway.dev/app"
+ENVIRONMENT = "headway.dev/environment"
+COMMAND = "headway.dev/command"  # of the pod that runs one of an app's commands
+REVISION = "headway.dev/revision"
+POOL = "headway.dev/pool"  # of pods that share the traffic when more than one revision has some
+OPEN = "open"
+# Annotations: of a revision's Deployment all that it takes to go back to it without a ledger.
+RELEASE = "headway.dev/release"
+REVISION_OF = "headway.dev/revision-json"
+SPEC = "headway.dev/launch-spec"
+ENDED = "headway.dev/ended"  # when it was retired
+TRAFFIC = "headway.dev/traffic"  # of the app's Service: what was asked for, in words for people
+
+
+def labels(app: str, environment: str, revision: str | None = None) -> dict[str, str]:
+    """Of an object of an app, or of one revision of it."""
+    ours = {
+        "app.kubernetes.io/name": app,
+        "app.kubernetes.io/managed-by": MANAGER,
+        APP: app,
+        ENVIRONMENT: environment,
+    }
+    return ours | ({REVISION: revision} if revision else {})
+
+
+def selector(**wanted: str) -> str:
+    """A label selector: `selector(app="shop", revision="3f2a9c1-5be01f")`."""
+    return ",".join(f"headway.dev/{name}={value}" for name, value in wanted.items())
+
+
+def deployment(revision: Revision) -> str:
+    """Of a revision's Deployment, ConfigMap and Secret."""
+    return of_revision(revision.app, revision.id)
+
+
+def of_revision(app: str, revision: str) -> str:
+    """Of what there is of one revision, by its id."""
+    return f"{app}-{revision}"
+
+
+def revision_of(app: str, name: str) -> str | None:
+    """The id of the revision that an object, or a pod, is of; None when it is of none."""
+    found = re.match(rf"{re.escape(app)}-([0-9a-f]{{7}}-[0-9a-f]{{6}})(-|$)", name)
+    return found[1] if found else None
+
+
+def canary(app: str) -> str:
+    """Of the Ingress that takes a share from the app's own."""
+    return f"{app}-canary"
+
+
+def preview(app: str) -> str:
+    """Of the Service that shows what is not public yet."""
+    return f"{app}-preview"
+
+
+def command(app: str) -> str:
+    """Of the Pod that runs a command once; nothing selects it."""
+    return f"{app}-command"
+
+
+def state(app: str) -> str:
+    """Of the ConfigMap that says who may write."""
+    return f"{app}-headway"

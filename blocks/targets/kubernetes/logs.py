@@ -1,0 +1,55 @@
+"""What pods say."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+
+from blocks.targets.kubernetes import pod_status
+from blocks.targets.kubernetes.api_client import Cluster, Object
+from headway.domain.errors import TargetError
+from headway.system.redaction import Masker
+
+__all__ = ["follow", "last_words", "said"]
+
+LAST_WORDS = 3  # lines of an app that keeps dying
+
+
+def said(cluster: Cluster, pod: Object, masked: Masker, lines: int) -> Iterator[str]:
+    """The last lines of a pod, each with its name in front."""
+    name = pod["metadata"]["name"]
+    for line in cluster.logs(name, pod_status.asked(pod), lines=lines):
+        yield f"{name}: {masked(line)}"
+
+
+def follow(cluster: Cluster, pods: Sequence[Object], maskers: Sequence[Masker]) -> Iterator[str]:
+    """New lines of all these pods, as they come, until every pod has ended."""
+    heard: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+
+    def listen(pod: Object, masked: Masker) -> None:
+        name = pod["metadata"]["name"]
+        try:
+            for line in cluster.follow(name, pod_status.asked(pod)):
+                heard.put(f"{name}: {masked(line)}")
+        except TargetError as error:
+            heard.put(f"{name}: {error.what}")
+        heard.put(None)
+
+    for one in zip(pods, maskers, strict=True):
+        threading.Thread(target=listen, args=one, daemon=True).start()
+    left = len(pods)
+    while left:
+        line = heard.get()
+        if line is None:
+            left -= 1
+        else:
+            yield line
+
+
+def last_words(cluster: Cluster, pod: Object, masked: Masker) -> str:
+    """What a pod that will not get ready said at the end, in one line; empty when it never said anything."""
+    name, container = pod["metadata"]["name"], pod_status.asked(pod)
+    lines = cluster.logs(name, container, lines=LAST_WORDS)
+    lines = lines or cluster.logs(name, container, lines=LAST_WORDS, previous=True)
+    return " | ".join(map(masked, lines))

@@ -1,0 +1,239 @@
+"""An app's own manifests, and what Headway sets in them. Pure; what may be in them is in `admission`.
+
+In the Deployment that is released that is the name, the image's digest, labels, env and the number of pods; what a
+rollout without a dropped request needs and nobody has said is put in. In the others it is labels, and the digest where
+they run the same image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+from blocks.targets.kubernetes import labels as names
+from blocks.targets.kubernetes.container_spec import DEFAULT_CONTAINER, PAUSE, PORT_NAME, PRE_STOP, probes
+from headway.domain.revision import LaunchSpec, Manifest, Revision
+
+__all__ = [
+    "belongings",
+    "deployment",
+    "front",
+    "has_budget",
+    "pod_of",
+    "port",
+    "released",
+    "replicas",
+    "repository",
+    "runs_pods",
+    "sources",
+    "stand_ins",
+]
+
+Object = dict[str, Any]
+USUAL_GRACE = 30  # seconds, where a pod does not say
+
+
+def deployment(
+    revision: Revision,
+    spec: LaunchSpec,
+    namespace: str,
+    annotations: Mapping[str, str],
+    limits: Mapping[str, Any],
+    cpu: float,
+) -> Object:
+    """The Deployment that is released, as one of this revision.
+
+    `limits` are for a container that says none; `cpu`, in cores, is requested where an autoscaler has to know how much
+    of it is used, and nobody says.
+    """
+    made: Object = deepcopy(_deployment_of(revision.app, spec.manifests))
+    metadata, inside = made["metadata"], made["spec"]
+    ours = names.labels(revision.app, spec.environment, revision.id)
+    metadata |= {"name": names.deployment(revision), "namespace": namespace, "labels": _labelled(metadata, ours)}
+    metadata["annotations"] = {**(metadata.get("annotations") or {}), **annotations}
+    made.pop("status", None)
+    inside.pop("replicas", None)  # a matter of the steps of a rollout
+    inside.setdefault("revisionHistoryLimit", 0)  # each of our revisions is a Deployment of its own
+    chosen = {names.APP: revision.app, names.REVISION: revision.id}
+    inside["selector"]["matchLabels"] = {**(inside["selector"].get("matchLabels") or {}), **chosen}
+    template, pod = inside["template"].get("metadata") or {}, inside["template"]["spec"]
+    inside["template"]["metadata"] = template
+    template["labels"] = {**(template.get("labels") or {}), **_own(ours), names.POOL: names.OPEN}
+    standing_in = stand_ins(pod, spec.artifact.location)
+    main = front(pod, standing_in)
+    template["annotations"] = {DEFAULT_CONTAINER: main["name"], **(template.get("annotations") or {})}
+    for container in _containers(pod):
+        if container is main or repository(container) in standing_in:
+            _run_ours(container, revision, spec)
+    _complete(pod, main, spec, limits)
+    if spec.autoscale:
+        _request(main, cpu)
+    return made
+
+
+def belongings(app: str, spec: LaunchSpec, namespace: str) -> list[Object]:
+    """All the others, in the order in which they are written."""
+    if not spec.manifests:
+        return []
+    chosen = _deployment_of(app, spec.manifests)
+    standing_in = stand_ins(chosen["spec"]["template"]["spec"], spec.artifact.location)
+    made = []
+    for one in spec.manifests:
+        if one.content is chosen:
+            continue
+        thing: Object = deepcopy(one.content)
+        metadata = thing["metadata"]
+        metadata |= {"namespace": namespace, "labels": _labelled(metadata, names.labels(app, spec.environment))}
+        for container in _containers(pod_of(thing) or {}):
+            if repository(container) in standing_in:
+                container["image"] = spec.artifact.location
+        made.append(thing)
+    return made
+
+
+def sources(revision: Revision, spec: LaunchSpec) -> dict[tuple[str, str, str], str]:
+    """Where each object is written: of (apiVersion, kind, name as it is applied) the file and the document."""
+    found = {
+        (str(one.content["apiVersion"]), str(one.content["kind"]), _name(one)): one.source for one in spec.manifests
+    }
+    chosen = released(revision.app, spec.manifests) if spec.manifests else None
+    if isinstance(chosen, Manifest):
+        found["apps/v1", "Deployment", names.deployment(revision)] = chosen.source
+    return found
+
+
+def replicas(app: str, manifests: Sequence[Manifest]) -> int:
+    """How many pods the Deployment that is released asks for."""
+    return int(_deployment_of(app, manifests)["spec"].get("replicas") or 1)
+
+
+def port(app: str, spec: LaunchSpec) -> int:
+    """The port of the container that traffic goes to."""
+    pod = _deployment_of(app, spec.manifests)["spec"]["template"]["spec"]
+    return int(_port(front(pod, stand_ins(pod, spec.artifact.location)))["containerPort"])
+
+
+def has_budget(manifests: Sequence[Manifest]) -> bool:
+    """Whether they have a PodDisruptionBudget: where two are about the same pod, none of them can be moved."""
+    return any(one.content["kind"] == "PodDisruptionBudget" for one in manifests)
+
+
+def runs_pods(thing: Mapping[str, Any]) -> bool:
+    return pod_of(thing) is not None
+
+
+def released(app: str, manifests: Sequence[Manifest]) -> Manifest | str:
+    """The Deployment that is released: the only one, or that with the app's name. Why there is none, else."""
+    found = [one for one in manifests if (one.content["apiVersion"], one.content["kind"]) == ("apps/v1", "Deployment")]
+    named = [one for one in found if _name(one) == app or len(found) == 1]
+    if len(named) == 1:
+        return named[0]
+    if not found:
+        where = manifests[0].source.partition("#")[0]
+        return f"{where}: no Deployment: one of apps/v1 has to be there, it is what is released"
+    there = ", ".join(f"{_name(one)} ({one.source})" for one in found)
+    return f"{found[0].source}: which Deployment is released? There is {there}: call that one {app}"
+
+
+def _deployment_of(app: str, manifests: Sequence[Manifest]) -> Object:
+    chosen = released(app, manifests)
+    assert isinstance(chosen, Manifest)  # they were looked at when they were read
+    return chosen.content
+
+
+def _name(manifest: Manifest) -> str:
+    thing: Object = manifest.content
+    return str(thing["metadata"]["name"])
+
+
+# --- containers ------------------------------------------------------------------------------------------------
+
+
+def stand_ins(pod: Mapping[str, Any], built: str) -> set[str]:
+    """Repositories that stand for the image that is built: its own, and what the only container says."""
+    containers = pod["containers"]
+    only = {repository(containers[0])} if len(containers) == 1 else set()
+    return ({repository({"image": built})} | only) - {""}
+
+
+def front(pod: Mapping[str, Any], standing_in: Collection[str]) -> Object:
+    """The container that is asked and gets the traffic."""
+    first: Object = pod["containers"][0]
+    return next((one for one in pod["containers"] if repository(one) in standing_in), first)
+
+
+def repository(container: Mapping[str, Any]) -> str:
+    """Of its image, without tag and digest."""
+    image = str(container.get("image") or "").partition("@")[0]
+    host, slash, last = image.rpartition("/")
+    return f"{host}{slash}{last.partition(':')[0]}"
+
+
+def _run_ours(container: Object, revision: Revision, spec: LaunchSpec) -> None:
+    """The image that was built, and the env of headway.yaml, which is in the revision's ConfigMap and Secret."""
+    reference = {"name": names.deployment(revision)}
+    container["image"] = spec.artifact.location
+    if container.get("env"):
+        container["env"] = [one for one in container["env"] if not _is_told(one["name"], spec)]
+    container["envFrom"] = [
+        *(container.get("envFrom") or []),
+        {"configMapRef": reference},
+        {"secretRef": reference},
+    ]
+
+
+def _is_told(variable: str, spec: LaunchSpec) -> bool:
+    return variable in spec.env or variable == "PORT" or variable.startswith("HEADWAY_")
+
+
+def _complete(pod: Object, main: Object, spec: LaunchSpec, limits: Mapping[str, Any]) -> None:
+    """Put in what a rollout without a dropped request needs, where it is not said."""
+    _port(main)["name"] = PORT_NAME
+    for name, probe in probes(spec.health).items():
+        main.setdefault(name, probe)
+    lifecycle = main.get("lifecycle") or {}
+    if "preStop" not in lifecycle:  # it comes on top of the time that the app has to end
+        main["lifecycle"] = {**lifecycle, "preStop": PRE_STOP}
+        pod["terminationGracePeriodSeconds"] = PAUSE + (pod.get("terminationGracePeriodSeconds") or USUAL_GRACE)
+    if limits:
+        main.setdefault("resources", dict(limits))
+
+
+def _request(main: Object, cpu: float) -> None:
+    said = main.get("resources") or {}
+    requests, most = said.get("requests") or {}, said.get("limits") or {}
+    if "cpu" not in requests and "cpu" not in most:  # what is not requested is as much as is allowed
+        main["resources"] = {**said, "requests": {**requests, "cpu": f"{round(1000 * cpu)}m"}}
+
+
+def _port(main: Mapping[str, Any]) -> Object:
+    """The port that traffic goes to: by its name, or the only one."""
+    first: Object = main["ports"][0]
+    return next((port for port in main["ports"] if port.get("name") == PORT_NAME), first)
+
+
+def _containers(pod: Mapping[str, Any]) -> list[Object]:
+    return [*(pod.get("initContainers") or []), *(pod.get("containers") or [])]
+
+
+def pod_of(thing: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What the pods look like that it runs, if it runs any."""
+    spec = thing.get("spec")
+    if isinstance(spec, dict) and isinstance(job := spec.get("jobTemplate"), dict):
+        spec = job.get("spec")
+    template = spec.get("template") if isinstance(spec, dict) else None
+    pod = template.get("spec") if isinstance(template, dict) else None
+    return pod if isinstance(pod, dict) and isinstance(pod.get("containers"), list) else None
+
+
+# --- labels ----------------------------------------------------------------------------------------------------
+
+
+def _labelled(metadata: Mapping[str, Any], ours: Mapping[str, str]) -> dict[str, str]:
+    """Theirs come before the usual ones, Headway's own before theirs."""
+    return {**ours, **(metadata.get("labels") or {}), **_own(ours)}
+
+
+def _own(labels: Mapping[str, str]) -> dict[str, str]:
+    return {label: value for label, value in labels.items() if label.startswith(names.OURS)}

@@ -1,0 +1,71 @@
+"""A command that a pod of its own runs once, one at a time for each app."""
+
+from __future__ import annotations
+
+import time
+
+from blocks.targets.kubernetes import labels, pod_status
+from blocks.targets.kubernetes.api_client import POD, Cluster, Object
+from headway.domain.errors import TargetError
+from headway.domain.ports import Command
+from headway.system.redaction import Masker
+
+__all__ = ["GONE", "make_way", "run"]
+
+GONE = 30.0  # seconds beyond their grace that pods may take to end
+SAID = 100_000  # lines of a command, at most
+LOOK = 1.0  # seconds until it is looked again whether somebody wants it stopped
+
+
+def make_way(cluster: Cluster, app: str, environment: str) -> None:
+    """Have the pod of the command before gone. Raises TargetError while that one runs."""
+    name = labels.command(app)
+    known = cluster.get(POD, name)
+    if known and not known["metadata"].get("deletionTimestamp") and not pod_status.is_over(known):
+        raise TargetError(
+            f"{environment}: another command of {app} is still running",
+            f"wait for its end, or end it: kubectl delete pod {name}",
+        )
+    cluster.delete(POD, name)
+
+    def still_there(pods: list[Object]) -> str:
+        return "it is there" if pods else ""
+
+    if cluster.until(POD, _ours(app), GONE, still_there):
+        raise TargetError(f"{app}: the pod of an earlier command does not end", "is its node well?")
+
+
+def run(cluster: Cluster, app: str, pod: Object, command: Command, masked: Masker) -> int:
+    """The exit code of the pod, which is gone afterwards.
+
+    Raises TargetError when it took too long, when somebody stopped it, or was quicker with a command of his own.
+    """
+    if cluster.create(pod) is None:
+        raise TargetError(f"{app}: another command of it has just been started", "wait for its end")
+    try:
+        return _ended_by_itself(cluster, app, command, masked)
+    finally:
+        cluster.delete(POD, labels.command(app))
+
+
+def _ended_by_itself(cluster: Cluster, app: str, command: Command, masked: Masker) -> int:
+    deadline, told = time.monotonic() + command.timeout, 0
+    while True:
+        pods, version = cluster.find_at(POD, _ours(app))  # before its log: what it says last is there then
+        if not pods:
+            raise TargetError(f"{app}: the pod of a command is gone: somebody removed it", "run it again")
+        said = cluster.logs(pods[0]["metadata"]["name"], pod_status.asked(pods[0]), lines=SAID)
+        for line in said[told:]:
+            command.on_line(masked(line))
+        told = len(said)
+        if (code := pod_status.exit_code(pods[0])) is not None:
+            return code
+        why = pod_status.given_up(pods[0])
+        if command.stop.is_set() or time.monotonic() >= deadline or why:
+            why = "stopped" if command.stop.is_set() else why or f"no end after {command.timeout:g} s"
+            raise TargetError(f"{masked(command.text)}: {why}; its pod was removed", "its last lines say what it did")
+        cluster.changed(POD, _ours(app), version, LOOK)
+
+
+def _ours(app: str) -> str:
+    return f"{labels.COMMAND}={app}"

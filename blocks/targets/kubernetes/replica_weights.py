@@ -1,0 +1,58 @@
+"""Traffic by the number of pods: the nearest that can be had where nothing splits requests by weight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from headway.domain.plan import Launch, Plan, Rehearse, Retire, Route
+
+__all__ = ["nearest", "remarks", "weights"]
+
+WHOLE = 100  # percent
+
+
+def nearest(wanted: Mapping[str, int], ready: Mapping[str, int]) -> dict[str, int]:
+    """How many pods of each revision share the traffic, so that it is split as nearly as wanted.
+
+    `wanted` in percent, with one or two revisions above 0; `ready` pods of each, at least 1. Every revision with a
+    weight keeps at least one pod. Of equally near splits the one with the most pods is taken: nobody is served by
+    fewer than need be.
+    """
+    sharing = [revision for revision, weight in wanted.items() if weight]
+    if len(sharing) == 1:
+        return {sharing[0]: ready[sharing[0]]}
+    one, other = sharing
+    pairs = ((a, b) for a in range(1, ready[one] + 1) for b in range(1, ready[other] + 1))
+    best = min(pairs, key=lambda pair: (abs(pair[0] / sum(pair) - wanted[one] / WHOLE), -sum(pair)))
+    return dict(zip(sharing, best, strict=True))
+
+
+def weights(pods: Mapping[str, int]) -> dict[str, int]:
+    """What share of the traffic so many pods of each revision get, in percent; sums to 100, or is empty without any."""
+    total = sum(pods.values())
+    if not total:
+        return {}
+    *rest, last = (revision for revision, number in pods.items() if number)
+    shares = {revision: round(WHOLE * pods[revision] / total) for revision in rest}
+    return shares | {last: WHOLE - sum(shares.values())}
+
+
+def remarks(plan: Plan, running: Mapping[str, int]) -> tuple[str, ...]:
+    """Which weights of a plan so many pods cannot do, and the nearest to them; `running` is how many there are now."""
+    pods, found = dict(running), list[str]()
+    for step in plan.steps:
+        match step:
+            case Launch():
+                pods[step.revision] = max(pods.get(step.revision, 0), step.instances)
+            case Retire():
+                pods[step.revision] = step.keep
+            case Route(traffic=traffic) | Rehearse(low=traffic):
+                sharing = {revision: weight for revision, weight in traffic.weights.items() if weight}
+                if len(sharing) < 2 or not all(pods.get(revision) for revision in sharing):
+                    continue
+                can = weights(nearest(sharing, pods))
+                if can != sharing:
+                    number = sum(pods[revision] for revision in sharing)
+                    said = ", ".join(f"{revision} {weight} %" for revision, weight in can.items())
+                    found.append(f"{traffic}: the nearest that {number} pods can do is {said}")
+    return tuple(dict.fromkeys(found))

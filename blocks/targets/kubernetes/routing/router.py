@@ -1,0 +1,151 @@
+"""Puts traffic in force on a cluster, and waits until it is: the same for every way to split requests."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from blocks.targets.kubernetes import labels, owned_objects, pod_status, render
+from blocks.targets.kubernetes.api_client import POD, SERVICE, Cluster, Kind, Object, kind_of
+from blocks.targets.kubernetes.routing.base import Gone, Pods, Routing, routed
+from blocks.targets.kubernetes.routing.replica_weighted import in_pool
+from headway.domain.errors import TargetError
+from headway.domain.traffic import Traffic
+
+__all__ = ["Router"]
+
+SLICE = Kind("discovery.k8s.io/v1", "EndpointSlice")
+IN_FORCE = 30.0  # seconds that a route may take until it is as wanted
+
+
+class Router:
+    """`settle`: seconds until every node goes by changed endpoints."""
+
+    def __init__(self, cluster: Cluster, way: Routing, rules: render.Rules, settle: float) -> None:
+        self._cluster = cluster
+        self._way = way
+        self._rules = rules
+        self._settle = settle
+
+    def found(self, app: str) -> list[Object]:
+        """What there is besides Services to say who gets what."""
+        found = [self._cluster.get(kind, name) for kind, name in self._way.reads(app)]
+        return [one for one in found if one is not None]
+
+    def await_one_ready(self, app: str, revisions: Sequence[str]) -> dict[str, int]:
+        """How many pods of each are ready. One that is being started again is waited for, but not for ever.
+
+        Raises TargetError when a revision has none.
+        """
+        ready: dict[str, int] = {}
+
+        def lacking(pods: list[Object]) -> str:
+            ready.update({revision: sum(map(pod_status.takes_requests, _of(pods, revision))) for revision in revisions})
+            without = [revision for revision, number in ready.items() if not number]
+            if without and not any(_of(pods, revision) for revision in without):
+                raise _none_ready(app, without[0])  # there is nothing that could get ready
+            return without[0] if without else ""
+
+        if late := self._cluster.until(POD, labels.selector(app=app), IN_FORCE, lacking):
+            raise _none_ready(app, late)
+        return ready
+
+    def put(self, app: str, environment: str, traffic: Traffic) -> None:
+        """Put it in force, one object after the other, and let every node hear of it."""
+        for thing in self._way.objects(app, environment, traffic, self._rules, self.found(app)):
+            if isinstance(thing, Gone):
+                self._remove(environment, thing)
+                continue
+            before, after = self._send(environment, thing)
+            if kind_of(thing) == SERVICE:
+                self._await_endpoints(app, thing, routed(traffic))
+                if before is None:
+                    time.sleep(self._settle)  # whoever is sent there next has to know its endpoints
+            else:
+                self._await_in_force(app, thing)
+                if before != after:
+                    time.sleep(self._way.settle)
+        time.sleep(self._settle)
+
+    def show(self, app: str, environment: str, revision: str | None) -> None:
+        """Have this revision in the preview, or none."""
+        name = labels.preview(app)
+        if revision is None and self._cluster.get(SERVICE, name) is None:
+            return
+        wanted = {labels.REVISION: revision} if revision else None
+        self._cluster.apply(render.service(name, app, environment, self._rules, wanted))
+        for thing in self._way.preview(app, environment, self._rules):
+            self._send(environment, thing)
+            self._await_in_force(app, thing)
+
+    def share(self, pods: Pods, wanted: Mapping[str, int]) -> None:
+        """Have so many of these pods of each revision in the pool, and none of the others."""
+        for revision, ours in pods.items():
+            inside = sorted(ours, key=lambda pod: (not pod_status.is_ready(pod), not in_pool(pod)))
+            for number, pod in enumerate(inside):
+                joins = number < wanted.get(revision, 0)
+                if joins != in_pool(pod):
+                    label = {labels.POOL: labels.OPEN if joins else None}
+                    self._cluster.patch(POD, pod["metadata"]["name"], {"metadata": {"labels": label}})
+
+    def _send(self, environment: str, thing: Object) -> tuple[str | None, str]:
+        """Apply it if it is ours; its resource versions before, if it was there, and after."""
+        found = self._cluster.get(kind_of(thing), thing["metadata"]["name"])
+        if found is not None:
+            owned_objects.require_ours(self._cluster, environment, found)
+        applied = self._cluster.apply(thing)
+        before = None if found is None else found["metadata"]["resourceVersion"]
+        return before, applied["metadata"]["resourceVersion"]
+
+    def _remove(self, environment: str, gone: Gone) -> None:
+        """If it is there and ours."""
+        found = self._cluster.get(gone.kind, gone.name)
+        if found is not None:
+            owned_objects.require_ours(self._cluster, environment, found)
+            self._cluster.delete(gone.kind, gone.name)
+            time.sleep(self._way.settle)
+
+    def _await_endpoints(self, app: str, service: Object, sharing: Sequence[str]) -> None:
+        """Until the Service's endpoints are pods of the revisions it is for, of each one at least."""
+        name, chosen = service["metadata"]["name"], render.selected(service)
+        wanted = set(sharing) if labels.POOL in service["spec"]["selector"] else {chosen} - {None}
+
+        def others(slices: list[Object]) -> str:
+            serving = {_served(app, endpoint) for one in slices for endpoint in one.get("endpoints") or []} - {None}
+            return "" if serving == wanted else ", ".join(map(str, serving)) or "nobody"
+
+        if has := self._cluster.until(SLICE, f"kubernetes.io/service-name={name}", IN_FORCE, others):
+            raise TargetError(
+                f"{app}: after {IN_FORCE:g} s Service {name} has endpoints of {has}",
+                "is the cluster's controller manager well?",
+            )
+
+    def _await_in_force(self, app: str, wanted: Object) -> None:
+        """Until whoever splits requests says that it does as this object wants."""
+        kind, name = kind_of(wanted), wanted["metadata"]["name"]
+
+        def pending(things: list[Object]) -> str:
+            found = next((thing for thing in things if thing["metadata"]["name"] == name), None)
+            return self._way.pending({**found, "kind": kind.kind}) if found else "it is gone"
+
+        if why := self._cluster.until(kind, labels.selector(app=app), IN_FORCE, pending):
+            raise TargetError(
+                f"{app}: {kind.kind} {name} is not in force after {IN_FORCE:g} s: {why}",
+                f"kubectl describe {kind.kind} {name} says more",
+            )
+
+
+def _none_ready(app: str, revision: str) -> TargetError:
+    return TargetError(f"{app}: {revision} has no ready instance to route to", "launch it first")
+
+
+def _of(pods: Sequence[Object], revision: str) -> list[Object]:
+    return [pod for pod in pods if pod_status.revision(pod) == revision]
+
+
+def _served(app: str, endpoint: Mapping[str, Any]) -> str | None:
+    """The revision of an endpoint that takes requests."""
+    if not (endpoint.get("conditions") or {}).get("ready"):
+        return None
+    return labels.revision_of(app, str((endpoint.get("targetRef") or {}).get("name", "")))

@@ -1,0 +1,1 @@
+"""Target of local processes under supervisord, behind Envoy."""

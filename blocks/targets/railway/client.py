@@ -1,0 +1,260 @@
+"""What a deployment needs of Railway's GraphQL API (https://docs.railway.com/integrations/api), and what refusals mean.
+
+Where the pages and the schema differ (what `deploymentRollback` returns), the schema is right.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import httpx
+
+from blocks.targets._hosted import Api
+from headway.domain.errors import TargetError
+from headway.system.redaction import Masker
+
+__all__ = ["BROKEN", "DOCUMENTS", "GOING", "SECRETS", "SERVING", "Deployment", "Place", "Railway"]
+
+PAGE = 50
+PAGES = 10
+GOING = frozenset({"QUEUED", "INITIALIZING", "BUILDING", "DEPLOYING", "WAITING", "NEEDS_APPROVAL"})
+SERVING = frozenset({"SUCCESS", "SLEEPING"})
+SECRETS = "HEADWAY_SECRETS"  # the variable that names those which are secret
+BROKEN = frozenset({"FAILED", "CRASHED", "SKIPPED", "REMOVED", "REMOVING"})
+
+DOCUMENTS = {
+    "token": "query token { projectToken { projectId environmentId } }",
+    "project": "query project($project: String!) { project(id: $project) { id name } }",
+    "environments": """query environments($project: String!, $first: Int, $after: String) {
+        environments(projectId: $project, first: $first, after: $after) {
+            edges { node { id name isEphemeral } } pageInfo { hasNextPage endCursor } } }""",
+    "services": """query services($project: String!, $first: Int, $after: String) {
+        project(id: $project) { services(first: $first, after: $after) {
+            edges { node { id name } } pageInfo { hasNextPage endCursor } } } }""",
+    "instance": """query instance($service: String!, $environment: String!) {
+        serviceInstance(serviceId: $service, environmentId: $environment) {
+            source { image repo }
+            domains { customDomains { domain } serviceDomains { domain } }
+            latestDeployment { id status createdAt meta canRollback }
+            activeDeployments { id status createdAt meta canRollback } } }""",
+    "volumes": """query volumes($environment: String!, $first: Int, $after: String) {
+        environment(id: $environment) { volumeInstances(first: $first, after: $after) {
+            edges { node { serviceId mountPath isPendingDeletion } } pageInfo { hasNextPage endCursor } } } }""",
+    "deployments": """query deployments($input: DeploymentListInput!, $first: Int, $after: String) {
+        deployments(input: $input, first: $first, after: $after) {
+            edges { node { id status createdAt meta canRollback } } pageInfo { hasNextPage endCursor } } }""",
+    "deployment": """query deployment($id: String!) {
+        deployment(id: $id) { id status createdAt meta canRollback } }""",
+    "snapshot": "query snapshot($id: String!) { deploymentSnapshot(deploymentId: $id) { variables } }",
+    "build log": """query buildLog($id: String!, $limit: Int) {
+        buildLogs(deploymentId: $id, limit: $limit) { timestamp message } }""",
+    "log": """query log($id: String!, $limit: Int, $startDate: DateTime) {
+        deploymentLogs(deploymentId: $id, limit: $limit, startDate: $startDate) { timestamp message } }""",
+    "configure": """mutation configure($service: String!, $environment: String!, $input: ServiceInstanceUpdateInput!) {
+        serviceInstanceUpdate(serviceId: $service, environmentId: $environment, input: $input) }""",
+    "set variables": """mutation setVariables($input: VariableCollectionUpsertInput!) {
+        variableCollectionUpsert(input: $input) }""",
+    "deploy": """mutation deploy($service: String!, $environment: String!, $commit: String) {
+        serviceInstanceDeployV2(serviceId: $service, environmentId: $environment, commitSha: $commit) }""",
+    "roll back": "mutation rollBack($id: String!) { deploymentRollback(id: $id) }",
+    "remove": "mutation remove($id: String!) { deploymentRemove(id: $id) }",
+    "cancel": "mutation cancel($id: String!) { deploymentCancel(id: $id) }",
+    "create environment": """mutation createEnvironment($input: EnvironmentCreateInput!) {
+        environmentCreate(input: $input) { id } }""",
+    "delete environment": "mutation deleteEnvironment($id: String!) { environmentDelete(id: $id) }",
+}
+
+
+class Place(NamedTuple):
+    """A service in an environment of a project, by id."""
+
+    project: str
+    environment: str
+    service: str
+
+
+class Deployment(NamedTuple):
+    id: str
+    status: str
+    created: str
+    """When, as ISO 8601 in UTC: it sorts by time."""
+    meta: dict[str, Any]
+    can_roll_back: bool
+
+    @classmethod
+    def of(cls, said: dict[str, Any]) -> Deployment:
+        return cls(said["id"], said["status"], said["createdAt"], said.get("meta") or {}, said["canRollback"])
+
+
+class Instance(NamedTuple):
+    """A service in its environment, as it is now."""
+
+    repo: str | None
+    domains: list[str]
+    latest: Deployment | None
+    active: list[Deployment]
+
+
+class Railway:
+    """One connection; what is asked for is named as in DOCUMENTS."""
+
+    def __init__(self, api: Api, where: str) -> None:
+        self.api = api
+        self.where = where
+
+    def __enter__(self) -> Railway:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.api.__exit__()
+
+    # --- where -------------------------------------------------------------------------------------------------
+
+    def token(self) -> tuple[str, str]:
+        """Project and environment of a project token."""
+        said = self._ask("token")["projectToken"]
+        return said["projectId"], said["environmentId"]
+
+    def project(self, project: str) -> str:
+        """Its name. Raises TargetError when there is none."""
+        return str(self._ask("project", project=project)["project"]["name"])
+
+    def environments(self, project: str) -> dict[str, str]:
+        """Id -> name."""
+        return {one["id"]: one["name"] for one in self._all("environments", "environments", project=project)}
+
+    def services(self, project: str) -> dict[str, str]:
+        """Id -> name."""
+        return {one["id"]: one["name"] for one in self._all("services", "project/services", project=project)}
+
+    def volume(self, place: Place) -> str | None:
+        """Where the service has a volume."""
+        found = self._all("volumes", "environment/volumeInstances", environment=place.environment)
+        mounted = (one for one in found if one["serviceId"] == place.service and not one["isPendingDeletion"])
+        return next((str(one["mountPath"]) for one in mounted), None)
+
+    def create_environment(self, project: str, name: str, source: str) -> str:
+        wanted = {"projectId": project, "name": name, "sourceEnvironmentId": source, "ephemeral": True}
+        made = self._ask("create environment", repeatable=False, input={**wanted, "skipInitialDeploys": True})
+        return str(made["environmentCreate"]["id"])
+
+    def delete_environment(self, environment: str) -> None:
+        self._ask("delete environment", id=environment)
+
+    # --- what is there -----------------------------------------------------------------------------------------
+
+    def instance(self, place: Place) -> Instance:
+        asked = self._ask("instance", service=place.service, environment=place.environment)["serviceInstance"]
+        domains = [*asked["domains"]["customDomains"], *asked["domains"]["serviceDomains"]]
+        return Instance(
+            repo=(asked["source"] or {}).get("repo"),
+            domains=[one["domain"] for one in domains],
+            latest=Deployment.of(asked["latestDeployment"]) if asked["latestDeployment"] else None,
+            active=[Deployment.of(one) for one in asked["activeDeployments"]],
+        )
+
+    def deployments(self, place: Place) -> Iterator[Deployment]:
+        """The newest first."""
+        wanted = {"projectId": place.project, "environmentId": place.environment, "serviceId": place.service}
+        for one in self._all("deployments", "deployments", input=wanted):
+            yield Deployment.of(one)
+
+    def deployment(self, deployment: str) -> Deployment:
+        return Deployment.of(self._ask("deployment", id=deployment)["deployment"])
+
+    def told(self, deployment: str) -> dict[str, str]:
+        """What Headway told a deployment of itself: the variables that it was made with, only those."""
+        snapshot = self._ask("snapshot", id=deployment)["deploymentSnapshot"]
+        variables = (snapshot or {}).get("variables") or {}
+        return {name: str(value) for name, value in variables.items() if name.startswith("HEADWAY_")}
+
+    def masker(self, deployment: str) -> Masker:
+        """For whatever a deployment says."""
+        snapshot = self._ask("snapshot", id=deployment)["deploymentSnapshot"]
+        variables = (snapshot or {}).get("variables") or {}
+        named = str(variables.get(SECRETS, "")).split(",")
+        return Masker(str(variables[name]) for name in named if name in variables)
+
+    def has(self, deployment: str, values: dict[str, str]) -> bool:
+        """Whether it was made with these variables, as far as they are no references to others."""
+        snapshot = self._ask("snapshot", id=deployment)["deploymentSnapshot"]
+        variables = (snapshot or {}).get("variables") or {}
+        return all("${{" in value or variables.get(name) == value for name, value in values.items())
+
+    def build_log(self, deployment: str, lines: int) -> list[str]:
+        said = self._ask("build log", id=deployment, limit=lines)["buildLogs"]
+        return [self.api.masker(one["message"].rstrip()) for one in said]
+
+    def log(self, deployment: str, lines: int, since: str | None = None) -> list[tuple[str, str]]:
+        """The last lines with their time, the oldest first."""
+        said = self._ask("log", id=deployment, limit=lines, startDate=since)["deploymentLogs"]
+        return sorted((one["timestamp"], self.api.masker(one["message"].rstrip())) for one in said)
+
+    # --- what is changed ---------------------------------------------------------------------------------------
+
+    def configure(self, place: Place, wanted: dict[str, Any]) -> None:
+        self._ask("configure", service=place.service, environment=place.environment, input=wanted)
+
+    def set_variables(self, place: Place, values: dict[str, str]) -> None:
+        """Nothing is deployed for it. Others stay: deleting one would deploy, and some cannot be read."""
+        wanted = {"projectId": place.project, "environmentId": place.environment, "serviceId": place.service}
+        self._ask("set variables", input={**wanted, "variables": values, "skipDeploys": True})
+
+    def deploy(self, place: Place, commit: str | None) -> str:
+        """Id of the new deployment. Raises Unsure when nobody knows whether there is one."""
+        asked = {"service": place.service, "environment": place.environment, "commit": commit}
+        return str(self._ask("deploy", repeatable=False, **asked)["serviceInstanceDeployV2"])
+
+    def roll_back(self, deployment: str) -> None:
+        """A new deployment with the image and variables of this one. Raises Unsure likewise."""
+        self._ask("roll back", repeatable=False, id=deployment)
+
+    def end(self, deployment: Deployment) -> None:
+        """Stop it, or have it not begin."""
+        self._ask("cancel" if deployment.status in GOING - {"DEPLOYING"} else "remove", id=deployment.id)
+
+    # --- asking ------------------------------------------------------------------------------------------------
+
+    def _all(self, name: str, path: str, **variables: Any) -> Iterator[dict[str, Any]]:
+        """Every node of a connection, page by page."""
+        after = None
+        for _ in range(PAGES):
+            page: Any = self._ask(name, **variables, first=PAGE, after=after)
+            for part in path.split("/"):
+                page = page[part]
+            yield from (edge["node"] for edge in page["edges"])
+            if not page["pageInfo"]["hasNextPage"]:
+                return
+            after = page["pageInfo"]["endCursor"]
+
+    def _ask(self, name: str, *, repeatable: bool = True, **variables: Any) -> dict[str, Any]:
+        body = {"query": DOCUMENTS[name], "variables": variables}
+        answer = self.api.ask("POST", "", json=body, repeatable=repeatable)
+        said = self.api.content(answer)
+        errors = said.get("errors") or []
+        data = said.get("data")
+        if errors or not isinstance(data, dict):
+            message = "; ".join(str(one.get("message")) for one in errors)
+            raise self._error(name, answer.status_code, self.api.words(message))
+        return data
+
+    def _error(self, asked: str, status: int, said: str) -> TargetError:
+        if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN) or REFUSED.search(said):
+            return TargetError(
+                f"{self.where}: Railway refuses the token, or it may not do this ({asked}): {said}",
+                "a project token is for one environment of one project; for any other set `account` as well",
+            )
+        for pattern, hint in HINTS:
+            if pattern.search(said):
+                return TargetError(f"{self.where}: {said} ({asked})", hint)
+        return TargetError(f"{self.where}: Railway refuses to {asked}: {said}", "see the service in Railway")
+
+
+REFUSED = re.compile("not authorized|unauthorized|not authenticated|token not found", re.IGNORECASE)
+HINTS = (
+    (re.compile("commit not found", re.IGNORECASE), "push it to the repository that the service is connected with"),
+    (re.compile("not found", re.IGNORECASE), "are the ids of the block right, and is it still there?"),
+    (re.compile(r"\b(plan|upgrade|limit|free.tier|peak hours)\b", re.IGNORECASE), "see the plan and its usage"),
+)

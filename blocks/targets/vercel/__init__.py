@@ -1,0 +1,1 @@
+"""Target of a Vercel project."""

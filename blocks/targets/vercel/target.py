@@ -1,0 +1,486 @@
+"""Deployments of one Vercel project.
+
+Production is a deployment built for production and *staged*: built once, smoke-tested at an address of its own, then
+promoted as it is, which builds nothing. Anything else (staging, previews) is a preview deployment with an alias. What
+a deployment is stands in its `meta`, who answers a domain in its alias: Vercel alone is asked what runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pathspec
+from pydantic import Field, SecretStr, field_validator
+
+from blocks.targets._hosted import LAST_LINES, Api, Hosted, Token, Unsure, sendable
+from blocks.targets.vercel.client import WAITING, Deployment, Vercel
+from headway.domain.errors import TargetError, UsageError
+from headway.domain.plan import Plan, Rehearse, Route
+from headway.domain.revision import LaunchSpec, Revision
+from headway.domain.traffic import Capability, Instance, InstanceReadiness, Observation, Traffic
+
+__all__ = ["VercelTarget"]
+
+SWITCH = 180.0  # seconds that Vercel has for moving the domains; its own command line gives it as long
+ROUNDS = 3  # tries to make a deployment of which nobody knows whether it was made
+BYPASS = "x-vercel-protection-bypass"
+WHOLE = 100
+# What is never source: Vercel's own command line leaves the same out.
+IGNORED = (
+    ".git", ".hg", ".svn", ".next", ".vercel", ".now", ".cache", ".venv", "venv", "node_modules", "__pycache__",
+    ".env.local", ".env.*.local", ".DS_Store", "CVS",
+)  # fmt: skip
+
+
+class VercelTarget(Hosted):
+    """A Vercel project: its production domains, or an alias on preview deployments.
+
+    Weighted routing is there where rolling releases are on (Pro and Enterprise), at the percentages of their stages.
+    """
+
+    _block_type_name = "Headway Vercel Target"
+    _block_type_slug = "vercel"
+    _description = "Deploys apps to a Vercel project."
+
+    capabilities: ClassVar[frozenset[Capability]] = frozenset(
+        {
+            Capability.ATOMIC_SWITCH,
+            Capability.WEIGHTED_ROUTING,
+            Capability.SESSIONS,
+            Capability.PREVIEW,
+            Capability.LOGS,
+        }
+    )
+
+    token: Token = Field(description="an access token; the scope of the project's team is enough")
+    project: str = Field(min_length=1, description="name or id of the project")
+    domain: str = Field(
+        pattern=r"^[A-Za-z0-9.-]+(:[0-9]+)?$",
+        description="where users find it: a production domain of the project, or the alias that previews get",
+    )
+    environment: Literal["production", "preview"] = Field(
+        default="production", description="what it is built for, with the variables of that environment"
+    )
+    team: str | None = Field(default=None, description="slug or id (team_...) of the team; left out: the token's user")
+    from_git: bool = Field(
+        default=False, description="Vercel fetches the commit from the repository it is linked with; else: upload"
+    )
+    # Prefect finds no secret in a union with a Token: it would store the stars that are shown for it.
+    bypass: SecretStr | None = Field(
+        default=None, description="secret that lets smoke tests through Deployment Protection (for automation)"
+    )
+    url: str = Field(default="https://api.vercel.com", pattern="^https?://", description="the API")
+
+    @field_validator("bypass")
+    @classmethod
+    def _sendable(cls, value: SecretStr | None) -> SecretStr | None:
+        """A form's empty field is an empty string."""
+        return sendable(value) if value and value.get_secret_value().strip() else None
+
+    @property
+    def request_headers(self) -> dict[str, str]:
+        return {BYPASS: self.bypass.get_secret_value()} if self.bypass else {}
+
+    # --- the port ----------------------------------------------------------------------------------------------
+
+    def check(self, app: str, plan: Plan) -> None:  # noqa: ARG002  # one project, whatever the app is called
+        with self._vercel() as vercel:
+            project = vercel.project()
+            if self._production:
+                vercel.has_domain(project, self.domain)
+                if project.get("autoAssignCustomDomains", True):
+                    raise UsageError(
+                        f"{vercel.where}: gives its domains to every new production deployment, before it is tested",
+                        "in its settings, Environments, Production: turn off auto-assigning of production domains",
+                    )
+            elif vercel.is_production(project, self.domain):
+                raise UsageError(
+                    f"{vercel.where}: {self.domain} is a production domain, and a preview would get it",
+                    "give previews an alias of their own",
+                )
+            if wanted := _shares(plan):
+                self._stages(vercel, project, wanted, plan.strategy)
+
+    def observe(self, app: str) -> Observation:
+        state = self._read(app)
+        with self._vercel() as vercel:
+            project = vercel.project()
+            share = vercel.share(project) if self._production else None
+            serving = (
+                {share.base: WHOLE - share.percent, share.canary: share.percent}
+                if share
+                else {live: WHOLE}
+                if (live := vercel.alias(self.domain))
+                else {}
+            )
+            known: dict[str, Deployment] = {}
+            weights: dict[str, int] = {}
+            for deployment_id, weight in serving.items():
+                found = vercel.deployment(deployment_id)
+                if found and found.meta.get("headwayApp") == app:  # what others made is nothing to go back to
+                    known[found.meta["headwayRevision"]] = found
+                    weights[found.meta["headwayRevision"]] = weight
+            for revision, deployment_id in state["launched"].items():
+                if revision not in known and (found := vercel.deployment(deployment_id)):
+                    known[revision] = found
+        if sum(weights.values()) != WHOLE:  # somebody else's deployment has a share
+            weights = {}
+        shown = state["preview"] if state["preview"] in known else None
+        return Observation(
+            app=app,
+            url=f"https://{self.domain}" if known else None,
+            preview_url=known[shown].url if shown else None,
+            traffic=Traffic(weights=weights, preview=shown, sticky=share is not None),
+            instances={
+                revision: (Instance(name=f"{revision}-{one.id}", address=_host(one.url), ready=one.state == "READY"),)
+                for revision, one in known.items()
+            },
+        )
+
+    def launch(self, revision: Revision, spec: LaunchSpec) -> None:
+        self._launchable(spec)
+        self._may_write(revision.app)
+        with self._vercel() as vercel:
+            project = vercel.project()
+            made = self._found(vercel, project, revision, spec)
+            if made is None:
+                self._tell(vercel, project, revision, spec)
+                made = self._made(vercel, project, revision, spec)
+        with self._writing(revision.app) as state:
+            state["launched"][revision.id] = made.id
+
+    def missing(self, spec: LaunchSpec) -> str:
+        there = self.from_git or (spec.artifact.kind == "bundle" and Path(spec.artifact.location).is_dir())
+        return "" if there else f"there is no bundle {spec.artifact.location} on this machine"
+
+    def ready(self, revision: Revision) -> InstanceReadiness:
+        self._pace()
+        with self._vercel() as vercel:
+            found = self._of(vercel, revision.app, revision.id)
+            if found is None:
+                return InstanceReadiness(wanted=1, ready=0, detail="there is no deployment of it: launch it first")
+            if found.state in WAITING:
+                return InstanceReadiness(wanted=1, ready=0, detail=f"{found.id} is {found.state}")
+            if found.state != "READY":
+                said = " | ".join(vercel.log(found.id, LAST_LINES)) or "its build log is empty"
+                why = f"{found.id} is {found.state}: {found.why or 'no reason given'}: {said}"
+                return InstanceReadiness(wanted=1, ready=0, failed=True, detail=vercel.api.words(why))
+        path, timeout = found.meta.get("headwayHealth", "/"), float(found.meta.get("headwayTimeout", "5"))
+        unwell = self._unwell(found.url + path, timeout, (revision.sha, revision.id))
+        if unwell and not self.bypass and "answers 401" in unwell:
+            unwell += ": protected; give the target a `bypass`"
+        return InstanceReadiness(wanted=1, ready=0 if unwell else 1, detail=unwell)
+
+    def route(self, app: str, traffic: Traffic) -> None:
+        serving = self._routable(app, traffic)
+        self._may_write(app)
+        with self._vercel() as vercel:
+            project = vercel.project()
+            found = {revision: self._ready_one(vercel, app, revision) for revision in serving}
+            shown = traffic.preview and self._ready_one(vercel, app, traffic.preview)
+            self._remember_others(vercel, app)
+            match serving:
+                case []:
+                    self._take_down(vercel, project, app)
+                case [one]:
+                    self._switch(vercel, project, found[one])
+                case [first, second]:
+                    weights = {found[one].id: traffic.weights[one] for one in (first, second)}
+                    self._split(vercel, project, weights)
+                case _:
+                    raise TargetError(f"{app}: Vercel splits traffic between two deployments, not {len(serving)}")
+        with self._writing(app) as state:
+            state["preview"] = traffic.preview if shown else None
+            state["launched"] |= {revision: one.id for revision, one in found.items()}
+
+    def retire(self, revision: Revision, keep: int = 0, drain: float | None = None) -> None:  # noqa: ARG002
+        """A deployment without visitors costs nothing and is the way back: it stays, but for one still being built."""
+        app, name = revision.app, revision.id
+        self._may_write(app)
+        weight = self.observe(app).traffic.weights.get(name)
+        if keep:
+            return
+        if weight:
+            raise TargetError(
+                f"{app}: {name} gets {weight} % of the traffic and cannot be retired", "route to another revision first"
+            )
+        with self._vercel() as vercel:
+            launched = self._read(app)["launched"].get(name)
+            found = vercel.deployment(launched) if launched else None
+            if found and found.state in WAITING:
+                vercel.cancel(found.id)
+        with self._writing(app) as state:
+            state["launched"].pop(name, None)
+            state["preview"] = None if state["preview"] == name else state["preview"]
+
+    def logs(self, app: str, revision: str | None = None, *, lines: int = 100, follow: bool = False) -> Iterator[str]:
+        seen = self.observe(app).instances
+        names = [one.name for name, ours in seen.items() for one in ours if revision is None or revision in name]
+        said: dict[str, int] = {}
+        while True:
+            for name in names:
+                with self._vercel() as vercel:
+                    events = vercel.events(name.rpartition("-")[2], lines, said.get(name))
+                for at, line in events:
+                    said[name] = max(said.get(name, 0), at + 1)
+                    yield f"{name}: {line}"
+            if not follow:
+                return
+            time.sleep(self.poll)
+
+    # --- launching ---------------------------------------------------------------------------------------------
+
+    @property
+    def _production(self) -> bool:
+        return self.environment == "production"
+
+    def _vercel(self) -> Vercel:
+        secrets = [*(one.get_secret_value() for one in (self.token, self.bypass) if one), *self._secrets]
+        api = Api("Vercel", self.url, {"Authorization": f"Bearer {self.token.get_secret_value()}"}, secrets)
+        return Vercel(api, self.project, self.team)
+
+    def _found(
+        self, vercel: Vercel, project: dict[str, Any], revision: Revision, spec: LaunchSpec
+    ) -> Deployment | None:
+        """The newest deployment of the revision that has not failed, and was built with the secrets of now."""
+        made = (one for one in self._listed(vercel, project, revision.app, revision.id) if self._fits(one, spec))
+        return next((one for one in made if one.state == "READY" or one.state in WAITING), None)
+
+    def _listed(self, vercel: Vercel, project: dict[str, Any], app: str, revision: str) -> Iterator[Deployment]:
+        """Those of the revision, the newest first."""
+        for one, target in vercel.deployments(project):
+            if one.is_of(app, revision) and (target == "production") is self._production:
+                yield one
+
+    def _fits(self, deployment: Deployment, spec: LaunchSpec) -> bool:
+        return deployment.meta.get("headwaySecrets") == self._sealed(spec)
+
+    def _of(self, vercel: Vercel, app: str, revision: str) -> Deployment | None:
+        known = self._read(app)["launched"].get(revision)
+        if known:
+            return vercel.deployment(known)
+        listed = self._listed(vercel, vercel.project(), app, revision)
+        return next((one for one in listed if one.state == "READY"), None)
+
+    def _ready_one(self, vercel: Vercel, app: str, revision: str) -> Deployment:
+        found = self._of(vercel, app, revision)
+        if found is None or found.state != "READY":
+            state = f"{found.id} is {found.state}" if found else "there is no deployment of it"
+            raise TargetError(f"{app}: {revision} has no ready instance to route to: {state}", "launch it first")
+        return found
+
+    def _tell(self, vercel: Vercel, project: dict[str, Any], revision: Revision, spec: LaunchSpec) -> None:
+        """Set the variables; those that an earlier release set and this one has not are removed.
+
+        A deployment keeps those it was built with, so what runs sees nothing of it.
+        """
+        mine = f"set by Headway for {spec.environment}"
+        values = {name: str(value) for name, value in spec.env.items()} | self._identity(revision, spec)
+        for one in vercel.variables(project):
+            if one.get("comment") == mine and one["key"] not in values:
+                vercel.remove_variable(project, one["id"])
+        vercel.set_variables(
+            project,
+            [
+                {
+                    "key": name,
+                    "value": value,
+                    "type": "sensitive" if name in spec.secrets else "encrypted",
+                    "target": [self.environment],
+                    "comment": mine,
+                }
+                for name, value in values.items()
+            ],
+        )
+
+    def _made(self, vercel: Vercel, project: dict[str, Any], revision: Revision, spec: LaunchSpec) -> Deployment:
+        files: dict[str, Path] = {}
+        wanted: dict[str, Any] = {
+            "name": project["name"],
+            "project": project["id"],
+            "meta": {
+                "headwayApp": revision.app,
+                "headwayEnvironment": spec.environment,
+                "headwayRevision": revision.id,
+                "headwayRelease": spec.release,
+                "headwaySecrets": self._sealed(spec),
+                "headwayHealth": spec.health.path,
+                "headwayTimeout": f"{spec.health.timeout:g}",
+            },
+        }
+        if self._production:
+            wanted["target"] = "production"
+        if self.from_git:
+            wanted["gitSource"] = _git_source(vercel.where, project.get("link"), revision.sha)
+        else:
+            if lost := self.missing(spec):
+                raise TargetError(f"{vercel.where}: {lost}", "release it again")
+            wanted["files"], files = _files(Path(spec.artifact.location))
+            wanted["gitMetadata"] = {"commitSha": revision.sha}
+        for _ in range(ROUNDS):
+            try:
+                return vercel.create(wanted, files)
+            except Unsure as unsure:
+                failure = unsure
+                if made := self._found(vercel, project, revision, spec):
+                    return made
+        raise failure
+
+    def _sealed(self, spec: LaunchSpec) -> str:
+        """Another one when a secret has changed. Only who has the token could guess a short secret from it."""
+        values = json.dumps([(name, str(spec.env[name])) for name in sorted(spec.secrets)])
+        return hmac.new(self.token.get_secret_value().encode(), values.encode(), "sha256").hexdigest()[:16]
+
+    # --- switching ---------------------------------------------------------------------------------------------
+
+    def _switch(self, vercel: Vercel, project: dict[str, Any], to: Deployment) -> None:
+        """All visitors to one deployment: nothing is built, Vercel moves the domains at once."""
+        if not self._production:
+            if vercel.alias(self.domain) != to.id:
+                vercel.assign(to.id, self.domain)
+            return
+        share = vercel.share(project)
+        if share and share.canary == to.id:
+            vercel.complete(project, to.id)
+        elif share:  # the way back out of a rolling release
+            vercel.roll_back(project, share.base)
+            self._await(lambda: vercel.share(project) is None, f"{vercel.where}: the rolling release does not end")
+        if vercel.alias(self.domain) != to.id:
+            if to.promoted:  # it has been there before: instant rollback, also where promoting would be gradual
+                vercel.roll_back(project, to.id)
+            elif not project.get("rollingRelease") or vercel.alias(self.domain) is None:
+                vercel.promote(project, to.id)
+            elif not share:
+                vercel.start(project, to.id)
+                vercel.complete(project, to.id)
+        self._await(lambda: vercel.moved(self.domain, to.id), f"{vercel.where}: {self.domain} is not at {to.id}")
+
+    def _split(self, vercel: Vercel, project: dict[str, Any], weights: dict[str, int]) -> None:
+        """Two deployments share, as a rolling release: its stages go up, never down, so a lower one is begun anew."""
+        share = vercel.share(project)
+        base = share.base if share else vercel.alias(self.domain)
+        if base not in weights:
+            raise TargetError(f"{vercel.where}: {base or 'nothing'} serves {self.domain}", "route to a revision first")
+        canary = next(one for one in weights if one != base)
+        stages = self._stages(vercel, project, {weights[canary]}, "a split")
+        if share and (share.canary != canary or share.percent > weights[canary]):
+            vercel.roll_back(project, share.base)
+            self._await(lambda: vercel.share(project) is None, f"{vercel.where}: the rolling release does not end")
+            share = None
+        if share is None:
+            vercel.start(project, canary)
+        for stage in range((share.stage if share else 0) + 1, stages.index(weights[canary]) + 1):
+            vercel.approve(project, canary, stage)
+        self._await(
+            lambda: (now := vercel.share(project)) is not None and now.percent == weights[canary],
+            f"{vercel.where}: {canary} does not get to {weights[canary]} %",
+        )
+
+    def _stages(self, vercel: Vercel, project: dict[str, Any], wanted: set[int], strategy: str) -> list[int]:
+        """The percentages of the project's stages. Raises UsageError when a share that is wanted is none of them."""
+        stages = vercel.stages(project) if self._production else []
+        percentages = [int(stage["targetPercentage"]) for stage in stages]
+        if not stages:
+            raise UsageError(
+                f"{vercel.where}: {strategy} needs weighted routing, and rolling releases are off for"
+                f" {'it' if self._production else 'previews'}",
+                "turn them on in the project's settings (Pro and Enterprise), or choose one of: blue_green, recreate",
+            )
+        if not wanted <= set(percentages):
+            raise UsageError(
+                f"{vercel.where}: {strategy} wants {_listed(sorted(wanted))}; the stages of its rolling releases are "
+                f"{_listed(percentages)}",
+                "make the steps of headway.yaml and the stages of the project the same",
+            )
+        if alone := [stage["targetPercentage"] for stage in stages[:-1] if not stage.get("requireApproval")]:
+            raise UsageError(
+                f"{vercel.where}: its rolling releases go on by themselves after {_listed(alone)}",
+                "have the stages wait for approval: Headway says when to go on",
+            )
+        return percentages
+
+    def _remember_others(self, vercel: Vercel, app: str) -> None:
+        """What served before Headway came is where nothing of ours leads back to."""
+        live = vercel.alias(self.domain)
+        if live is None:
+            return
+        found = vercel.deployment(live)
+        if found is not None and found.meta.get("headwayApp") != app:
+            with self._writing(app) as state:
+                state["others"] = live
+
+    def _take_down(self, vercel: Vercel, project: dict[str, Any], app: str) -> None:
+        live = vercel.alias(self.domain)
+        others = self._read(app).get("others")
+        if live is None or live == others:
+            return
+        before = vercel.deployment(others) if others else None
+        if before is not None and before.state == "READY":
+            self._switch(vercel, project, before)
+            return
+        if share := vercel.share(project):
+            vercel.roll_back(project, share.base)
+        vercel.take_down(live)
+
+    def _await(self, done: Callable[[], bool], what: str) -> None:
+        end = time.monotonic() + SWITCH
+        while not done():
+            if time.monotonic() >= end:
+                raise TargetError(f"{what} after {SWITCH:g} s", "see the project in Vercel, then release or roll back")
+            time.sleep(min(self.poll, 1.0))
+
+
+def _host(url: str) -> str:
+    return url.removeprefix("https://")
+
+
+def _listed(percentages: list[int]) -> str:
+    return ", ".join(f"{one} %" for one in percentages)
+
+
+def _shares(plan: Plan) -> set[int]:
+    """The percentages that the new revision gets, but for 0 and 100."""
+    routed = [step.traffic for step in plan.steps if isinstance(step, Route)]
+    routed += [step.low for step in plan.steps if isinstance(step, Rehearse)]
+    return {traffic.weights.get(plan.new, 0) for traffic in routed} - {0, WHOLE}
+
+
+def _git_source(where: str, link: Mapping[str, Any] | None, sha: str) -> dict[str, Any]:
+    """The commit in the repository that the project is linked with."""
+    branch = (link or {}).get("productionBranch", "main")
+    match link:
+        case {"type": "github", "repoId": repository}:
+            return {"type": "github", "repoId": repository, "ref": branch, "sha": sha}
+        case {"type": "gitlab", "projectId": repository}:
+            return {"type": "gitlab", "projectId": repository, "ref": branch, "sha": sha}
+        case {"type": "bitbucket", "uuid": repository, "workspaceUuid": workspace}:
+            return {
+                "type": "bitbucket", "repoUuid": repository, "workspaceUuid": workspace, "ref": branch, "sha": sha,
+            }  # fmt: skip
+    raise TargetError(f"{where}: linked with no git repository", "link it in its settings, or leave out `from_git`")
+
+
+def _files(tree: Path) -> tuple[list[dict[str, Any]], dict[str, Path]]:
+    """The files as the API wants them, and by SHA-1; without what .vercelignore names, and what is never source."""
+    rules = [*IGNORED]
+    with suppress(FileNotFoundError):
+        rules += (tree / ".vercelignore").read_text().splitlines()
+    ignored = pathspec.GitIgnoreSpec.from_lines(rules)
+    listed: list[dict[str, Any]] = []
+    by_sha: dict[str, Path] = {}
+    for name in sorted(ignored.match_tree_files(tree, negate=True, follow_links=False)):
+        path = tree / name
+        if not path.is_file():  # a link to a directory, or to nothing
+            continue
+        content = path.read_bytes()
+        sha = hashlib.sha1(content, usedforsecurity=False).hexdigest()
+        by_sha[sha] = path
+        listed.append({"file": name, "sha": sha, "size": len(content)})
+    return listed, by_sha

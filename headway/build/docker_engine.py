@@ -1,0 +1,120 @@
+"""A Docker Engine's client, and its refusals in words."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import docker
+import requests
+import urllib3
+from docker.errors import APIError, DockerException
+
+from headway.domain.errors import TargetError
+
+__all__ = ["address", "connected", "familiar", "host", "pull", "words"]
+
+PULL = 1800.0  # seconds for an image, with all its layers
+SILENT = (DockerException, requests.RequestException, urllib3.exceptions.HTTPError, ConnectionError, TimeoutError)
+ASKED = 20.0  # seconds for ssh to read its configuration
+
+
+def address(url: str | None = None) -> str:
+    """Where the engine is: what is given, else DOCKER_HOST, else this machine's."""
+    return url or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+
+
+@contextmanager
+def connected(who: str, url: str | None = None, timeout: float = 60) -> Iterator[docker.DockerClient]:
+    """A client of one's own: they are not made for threads. `timeout` in seconds, without a word of the engine.
+
+    Raises TargetError, which begins with `who`, for whatever the engine says no to, and when it does not answer.
+    """
+    where = address(url)
+    client = None
+    try:
+        environment = {**os.environ, "DOCKER_HOST": _with_port(where)}
+        client = docker.from_env(environment=environment, timeout=timeout, use_ssh_client=_ssh(where))
+        yield client
+    except APIError as error:
+        raise TargetError(f"{who}: the Docker engine says: {words(error)}", "docker ps shows more") from error
+    except SILENT as error:
+        raise TargetError(
+            f"{who}: the Docker engine {where} does not answer: {_first_line(error)}",
+            "is dockerd running, and may this user talk to it?",
+        ) from error
+    finally:
+        if client is not None:
+            client.close()
+
+
+def pull(engine: docker.DockerClient, image: str, login: dict[str, str] | None = None, timeout: float = PULL) -> None:
+    """Have an image on the engine, within so many seconds, and not after a longer silence than its client bears.
+
+    Raises docker's APIError with the words of the engine or of the registry.
+    """
+    api = engine.api
+    post, end = api.post, time.monotonic() + timeout
+    api.post = lambda *words, **options: post(*words, **{**options, "timeout": api.timeout})  # it would have no end
+    try:
+        for told in api.pull(image, auth_config=login, stream=True, decode=True):
+            if "error" in told:  # it comes in the middle of an answer that began well
+                raise APIError(str(told["error"]))
+            if time.monotonic() > end:
+                raise APIError(f"the pull has not ended after {timeout:g} s")
+    except (requests.Timeout, urllib3.exceptions.ReadTimeoutError) as error:
+        raise APIError(f"nothing was heard of the pull for {api.timeout:g} s") from error
+    finally:
+        api.post = post
+
+
+def familiar(name: str) -> str:
+    """An image's name as the engine lists it: without what it adds for Docker Hub by itself."""
+    return name.removeprefix("index.").removeprefix("docker.io/").removeprefix("library/")
+
+
+def host(url: str | None) -> str:
+    """IP address of an engine that is not on this machine; empty for one that is. Raises TargetError."""
+    where = urlsplit(address(url))
+    if where.scheme in ("unix", "npipe", "") or where.hostname is None:
+        return ""
+    try:
+        return socket.gethostbyname(_meant(where.hostname)[0] if where.scheme == "ssh" else where.hostname)
+    except OSError as error:
+        raise TargetError(f"{where.hostname}: {error.strerror}", "is the engine's name right?") from error
+
+
+def _ssh(url: str) -> bool:
+    return url.startswith("ssh://")
+
+
+def _with_port(url: str) -> str:
+    """With the port of ssh's configuration: docker's client would say 22 to ssh whatever that has."""
+    where = urlsplit(url)
+    if not _ssh(url) or where.port or where.hostname is None:
+        return url
+    return f"{url.rstrip('/')}:{_meant(where.hostname)[1]}"
+
+
+def _meant(name: str) -> tuple[str, str]:
+    """Host and port that ssh's configuration has for a name. Raises TargetError."""
+    try:
+        asked = subprocess.run(["ssh", "-G", name], capture_output=True, text=True, timeout=ASKED, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise TargetError(f"{name}: ssh cannot be asked who that is: {error}", "is ssh installed?") from error
+    told = dict(line.partition(" ")[::2] for line in asked.stdout.splitlines())
+    return told["hostname"], told["port"]
+
+
+def words(error: APIError) -> str:
+    """What the engine said, in one line."""
+    return _first_line(error.explanation or error)
+
+
+def _first_line(error: object) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]

@@ -1,0 +1,96 @@
+"""Dockerfile care: what is wrong with an image can be told before it is built.
+
+hadolint finds what one instruction shows. Headway's own rules find what takes more than one (stages, the
+.dockerignore, headway.yaml):
+
+    HW001  an image without a version            HW008  no HEALTHCHECK
+    HW002  built in the image that is shipped    HW009  development dependencies in the final image
+    HW003  runs as root                          HW010  compilers or git in the final image
+    HW004  everything copied before installing   HW011  a secret in the Dockerfile
+    HW005  no .dockerignore                      HW012  a secret file is copied
+    HW006  .git, node_modules, tests let in      HW013  no limits on cpu and memory
+    HW007  secret files let in
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from headway.build.dockerfiles import context, hadolint, policy
+from headway.build.dockerfiles.findings import Finding, finding
+from headway.build.dockerfiles.parser import parse
+from headway.build.dockerfiles.secrets import leaks
+from headway.config import Settings
+from headway.domain.errors import NotFound, UsageError
+from headway.system.redaction import Masker
+
+__all__ = ["Finding", "findings_for", "lint"]
+
+LEVELS = ("error", "warning", "info")  # the worst first
+
+# What hadolint says of a line, our own rule need not say again; and the other way round where ours sees more.
+_SAID_ALREADY = {"HW001": ("DL3006", "DL3007")}
+_SAID_BETTER = {"DL3002": "HW003", "DL3064": "HW011"}
+_NO_EXCEPTIONS: Mapping[str, str] = MappingProxyType({})
+
+
+def lint(
+    tree: Path, dockerfile: str = "Dockerfile", *, limits: bool = True, exceptions: Mapping[str, str] = _NO_EXCEPTIONS
+) -> list[Finding]:
+    """All that is wrong, by file, line and rule; no finding repeats a secret.
+
+    `limits`: whether headway.yaml limits cpu and memory. `exceptions`: rules to leave out, each with the reason.
+    Raises NotFound without a Dockerfile, and UsageError for one that cannot be read.
+    """
+    text = _read(tree, dockerfile)
+    parsed = parse(text, dockerfile)
+    files = context.files_of(tree)
+    secrets = leaks(parsed)
+    theirs = hadolint.check(text, dockerfile, demanding=hadolint.UNREADABLE not in exceptions)
+    found = [
+        *_said_once(theirs, policy.check(parsed, secrets, files)),
+        *context.check(tree, dockerfile, files),
+    ]
+    if not limits:
+        fix = "under resources, cpu: 1 and memory: 512MiB"
+        found.append(finding("HW013", "headway.yaml", None, "no limits on cpu and memory", fix))
+    mask = Masker(leak.value for leak in secrets)
+    masked = [each.model_copy(update={"what": mask(each.what), "fix": mask(each.fix)}) for each in found]
+    kept = [each for each in masked if each.rule not in exceptions]
+    return sorted(kept, key=lambda each: (each.file, each.line or 0, each.rule, each.what))
+
+
+def findings_for(settings: Settings, tree: Path) -> tuple[list[Finding], list[Finding]]:
+    """Findings on the Dockerfile that headway.yaml names: those that stop a release, and the others.
+
+    Raises what `lint` raises.
+    """
+    wanted = settings.build.lint
+    found = lint(
+        tree,
+        settings.build.dockerfile or "Dockerfile",
+        limits=bool(settings.resources.cpu and settings.resources.memory),
+        exceptions=wanted.exceptions,
+    )
+    worst = LEVELS[: LEVELS.index(wanted.fails) + 1] if wanted.fails != "never" else ()
+    return [one for one in found if one.level in worst], [one for one in found if one.level not in worst]
+
+
+def _read(tree: Path, dockerfile: str) -> str:
+    path = tree / dockerfile
+    if not path.is_file():
+        raise NotFound(f"{dockerfile}: not in the repository", "write one, or say where it is in headway.yaml")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{dockerfile}: is not text in UTF-8", "save it as UTF-8") from error
+
+
+def _said_once(theirs: list[Finding], ours: list[Finding]) -> list[Finding]:
+    said = {(each.rule, each.line) for each in theirs}
+    ours = [each for each in ours if not any((rule, each.line) in said for rule in _SAID_ALREADY.get(each.rule, ()))]
+    own = {(each.rule, each.line) for each in ours}
+    theirs = [each for each in theirs if (_SAID_BETTER.get(each.rule), each.line) not in own]
+    return theirs + ours

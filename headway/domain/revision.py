@@ -1,0 +1,145 @@
+"""One version of an app, and all that a target needs to run it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+from pydantic import Field, JsonValue
+
+from headway.domain.base import Frozen
+
+__all__ = [
+    "Artifact",
+    "Autoscale",
+    "Health",
+    "LaunchSpec",
+    "Manifest",
+    "Migrations",
+    "ProbeSettings",
+    "Revision",
+    "SecretRef",
+]
+
+
+class Artifact(Frozen):
+    """What was built once and is promoted everywhere, named by its content."""
+
+    kind: Literal["bundle", "image"] = "bundle"
+    digest: str = Field(pattern="^sha256:[0-9a-f]{64}$")
+    location: str = Field(description="bundle: absolute path of the unpacked, read-only tree; image: repository@digest")
+    size: int = Field(ge=0, description="bytes")
+
+
+class SecretRef(Frozen):
+    """The name of a secret, as `!secret shop-prod/database-url` in headway.yaml.
+
+    Its value is never part of the model.
+    """
+
+    secret: str
+
+
+class ProbeSettings(Frozen):
+    """How often a platform that asks by itself does it. Times in seconds."""
+
+    period: float
+    failures: int = Field(ge=1, description="answers in a row that have to be wrong before it counts")
+    delay: float = Field(default=0.0, description="after the start of an instance")
+
+
+class Health(Frozen):
+    """How an instance is asked whether it can serve. Times in seconds."""
+
+    path: str = "/health"
+    timeout: float = 2.0
+    startup: float = Field(default=60.0, description="an instance that is not ready after this many seconds failed")
+    startup_probe: ProbeSettings = Field(
+        default=ProbeSettings(period=5, failures=1), description="`failures` follow from `startup`"
+    )
+    readiness_probe: ProbeSettings = ProbeSettings(period=10, failures=2)
+    liveness_probe: ProbeSettings = ProbeSettings(period=30, failures=3, delay=10)
+
+
+class Migrations(Frozen):
+    """How the database follows the code: commands that run as the app would. Times in seconds."""
+
+    apply: str
+    check: str | None = None
+    revert: str | None = None
+    kind: Literal["detect", "expand", "contract"] = "detect"
+    files: tuple[str, ...] = Field(default=(), description="patterns of the migrations in the repository")
+    timeout: float = 600.0
+    rollback_window: float = 86400.0
+
+
+class Manifest(Frozen):
+    """One object that the app's repository has for Kubernetes, as it is written there."""
+
+    source: str = Field(description="file and document, such as `k8s/web.yaml#2`")
+    content: dict[str, JsonValue]
+
+
+class Autoscale(Frozen):
+    """How many instances of the revision that serves there may be, and what decides."""
+
+    min: int = Field(ge=1)
+    max: int = Field(ge=1)
+    cpu: int = Field(ge=1, description="percent of the requested processor time that instances use on average")
+
+
+class LaunchSpec(Frozen):
+    """All a target needs to run one revision; stored with the revision, so that it can be run again years later."""
+
+    environment: str
+    target: str = Field(default="", description="the target block it runs on, as type/name")
+    artifact: Artifact
+    run: str = Field(
+        default="", description="shell command; gets PORT and, as HEADWAY_*, who it is; empty: the image's own"
+    )
+    release: str = Field(default="", description="name of the release that launched it")
+    cpu: float | None = Field(default=None, gt=0, description="processor cores an instance may use")
+    memory: int | None = Field(default=None, gt=0, description="bytes an instance may use")
+    instances: int = Field(default=1, ge=1)
+    autoscale: Autoscale | None = Field(default=None, description="None: as many as `instances`, always")
+    env: dict[str, str | SecretRef] = Field(default_factory=dict)
+    secrets: tuple[str, ...] = Field(default=(), description="variables of `env` that were a SecretRef, now resolved")
+    health: Health = Health()
+    port: int | None = Field(default=None, description="public port of the proxy; None: the target keeps one per app")
+    preview_port: int | None = Field(default=None, description="port of the proxy that shows what is not public yet")
+    stop_grace: float = Field(default=10.0, description="seconds between SIGTERM and SIGKILL")
+    drain: float = Field(default=30.0, description="seconds that requests in flight may take to finish")
+    detailed: str | None = Field(default=None, description="path where the app says how what it depends on is")
+    migrations: Migrations | None = None
+    manifests: tuple[Manifest, ...] = Field(default=(), description="what the app has for Kubernetes, to be completed")
+
+    def configuration_hash(self) -> str:
+        """First 12 hex digits of the sha256 of what the app sees: command, environment, health, limits, manifests.
+
+        Not the instance count.
+        """
+        seen = self.model_dump_json(include={"environment", "run", "env", "health", "cpu", "memory"})
+        seen += "".join(one.model_dump_json(include={"content"}) for one in self.manifests)
+        return hashlib.sha256(seen.encode()).hexdigest()[:12]
+
+    def revision(self, app: str, sha: str) -> Revision:
+        """The revision of `app` that this is when it was built from commit `sha`."""
+        return Revision(app=app, sha=sha, digest=self.artifact.digest, configuration=self.configuration_hash())
+
+
+class Revision(Frozen):
+    """One app version on one target: the unit that is launched, routed to and retired."""
+
+    app: str
+    sha: str = Field(pattern="^[0-9a-f]{40}$")
+    digest: str = Field(pattern="^sha256:[0-9a-f]{64}$")
+    configuration: str = Field(description="configuration hash, see LaunchSpec.configuration_hash")
+
+    @property
+    def id(self) -> str:
+        """Short and unique within an app, such as `3f2a9c1-5be01f`: commit, then artifact and configuration."""
+        mixed = hashlib.sha256(f"{self.digest}{self.configuration}".encode()).hexdigest()
+        return f"{self.sha[:7]}-{mixed[:6]}"
+
+    def __str__(self) -> str:
+        return self.id

@@ -1,0 +1,75 @@
+"""What is released, and what its checks and smoke tests found."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import Field
+
+from headway.domain.base import Frozen
+
+__all__ = ["CheckReport", "Coverage", "Failure", "SmokeReport", "Source"]
+
+
+class Source(Frozen):
+    """One commit of one repository, laid out in a workspace of its own."""
+
+    repo: str = Field(description="path or URL it was fetched from")
+    ref: str = Field(description="branch, tag or sha as it was asked for")
+    sha: str = Field(pattern="^[0-9a-f]{40}$", description="the commit; nothing downstream looks at the ref again")
+    tree: str = Field(pattern="^[0-9a-f]{40}$", description="git tree of the commit")
+    author: str = Field(description='commit author, "Name <mail>"')
+    subject: str = Field(description="first line of the commit message")
+    committed_at: datetime = Field(description="commit time, with time zone")
+    workspace: str = Field(description="absolute path of the checked-out tree; empty: there is none")
+    trusted: bool = Field(default=True, description="False: from a fork; what it runs is told nothing of ours")
+
+    @property
+    def public_repo(self) -> str:
+        """The repository, without the password that its URL may have."""
+        url = urlsplit(self.repo)
+        return (
+            urlunsplit(url._replace(netloc=url.netloc.rpartition("@")[2])) if url.scheme and url.netloc else self.repo
+        )
+
+
+class Failure(Frozen):
+    """One failed test or probe, by name and with its message."""
+
+    name: str
+    message: str
+
+
+class Coverage(Frozen):
+    """Lines covered of lines that count."""
+
+    covered: int = Field(ge=0)
+    lines: int = Field(ge=0)
+
+    @property
+    def percent(self) -> float:
+        return 100.0 * self.covered / self.lines if self.lines else 100.0
+
+
+class CheckReport(Frozen):
+    """How one check went."""
+
+    name: str
+    passed: bool
+    seconds: float
+    tests: int | None = Field(default=None, description="tests run, when the check reports them")
+    failures: tuple[Failure, ...] = ()
+    coverage: Coverage | None = None
+    message: str = Field(default="", description="why it did not pass, one line")
+    cached_from: str | None = Field(default=None, description="the release it passed in, when it was not run again")
+
+
+class SmokeReport(Frozen):
+    """What the deployed environment answered, through its own proxy."""
+
+    environment: str
+    url: str
+    probes: int
+    attempts: int
+    seconds: float

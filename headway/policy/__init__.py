@@ -1,0 +1,1 @@
+"""Pure decisions: triggers, nightly releases, preview environments, schema migration safety, production readiness."""

@@ -1,0 +1,75 @@
+"""When the migrations of a release may be done: before its rollout, long after it, or not like this."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+from headway.domain.errors import MigrationRefused
+from headway.policy.schema_migrations.operations import Kind, Operation, operations
+
+__all__ = ["Decision", "decide"]
+
+SHOWN = 5  # operations in a message
+
+
+class Decision(NamedTuple):
+    """What is to be done with the database, and the migrations that it is about."""
+
+    kind: Kind | None
+    """None: nothing."""
+    files: tuple[str, ...] = ()
+    why: str = ""
+
+    def __str__(self) -> str:
+        return ": ".join(filter(None, (self.kind or "nothing to do", ", ".join(self.files) or self.why)))
+
+
+def decide(
+    declared: Literal["detect", "expand", "contract"], new: Mapping[str, str], *, live: bool, pending: str = ""
+) -> Decision:
+    """What to do with the database when a release with these new migrations, path -> text, comes to an environment.
+
+    `live`: something serves there that the migrations may break. `pending` says which contract waits there still: the
+    same command would do it too early. Raises MigrationRefused when the old and the new version cannot both be served.
+    """
+    files = tuple(new)
+    if not live:
+        return Decision("expand", files, "nothing is live here")
+    if declared == "contract":
+        return Decision("contract", files, "migrations/kind says so")
+    kind: Kind = "expand" if declared == "expand" else _kind(new)
+    if kind == "expand" and pending:
+        if not new and declared == "detect":
+            return Decision(None, (), f"{pending} waits, and no other is new")
+        raise MigrationRefused(
+            f"{pending} waits, and to migrate now would do it too early",
+            "release this when it is done: headway status says when; what brings no migration can go at any time",
+        )
+    return Decision(kind, files, "" if new else "no new migrations")
+
+
+def _kind(new: Mapping[str, str]) -> Kind:
+    found: dict[Kind, list[str]] = {"expand": [], "contract": []}
+    for path, text in new.items():
+        done = operations(path, text)
+        if done is None:
+            raise MigrationRefused(
+                f"{path}: what it does to the version that is live cannot be read",
+                "write `headway: expand` or `headway: contract` in a comment of it, or set migrations/kind",
+            )
+        for one in done:
+            found[one.kind].append(_told(path, one))
+    if found["expand"] and found["contract"]:
+        takes, adds = ("\n    ".join(found[kind][:SHOWN]) for kind in ("contract", "expand"))
+        raise MigrationRefused(
+            f"the old version and the new one cannot both be served:\n  takes from the old:\n    {takes}\n"
+            f"  the new one may need:\n    {adds}",
+            "release what adds first, and what takes away in a later release; where a reading is wrong, a comment "
+            "`headway: expand` in that file says so",
+        )
+    return "contract" if found["contract"] else "expand"
+
+
+def _told(path: str, one: Operation) -> str:
+    return f"{path}:{one.line}: {one.what}"

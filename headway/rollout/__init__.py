@@ -1,0 +1,1 @@
+"""Plan and execute a rollout: strategies, executor, analysis, smoke tests."""

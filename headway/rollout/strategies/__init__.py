@@ -1,0 +1,139 @@
+"""Strategies: pure functions from where an environment stands to a Plan. A new strategy is one file here."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from headway import config
+from headway.domain.errors import UsageError
+from headway.domain.plan import Analyze, Gate, Pause, Plan
+from headway.domain.revision import LaunchSpec, Revision
+from headway.domain.traffic import Capability, Observation
+from headway.rollout.strategies.blue_green import blue_green
+from headway.rollout.strategies.canary import Share, canary
+from headway.rollout.strategies.context import Situation, enough
+from headway.rollout.strategies.recreate import recreate
+from headway.rollout.strategies.rollback import rollback
+from headway.rollout.strategies.rolling import rolling
+
+__all__ = [
+    "FOREVER",
+    "TEARDOWN",
+    "Share",
+    "Situation",
+    "blue_green",
+    "canary",
+    "enough",
+    "plan",
+    "possible",
+    "recreate",
+    "rollback",
+    "rolling",
+]
+
+TEARDOWN = "teardown"
+"""What the plan that leaves nothing is called: whoever wants it does it again when it is left half-way."""
+FOREVER = 7 * 24 * 3600.0  # seconds; what nobody has decided by then goes back
+
+NEEDS = {
+    "recreate": frozenset[Capability](),
+    "rolling": frozenset({Capability.INSTANCES, Capability.WEIGHTED_ROUTING}),
+    "blue_green": frozenset({Capability.ATOMIC_SWITCH}),
+    "canary": frozenset({Capability.WEIGHTED_ROUTING}),
+}
+
+
+def plan(
+    environment: config.Environment,
+    observation: Observation,
+    revision: Revision,
+    spec: LaunchSpec,
+    *,
+    stable: str | None,
+    capabilities: Collection[Capability],
+) -> Plan:
+    """The steps that bring `revision` into an environment that looks like `observation`.
+
+    Raises UsageError when the target cannot do what the strategy needs.
+    """
+    chosen = environment.strategy
+    _possible(chosen, spec, capabilities)
+    at = Situation.of(
+        observation,
+        revision,
+        stable=stable,
+        instances=enough(spec, observation),
+        startup=spec.health.startup,
+        drain=spec.drain,
+    )
+
+    def analyze(analysis: config.Analysis | None, *, preview: bool = False) -> Analyze | None:
+        return analysis.step(at.new, at.old, preview=preview) if analysis else None
+
+    match chosen:
+        case config.Recreate():
+            return recreate(at)
+        case config.Rolling():
+            return rolling(
+                at,
+                max_surge=chosen.surge(at.instances),
+                max_unavailable=chosen.unavailable(at.instances),
+                analyze=analyze(chosen.analysis),
+            )
+        case config.BlueGreen():
+            return blue_green(
+                at,
+                keep_warm=chosen.scale_down_delay > 0,
+                preview=Capability.PREVIEW in capabilities,
+                verify=tuple(probe.data for probe in environment.smoke),
+                pre_promotion=analyze(chosen.pre_promotion, preview=True),
+                gate=None if chosen.auto_promotion else Gate(asks="promote it?", deadline=FOREVER),
+                rehearse=chosen.rehearse,
+                post_promotion=analyze(chosen.post_promotion),
+            )
+        case config.Canary():
+            return canary(
+                at,
+                shares=[
+                    Share(
+                        weight=step.weight,
+                        then=_then(step),
+                        analyze=analyze(chosen.analysis_at(step)),
+                        headers=tuple(step.header.items()),
+                    )
+                    for step in chosen.steps
+                ],
+                sticky=chosen.sticky,
+                rehearse=chosen.rehearse,
+            )
+
+
+def _then(step: config.CanaryStep) -> Pause | Gate | None:
+    if step.pause == "forever":
+        return Gate(asks=f"go on from {step.weight} %?", deadline=FOREVER)
+    return Pause(seconds=step.pause) if step.pause else None
+
+
+def _possible(chosen: config.Strategy, spec: LaunchSpec, capabilities: Collection[Capability]) -> None:
+    if spec.instances > 1 and Capability.INSTANCES not in capabilities:
+        raise UsageError(
+            f"environments/{spec.environment}/instances: target {spec.target} runs as many copies as it likes",
+            "leave instances out, and scale it on the platform",
+        )
+    needed = NEEDS[chosen.kind] | chosen.needs
+    missing = needed - set(capabilities)
+    if missing:
+        raise UsageError(
+            f"environments/{spec.environment}/strategy: {chosen.kind} needs {_names(missing)}; "
+            f"target {spec.target} has: {_names(capabilities)}",
+            f"choose one of: {', '.join(possible(capabilities))}",
+        )
+
+
+def possible(capabilities: Collection[Capability]) -> list[str]:
+    """The strategies that need no more than these."""
+    return [name for name, needs in NEEDS.items() if needs <= set(capabilities)]
+
+
+def _names(capabilities: Collection[Capability]) -> str:
+    return ", ".join(sorted(capability.value for capability in capabilities)) or "nothing"

@@ -1,0 +1,47 @@
+"""Instance by instance: both versions serve meanwhile."""
+
+from __future__ import annotations
+
+from headway.domain.plan import Analyze, Plan, Retire, Route, Step
+from headway.domain.traffic import Traffic
+from headway.rollout.strategies.context import Situation
+
+__all__ = ["rolling"]
+
+
+def rolling(at: Situation, *, max_surge: int, max_unavailable: int, analyze: Analyze | None = None) -> Plan:
+    """At most `instances + max_surge` run and at least `instances - max_unavailable` are ready at any time.
+
+    Traffic follows the instances. The new revision is judged twice: when it gets its first share, and when it has it
+    all; the last of the old instances stop only after that.
+    """
+    steps: list[Step] = []
+    new, old = 0, at.old_instances
+    judged = False
+    while new < at.instances:
+        grow = min(at.instances - new, at.instances + max_surge - new - old)
+        if grow > 0:
+            new += grow
+            steps += at.up(new)
+            if new < at.instances and at.old:
+                steps.append(Route(traffic=_split(at.new, new, at.old, old)))
+                steps += () if judged else at.judged(analyze)
+                judged = True
+        shrink = min(old, new + old - (at.instances - max_unavailable))
+        if new < at.instances and at.old and shrink > 0:
+            old -= shrink
+            if new or not old:
+                # Without surge the last old instance may go before the first new one is there: then nobody is routed
+                # to.
+                steps.append(Route(traffic=_split(at.new, new, at.old, old)))
+            steps.append(Retire(revision=at.old, keep=old))
+    return Plan(strategy="rolling", new=at.new, old=at.old, steps=(*steps, *at.switch(analyze), *at.down(at.old)))
+
+
+def _split(new: str, new_instances: int, old: str, old_instances: int) -> Traffic:
+    running = new_instances + old_instances
+    if not running:
+        return Traffic()
+    share = round(100 * new_instances / running)
+    weights = {new: share, old: 100 - share}
+    return Traffic(weights={revision: weight for revision, weight in weights.items() if weight})

@@ -1,0 +1,1 @@
+"""Source control: git, repository URLs, webhook payloads, REST clients of git hosts."""

@@ -1,0 +1,19 @@
+"""What git hosts send: verified over the raw bytes, then read into events that are the same for all of them.
+
+One file a host. A new host is one more, named in `HOSTS`.
+"""
+
+from __future__ import annotations
+
+from headway.domain.events import Event, Ignored, PullRequestEvent, PushEvent
+from headway.scm.repository_url import place
+from headway.scm.webhooks.base import Host
+from headway.scm.webhooks.bitbucket import Bitbucket
+from headway.scm.webhooks.generic import Generic
+from headway.scm.webhooks.gitea import Gitea
+from headway.scm.webhooks.github import GitHub
+from headway.scm.webhooks.gitlab import GitLab
+
+__all__ = ["HOSTS", "Event", "Host", "Ignored", "PullRequestEvent", "PushEvent", "place"]
+
+HOSTS: dict[str, Host] = {host.name: host for host in (GitHub(), GitLab(), Gitea(), Bitbucket(), Generic())}

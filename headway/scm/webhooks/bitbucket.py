@@ -1,0 +1,129 @@
+"""Bitbucket Cloud. https://support.atlassian.com/bitbucket-cloud/docs/event-payloads/."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt, StringConstraints, TypeAdapter
+
+from headway.domain.events import Event, GitRef, Ignored, Line, PullRequestEvent, PushEvent, deleted
+from headway.scm.webhooks.base import Host, Payload, hmac_matches
+
+__all__ = ["Bitbucket"]
+
+FULL_REF: TypeAdapter[str] = TypeAdapter(GitRef)
+KINDS = {"branch": "refs/heads", "named_branch": "refs/heads", "bookmark": "refs/heads", "tag": "refs/tags"}
+ShortSha = Annotated[str, StringConstraints(pattern="^[0-9a-f]{7,40}$")]  # pull requests have 12 digits
+
+
+class Repository(Payload):
+    full_name: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$", max_length=255)]
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        return (f"bitbucket.org/{self.full_name}".casefold(),)
+
+
+class Actor(Payload):
+    nickname: Line = ""
+    display_name: Line = ""
+
+
+class Commit(Payload):
+    hash: ShortSha
+
+
+class Tip(Payload):
+    type: Literal["branch", "named_branch", "bookmark", "tag"]
+    name: Line
+    target: Commit
+
+    @property
+    def ref(self) -> str:
+        return FULL_REF.validate_python(f"{KINDS[self.type]}/{self.name}")
+
+
+class Change(Payload):
+    new: Tip | None = None
+    old: Tip | None = None
+
+
+class Changes(Payload):
+    changes: tuple[Change, ...] = Field(max_length=1000)
+
+
+class Push(Payload):
+    push: Changes
+    repository: Repository
+    actor: Actor
+
+    def events(self) -> Sequence[Event]:
+        return [self._event(change) for change in self.push.changes]
+
+    def _event(self, change: Change) -> Event:
+        if change.new is None:
+            return deleted(change.old.ref) if change.old else Ignored(reason="a push that changes nothing")
+        return PushEvent(
+            places=self.repository.places,
+            ref=change.new.ref,
+            before=change.old.target.hash if change.old else None,
+            after=change.new.target.hash,
+            by=self.actor.nickname or self.actor.display_name,
+        )
+
+
+class Branch(Payload):
+    name: Line
+
+
+class Side(Payload):
+    commit: Commit | None = None
+    branch: Branch
+    repository: Repository | None = None  # none when the fork was deleted
+
+
+class Pull(Payload):
+    id: PositiveInt
+    state: Line
+    source: Side
+    destination: Side
+    author: Actor
+
+
+class PullRequest(Payload):
+    pullrequest: Pull
+    repository: Repository
+
+    def event(self) -> Event:
+        pull = self.pullrequest
+        theirs = pull.source.repository.places if pull.source.repository else ()
+        return PullRequestEvent(
+            places=self.repository.places,
+            number=pull.id,
+            open=pull.state == "OPEN",
+            head=pull.source.commit.hash if pull.source.commit else None,
+            ref=FULL_REF.validate_python(f"refs/heads/{pull.source.branch.name}"),
+            base=pull.destination.branch.name,
+            fork=theirs != self.repository.places,
+            by=pull.author.nickname or pull.author.display_name,
+        )
+
+
+class Bitbucket(Host):
+    name = "bitbucket"
+
+    def signed(self, headers: Mapping[str, str], body: bytes, secret: str) -> bool:
+        return hmac_matches(body, secret, headers.get("x-hub-signature"), "sha256=")
+
+    def delivery(self, headers: Mapping[str, str]) -> str | None:
+        return headers.get("x-request-uuid")
+
+    def events(self, headers: Mapping[str, str], body: bytes) -> Sequence[Event]:
+        match headers.get("x-event-key"):
+            case "repo:push":
+                return Push.model_validate_json(body).events()
+            case "pullrequest:created" | "pullrequest:updated" | "pullrequest:fulfilled" | "pullrequest:rejected":
+                return (PullRequest.model_validate_json(body).event(),)
+            case other:
+                return (Ignored(reason=f"{other or 'no event'}: nothing starts on it"),)

@@ -1,0 +1,1 @@
+"""Long-running processes: HTTP API, controllers, Prefect client and server, local stack."""

@@ -1,0 +1,5 @@
+"""The ASGI app: health, webhooks, and what goes on beside them."""
+
+from headway.service.api.app import app
+
+__all__ = ["app"]

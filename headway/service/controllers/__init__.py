@@ -1,0 +1,1 @@
+"""Controllers: loops that reconcile what is recorded with what is."""

@@ -1,0 +1,1 @@
+"""Everything that knows Prefect's server: client, registration, server, fork server."""

@@ -1,0 +1,189 @@
+"""Everything Headway asks of the Prefect API: start a run, answer it, watch it, cancel it.
+
+Plain REST, because importing Prefect's own client takes seconds that a command line does not have. Deployments are
+named by string ("release/main"); nothing here imports a flow.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import uuid
+from datetime import datetime
+from typing import Any
+
+import httpx
+import tenacity
+
+from headway.domain.base import Frozen
+from headway.domain.errors import HeadwayError, NotFound, ServiceUnavailable
+from headway.system import tls
+from headway.system.paths import home
+
+__all__ = ["Control", "FlowRun", "api_url"]
+
+TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+# A server on SQLite answers 503 while another writer has the file; nothing was done then, so asking again is safe.
+BUSY = tenacity.Retrying(
+    retry=tenacity.retry_if_exception(lambda error: isinstance(error, _Busy)),
+    wait=tenacity.wait_exponential_jitter(initial=0.1, max=2.0),
+    stop=tenacity.stop_after_attempt(8),
+    reraise=True,
+)
+FINAL = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
+
+
+class _Busy(Exception):
+    """The server has no time just now."""
+
+    def __init__(self, answer: httpx.Response) -> None:
+        super().__init__()
+        self.answer = answer
+
+
+class FlowRun(Frozen):
+    """A flow run as the server knows it."""
+
+    id: str
+    name: str
+    state: str
+    type: str
+    message: str
+    deployment_id: str | None = None
+    ended: datetime | None = None
+
+    @property
+    def final(self) -> bool:
+        return self.type in FINAL
+
+
+def api_url() -> str:
+    """PREFECT_API_URL, or the server that `headway up` started on this machine. Raises ServiceUnavailable."""
+    named = os.environ.get("PREFECT_API_URL")
+    if named:
+        return named.rstrip("/")
+    try:
+        return str(json.loads((home() / "up.json").read_text())["api_url"])
+    except (FileNotFoundError, ValueError, KeyError):
+        raise ServiceUnavailable(
+            "no Prefect server is running here and PREFECT_API_URL names no other",
+            "start one with `headway up`, or set PREFECT_API_URL",
+        ) from None
+
+
+def _credentials() -> dict[str, str]:
+    if key := os.environ.get("PREFECT_API_KEY"):
+        return {"Authorization": f"Bearer {key}"}
+    if login := os.environ.get("PREFECT_API_AUTH_STRING"):
+        return {"Authorization": "Basic " + base64.b64encode(login.encode()).decode()}
+    return {}
+
+
+class Control:
+    """A connection to one Prefect API. Use it as a context manager."""
+
+    def __init__(self, url: str | None = None) -> None:
+        self.url = url or api_url()
+        # The API is named on purpose: no proxy from the environment may stand between us and it.
+        self._http = httpx.Client(
+            base_url=self.url,
+            headers=_credentials(),
+            timeout=TIMEOUT,
+            trust_env=False,
+            verify=tls.for_url(self.url),
+        )
+
+    def __enter__(self) -> Control:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    @property
+    def ui_url(self) -> str:
+        return self.url.removesuffix("/api")
+
+    def run_url(self, flow_run_id: str) -> str:
+        """Where a person looks at the run."""
+        return f"{self.ui_url}/runs/flow-run/{flow_run_id}"
+
+    def start(self, deployment: str, parameters: dict[str, Any], *, idempotency_key: str | None = None) -> str:
+        """Start a run of a deployment such as "release/main"; returns its id. The same key gives the same run again.
+
+        Raises NotFound when nobody has registered the deployment, HeadwayError when the parameters are refused.
+        """
+        flow, name = deployment.split("/")
+        found = self._ask("GET", f"/deployments/name/{flow}/{name}")
+        if found.status_code == httpx.codes.NOT_FOUND:
+            raise NotFound(
+                f"{self.url} knows no deployment {deployment}", "register them: headway up, or prefect deploy --all"
+            )
+        key = idempotency_key or uuid.uuid4().hex  # so that asking twice starts one run
+        asked = {"parameters": parameters, "idempotency_key": key, "state": {"type": "SCHEDULED"}}
+        return str(self._json("POST", f"/deployments/{self._checked(found)['id']}/create_flow_run", asked)["id"])
+
+    def flow_run(self, flow_run_id: str) -> FlowRun:
+        """The run as it is now. Raises NotFound when the server has none of that id."""
+        answer = self._ask("GET", f"/flow_runs/{flow_run_id}")
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            raise NotFound(f"{self.url} knows no flow run {flow_run_id}", "is this the server the release ran on?")
+        run = self._checked(answer)
+        state = run["state"] or {"name": "Scheduled", "type": "SCHEDULED", "message": ""}
+        return FlowRun(
+            id=run["id"],
+            name=run["name"],
+            state=state["name"],
+            type=state["type"],
+            message=state["message"] or "",
+            deployment_id=run["deployment_id"],
+            ended=run.get("end_time"),
+        )
+
+    def resume(self, flow_run_id: str, run_input: dict[str, Any]) -> None:
+        """Answer a suspended run and have it go on. Raises HeadwayError when it is not suspended any more."""
+        answer = self._json("POST", f"/flow_runs/{flow_run_id}/resume", {"run_input": run_input})
+        if answer["status"] not in ("ACCEPT", "WAIT"):
+            raise HeadwayError(
+                f"the run could not go on: {answer.get('details', {}).get('reason') or answer['status']}",
+                f"look at it: {self.run_url(flow_run_id)}",
+            )
+
+    def cancel(self, flow_run_id: str) -> None:
+        """Ask the run to stop; it brings back what it had begun to change. A run that has ended stays as it ended."""
+        self._json(
+            "POST", f"/flow_runs/{flow_run_id}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}}
+        )
+
+    def _json(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return self._checked(self._ask(method, path, body))
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
+        try:
+            for attempt in BUSY:
+                with attempt:
+                    answer = self._http.request(method, path, json=body)
+                    if answer.status_code in (httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.TOO_MANY_REQUESTS):
+                        raise _Busy(answer)
+        except _Busy as busy:
+            answer = busy.answer
+        except httpx.TransportError as error:
+            raise ServiceUnavailable(
+                f"the Prefect server at {self.url} does not answer ({type(error).__name__})",
+                "start one with `headway up`, or correct PREFECT_API_URL",
+            ) from error
+        return answer
+
+    def _checked(self, answer: httpx.Response) -> dict[str, Any]:
+        if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+            raise ServiceUnavailable(
+                f"{self.url} refuses our credentials", "set PREFECT_API_KEY or PREFECT_API_AUTH_STRING"
+            )
+        if answer.is_error:
+            raise HeadwayError(f"{self.url} answered {answer.status_code}: {answer.text[:300]}", "see the server's log")
+        try:
+            return dict(answer.json())
+        except ValueError as error:
+            raise ServiceUnavailable(
+                f"{self.url} answers with something else than a Prefect API does", "PREFECT_API_URL ends with /api"
+            ) from error

@@ -1,0 +1,87 @@
+"""Register Headway's block types, work pool and deployments with Prefect's server."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headway.config.platforms import platforms
+from headway.service.prefect.connections import connections
+from headway.system.project_root import project_root
+
+if TYPE_CHECKING:
+    from prefect.blocks.core import Block
+
+__all__ = ["register"]
+
+DEADLINE = 100.0  # seconds for prefect deploy
+DEFAULT_TARGETS = ("preview", "staging", "production")
+
+
+async def register() -> None:
+    """Blocks, work pool and deployments.
+
+    Repeatable: what is there stays, but for what prefect.yaml and we say of it.
+    """
+    await _work_pool()
+    deploying = asyncio.create_task(asyncio.to_thread(_deploy))
+    await _blocks()
+    await deploying
+
+
+async def _blocks() -> None:
+    """Make the block types known to the server, and have the targets that need nothing to be said."""
+    found = connections()
+    known = found.targets()
+    registry: type[Block] = importlib.import_module("blocks.registries.oci").Registry
+    for block in (*known.values(), *found.metric_sources().values(), *found.git_hosts().values(), registry):
+        await block.aregister_type_and_schema()
+    for kind in (kind for kind, platform in platforms().items() if platform.default_targets):
+        existing = await found.block_names(kind)
+        for name in DEFAULT_TARGETS:
+            if f"{kind}/{name}" not in existing:
+                await known[kind]().asave(name)
+
+
+async def _work_pool() -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+    from prefect.exceptions import ObjectAlreadyExists
+    from prefect.workers.process import ProcessWorker
+
+    template: dict[str, Any] = json.loads(json.dumps(ProcessWorker.get_default_base_job_template()))
+    variables = template["variables"]["properties"]
+    if socket := os.environ.get("HEADWAY_WARM"):
+        warm = Path(__file__).with_name("fork_server.py")
+        variables["command"]["default"] = f"{sys.executable} -I -S {warm} run {socket}"
+    place = str(project_root())
+    variables["working_dir"]["default"] = place
+    variables["env"]["default"] = {"PYTHONPATH": place}
+    async with get_client() as client:
+        try:
+            await client.create_work_pool(WorkPoolCreate(name="headway", type="process", base_job_template=template))
+        except ObjectAlreadyExists:
+            await client.update_work_pool("headway", WorkPoolUpdate(base_job_template=template))
+
+
+def _deploy() -> None:
+    place = project_root()
+    environment = {**os.environ, "HEADWAY_PROJECT": str(place)}
+    subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+        cwd=place,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        check=True,
+        timeout=DEADLINE,
+    )
+
+
+if __name__ == "__main__":
+    asyncio.run(register())

@@ -1,0 +1,1 @@
+"""The operating system: processes, files, sockets, TLS, redaction of secrets, HTTP."""

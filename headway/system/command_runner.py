@@ -1,0 +1,290 @@
+"""Runs a shell command of the app's: output line by line as it comes, secrets masked, and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import contextlib
+import fcntl
+import io
+import os
+import re
+import signal
+import struct
+import subprocess
+import termios
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+from headway.domain.errors import CommandFailed
+from headway.domain.source import Source
+from headway.system.redaction import Masker
+
+__all__ = ["Finished", "clean_environment", "run"]
+
+LONGEST_LINE = 64 * 1024
+TAIL = 20
+READ_SIZE = 64 * 1024
+
+# What a terminal would obey instead of showing; a NUL byte is also more than PostgreSQL takes.
+_CONTROL = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-~]|[\x00-\x08\x0b-\x1f\x7f]"
+)
+
+_PASSED_ON = re.compile(
+    r"""PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_\w+|TZ|TMPDIR|XDG_\w+|JAVA_HOME
+    |DOCKER_HOST|DOCKER_CERT_PATH|DOCKER_TLS_VERIFY|DOCKER_CONTEXT|DOCKER_CONFIG
+    |SSL_CERT_FILE|SSL_CERT_DIR|CURL_CA_BUNDLE|REQUESTS_CA_BUNDLE|NODE_EXTRA_CA_CERTS|PIP_CERT
+    |(?i:https?_proxy|all_proxy|no_proxy)
+    |PIP_(?:EXTRA_)?INDEX_URL|PIP_FIND_LINKS|PIP_AUDIT_(?:VULNERABILITY_SERVICE|OSV_URL)
+    |UV_(?:DEFAULT_)?INDEX(?:_URL)?|GOPROXY|(?i:npm_config_registry)""",
+    re.VERBOSE,
+)
+_FOR_US = re.compile("^(DOCKER|XDG)_")  # engines, and what is found below our own home
+_LOGIN = re.compile(r"://[^/\s]*@")
+_NEVER_PASSED_ON = re.compile(r"^(PREFECT|HEADWAY)_|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
+
+
+class Finished(NamedTuple):
+    """How a command ended by itself."""
+
+    exit_code: int  # as a shell says it: 128 + the number of the signal when one ended it
+    seconds: float
+    tail: tuple[str, ...]  # its last 20 lines, masked
+
+
+def clean_environment(source: Source | None = None) -> dict[str, str]:
+    """What of our own environment a command gets: who and where it is, certificates, proxies and package mirrors.
+
+    It is a list of what is let through, so that a credential of ours does not get out because nobody had thought of
+    its name. `CI=true` is added, and `PYTHONUNBUFFERED=1`: without it a Python program keeps its lines until its end.
+    A command of a `source` that is not trusted gets an empty home, no way to the Docker engine, and no URL with a
+    password.
+    """
+    ours = {
+        name: value
+        for name, value in os.environ.items()
+        if _PASSED_ON.fullmatch(name) and not _NEVER_PASSED_ON.search(name)
+    }
+    if source and not source.trusted:
+        home = Path(f"{source.workspace}.home")
+        home.mkdir(mode=0o700, exist_ok=True)
+        ours = {name: value for name, value in ours.items() if not (_FOR_US.search(name) or _LOGIN.search(value))}
+        ours["HOME"] = str(home)
+    return {**ours, "CI": "true", "PYTHONUNBUFFERED": "1"}
+
+
+async def run(
+    command: str,
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    timeout: float,  # noqa: ASYNC109 - the whole process group has to end with it, not only the wait
+    on_line: Callable[[str], None],
+    secrets: Iterable[str] = (),
+    grace: float = 5.0,
+    name: str | None = None,
+    pass_fds: Sequence[int] = (),
+) -> Finished:
+    """Run `command` with /bin/sh in a process group of its own, for at most `timeout` seconds.
+
+    `on_line` gets every line of its standard output and standard error, in the order in which they were written,
+    without colours and with `secrets` masked; lines longer than 64 KiB come in pieces. The command has ended when the
+    shell has; what it left running in the background is ended then, as it is on a timeout, on cancellation and when
+    `on_line` raises: SIGTERM to the group, `grace` seconds, SIGKILL.
+
+    `name` is what errors call it (the command itself by default); `pass_fds` stay open in it. An exit code other than
+    0 is returned, not raised. Raises CommandFailed when it cannot be started or has run out of time.
+    """
+    masker = Masker(secrets)
+    where = name or _shortened(masker(command))
+    lines = _Lines(masker, on_line)
+    started = time.monotonic()
+    with _started(command, cwd, env, where, pass_fds) as (process, output):
+        running = _Running(process, output, lines)
+        try:
+            async with asyncio.timeout(timeout):
+                await running.ended
+        except TimeoutError as error:
+            raise CommandFailed(
+                f"{where}: no end after {timeout:g} s; its processes were ended",
+                "give it a longer timeout if it only needs more time; its last lines say what it was doing",
+            ) from error
+        finally:
+            await running.end(grace)
+    lines.finish()
+    exit_code = process.returncode if process.returncode >= 0 else 128 - process.returncode
+    return Finished(exit_code, time.monotonic() - started, tuple(lines.tail))
+
+
+def _shortened(command: str) -> str:
+    first, *more = command.strip().splitlines() or [""]
+    return first[:60] + ("..." if more or len(first) > 60 else "")
+
+
+@contextlib.contextmanager
+def _started(
+    command: str, cwd: Path, env: Mapping[str, str], where: str, pass_fds: Sequence[int]
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """The process and the reading end of its output."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    try:
+        try:
+            process = subprocess.Popen(
+                ["/bin/sh", "-c", command],
+                cwd=cwd,
+                env=dict(env),
+                stdin=subprocess.DEVNULL,
+                stdout=writing,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=pass_fds,
+            )
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise CommandFailed(
+                f"{where}: cannot be started in {cwd}: {reason}", "does its directory exist?"
+            ) from error
+        finally:
+            os.close(writing)
+        try:
+            yield process, reading
+        finally:
+            if process.returncode is None:  # a signal's exception came between its start and its watcher's
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    finally:
+        os.close(reading)
+
+
+class _Running:
+    """Follows a process until its shell has exited; asyncio's own would wait for everybody who holds the pipe."""
+
+    def __init__(self, process: subprocess.Popen[bytes], output: int, lines: _Lines) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._process = process
+        self._output = output
+        self._lines = lines
+        self._deaf = False
+        self._pidfd = os.pidfd_open(process.pid)
+        self.ended: asyncio.Future[None] = self._loop.create_future()
+        self._loop.add_reader(output, self._guarded, self._readable)
+        self._loop.add_reader(self._pidfd, self._guarded, self._exited)
+
+    def _guarded(self, callback: Callable[[], None]) -> None:
+        """An exception of `on_line` ends the command; in an event loop's callback it would only be logged."""
+        try:
+            callback()
+        except Exception as error:  # noqa: BLE001 - handed on to who awaits `ended`
+            self._loop.remove_reader(self._output)
+            self._deaf = True
+            if not self.ended.done():
+                self.ended.set_exception(error)
+
+    def _readable(self) -> None:
+        data = os.read(self._output, READ_SIZE)
+        if data:
+            self._lines.feed(data)
+        else:
+            self._loop.remove_reader(self._output)
+
+    def _exited(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        self._rest()
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def _rest(self) -> None:
+        """What is in the pipe now, and no more: a background process may never stop writing."""
+        count = bytearray(4)
+        fcntl.ioctl(self._output, termios.FIONREAD, count)
+        (waiting,) = struct.unpack("i", count)
+        while waiting > 0 and (data := os.read(self._output, min(waiting, READ_SIZE))):
+            waiting -= len(data)
+            self._lines.feed(data)
+
+    async def end(self, grace: float) -> None:
+        """End the whole group, then reap the shell: until then its id is taken and cannot be somebody else's."""
+        try:
+            if self._members():
+                os.killpg(self._process.pid, signal.SIGTERM)
+                await self._gone(grace)
+        finally:
+            # Also when cancelled a second time: nothing survives, whoever is in a hurry.
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._loop.remove_reader(self._output)
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+        if not self._deaf:
+            self._rest()
+
+    async def _gone(self, grace: float) -> None:
+        deadline = self._loop.time() + grace
+        while self._members() and self._loop.time() < deadline:  # noqa: ASYNC110 - processes set no event of ours
+            await asyncio.sleep(0.02)
+
+    def _members(self) -> list[int]:
+        """Living processes of the group; signal 0 would count the dead whom nobody has reaped as well."""
+        return [pid for pid in psutil.pids() if _group(pid) == self._process.pid and not _dead(pid)]
+
+
+def _group(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return None
+
+
+def _dead(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
+        return True
+
+
+class _Lines:
+    """Bytes in, clean lines out. A carriage return ends a line too: progress bars are lines to a log."""
+
+    def __init__(self, masker: Masker, on_line: Callable[[str], None]) -> None:
+        self.tail: deque[str] = deque(maxlen=TAIL)
+        self._masker = masker
+        self._on_line = on_line
+        self._decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")("replace"), translate=True)
+        self._pending = ""
+
+    def feed(self, data: bytes) -> None:
+        *whole, self._pending = (self._pending + self._decoder.decode(data)).replace("\r", "\n").split("\n")
+        for line in whole:
+            self._emit(line)
+        if len(self._pending) > LONGEST_LINE + self._masker.longest:
+            self._pending = self._emit_pieces(self._pending)
+
+    def finish(self) -> None:
+        rest = self._pending + self._decoder.decode(b"", final=True).rstrip("\r\n")
+        self._pending = ""
+        if rest:
+            self._emit(rest)
+
+    def _emit(self, line: str) -> None:
+        self._say(self._emit_pieces(line))
+
+    def _emit_pieces(self, text: str) -> str:
+        """Emit pieces of a long line and return the last one, which is short enough."""
+        text = _CONTROL.sub("", text)
+        while len(text) > LONGEST_LINE + self._masker.longest:
+            at = self._masker.cut(text, LONGEST_LINE)
+            self._say(text[:at])
+            text = text[at:]
+        return text
+
+    def _say(self, line: str) -> None:
+        clean = self._masker(line)
+        self.tail.append(clean)
+        self._on_line(clean)

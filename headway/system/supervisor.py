@@ -1,0 +1,249 @@
+"""Processes that outlive whoever started them: one supervisord a directory, talked to over a Unix socket.
+
+Supervisor restarts what dies (at once when it had been up, with growing pauses when it had not, and not at all after
+a few tries). Each program runs below a launcher, which keeps its log and lives on when supervisord itself is killed:
+the next `ensure` starts another supervisord, whose launchers stand in for those that are there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from xmlrpc.client import Fault, ServerProxy
+
+import psutil
+from pydantic import Field
+from supervisor.xmlrpc import SupervisorTransport
+
+from headway.domain.base import Frozen
+from headway.domain.errors import TargetError
+from headway.system import launcher
+from headway.system.atomic_files import locked, write_json
+
+__all__ = ["Program", "Supervisor"]
+
+START_DEADLINE = 15.0  # seconds
+STOP_DEADLINE = 600.0  # seconds; longer than any grace period
+UP = ("STARTING", "RUNNING", "STOPPING", "BACKOFF")
+MARK = "HEADWAY_SUPERVISED_BY"
+BAD_NAME, NOT_RUNNING, ALREADY_ADDED = 10, 70, 90  # fault codes of Supervisor's XML-RPC
+
+
+class Program(Frozen):
+    """A shell command that Supervisor runs and restarts.
+
+    `grace` in seconds, between SIGTERM and SIGKILL to the whole process group; `secrets` are the variables of `env`
+    whose values are masked in the log.
+    """
+
+    name: str
+    command: str
+    cwd: str = "/"
+    env: dict[str, str] = Field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+    log: str
+    grace: float = 10.0
+
+
+class Supervisor:
+    """The supervisord of one directory."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._programs = home / "programs"
+        self.socket_place = _socket_place(home)
+        self._socket = self.socket_place / "supervisor.sock"
+
+    def ensure(self) -> None:
+        """Have it running. Raises TargetError when it does not come up."""
+        if self.running:
+            return
+        self._programs.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with locked(self.home / "supervisor.lock"):
+            if self.running:
+                return
+            configuration = self.home / "supervisord.conf"
+            configuration.write_text(self._configuration())
+            configuration.chmod(0o600)
+            started = subprocess.run(
+                [sys.executable, "-m", "supervisor.supervisord", "-c", str(configuration)],
+                cwd=self.home,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env={"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", MARK: str(self.home)},
+                check=False,
+                timeout=START_DEADLINE,
+            )
+            deadline = time.monotonic() + START_DEADLINE
+            while not self.running:
+                if started.returncode or time.monotonic() > deadline:
+                    raise TargetError(
+                        f"{self.home}: supervisord does not start: {started.stderr.decode(errors='replace')[-300:]}",
+                        f"its log: {self.home / 'supervisord.log'}",
+                    )
+                time.sleep(0.05)
+
+    @property
+    def running(self) -> bool:
+        try:
+            self._rpc.getState()
+        except (OSError, Fault):
+            return False
+        return True
+
+    def start(self, program: Program) -> None:
+        """Have it running; one that had been given up on is started again."""
+        self.ensure()
+        with locked(self.home / "supervisor.lock"):
+            write_json(self._what(program.name), program.model_dump(mode="json"))
+            (self._programs / f"{program.name}.ini").write_text(_ini(program, self._what(program.name)))
+            self._rpc.reloadConfig()
+            try:
+                self._rpc.addProcessGroup(program.name)
+            except Fault as fault:
+                if fault.faultCode != ALREADY_ADDED:
+                    raise TargetError(f"{program.name}: supervisord refuses it: {fault.faultString}") from fault
+        if self.states().get(program.name, {}).get("statename") in ("FATAL", "EXITED", "STOPPED"):
+            self._rpc.startProcess(program.name, False)
+
+    def stop(self, *names: str) -> None:
+        """SIGTERM, grace, SIGKILL, all at once; then they are forgotten. What is not there is stopped already."""
+        self.ensure()
+        for name in names:
+            self._quietly(self._rpc.stopProcess, name, False)
+        self._await_stopped(set(names))
+        for name in names:
+            if group := launcher.running(str(self._what(name))):
+                _signal(lambda group=group: os.killpg(group, signal.SIGKILL))  # it was stood in for, and took too long
+            with locked(self.home / "supervisor.lock"):
+                for file in self._programs.glob(f"{name}.*"):
+                    file.unlink()
+                self._quietly(self._rpc.removeProcessGroup, name)
+                self._rpc.reloadConfig()
+
+    def _await_stopped(self, names: set[str]) -> None:
+        """Supervisor itself sends SIGKILL when the grace period is over; this only waits for it."""
+        deadline = time.monotonic() + STOP_DEADLINE
+        while going := [name for name, state in self.states().items() if name in names and state["statename"] in UP]:
+            if time.monotonic() > deadline:
+                raise TargetError(
+                    f"{', '.join(going)}: still running after {STOP_DEADLINE:g} s", "look at its processes"
+                )
+            time.sleep(0.02)
+
+    def states(self) -> dict[str, dict[str, Any]]:
+        """Supervisor's own words on each program: statename, pid, exitstatus, spawnerr."""
+        return {one["name"]: one for one in self._rpc.getAllProcessInfo()}
+
+    def pid(self, name: str) -> int | None:
+        """The process that leads the program: another one after a restart, the same when supervisord was replaced."""
+        what = str(self._what(name))
+        try:
+            process = psutil.Process(int(Path(f"{what}.pid").read_text()))
+            return process.pid if what in process.cmdline() else None
+        except (FileNotFoundError, ValueError, psutil.Error):
+            return None
+
+    def shut_down(self) -> None:
+        """End it and all it runs; what an earlier one left behind too."""
+        if self.running:
+            pid = self._rpc.getPID()
+            self._rpc.shutdown()
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):  # what is left is ended below
+                psutil.Process(pid).wait(60)
+        self._end_orphans()
+
+    def _what(self, name: str) -> Path:
+        return self._programs / f"{name}.json"
+
+    def _end_orphans(self) -> None:
+        orphans = [process for process in psutil.process_iter() if _mark(process) == str(self.home)]
+        orphans = [process for process in orphans if process.pid != os.getpid()]
+        for process in orphans:
+            _signal(process.terminate)
+        _, alive = psutil.wait_procs(orphans, timeout=5)
+        for process in alive:
+            _signal(process.kill)
+        psutil.wait_procs(alive, timeout=5)
+
+    def _quietly(self, verb: Any, *arguments: object) -> None:
+        try:
+            verb(*arguments)
+        except Fault as fault:
+            if fault.faultCode not in (BAD_NAME, NOT_RUNNING):
+                raise TargetError(f"{arguments[0]}: supervisord: {fault.faultString}") from fault
+
+    @property
+    def _rpc(self) -> Any:
+        # The transport is not made for threads: each call has its own.
+        return ServerProxy(
+            "http://127.0.0.1", transport=SupervisorTransport(None, None, f"unix://{self._socket}")
+        ).supervisor
+
+    def _configuration(self) -> str:
+        return f"""[supervisord]
+logfile={self.home}/supervisord.log
+logfile_maxbytes=5MB
+logfile_backups=1
+pidfile={self.home}/supervisord.pid
+directory={self.home}
+minfds=4096
+[unix_http_server]
+file={self._socket}
+chmod=0700
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
+[supervisorctl]
+serverurl=unix://{self._socket}
+[include]
+files={self._programs}/*.ini
+"""
+
+
+def _ini(program: Program, what: Path) -> str:
+    command = f'{sys.executable} -I -S {launcher.__file__} "{what}"'
+    return f"""[program:{program.name}]
+command={command.replace("%", "%%")}
+autostart=true
+autorestart=true
+startsecs=1
+startretries=3
+stopsignal=TERM
+stopwaitsecs={max(1, round(program.grace))}
+stopasgroup=true
+killasgroup=true
+redirect_stderr=true
+stdout_logfile=NONE
+"""
+
+
+def _socket_place(home: Path) -> Path:
+    """Where Unix sockets go: their paths have at most 107 bytes, and a home deep in a tree has more."""
+    if len(str(home)) < 60:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return home
+    place = Path(f"/tmp/headway-{os.getuid()}-{hashlib.sha256(str(home).encode()).hexdigest()[:12]}")  # noqa: S108 # 0700
+    place.mkdir(mode=0o700, exist_ok=True)
+    return place
+
+
+def _mark(process: psutil.Process) -> str | None:
+    try:
+        return process.environ().get(MARK)
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return None
+
+
+def _signal(verb: Any) -> None:
+    try:
+        verb()
+    except psutil.NoSuchProcess:
+        return

@@ -1,5 +1,0 @@
-"""The ASGI app: health, webhooks, and what goes on beside them."""
-
-from headway.web.app import app
-
-__all__ = ["app"]

@@ -1,0 +1,97 @@
+"""What a release means for an environment, found out before anything changes there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from headway import config
+from headway.domain import freeze_windows
+from headway.domain.errors import MigrationRefused, SourceError
+from headway.domain.revision import LaunchSpec
+from headway.domain.source import Source
+from headway.ledger import ReleaseRecord
+from headway.policy.readiness.checklist import Result, unready
+from headway.policy.schema_migrations import Decision, decide, is_migration
+from headway.scm import git
+from tasks.release_record import ledger
+
+__all__ = ["evidence", "planned"]
+
+
+async def evidence(
+    release: ReleaseRecord,
+    source: Source,
+    rules: config.Environment,
+    spec: LaunchSpec,
+    ready: Iterable[Result] = (),
+) -> dict[str, Any]:
+    """What speaks for a release of this revision, and what a person should know of it before they decide."""
+    live = ledger().live(release.app, spec.environment)
+    before = ledger().revision(release.app, live, environment=spec.environment)[0].sha if live else None
+    commits = await asyncio.to_thread(_commits, source, before)
+    frozen = freeze_windows.closed(rules.freeze, datetime.now(UTC))
+    return {
+        "release": release.name,
+        "sha": source.sha,
+        "author": source.author,
+        "digest": spec.artifact.digest,
+        "configuration": spec.configuration_hash(),
+        "live": live,
+        "frozen": str(frozen or ""),
+        "database": await _database(release.app, source, spec),
+        "readiness": [one.row for one in ready],
+        "not_ready": [f"{one.name}: {one.evidence}" for one in unready(ready)],
+        "commits": commits,
+        "stages": [f"{stage.name}: {stage.state} {stage.detail}".strip() for stage in ledger().stages(release.id)],
+    }
+
+
+def _commits(source: Source, before: str | None) -> list[str]:
+    """What the release brings; a history that was rewritten meanwhile is said, and is no reason not to ask."""
+    try:
+        commits = git.commits_between(git.mirror_of(source.workspace), before, source.sha)
+    except SourceError as rewritten:
+        return [rewritten.what]
+    return [f"{sha[:7]} {subject} ({author})" for sha, author, subject in commits]
+
+
+async def planned(app: str, source: Source, spec: LaunchSpec) -> Decision:
+    """What a release of this commit means for the database there. Raises MigrationRefused."""
+    rules = spec.migrations
+    if rules is None:
+        return Decision(None, (), "no migrations")
+    live = ledger().live(app, spec.environment)
+    waiting = ledger().waiting_contracts(app, spec.environment)
+    new: dict[str, str] = {}
+    if rules.files:
+        before = ledger().revision(app, live, environment=spec.environment)[0].sha if live else None
+        new = await asyncio.to_thread(_new_migrations, source, before, rules.files)
+    pending = f"the contract of {ledger().release(waiting[0].release_id).name}" if waiting else ""
+    return decide(rules.kind, new, live=bool(live), pending=pending)
+
+
+def _new_migrations(source: Source, before: str | None, patterns: tuple[str, ...]) -> dict[str, str]:
+    workspace = Path(source.workspace)
+    if before is None:
+        return {}
+    changed = git.changed_paths(git.mirror_of(workspace), before, source.sha)
+    if changed is None:
+        raise MigrationRefused(
+            f"which migrations are new cannot be told: this repository has no commit {before}, which is live",
+            "was its history rewritten? migrations/kind says what they are for this release",
+        )
+    paths = [path for path in is_migration(patterns, changed) if (workspace / path).is_file()]
+    return {path: (workspace / path).read_text(errors="replace") for path in paths}
+
+
+async def _database(app: str, source: Source, spec: LaunchSpec) -> str:
+    if spec.migrations is None:
+        return ""
+    try:
+        return str(await planned(app, source, spec))
+    except MigrationRefused as refused:
+        return refused.what

@@ -1,0 +1,115 @@
+"""From a commit to the one artifact that goes everywhere."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from prefect import get_run_logger, task
+
+from blocks import loading
+from blocks.secrets import values_of
+from headway.build import bundles, images, sbom
+from headway.build.docker_engine import connected
+from headway.config import Build, Settings
+from headway.domain.errors import BuildFailed, TargetError
+from headway.domain.revision import Artifact
+from headway.domain.source import Source
+from headway.ledger import ReleaseRecord
+from headway.system import command_runner
+from headway.system.paths import home
+from tasks.release_record import ledger, stage
+
+__all__ = ["build"]
+
+
+@task(name="build", task_run_name="build", persist_result=True)
+async def build(release: ReleaseRecord, source: Source, settings: Settings) -> Artifact:
+    """Build once: a bundle, or an image in a registry. What goes everywhere is named by its digest."""
+    with stage(release, "build") as going_on:
+        if settings.build.image:
+            artifact = await _image(release, source, settings, settings.build.image)
+        else:
+            artifact = await _bundle(source, settings.build)
+        going_on.detail = artifact.digest[:19]
+        ledger().update_release(release.id, digest=artifact.digest)
+        get_run_logger().info("%s, %d bytes: %s", artifact.digest, artifact.size, artifact.location)
+        return artifact
+
+
+async def _bundle(source: Source, how: Build) -> Artifact:
+    """The same commit with the same result of `build.install` is the same digest, and is not stored twice."""
+    return await bundles.build(
+        source,
+        how.install,
+        env={**command_runner.clean_environment(source), **how.env},
+        timeout=how.timeout,
+        store=home() / "bundles",
+        on_line=get_run_logger().info,
+    )
+
+
+def _lint(source: Source, settings: Settings) -> None:
+    """Raises BuildFailed for what headway.yaml does not let pass; the rest is in the log."""
+    from headway.build.dockerfiles import findings_for  # with hadolint and detect-secrets: slow, and only for images
+
+    stops, others = findings_for(settings, Path(source.workspace))
+    for one in others:
+        get_run_logger().warning("%s. %s %s", one, one.why, one.fix)
+    if stops:
+        raise BuildFailed(
+            "\n".join(f"{one}. {one.why} {one.fix}" for one in stops),
+            "headway check shows the same before a commit; build/lint/exceptions takes rules out, with a reason",
+        )
+
+
+async def _image(release: ReleaseRecord, source: Source, settings: Settings, repository: str) -> Artifact:
+    """Built on the engine of the worker, pushed, and known from then on by the digest that the registry says.
+
+    What it is made of and how it came to be are kept beside it in the registry.
+    """
+    how, say, begun = settings.build, get_run_logger().info, datetime.now(UTC)
+    registry = await loading.load_registry(how.registry, repository)
+    recipe = images.Recipe(
+        repository=repository,
+        dockerfile=how.dockerfile or "Dockerfile",
+        args=how.args,
+        platform=how.platform,
+        cache=how.cache,
+    )
+    secrets = await values_of(how.secrets if source.trusted else {}, "build/secrets")
+    with tempfile.TemporaryDirectory(prefix="headway-build-") as place:
+        tree = Path(place) / "commit"
+        await bundles.export(source, tree, say)
+        clean = source.model_copy(update={"workspace": str(tree)})
+        await asyncio.to_thread(_lint, clean, settings)
+        built = await images.build(clean, recipe, secrets=secrets, timeout=how.timeout, on_line=say)
+
+    def publish() -> str:
+        with connected("push") as engine:
+            digest = registry.push(engine, built.image, repository, images.tags(source), say)
+        with images.root_filesystem(built.image) as root:
+            found = sbom.packages(root)
+        bill = sbom.bill_of_materials(repository, digest, found)
+        how_it_came = sbom.provenance(
+            source,
+            recipe,
+            digest=digest,
+            builder=built.builder,
+            run=release.name,
+            begun=begun,
+            ended=datetime.now(UTC),
+        )
+        for kind, content in ((sbom.CYCLONEDX, bill), (sbom.IN_TOTO, how_it_came)):
+            registry.attach(repository, digest, kind, content.encode(), kind)
+        say("%d packages in its bill of materials", len(found))
+        return digest
+
+    digest = await asyncio.to_thread(publish)
+    try:
+        await asyncio.to_thread(images.forget, repository)
+    except TargetError as error:  # nobody's release fails for old images
+        get_run_logger().warning("images of earlier releases stay until the next one: %s", error.what)
+    return Artifact(kind="image", digest=digest, location=f"{repository}@{digest}", size=built.size)

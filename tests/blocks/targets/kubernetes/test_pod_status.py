@@ -1,0 +1,147 @@
+"""Statuses as kubelet and scheduler write them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from blocks.targets.kubernetes import labels, pod_status
+
+
+def pod(*containers: dict[str, Any], ready: bool = False, **status: Any) -> dict[str, Any]:
+    conditions = [{"type": "Ready", "status": "True" if ready else "False"}]
+    status = {"conditions": conditions, "containerStatuses": list(containers), "podIP": "10.0.0.7"} | status
+    limits = {"resources": {"limits": {"memory": "64Mi"}}}
+    return {
+        "metadata": {"name": "shop-1111111-abcdef-x-y", "uid": "u1"},
+        "spec": {"containers": [{"name": "app", **limits}]},
+        "status": status,
+    }
+
+
+def container(restarts: int = 0, last: dict[str, Any] | None = None, **state: Any) -> dict[str, Any]:
+    return {
+        "name": "app",
+        "restartCount": restarts,
+        "ready": False,
+        "state": state,
+        "lastState": {"terminated": last} if last else {},
+    }
+
+
+BACKOFF = {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting failed container"}
+KILLED = {"reason": "OOMKilled", "exitCode": 137}
+PULL = "failed to pull and unpack image: registry/shop@sha256:1: not found"
+
+
+def test_one_that_is_ready() -> None:
+    seen = pod_status.instance(pod(container(1, running={}), ready=True), 8080)
+    assert (seen.ready, seen.address, seen.run, seen.detail) == (True, "10.0.0.7:8080", "u1/1", "")
+
+
+def test_one_without_an_address() -> None:
+    assert pod_status.instance(pod(podIP=None), 8080).address == "no address yet"
+
+
+@pytest.mark.parametrize(
+    ("state", "why"),
+    [
+        (container(waiting={"reason": "ImagePullBackOff", "message": PULL}), f"ImagePullBackOff: {PULL}"),
+        (container(3, KILLED, waiting=BACKOFF), "keeps dying: out of memory (OOMKilled): its limit is 64Mi"),
+        (
+            container(3, {"reason": "Error", "exitCode": 3}, waiting=BACKOFF),
+            "keeps dying: it exited with code 3",
+        ),
+        (
+            container(3, {"reason": "StartError", "exitCode": 128, "message": 'exec: "nope": not found'}),
+            'keeps dying: StartError: exec: "nope": not found',
+        ),
+        (
+            container(waiting={"reason": "CreateContainerConfigError", "message": "image will run as root"}),
+            "CreateContainerConfigError: image will run as root",
+        ),
+        (container(waiting={"reason": "InvalidImageName", "message": "no"}), "InvalidImageName: no"),
+    ],
+)
+def test_what_waiting_does_not_mend(state: dict[str, Any], why: str) -> None:
+    assert pod_status.given_up(pod(state)) == why
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        container(waiting={"reason": "ContainerCreating"}),
+        container(waiting={"reason": "ImagePullBackOff", "message": "dial tcp: i/o timeout"}),
+        container(2, KILLED, waiting=BACKOFF),
+        container(5, KILLED, running={}) | {"ready": True},
+        container(running={}),
+    ],
+)
+def test_what_may_get_well(state: dict[str, Any]) -> None:
+    assert pod_status.given_up(pod(state)) == ""
+
+
+def test_the_words_of_the_scheduler() -> None:
+    waiting = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes: cpu"}
+    assert pod_status.unready(pod(conditions=[waiting], containerStatuses=None)) == "not scheduled: 0/1 nodes: cpu"
+
+
+def test_the_words_of_the_last_probe() -> None:
+    events = [
+        {"type": "Normal", "reason": "Pulled", "message": "pulled"},
+        {"type": "Warning", "reason": "Unhealthy", "message": "Startup probe failed: 503"},
+        {"type": "Warning", "reason": "Unhealthy", "message": "Readiness probe failed: 500"},
+    ]
+    assert pod_status.unready(pod(container(running={})), events) == "Readiness probe failed: 500"
+    assert pod_status.unready(pod(container(running={}))) == "not ready yet"
+
+
+def test_one_that_crashed_says_how() -> None:
+    assert pod_status.unready(pod(container(1, KILLED, waiting=BACKOFF))).startswith("out of memory")
+    ended = container(terminated={"reason": "Error", "exitCode": 1})
+    assert pod_status.unready(pod(ended)) == "it exited with code 1"
+
+
+def test_a_quota_is_in_the_deployment() -> None:
+    words = 'pods "shop-x" is forbidden: exceeded quota: small'
+    full = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": words}
+    assert pod_status.refused({"status": {"conditions": [full]}}) == f"FailedCreate: {words}"
+    assert pod_status.refused({"status": {}}) == ""
+
+
+def test_the_last_warnings_about_an_app() -> None:
+    def warning(name: str, at: str) -> dict[str, Any]:
+        return {
+            "involvedObject": {"kind": "Pod", "name": name},
+            "reason": "BackOff",
+            "message": "Back-off\nrestarting",
+            "lastTimestamp": at,
+        }
+
+    events = [
+        warning("shop-2", "2026-01-01T00:00:02Z"),
+        warning("other", "x"),
+        warning("shop-1", "2026-01-01T00:00:01Z"),
+    ]
+    told = pod_status.warnings(events, "shop")
+    assert told == [f"Pod shop-{number}: BackOff: Back-off restarting" for number in (1, 2)]
+    assert len(pod_status.warnings(events * 9, "shop")) == pod_status.NEWEST
+
+
+def test_who_never_had_all_the_traffic_is_forgotten_first() -> None:
+    def stands(revision: str, ended: str | None, replicas: int = 0) -> dict[str, Any]:
+        annotations = {labels.ENDED: ended} if ended else {}
+        metadata = {"name": f"shop-{revision}", "labels": {labels.REVISION: revision}, "annotations": annotations}
+        return {"metadata": metadata, "spec": {"replicas": replicas}}
+
+    deployments = [
+        stands("old", "2026-01-01T00:00:00"),
+        stands("newer", "2026-01-02T00:00:00"),
+        stands("never", "2026-01-03T00:00:00"),
+        stands("runs", "2026-01-01T00:00:00", replicas=2),
+        stands("begins", None),
+    ]
+    assert pod_status.forgotten(deployments, {"old", "newer"}, 3) == []
+    assert pod_status.forgotten(deployments, {"old", "newer"}, 2) == ["shop-never"]
+    assert pod_status.forgotten(deployments, {"old", "newer"}, 1) == ["shop-old", "shop-never"]

@@ -1,0 +1,353 @@
+"""What only the process target promises: no dropped request, and that it survives what kills its parts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from blocks.targets.process.target import ProcessTarget
+from headway.domain.errors import LockLost, TargetError
+from headway.domain.revision import LaunchSpec
+from headway.domain.traffic import HeaderRule, Traffic
+from headway.rollout.load_generator import Load
+from tests.contracts.test_target import SHA, process, spec, until, up
+from tests.e2e.conftest import APP
+
+__all__ = ["spec"]
+
+
+@pytest.fixture
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ProcessTarget]:
+    with process(request, tmp_path / "target") as made:
+        assert isinstance(made, ProcessTarget)
+        yield made
+
+
+def url(target: ProcessTarget) -> str:
+    found = target.observe("shop").url
+    assert found is not None
+    return found
+
+
+def test_switching_back_and_forth_under_load_drops_nothing(target: ProcessTarget, spec: LaunchSpec) -> None:
+    old, new = up(target, spec), up(target, spec, "new")
+    target.route("shop", Traffic.all_to(old))
+    with Load(url(target), rate=200) as load:
+        for _ in range(10):
+            target.route("shop", Traffic.all_to(new))
+            target.route("shop", Traffic.all_to(old))
+    assert load.failures == []
+    assert set(load.seen) == {old.id, new.id}
+
+
+def test_replacing_every_instance_under_load_drops_nothing(target: ProcessTarget, spec: LaunchSpec) -> None:
+    old = up(target, spec)
+    target.route("shop", Traffic.all_to(old))
+    with Load(url(target), rate=200) as load:
+        for _ in range(3):
+            new = up(target, spec, "new", 1)
+            target.route("shop", Traffic(weights={old.id: 50, new.id: 50}))
+            target.retire(old, keep=1)
+            new = up(target, spec, "new", 2)
+            target.route("shop", Traffic.all_to(new))
+            target.retire(old)
+            up(target, spec)
+            target.route("shop", Traffic.all_to(old))
+            target.retire(new)
+    assert load.sent > 100
+    assert load.failures == []
+
+
+def test_weights_are_what_users_see(target: ProcessTarget, spec: LaunchSpec) -> None:
+    old, new = up(target, spec), up(target, spec, "new", 1)
+    target.route("shop", Traffic(weights={old.id: 80, new.id: 20}))
+    with httpx.Client(base_url=url(target), trust_env=False) as client:
+        seen = [client.get("/").headers["x-headway-revision"] for _ in range(1000)]
+        assert 140 < seen.count(new.id) < 260  # 20 % of 1000, and 4.7 standard deviations each way
+        named = [client.get("/", headers={"x-headway-revision": new.id}).json()["version"] for _ in range(20)]
+    assert set(named) == {SHA["new"]}
+
+
+def test_a_header_or_a_cookie_chooses_the_version(target: ProcessTarget, spec: LaunchSpec) -> None:
+    old, new = up(target, spec), up(target, spec, "new", 1)
+    rules = (HeaderRule(name="x-beta", value="yes", revision=new.id),)
+    wanted = Traffic(weights={old.id: 100, new.id: 0}, headers=rules)
+    target.route("shop", wanted)
+    assert target.observe("shop").traffic.headers == rules
+    with httpx.Client(base_url=url(target), trust_env=False) as client:
+
+        def seen(**headers: str) -> str:
+            return client.get("/", headers=headers).headers["x-headway-revision"]
+
+        assert {seen() for _ in range(20)} == {old.id}
+        assert {seen(**{"x-beta": "yes"}) for _ in range(20)} == {new.id}
+        assert seen(**{"x-beta": "no"}) == old.id
+        assert seen(cookie=f"a=b; x-headway-revision={new.id}; c=d") == new.id
+        assert seen(cookie=f"x-headway-revision={new.id}0") == old.id
+        assert seen(cookie="x-headway-revision=gone") == old.id
+
+
+def test_sticky_users_stay_and_a_rising_weight_moves_nobody_back(target: ProcessTarget, spec: LaunchSpec) -> None:
+    old, new = up(target, spec), up(target, spec, "new", 1)
+    address = url(target)
+
+    def visit(session: str) -> str:
+        headers = {"cookie": f"headway-session={session}"}
+        return httpx.get(address, headers=headers, trust_env=False).headers["x-headway-revision"]
+
+    def share(weight: int) -> None:
+        target.route("shop", Traffic(weights={new.id: weight, old.id: 100 - weight}, sticky=True))
+        assert target.observe("shop").traffic == Traffic(weights={new.id: weight, old.id: 100 - weight}, sticky=True)
+
+    share(20)
+    users = {}
+    for _ in range(200):
+        answer = httpx.get(address, trust_env=False)
+        users[answer.cookies["headway-session"]] = answer.headers["x-headway-revision"]
+    canaries = {user for user, revision in users.items() if revision == new.id}
+    assert 15 < len(canaries) < 70  # 20 % of 200, and more than 4 standard deviations each way
+    assert {user: visit(user) for user in users} == users
+    share(60)
+    later = {user: visit(user) for user in users}
+    assert all(later[user] == new.id for user in canaries)
+    assert 80 < sum(revision == new.id for revision in later.values()) < 160
+    share(20)
+    assert {user: visit(user) for user in users} == users
+
+
+def test_the_preview_has_a_port_and_a_header_of_its_own(target: ProcessTarget, spec: LaunchSpec) -> None:
+    old, new = up(target, spec), up(target, spec, "new", 1)
+    target.route("shop", Traffic(weights={old.id: 100}, preview=new.id))
+    seen = target.observe("shop")
+    assert seen.traffic.preview == new.id
+    assert seen.preview_url is not None
+    assert seen.preview_url != seen.url
+    assert httpx.get(seen.preview_url, trust_env=False).json()["version"] == SHA["new"]
+    asked = httpx.get(url(target), headers={"x-headway-preview": "true"}, trust_env=False)
+    assert asked.json()["version"] == SHA["new"]
+    assert httpx.get(url(target), trust_env=False).json()["version"] == SHA["old"]
+    target.route("shop", Traffic.all_to(new))
+    assert target.observe("shop").preview_url is None
+    assert httpx.get(seen.preview_url, trust_env=False).status_code == 503
+
+
+def test_the_preview_s_port_may_be_named(target: ProcessTarget, spec: LaunchSpec) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        named = spec.model_copy(update={"preview_port": port})
+        with pytest.raises(TargetError, match=f"environments/staging/preview_port: {port} on 127.0.0.1 is taken"):
+            target.launch(spec.revision("shop", SHA["new"]), named)
+    new = up(target, named, "new", 1)
+    target.route("shop", Traffic(preview=new.id))
+    assert target.observe("shop").preview_url == f"http://127.0.0.1:{port}"
+    assert httpx.get(f"http://127.0.0.1:{port}", trust_env=False).json()["version"] == SHA["new"]
+
+
+def test_latency_is_measured_where_users_are(target: ProcessTarget, spec: LaunchSpec, tmp_path: Path) -> None:
+    slow = "import time\ndef answer(path):\n    time.sleep(0.2 if path == '/slow' else 0)\n    return 200, {}\n"
+    (tmp_path / "bundle" / "app.py").write_text(slow + APP)
+    revision = up(target, spec)
+    target.route("shop", Traffic.all_to(revision))
+    before = target.measure("shop")
+    with httpx.Client(base_url=url(target), trust_env=False) as client:
+        for path in ["/"] * 9 + ["/slow"]:
+            client.get(path)
+
+    def measured() -> bool:
+        since = target.measure("shop").since(before, revision)
+        return sum(bucket.requests for bucket in since.latency) == 10
+
+    until(measured, 10)  # Envoy merges its threads' histograms every second
+    now = target.measure("shop")
+    since = now.since(before, revision)
+    median, longest = since.quantile(0.5), since.quantile(1.0)
+    assert median is not None
+    assert longest is not None
+    assert median < 0.1 < 0.19 < longest < 0.4
+    assert since.slower(0.15) == 1
+    assert now.edge is not None
+    assert before.edge is not None
+    assert now.edge.since(before.edge).requests == 10
+
+
+def test_a_wrong_version_is_not_ready(target: ProcessTarget, spec: LaunchSpec, tmp_path: Path) -> None:
+    (tmp_path / "bundle" / "app.py").write_text("def answer(path):\n    return 200, {'version': 'b0b0b0b'}\n" + APP)
+    revision = spec.revision("shop", SHA["old"])
+    target.launch(revision, spec)
+    until(lambda: "answers version b0b0b0b" in target.ready(revision).detail)
+    assert target.ready(revision).ready == 0
+
+
+def test_an_app_that_keeps_dying_has_failed_with_its_last_words(target: ProcessTarget, spec: LaunchSpec) -> None:
+    broken = spec.model_copy(update={"run": "echo no such table: users; exit 3"})
+    revision = spec.revision("shop", SHA["old"])
+    target.launch(revision, broken)
+    until(lambda: target.ready(revision).failed, 30)
+    assert "no such table: users" in target.ready(revision).detail
+
+
+def test_an_app_that_dies_late_or_never_serves_is_quoted_though_nobody_has_given_it_up(
+    target: ProcessTarget, spec: LaunchSpec
+) -> None:
+    broken = spec.model_copy(update={"run": "echo wrong hash: sha257; sleep 60; exit 3"})
+    revision = spec.revision("shop", SHA["old"])
+    target.launch(revision, broken)
+    until(lambda: "wrong hash: sha257" in target.ready(revision).detail)
+    assert not target.ready(revision).failed
+
+
+def test_a_compound_command_is_stopped_with_all_its_processes(target: ProcessTarget, spec: LaunchSpec) -> None:
+    nested = spec.model_copy(update={"run": "cd . && (python3 app.py; echo ended)"})
+    old = up(target, nested)
+    new = up(target, spec, "new", 1)
+    target.route("shop", Traffic.all_to(new))
+    target.retire(old)
+    assert _instances(target, old.id) == set()
+
+
+def test_errors_are_counted(target: ProcessTarget, spec: LaunchSpec, tmp_path: Path) -> None:
+    (tmp_path / "bundle" / "app.py").write_text(
+        "def answer(path):\n    return (500 if path == '/bad' else 200), {}\n" + APP
+    )
+    revision = up(target, spec)
+    target.route("shop", Traffic.all_to(revision))
+    before = target.measure("shop")
+    with httpx.Client(base_url=url(target), trust_env=False) as client:
+        assert [client.get(path).status_code for path in ["/bad"] * 7 + ["/"] * 20].count(500) == 7
+    counted = target.measure("shop").since(before, revision)
+    assert (counted.errors, counted.requests) == (7, 27)
+
+
+def test_envoy_killed_comes_back_with_the_same_routes(target: ProcessTarget, spec: LaunchSpec) -> None:
+    old, new = up(target, spec), up(target, spec, "new", 1)
+    split = Traffic(weights={old.id: 90, new.id: 10})
+    target.route("shop", split)
+    envoys = [one for one in psutil.process_iter() if "envoy" in one.name() and _mark(one) == str(target.directory)]
+    assert len(envoys) == 1
+    envoys[0].kill()
+    until(lambda: envoys[0].pid not in psutil.pids() or not envoys[0].is_running())
+    until(lambda: _serves(target))
+    assert target.observe("shop").traffic == split
+
+
+def test_supervisord_killed_interrupts_nobody(target: ProcessTarget, spec: LaunchSpec, tmp_path: Path) -> None:
+    (tmp_path / "bundle" / "app.py").write_text(
+        "def answer(path):\n    print(path, flush=True)\n    return 200, {}\n" + APP
+    )
+    old = up(target, spec)
+    target.route("shop", Traffic.all_to(old))
+    running, address = _instances(target, old.id), url(target)
+    assert target.directory is not None
+    with Load(address, rate=100) as load:
+        os.kill(int((target.directory / "supervisord.pid").read_text()), signal.SIGKILL)
+        time.sleep(0.3)
+        assert httpx.get(f"{address}/said-meanwhile", trust_env=False).status_code == 200
+        assert target.revive("shop")
+        assert not target.revive("shop")
+        assert target.observe("shop").live == old.id
+        target.launch(old, spec)
+        until(lambda: target.ready(old).ready == 2)
+    assert load.failures == []
+    assert _instances(target, old.id) == running
+    assert any("/said-meanwhile" in line for line in target.logs("shop"))
+    new = up(target, spec, "new")
+    target.route("shop", Traffic.all_to(new))
+    target.retire(old)
+    assert _instances(target, old.id) == set()
+
+
+def test_what_was_stood_in_for_is_killed_when_it_takes_too_long(target: ProcessTarget, spec: LaunchSpec) -> None:
+    deaf = spec.model_copy(update={"run": "trap '' TERM; python3 app.py & wait; wait; sleep 60", "stop_grace": 1})
+    old = up(target, deaf)
+    assert target.directory is not None
+    os.kill(int((target.directory / "supervisord.pid").read_text()), signal.SIGKILL)
+    target.retire(old)
+    until(lambda: _instances(target, old.id) == set())
+
+
+def test_secrets_are_masked_in_the_log(target: ProcessTarget, spec: LaunchSpec) -> None:
+    secret = {"TOKEN": "s3cr3t-value", "PLAIN": "well-known"}
+    told = spec.model_copy(update={"env": secret, "secrets": ("TOKEN",), "run": "echo $PLAIN $TOKEN; exit 3"})
+    revision = spec.revision("shop", SHA["old"])
+    target.launch(revision, told)
+    until(lambda: target.ready(revision).failed, 30)
+    assert "well-known ********" in target.ready(revision).detail
+    assert not any("s3cr3t" in line for line in target.logs("shop"))
+
+
+def test_a_taken_port_is_somebody_else_s(target: ProcessTarget, spec: LaunchSpec) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(
+            TargetError, match=rf"environments/staging/port: {port} .* taken by .*\(pid {os.getpid()}\)"
+        ):
+            target.launch(spec.revision("shop", SHA["old"]), spec.model_copy(update={"port": port}))
+
+
+def test_apps_of_two_targets_never_share_a_port(
+    target: ProcessTarget, request: pytest.FixtureRequest, tmp_path: Path, spec: LaunchSpec
+) -> None:
+    with process(request, tmp_path / "two") as two, ThreadPoolExecutor() as pool:
+        launched = [pool.submit(each.launch, spec.revision("shop", SHA["old"]), spec) for each in (target, two)]
+        for each in launched:
+            each.result()
+        assert target.observe("shop").url != two.observe("shop").url
+
+
+def test_another_process_s_older_token_is_refused(target: ProcessTarget, spec: LaunchSpec) -> None:
+    target.claim("shop", 7)
+    other = ProcessTarget(directory=target.directory)
+    with pytest.raises(LockLost):
+        other.launch(spec.revision("shop", SHA["old"]), spec)
+
+
+def _serves(target: ProcessTarget) -> bool:
+    try:
+        return httpx.get(url(target), trust_env=False).status_code == 200
+    except (httpx.HTTPError, TargetError):
+        return False
+
+
+def _mark(one: psutil.Process) -> str | None:
+    try:
+        return one.environ().get("HEADWAY_SUPERVISED_BY")
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return None
+
+
+def _instances(target: ProcessTarget, revision: str) -> set[int]:
+    """The app's processes; other tests run the same revision elsewhere."""
+    return {
+        one.pid for one in psutil.process_iter() if _mark(one) == str(target.directory) and _revision(one) == revision
+    }
+
+
+def _revision(one: psutil.Process) -> str | None:
+    try:
+        return one.environ().get("HEADWAY_REVISION")
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return None
+
+
+def test_the_port_of_an_app_that_is_forgotten_is_anybody_s(target: ProcessTarget, spec: LaunchSpec) -> None:
+    revision = up(target, spec)
+    port = httpx.URL(str(target.observe("shop").url)).port
+    reservation = Path(f"/tmp/headway-{os.getuid()}-ports") / str(port)
+    assert reservation.read_text() == str(target._place("shop"))
+    target.route("shop", Traffic())
+    target.retire(revision)
+    target.forget("shop")
+    assert not reservation.exists() or reservation.read_text() != str(target._place("shop"))
+    assert sorted(one.name for one in target._place("shop").iterdir()) == ["lock", "state.json"]

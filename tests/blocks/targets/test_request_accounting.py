@@ -1,0 +1,164 @@
+"""What a real Envoy counts of requests that end in every way, beside what their senders saw."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from blocks.targets.process.target import ProcessTarget
+from headway.domain.measurements import RequestCounts
+from headway.domain.revision import LaunchSpec
+from headway.domain.traffic import Traffic
+from headway.rollout.request_counter import Meter
+from tests.contracts.test_target import process, spec, up
+
+__all__ = ["spec"]
+
+NUMBER = 6  # requests of each kind
+GIVE_UP = 2.0  # seconds; Envoy breaks an answer off a second after the instance did
+APP = r"""
+import os, socket, struct, threading, time
+
+def broken_off(connection):
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+def serve(connection):
+    lines = connection.makefile("rb")
+    while line := lines.readline():
+        while lines.readline().strip():
+            pass
+        path = line.split()[1].decode()
+        if path.startswith("/hang"):
+            time.sleep(30)
+        if path.startswith("/reset"):
+            broken_off(connection)
+            break
+        if path.startswith("/cut"):
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")
+            break
+        if path.startswith("/once"):  # the first try breaks off, the next one is answered
+            try:
+                open("asked-" + path[1:], "x")
+                broken_off(connection)
+                break
+            except FileExistsError:
+                pass
+        status = 503 if path.startswith("/503") else 200
+        connection.sendall(f"HTTP/1.1 {status} X\r\ncontent-length: 2\r\n\r\nok".encode())
+    lines.close()
+    connection.close()
+
+server = socket.create_server(("127.0.0.1", int(os.environ["PORT"])), backlog=200)
+while True:
+    threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
+"""
+
+
+@pytest.fixture
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ProcessTarget]:
+    with process(request, tmp_path / "target") as made:
+        assert isinstance(made, ProcessTarget)
+        yield made
+
+
+def counted(
+    meter: Meter, revision: str, before: tuple[RequestCounts, RequestCounts], wanted: RequestCounts
+) -> tuple[RequestCounts, RequestCounts]:
+    """What came in of the revision, and of users, without latencies; as soon as it is all there."""
+    end = time.monotonic() + 5
+    while True:
+        now = meter.read()
+        assert now.edge is not None
+        own, edge = now.counts[revision].since(before[0]), now.edge.since(before[1])
+        found = own.model_copy(update={"latency": ()}), edge.model_copy(update={"latency": ()})
+        if found[0] == wanted or time.monotonic() > end:
+            return found
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "saw", "own", "edge"),
+    [
+        ("/", "GET", "200", RequestCounts(requests=NUMBER), RequestCounts(requests=NUMBER)),
+        # tried four times each, and one failure each
+        (
+            "/503",
+            "GET",
+            "503",
+            RequestCounts(requests=NUMBER, errors=NUMBER),
+            RequestCounts(requests=NUMBER, errors=NUMBER),
+        ),
+        (
+            "/503",
+            "POST",
+            "503",
+            RequestCounts(requests=NUMBER, errors=NUMBER),
+            RequestCounts(requests=NUMBER, errors=NUMBER),
+        ),
+        (
+            "/reset",
+            "POST",
+            "503",
+            RequestCounts(requests=NUMBER, errors=NUMBER),
+            RequestCounts(requests=NUMBER, errors=NUMBER),
+        ),
+        # users did not notice, the judge does
+        ("/once", "GET", "200", RequestCounts(requests=NUMBER, errors=NUMBER), RequestCounts(requests=NUMBER)),
+        (
+            "/cut",
+            "GET",
+            "broken off",
+            RequestCounts(requests=NUMBER, errors=NUMBER),
+            RequestCounts(requests=NUMBER, errors=NUMBER),
+        ),
+        ("/hang", "GET", "given up", RequestCounts(unanswered=NUMBER), RequestCounts(unanswered=NUMBER)),
+        ("/hang", "POST", "given up", RequestCounts(unanswered=NUMBER), RequestCounts(unanswered=NUMBER)),
+    ],
+)
+def test_each_request_counts_once_however_it_ends(
+    target: ProcessTarget, spec: LaunchSpec, path: str, method: str, saw: str, own: RequestCounts, edge: RequestCounts
+) -> None:
+    (Path(spec.artifact.location) / "app.py").write_text(APP)
+    revision = up(target, spec)
+    target.route("shop", Traffic.all_to(revision))
+    meter = Meter(target, "shop")
+    first = meter.read()
+    assert first.edge is not None
+    url = target.observe("shop").url
+    assert url is not None
+    with ThreadPoolExecutor(NUMBER) as pool:
+        seen = Counter(pool.map(lambda number: send(f"{url}{path}-{number}", method), range(NUMBER)))
+    assert seen == {saw: NUMBER}
+    assert counted(meter, revision.id, (first.counts[revision.id], first.edge), own) == (own, edge)
+
+
+def send(url: str, method: str) -> str:
+    try:
+        return str(httpx.request(method, url, timeout=GIVE_UP, trust_env=False).status_code)
+    except httpx.TimeoutException:
+        return "given up"
+    except httpx.RemoteProtocolError:
+        return "broken off"
+
+
+def test_an_envoy_that_was_killed_is_counted_on(target: ProcessTarget, spec: LaunchSpec) -> None:
+    (Path(spec.artifact.location) / "app.py").write_text(APP)
+    revision = up(target, spec)
+    target.route("shop", Traffic.all_to(revision))
+    url = target.observe("shop").url
+    assert url is not None
+    meter = Meter(target, "shop")
+    assert {send(f"{url}/503", "GET") for _ in range(NUMBER)} == {"503"}
+    before = meter.read().counts[revision.id]
+    assert (before.requests, before.errors) == (NUMBER, NUMBER)
+    target._supervisor.stop("shop-edge")
+    target.route("shop", Traffic.all_to(revision))  # starts it
+    assert {send(f"{url}/503", "GET") for _ in range(2 * NUMBER)} == {"503"}
+    after = meter.read().counts[revision.id]
+    assert (after.requests, after.errors) == (3 * NUMBER, 3 * NUMBER)

@@ -1,0 +1,155 @@
+"""Previews that go, or ought not to: with a real ledger and targets in memory; nothing is run by a server."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from blocks import loading
+from flows import teardown as flow
+from headway.domain.errors import NotFound, Superseded
+from headway.domain.events import NOTHING
+from headway.domain.plan import Plan
+from headway.domain.ports import GitHost, Target
+from headway.domain.revision import Artifact, LaunchSpec
+from headway.ledger import Delivery, Ledger
+from headway.scm.webhooks import PullRequestEvent
+from headway.testing import FakeGitHost, FakeTarget
+from tasks import approvals, previews, release_record, rollout_steps
+
+NAME = "shop-pr-42"
+SHA, OTHER = "a" * 40, "b" * 40
+
+
+class Place:
+    """The ledger, and what there is to run things on. A teardown has an id of its own."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.targets = {"process/a": FakeTarget(), "process/b": FakeTarget()}
+        self.host = FakeGitHost()
+        ledger.register_app("shop", repo="/srv/shop", host="gitea", secret="s", reports="gitea/e2e", by="ann")
+
+    async def target(self, slug: str) -> Target:
+        if slug not in self.targets:
+            raise NotFound(f"there is no target {slug}")
+        return self.targets[slug]
+
+    async def git_host(self, _: str) -> GitHost:
+        return self.host
+
+    def meant_for(self, target: str, sha: str = SHA) -> LaunchSpec:
+        """A release got as far as saying what it brings where."""
+        spec = LaunchSpec(
+            target=target,
+            environment="preview",
+            run="serve",
+            artifact=Artifact(kind="bundle", digest=f"sha256:{sha}{'0' * 24}", location="/bundle", size=1),
+        )
+        self.ledger.save_revision(spec.revision(NAME, sha), spec)
+        return spec
+
+    def brought_to(self, target: str, sha: str = SHA) -> None:
+        spec = self.meant_for(target, sha)
+        revision = spec.revision(NAME, sha)
+        lock = self.ledger.acquire(NAME, "preview", holder="x", revision=revision.id, lease=30)
+        assert lock
+        plan = Plan(strategy="recreate", new=revision.id, old="", steps=())
+        made = self.ledger.start_rollout(None, NAME, "preview", plan, kind="release", reason="", token=lock.token)
+        self.ledger.finish_rollout(made.id, "done")
+        self.ledger.release_lock(lock)
+        if target in self.targets:
+            self.targets[target].launch(revision, spec)
+
+    def hears(self, sha: str, run: str) -> None:
+        """A delivery was settled, and its run has started."""
+        event = PullRequestEvent(places=(), number=42, open=True, head=SHA, ref="r", base="main", fork=False, by="")
+        self.ledger.receive([Delivery(app="shop", delivery=f"guid of {run}", event=event)])
+        (newest,) = self.ledger.deliveries("shop", 1)
+        assert self.ledger.settle_start([newest.id], newest.id, "shop", "#42", sha, again=True)
+        self.ledger.started(newest.id, run)
+
+    @property
+    def running(self) -> set[str]:
+        return {slug for slug, target in self.targets.items() if target.observe(NAME).instances}
+
+    @property
+    def stands(self) -> bool:
+        known = self.ledger.preview(NAME)
+        return known is not None and known.stands
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    with Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+        made = Place(ledger)
+        for module in (approvals, previews, release_record, rollout_steps):
+            monkeypatch.setattr(module, "ledger", lambda: ledger)
+        for module in (approvals, previews, rollout_steps, flow):
+            monkeypatch.setattr(module, "get_run_logger", lambda: logging.getLogger("test"))
+        for name in ("plan_teardown", "take_step", "forget"):
+            monkeypatch.setattr(flow, name, getattr(flow, name).fn)
+        monkeypatch.setattr(loading, "load_target", made.target)
+        monkeypatch.setattr(loading, "load_git_host", made.git_host)
+        monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "the teardown")
+        monkeypatch.setattr("prefect.runtime.flow_run.get_root_flow_run_id", lambda: "the teardown")
+        ledger.open_preview(NAME, of="shop", number=42, head=SHA, fork=False)
+        yield made
+
+
+async def test_a_teardown_clears_every_target_that_it_was_brought_to(place: Place) -> None:
+    place.brought_to("process/a")
+    place.brought_to("process/b", OTHER)
+    await flow.teardown.fn("shop", 42)
+    assert (place.running, place.stands) == (set(), False)
+
+
+async def test_what_was_only_meant_for_a_target_stands_in_no_teardown_s_way(place: Place) -> None:
+    """Its headway.yaml named one that there never was."""
+    place.meant_for("process/aaa", OTHER)
+    place.brought_to("process/b")
+    await flow.teardown.fn("shop", 42)
+    assert (place.running, place.stands) == (set(), False)
+
+
+async def test_a_target_that_cannot_be_cleared_keeps_no_other_from_it_and_is_said(place: Place) -> None:
+    place.brought_to("process/a", OTHER)
+    place.brought_to("process/b")
+    gone = place.targets.pop("process/a")
+    with pytest.raises(NotFound, match="no target process/a"):
+        await flow.teardown.fn("shop", 42)
+    assert (place.running, place.stands) == (set(), True)
+    place.targets["process/a"] = gone
+    await flow.teardown.fn("shop", 42)
+    assert (place.running, place.stands) == (set(), False)
+
+
+async def test_a_teardown_that_comes_late_leaves_what_was_opened_again(place: Place) -> None:
+    place.brought_to("process/a")
+    place.hears(NOTHING, "the teardown")
+    place.hears(SHA, "the preview")
+    await flow.teardown.fn("shop", 42)
+    assert (place.running, place.stands) == ({"process/a"}, True)
+
+
+async def test_a_teardown_leaves_what_was_updated_since_it_was_decided_on(place: Place) -> None:
+    place.brought_to("process/a")
+    known = place.ledger.preview(NAME)
+    assert known
+    await flow.teardown.fn("shop", 42, seen=known.updated_at - timedelta(microseconds=1))
+    assert (place.running, place.stands) == ({"process/a"}, True)
+    await flow.teardown.fn("shop", 42, seen=known.updated_at)
+    assert (place.running, place.stands) == (set(), False)
+
+
+async def test_a_newer_commit_that_is_not_to_be_shown_keeps_no_older_from_it(place: Place) -> None:
+    pull = previews.Pull(app="shop", name=NAME, number=42, repo="/srv/shop", sha=SHA, base="main", fork=False)
+    place.host.has_pull(42, OTHER)
+    await previews.require_open.fn(pull)
+    place.host.has_pull(42, SHA, open=False)
+    with pytest.raises(Superseded, match="#42 was closed"):
+        await previews.require_open.fn(pull)

@@ -1,0 +1,313 @@
+"""Images built on a real engine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from docker.errors import APIError
+
+from headway.build import images
+from headway.build.docker_engine import connected, familiar, pull
+from headway.build.images import Recipe
+from headway.domain.errors import BuildFailed, TargetError
+from headway.domain.source import Source
+from tests.standins.docker_engine import Engine, running
+
+pytestmark = pytest.mark.xdist_group("docker")
+
+REPOSITORY = "127.0.0.1:1/headway-test/shop"
+RECIPE = Recipe(repository=REPOSITORY, dockerfile="Dockerfile")
+DOCKERFILE = """
+FROM headway-test/python
+ARG COLOUR=red
+WORKDIR /app
+COPY . .
+RUN cat greeting && echo made of $COLOUR
+CMD ["python3", "-c", "pass"]
+"""
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Source:
+    (tmp_path / "Dockerfile").write_text(DOCKERFILE)
+    (tmp_path / "greeting").write_text("good morning\n")
+    (tmp_path / "hidden").write_text("not in the image\n")
+    (tmp_path / ".dockerignore").write_text("hidden\n")
+    return Source(
+        repo="https://ann:hunter2@git.example.com/shop",
+        ref="feature/red",
+        sha="1" * 40,
+        tree="2" * 40,
+        author="Ann <ann@example.com>",
+        subject="first",
+        committed_at=datetime(2026, 1, 1, tzinfo=UTC),
+        workspace=str(tmp_path),
+    )
+
+
+@pytest.fixture
+def prepared(engine: Engine) -> Engine:
+    engine.prepare()
+    return engine
+
+
+@pytest.fixture(params=["the engine", "BuildKit"])
+def builder(request: pytest.FixtureRequest, prepared: Engine, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Who builds; there is a `docker` with BuildKit wherever Debian's docker.io is."""
+    monkeypatch.setenv("DOCKER_HOST", prepared.url)
+    if request.param == "the engine":
+        monkeypatch.setenv("PATH", "/nowhere")
+        return "the engine"
+    for place in (every := os.get_exec_path()):
+        monkeypatch.setenv("PATH", os.pathsep.join([place, *every]))
+        if images._buildkit():
+            return "BuildKit"
+    pytest.skip("no docker with BuildKit on this machine: apt-get install docker.io")
+
+
+@pytest.fixture
+def engine(prepared: Engine, builder: str) -> Engine:  # it has chosen
+    """The one that images are built on."""
+    return prepared
+
+
+def ran(said: list[str]) -> bool:
+    """Whether the RUN of the Dockerfile was run; otherwise it was taken from a cache."""
+    return any(line.endswith("good morning") for line in said)
+
+
+def forget(engine: Engine) -> None:
+    """All that this engine has built, and the builders' caches."""
+    for image in engine.client.images.list(REPOSITORY):
+        engine.client.images.remove(image.id, force=True)
+    engine.client.images.prune()
+    engine.client.images.prune_builds()
+
+
+async def built(source: Source, recipe: Recipe = RECIPE, limit: float = 60, **secrets: str) -> tuple[str, list[str]]:
+    said: list[str] = []
+    made = await images.build(source, recipe, secrets=secrets, timeout=limit, on_line=said.append)
+    return made.image, said
+
+
+async def test_an_image_says_what_it_was_built_from(engine: Engine, builder: str, source: Source) -> None:
+    image, said = await built(source, RECIPE.model_copy(update={"args": {"COLOUR": "blue"}}))
+    found = engine.client.images.get(image)
+    assert {tag.rpartition(":")[2] for tag in found.tags} == {"1" * 40, "feature-red"}
+    assert found.labels == {
+        "org.opencontainers.image.created": "2026-01-01T00:00:00+00:00",
+        "org.opencontainers.image.revision": "1" * 40,
+        "org.opencontainers.image.source": "https://git.example.com/shop",
+        "org.opencontainers.image.version": "1" * 40,
+    }
+    assert said[0].startswith(f"builder: {builder}")
+    assert ran(said)
+    assert any(line.endswith("made of blue") for line in said)
+
+
+async def test_what_has_not_changed_is_not_built_again(engine: Engine, source: Source) -> None:
+    first, _ = await built(source)
+    again, said = await built(source)
+    assert again == first
+    assert not ran(said)
+    _, fresh = await built(source, RECIPE.model_copy(update={"cache": False}))
+    assert ran(fresh)
+
+
+async def test_the_same_commit_makes_the_same_layers_wherever_it_is_laid_out(
+    engine: Engine, source: Source, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    (Path(source.workspace) / "Dockerfile").write_text("FROM scratch\nCOPY greeting /\nCOPY greeting /again\n")
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "tree"
+    shutil.copytree(source.workspace, elsewhere)
+    os.utime(elsewhere / "greeting", (1, 1))
+    recipe = RECIPE.model_copy(update={"cache": False})
+    both = [source, source.model_copy(update={"workspace": str(elsewhere)})]
+    layers = [engine.client.images.get((await built(one, recipe))[0]).attrs["RootFS"]["Layers"] for one in both]
+    assert len(layers[0]) == 2
+    assert layers[0] == layers[1]
+
+
+async def test_a_directory_knows_the_layers_that_another_engine_had(
+    engine: Engine, source: Source, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    cache = tmp_path_factory.mktemp("cache") / "layers"
+    recipe = RECIPE.model_copy(update={"cache": str(cache), "args": {"COLOUR": "green"}})
+    forget(engine)
+    first, said = await built(source, recipe)
+    assert any("cache: nothing to be had" in line for line in said)
+    assert len(list(cache.iterdir())) == 1
+    forget(engine)
+    again, said = await built(source, recipe)
+    assert again == first
+    assert not ran(said)
+
+
+async def test_a_directory_that_cannot_be_written_to_is_said(engine: Engine, source: Source, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(BuildFailed, match=r"build/cache: .*cache: File exists"):
+        await built(source, RECIPE.model_copy(update={"cache": str(tmp_path / "cache")}))
+
+
+async def test_a_disk_that_is_full_is_said(
+    small_disk: Path, engine: Engine, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(BuildFailed, match=r"build/cache: .*No space left on device"):
+        await built(source, RECIPE.model_copy(update={"cache": str(small_disk / "layers")}))
+    assert list((small_disk / "layers").iterdir()) == []
+    image, _ = await built(source)
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+    with pytest.raises(BuildFailed, match=rf"{small_disk} is full"), images.root_filesystem(image):
+        pytest.fail("it is not all there")
+    assert engine.client.containers.list(all=True) == []
+
+
+@pytest.fixture(scope="module")
+def cramped() -> Iterator[Engine]:
+    """Another engine, on a disk that is almost full."""
+    with running(Path(tempfile.mkdtemp(prefix="headway-docker-")), data="size=30m") as made:
+        yield made
+
+
+async def test_an_engine_whose_disk_is_full_is_said(
+    cramped: Engine, engine: Engine, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", cramped.url)
+    place = Path(source.workspace)
+    (place / "Dockerfile").write_text("FROM scratch\nCOPY big /big\n")
+    with (place / "big").open("wb") as big:
+        big.truncate(50 * 2**20)
+    with pytest.raises(BuildFailed, match=r"the disk of the Docker engine is full: .*no space left"):
+        await built(source)
+    assert cramped.client.images.list() == []
+
+
+async def test_what_was_built_before_the_last_ones_is_forgotten(engine: Engine, source: Source) -> None:
+    forget(engine)
+    made = []
+    for number in range(4):
+        (Path(source.workspace) / "greeting").write_text(f"good morning {number}\n")
+        commit = source.model_copy(
+            update={"sha": f"{number}" * 40, "committed_at": source.committed_at + timedelta(number)}
+        )
+        made.append((await built(commit))[0])
+    used = engine.client.api.create_container(made[0], ["nothing"])
+    engine.client.images.get(made[1]).tag(REPOSITORY, "somebody-elses")
+    try:
+        images.forget(REPOSITORY, keep=1)
+        left = [one.id for one in engine.client.images.list(REPOSITORY)]
+        assert set(left) == {made[0], made[1], made[3]}
+        assert engine.client.images.get(made[1]).tags == [f"{REPOSITORY}:somebody-elses"]
+    finally:
+        engine.client.api.remove_container(used)
+        forget(engine)
+
+
+@pytest.mark.parametrize(
+    ("name", "listed"),
+    [
+        ("docker.io/library/nginx", "nginx"),
+        ("index.docker.io/me/shop", "me/shop"),
+        ("docker.io/me/shop", "me/shop"),
+        ("ghcr.io/library/shop", "ghcr.io/library/shop"),
+        ("library/nginx", "nginx"),
+    ],
+)
+def test_names_are_those_that_engines_list(name: str, listed: str) -> None:
+    assert familiar(name) == listed
+
+
+async def test_a_pull_from_a_registry_that_says_nothing_ends(engine: Engine) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        connected("pull", timeout=2) as client,
+        pytest.raises(APIError, match="nothing was heard of the pull for 2 s"),
+    ):
+        pull(client, f"127.0.0.1:{silent.getsockname()[1]}/shop:1")
+
+
+async def test_what_is_ignored_is_not_in_the_image(engine: Engine, source: Source) -> None:
+    Path(source.workspace, "Dockerfile").write_text(DOCKERFILE.replace("cat greeting", "cat hidden"))
+    with pytest.raises(BuildFailed, match="hidden"):
+        await built(source)
+
+
+async def test_a_build_that_fails_says_its_last_words(engine: Engine, source: Source) -> None:
+    Path(source.workspace, "Dockerfile").write_text(DOCKERFILE.replace("cat greeting", "echo no such table; exit 3"))
+    with pytest.raises(BuildFailed, match=r"no such table .*code: 3"):
+        await built(source)
+
+
+async def test_a_dockerfile_that_is_not_there_and_one_that_is_none(engine: Engine, source: Source) -> None:
+    with pytest.raises(BuildFailed, match="no other/Dockerfile in the commit"):
+        await built(source, RECIPE.model_copy(update={"dockerfile": "other/Dockerfile"}))
+    Path(source.workspace, "Dockerfile").write_text("FORM scratch\n")
+    with pytest.raises((BuildFailed, TargetError), match=r"(?i)unknown instruction: form"):
+        await built(source)
+
+
+@pytest.mark.parametrize("step", ["while sleep 0.2; do echo going; done", "sleep 100"], ids=["that talks", "silent"])
+async def test_a_build_without_an_end_is_ended(engine: Engine, source: Source, step: str) -> None:
+    Path(source.workspace, "Dockerfile").write_text(DOCKERFILE.replace("cat greeting", step))
+    with pytest.raises(BuildFailed, match="no end after 2 s"):
+        async with asyncio.timeout(50):
+            await built(source, limit=2)
+
+
+async def test_a_secret_is_only_given_to_a_builder_that_keeps_it_out_of_the_image(
+    engine: Engine, builder: str, source: Source
+) -> None:
+    Path(source.workspace, "Dockerfile").write_text(
+        DOCKERFILE.replace("RUN cat", "RUN --mount=type=secret,id=PATH cat /run/secrets/PATH; cat")
+    )
+    if builder == "the engine":
+        with pytest.raises(BuildFailed, match="only BuildKit keeps secrets out of an image, and there is none: PATH"):
+            await built(source, PATH="hunter2")
+        return
+    image, said = await built(source, PATH="hunter2")
+    assert any(line.endswith("***good morning") for line in said)
+    saved = b"".join(engine.client.images.get(image).save())
+    assert b"hunter2" not in saved
+
+
+async def test_an_engine_that_is_not_there_is_said(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    with pytest.raises(TargetError, match="does not answer"):
+        await built(source)
+
+
+def test_buildkit_is_told_the_same(source: Source, tmp_path: Path) -> None:
+    recipe = RECIPE.model_copy(update={"args": {"COLOUR": "blue"}, "platform": "linux/arm64", "cache": False})
+    line = " ".join(images._command(source, recipe, {"a": "b c"}, ["NPM_TOKEN"], ["kept:1"], tmp_path / "id"))
+    assert "--platform linux/arm64" in line
+    assert "--cache-from kept:1" in line
+    assert "--no-cache" in line
+
+
+@pytest.mark.parametrize(
+    ("ref", "wanted"),
+    [
+        ("main", ("1" * 40, "main")),
+        ("feature/a b", ("1" * 40, "feature-a-b")),
+        ("1" * 40, ("1" * 40,)),
+        ("--", ("1" * 40,)),
+    ],
+)
+def test_tags_are_what_registries_take(source: Source, ref: str, wanted: tuple[str, ...]) -> None:
+    assert images.tags(source.model_copy(update={"ref": ref})) == wanted
+
+
+def test_strangers_builds_share_no_cache_mount_with_ours(source: Source, tmp_path: Path) -> None:
+    recipe = images.Recipe(repository="here/shop")
+    theirs = source.model_copy(update={"trusted": False})
+    ours, strange = (images._command(one, recipe, {}, [], [], tmp_path / "id") for one in (source, theirs))
+    assert "BUILDKIT_CACHE_MOUNT_NS=headway-strangers" in strange
+    assert not [word for word in ours if "CACHE_MOUNT_NS" in word]

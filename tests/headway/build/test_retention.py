@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from headway.build import bundles, retention
+from headway.domain.plan import Plan
+from headway.domain.revision import Artifact, LaunchSpec
+from headway.ledger import Ledger, ReleaseRecord
+from headway.scm import git
+from headway.system.command_runner import clean_environment
+from tests.standins.repositories import Repository
+
+OLD = time.time() - retention.KEEP - 60
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}") as opened:
+        yield opened
+
+
+def build(home: Path, repo: Repository, run: str, content: str) -> Artifact:
+    repo.commit(run, file=content)
+    checked_out = git.checkout(str(repo.path), "main", home / "workspaces", run)
+    store = home / "bundles"
+    artifact = asyncio.run(
+        bundles.build(checked_out, None, env=clean_environment(), timeout=60, store=store, on_line=print)
+    )
+    for path in (*home.glob("workspaces/*/*"), *store.glob("trees/*"), *store.glob("sha256/*")):
+        os.utime(path, (OLD, OLD), follow_symlinks=False)
+    return artifact
+
+
+def release(ledger: Ledger, run: str, artifact: Artifact) -> ReleaseRecord:
+    started = ledger.start_release("shop", "/repo", "main", flow_run_id=run, requested_by="ann")
+    return ledger.update_release(started.id, digest=artifact.digest)
+
+
+def test_what_is_live_or_going_on_stays_and_the_rest_goes(tmp_path: Path, ledger: Ledger) -> None:
+    home = tmp_path / "home"
+    repo = Repository(tmp_path / "repo")
+    forgotten, live, going = (build(home, repo, f"run-{name}", name) for name in ("forgotten", "live", "going"))
+    for run, artifact in (("run-forgotten", forgotten), ("run-live", live)):
+        ledger.finish_release(release(ledger, run, artifact).id, "succeeded", "")
+    release(ledger, "run-going", going)
+    spec = LaunchSpec(environment="staging", artifact=live, run="true")
+    revision = spec.revision("shop", "1" * 40)
+    ledger.save_revision(revision, spec)
+    lock = ledger.acquire("shop", "staging", holder="x", revision=revision.id, lease=30)
+    assert lock is not None
+    plan = Plan(strategy="rolling", new=revision.id, old=None, steps=())
+    done = ledger.start_rollout(None, "shop", "staging", plan, kind="release", reason="", token=lock.token)
+    ledger.finish_rollout(done.id, "done")
+
+    gone = retention.prune(home, ledger)
+
+    assert forgotten.digest in gone
+    assert {Path(artifact.location).exists() for artifact in (live, going)} == {True}
+    assert not Path(forgotten.location).exists()
+    left = {path.name.partition("-")[2] for path in home.glob("workspaces/*/*-run-*")}
+    assert left == {"run-going"}
+    assert retention.prune(home, ledger) == []
+
+
+def test_the_bundle_of_a_preview_stays_while_it_stands(tmp_path: Path, ledger: Ledger) -> None:
+    home = tmp_path / "home"
+    repo = Repository(tmp_path / "repo")
+    bundle = build(home, repo, "run-1", "shown")
+    ledger.open_preview("shop-pr-42", of="shop", number=42, head="1" * 40, fork=False)
+    spec = LaunchSpec(environment="preview", artifact=bundle, run="true")
+    revision = spec.revision("shop-pr-42", "1" * 40)
+    ledger.save_revision(revision, spec)
+    lock = ledger.acquire("shop-pr-42", "preview", holder="x", revision=revision.id, lease=30)
+    assert lock is not None
+    for new in (revision.id, ""):
+        plan = Plan(strategy="rolling", new=new, old=None, steps=())
+        done = ledger.start_rollout(None, "shop-pr-42", "preview", plan, kind="release", reason="", token=lock.token)
+        ledger.finish_rollout(done.id, "done")
+        assert bundle.digest not in retention.prune(home, ledger)
+
+    ledger.close_preview("shop-pr-42", "the pull request was closed")
+
+    assert bundle.digest in retention.prune(home, ledger)

@@ -1,0 +1,55 @@
+"""The checklist where somebody works: `headway check`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.standins.repositories import Repository
+
+SETTINGS = """
+app: shop
+run: x
+readiness: {attest: {on_call: {by: ann, on: 2026-01-01, until: 2999-01-01, note: the rota}}}
+environments:
+  production: {target: process/p, readiness: [operations, tls]}
+"""
+
+
+def check(repository: Repository, *options: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).with_name("headway")), "check", str(repository.path), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def test_it_is_shown_as_far_as_the_repository_says_it(tmp_path: Path) -> None:
+    repository = Repository(tmp_path / "repo")
+    repository.commit(headway_dot_yaml=SETTINGS, RUNBOOK_dot_md="# What to do")
+    lines = [" ".join(line.split()) for line in check(repository).stdout.splitlines()]
+    assert "✗ tests headway.yaml has no checks" in lines
+    assert "✓ runbook RUNBOOK.md (needed)" in lines
+    assert "✓ on_call ann on 2026-01-01: the rota, until 2999-01-01 (needed)" in lines
+    assert "? tls nobody has verified or attested it (needed)" in lines
+    assert lines[-1].endswith("more are verified in a release whose environment asks for readiness")
+    rows = {row["item"]: row for row in json.loads(check(repository, "--json").stdout)["readiness"]}
+    assert rows["on_call"]["state"] == "attested"
+    assert rows["cors"] == {
+        "group": "security",
+        "item": "cors",
+        "": "other sites may not use it in a user's name",
+        "state": "unknown",
+        "needed": "",
+        "evidence": "nobody has verified or attested it",
+    }
+
+
+def test_a_secret_that_is_committed_is_an_error(tmp_path: Path) -> None:
+    repository = Repository(tmp_path / "repo")
+    repository.commit(headway_dot_yaml=SETTINGS, key_dot_py="KEY = 'AKIA" + "QYLPMN5HHHFPZAM2'\n")
+    done = check(repository, code=2)
+    assert "✗ secrets" in done.stdout
+    assert "a secret is in the repository" in done.stderr
+    assert "QYLPMN5HHHFPZAM2" not in done.stdout + done.stderr

@@ -1,0 +1,54 @@
+"""What apps say of themselves, in the forms they say it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from headway.domain.dependency_health import read
+from headway.domain.revision import Revision
+
+REVISION = Revision(app="shop", sha="3f2a9c1" + "0" * 33, digest="sha256:" + "a" * 64, configuration="c")
+
+
+@pytest.mark.parametrize(
+    ("answer", "ailing"),
+    [
+        ({"status": "ok"}, []),
+        ({"status": "degraded"}, ["the app"]),
+        ({"status": "ok", "checks": {"database": {"status": "ok", "latency_ms": 3}}}, []),
+        (
+            {
+                "status": "degraded",
+                "checks": {
+                    "database": {"status": "down", "latency_ms": 2000.5, "error": "no\nroute"},
+                    "redis": {"status": "ok"},
+                },
+            },
+            ["database (2000.5 ms): no route"],
+        ),
+        ({"status": "UP", "components": {"db": {"status": "UP"}, "disk": {"status": "DOWN"}}}, ["disk"]),
+        ({"status": "fail", "checks": [{"name": "queue", "status": "fail"}]}, ["queue"]),
+        ({"status": "ok", "checks": {"database": True, "cache": False}}, ["cache"]),
+    ],
+)
+def test_what_is_degraded_is_named(answer: dict[str, Any], ailing: list[str]) -> None:
+    assert [str(one) for one in read(answer).ailing] == ailing
+
+
+@pytest.mark.parametrize("answer", [None, [], "ok", {}, {"status": 1}, {"status": "ok", "checks": [1]}])
+def test_what_is_no_health_is_said(answer: object) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        read(answer)
+
+
+@pytest.mark.parametrize(
+    ("version", "right"),
+    [(REVISION.sha, True), (REVISION.id, True), ("3f2a9c1", True), (None, True), ("5.4.1", True), ("9" * 40, False)],
+)
+def test_it_is_the_version_that_was_released(version: str | None, right: bool) -> None:
+    answer = {"status": "ok", **({"version": version} if version else {}), "uptime_seconds": 3}
+    found = read(answer)
+    assert (found.wrong_version(REVISION) == "") is right
+    assert found.uptime == 3

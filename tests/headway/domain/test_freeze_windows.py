@@ -1,0 +1,125 @@
+"""When nothing is released, to the minute, whatever clocks and calendars do."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from headway.domain.freeze_windows import DAYS, closed, parse
+
+BERLIN = "Europe/Berlin"
+WEEKEND = f"Fri 16:00 - Mon 08:00 {BERLIN}"
+
+
+def utc(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("at", "until"),
+    [
+        ("2026-01-09 14:59", None),  # a Friday in winter: UTC is an hour behind
+        ("2026-01-09 15:00", "2026-01-12 07:00"),
+        ("2026-01-11 12:00", "2026-01-12 07:00"),
+        ("2026-01-12 06:59", "2026-01-12 07:00"),
+        ("2026-01-12 07:00", None),
+        ("2026-03-27 15:00", "2026-03-30 06:00"),  # the clock goes forward in between
+        ("2026-07-10 13:59", None),  # in summer two hours
+        ("2026-07-10 14:00", "2026-07-13 06:00"),
+    ],
+)
+def test_a_weekly_window_is_in_local_time(at: str, until: str | None) -> None:
+    found = closed([WEEKEND], utc(at))
+    assert (found and found.until) == (until and utc(until))
+
+
+@pytest.mark.parametrize(
+    ("window", "at", "is_closed"),
+    [
+        ("Mon 10:00 - Mon 08:00 UTC", "2026-01-12 07:00", True),  # all week but two hours
+        ("Mon 10:00 - Mon 08:00 UTC", "2026-01-12 09:00", False),
+        ("Mon 10:00 - Mon 08:00 UTC", "2026-01-12 10:00", True),
+        ("Tue 22:00 - Tue 23:00 UTC", "2026-01-13 22:30", True),
+        ("Tue 22:00 - Tue 23:00 UTC", "2026-01-14 22:30", False),
+        ("Sun 23:00 - Mon 01:00 Pacific/Auckland", "2026-01-11 10:30", True),
+    ],
+)
+def test_weekly_windows(window: str, at: str, is_closed: bool) -> None:
+    assert bool(closed([window], utc(at))) is is_closed
+
+
+def test_a_dated_window_closes_once() -> None:
+    window = f"2026-12-19 12:00 - 2027-01-04 08:00 {BERLIN}"
+    assert closed([window], utc("2026-12-19 10:59")) is None
+    found = closed([window], utc("2026-12-19 11:00"))
+    assert found is not None
+    assert found.until == utc("2027-01-04 07:00")
+    assert str(found) == f"frozen until Mon 2027-01-04 07:00 UTC: {window}"
+    assert closed([window], utc("2027-12-25 12:00")) is None
+
+
+def test_holidays_of_a_country_and_of_its_parts() -> None:
+    epiphany = utc("2026-01-06 12:00")  # a holiday in Baden-Württemberg, none in Berlin
+    assert closed([f"holidays DE-BE {BERLIN}"], epiphany) is None
+    found = closed([f"holidays DE-BW {BERLIN}"], epiphany)
+    assert found is not None
+    assert found.until == utc("2026-01-06 23:00")
+    assert closed(["holidays US America/New_York"], utc("2026-12-25 05:00")) is not None
+    assert closed(["holidays US America/New_York"], utc("2026-12-25 04:59")) is None
+
+
+def test_windows_without_a_gap_are_one() -> None:
+    # Good Friday, the weekend, Easter Monday.
+    found = closed([f"holidays DE {BERLIN}", f"Fri 16:00 - Mon 08:00 {BERLIN}"], utc("2026-04-03 08:00"))
+    assert found is not None
+    assert found.until == utc("2026-04-06 22:00")
+
+
+def test_windows_that_never_open_are_looked_at_for_a_year_and_no_longer() -> None:
+    at = utc("2026-01-12 07:00")
+    found = closed(["Mon 00:00 - Fri 00:00 UTC", "Fri 00:00 - Mon 00:00 UTC"], at)
+    assert found is not None
+    assert 366 < (found.until - at).days < 374
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("Fri 16:00 - Mon 08:00 Europe/Berln", "no time zone 'Europe/Berln'"),
+        ("Fri 16:00 - Fri 16:00 UTC", "would never open"),
+        ("2027-01-04 08:00 - 2026-12-19 12:00 UTC", "ends after it has begun"),
+        ("2026-02-30 08:00 - 2026-12-19 12:00 UTC", "day is out of range"),
+        ("holidays XX UTC", "holidays of XX are not known"),
+        ("holidays DE-QQ UTC", "holidays of DE-QQ are not known"),
+        ("weekends", "expected a window such as"),
+    ],
+)
+def test_what_cannot_be_a_window_is_said(text: str, fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        parse(text)
+
+
+@given(
+    at=some.integers(1_577_836_800, 2_051_222_400).map(lambda second: datetime.fromtimestamp(second, UTC)),
+    first=some.sampled_from(DAYS),
+    last=some.sampled_from(DAYS),
+    begin=some.times().map(lambda clock: f"{clock:%H:%M}"),
+    end=some.times().map(lambda clock: f"{clock:%H:%M}"),
+    zone=some.sampled_from(["UTC", BERLIN, "America/New_York", "Australia/Lord_Howe"]),
+)
+def test_what_is_closed_is_open_at_its_end_and_not_before(
+    at: datetime, first: str, last: str, begin: str, end: str, zone: str
+) -> None:
+    if (first, begin) == (last, end):
+        return
+    window = f"{first} {begin} - {last} {end} {zone}"
+    found = closed([window], at)
+    if found:
+        assert at < found.until
+        assert closed([window], found.until) is None
+        halfway = closed([window], at + (found.until - at) / 2)
+        assert halfway is not None
+        assert halfway.until == found.until

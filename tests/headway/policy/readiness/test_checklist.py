@@ -1,0 +1,75 @@
+"""The checklist: what was verified, what was attested, and what that means."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from headway.config.readiness_items import GROUPS, ITEMS, expand
+from headway.config.sections import Attestation, Readiness
+from headway.domain.readiness import failed, passed
+from headway.policy.readiness.checklist import assess, counted, unready
+
+TODAY = date(2026, 11, 25)
+
+
+def word(**more: Any) -> Attestation:
+    return Attestation.model_validate({"by": "ann", "on": "2026-11-01", "until": "2026-12-31", **more})
+
+
+def state(name: str, *, found: Any = None, attested: Attestation | None = None) -> tuple[str, str]:
+    results = assess({name: found} if found else {}, {name: attested} if attested else {}, ["operations"], TODAY)
+    return next((one.state, one.evidence) for one in results if one.name == name)
+
+
+def test_what_was_verified_stands() -> None:
+    assert state("tls", found=passed("https://x")) == ("pass", "https://x")
+    assert state("tls", found=failed("http://x")) == ("fail", "http://x")
+
+
+def test_nobody_attests_what_was_found_to_be_otherwise() -> None:
+    assert state("tls", found=failed("http://x"), attested=word()) == ("fail", "http://x")
+
+
+@pytest.mark.parametrize(
+    ("attested", "wanted"),
+    [
+        (word(note="rota in the wiki"), ("attested", "ann on 2026-11-01: rota in the wiki, until 2026-12-31")),
+        (word(until="2026-11-25"), ("attested", "ann on 2026-11-01, until 2026-11-25")),
+        (word(until="2026-11-24"), ("unknown", "expired on 2026-11-24: ann on 2026-11-01")),
+        (word(on="2026-11-26"), ("unknown", "attested for a day to come: ann on 2026-11-26")),
+        (None, ("unknown", "nobody has verified or attested it")),
+    ],
+)
+def test_a_person_s_word_expires(attested: Attestation | None, wanted: tuple[str, str]) -> None:
+    assert state("on_call", attested=attested) == wanted
+
+
+def test_not_ready_is_what_is_needed_and_not_known_to_be_so() -> None:
+    found = {"runbook": passed("RUNBOOK.md"), "tls": failed("http")}
+    results = assess(found, {"big_migration": word()}, ["operations", "tls", "cors"], TODAY)
+    assert [one.name for one in unready(results)] == ["tls", "cors", "on_call"]
+    assert len(results) == len(ITEMS)
+    assert counted(results) == f"1 pass, 1 attested, 1 fail, {len(ITEMS) - 3} unknown"
+
+
+def test_groups_mean_their_items() -> None:
+    assert expand(["rollback"]) == ["previous", "schema", "rehearsed"]
+    assert set(expand(GROUPS)) == set(ITEMS)
+    assert expand([]) == []
+
+
+@pytest.mark.parametrize(
+    ("attest", "said"),
+    [
+        ({"oncall": {"by": "ann", "on": "2026-11-01", "until": "2026-12-01"}}, "did you mean 'on_call'"),
+        ({"on_call": {"by": "ann", "on": "2026-11-01", "until": "2026-10-01"}}, "is before 2026-11-01"),
+        ({"on_call": {"by": "ann"}}, "Field required"),
+    ],
+)
+def test_an_attestation_names_an_item_and_ends(attest: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Readiness.model_validate({"attest": attest})

@@ -1,0 +1,127 @@
+"""What a night releases and what not; and pushes that nobody told of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from headway.domain.errors import SettingsError
+from headway.domain.freeze_windows import Closed
+from headway.ledger import Ledger, ReleaseRecord, ReleaseState
+from headway.policy.nightly import Night, night_markdown, why_not
+from headway.scm.branch_head import head_of
+from headway.service.controllers.branch_poller import Poller
+from tests.standins.repositories import Repository
+
+HEAD, OLD = "a" * 40, "b" * 40
+CLOSED = Closed(why="Fri 16:00 - Mon 08:00 UTC", until=datetime(2026, 1, 5, 8, tzinfo=UTC))
+SETTINGS = "app: shop\nrun: serve\nenvironments:\n  production: {target: process/production}\n"
+
+
+def release(state: ReleaseState, reason: str = "") -> ReleaseRecord:
+    return ReleaseRecord(
+        id="1",
+        app="shop",
+        number=7,
+        repo="/repo",
+        ref="main",
+        flow_run_id=None,
+        requested_by="ann",
+        state=state,
+        reason=reason,
+        started_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+
+
+@pytest.mark.parametrize(
+    ("live", "before", "closed", "override", "why"),
+    [
+        (OLD, None, None, "", ""),
+        (None, None, None, "", ""),
+        (HEAD, None, None, "", "it is live"),
+        (HEAD, release("succeeded"), CLOSED, "", "it is live"),
+        (OLD, release("running"), None, "", "shop#7 is under way"),
+        (OLD, release("waiting"), None, "urgent", "shop#7 is under way"),
+        (OLD, release("failed", "unit: 1 of 3 tests failed"), None, "", "shop#7 failed: unit: 1 of 3 tests failed"),
+        (OLD, release("rolled_back", "canary failed"), None, "", "shop#7 rolled back: canary failed"),
+        (OLD, release("rejected", "production: by bob"), None, "", "shop#7 rejected: production: by bob"),
+        (OLD, release("superseded", "by shop#8"), None, "", ""),
+        (OLD, release("cancelled"), None, "", ""),
+        (OLD, release("expired"), None, "", ""),
+        (OLD, None, CLOSED, "", "frozen until Mon 2026-01-05 08:00 UTC: Fri 16:00 - Mon 08:00 UTC"),
+        (OLD, None, CLOSED, "the fix cannot wait", ""),
+        (OLD, release("failed", "tests"), CLOSED, "the fix cannot wait", "shop#7 failed: tests"),
+    ],
+)
+def test_what_speaks_against_a_release(
+    live: str | None, before: ReleaseRecord | None, closed: Closed | None, override: str, why: str
+) -> None:
+    assert why_not(HEAD, live, before, closed, override) == why
+
+
+def test_the_summary_says_what_went_out_and_what_did_not() -> None:
+    nights = [
+        Night(app="shop", outcome="released", sha=HEAD, why="shop#8 succeeded"),
+        Night(app="bank", outcome="not released", sha=OLD, why="bank#2 failed: a | b\nc"),
+    ]
+    text = night_markdown(nights, "the fix | cannot wait", "ann")
+    assert "In spite of freezes, says ann: the fix \\| cannot wait" in text
+    assert "| shop | `aaaaaaa` | released | shop#8 succeeded |" in text
+    assert "| bank | `bbbbbbb` | not released | bank#2 failed: a \\| b c |" in text
+    assert "No app is registered" in night_markdown([], "", "nightly")
+
+
+# --- the head of a branch --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}") as opened:
+        yield opened
+
+
+@pytest.fixture
+def repo(tmp_path: Path, ledger: Ledger) -> Repository:
+    made = Repository(tmp_path / "shop")
+    made.commit(headway_dot_yaml=SETTINGS)
+    ledger.register_app("shop", repo=str(made.path), host="generic", secret="s", by="ann")
+    return made
+
+
+def test_the_default_branch_says_which_branch_is_released(ledger: Ledger, repo: Repository, tmp_path: Path) -> None:
+    app = ledger.registered_app("shop")
+    first = repo.commit("First")
+    assert head_of(app.repo, tmp_path / "workspaces")[:2] == ("refs/heads/main", first)
+    repo.git("checkout", "--quiet", "-b", "stable")
+    stable = repo.commit("Stable")
+    repo.git("checkout", "--quiet", "main")
+    repo.commit(headway_dot_yaml=SETTINGS + "branch: stable\n")
+    assert head_of(app.repo, tmp_path / "workspaces")[:2] == ("refs/heads/stable", stable)
+    repo.commit(headway_dot_yaml=SETTINGS + "branch: gone\n")
+    with pytest.raises(SettingsError, match="has no branch gone"):
+        head_of(app.repo, tmp_path / "workspaces")
+
+
+async def test_a_push_that_nobody_told_of_is_found_once(ledger: Ledger, repo: Repository, tmp_path: Path) -> None:
+    wake = asyncio.Event()
+    poller = Poller(ledger, tmp_path / "workspaces", wake)
+    sha = repo.git("rev-parse", "HEAD")
+    assert await poller.round() == [f"shop: refs/heads/main names {sha[:7]}, and no webhook said so"]
+    assert wake.is_set()
+    (one,) = ledger.deliveries("shop")
+    assert (one.ref, one.event.kind, one.delivery) == ("refs/heads/main", "push", f"poll-{sha}")
+    assert await poller.round() == []
+    ledger.settle([one.id], "ignored", "")
+    assert await poller.round() == []
+
+
+async def test_a_repository_that_is_away_does_not_hide_the_others(
+    ledger: Ledger, repo: Repository, tmp_path: Path
+) -> None:
+    ledger.register_app("away", repo="/srv/git/away", host="generic", secret="s", by="ann")
+    said = await Poller(ledger, tmp_path / "workspaces", asyncio.Event()).round()
+    assert [line.split(":")[0] for line in said] == ["away", "shop"]

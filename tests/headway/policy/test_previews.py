@@ -1,0 +1,142 @@
+"""What a preview is called, when it should not stand any more, and what is said of it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from headway.config.value_types import parse_label
+from headway.domain.git import PullRequest
+from headway.ledger import PreviewRecord, ReleaseRecord, ReleaseState, StageRecord, StageState
+from headway.policy import previews
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+PREVIEW = PreviewRecord(
+    app="shop-pr-42",
+    of="shop",
+    number=42,
+    mark="m",
+    head="a" * 40,
+    fork=False,
+    url="http://shop",
+    opened_at=NOW,
+    updated_at=NOW,
+    expires_at=NOW + timedelta(hours=72),
+    closed_at=None,
+    reason="",
+    told=False,
+)
+URL = "http://prefect/run"
+
+
+def test_a_preview_is_called_after_its_app_and_number() -> None:
+    assert previews.name("shop", 42) == "shop-pr-42"
+
+
+@pytest.mark.parametrize("app", ["a", "a" * 56, "a" * 57, "a" * 63, "a" * 45 + "-" + "b" * 17])
+@pytest.mark.parametrize("number", [1, 99999, 2**31 - 1])
+def test_its_name_is_a_label_whatever_that_of_the_app(app: str, number: int) -> None:
+    name = previews.name(app, number)
+    assert parse_label(name) == name
+    assert name.endswith(f"-pr-{number}")
+    assert "--" not in name
+
+
+def test_two_long_names_stay_two() -> None:
+    assert previews.name("a" * 62 + "b", 1) != previews.name("a" * 62 + "c", 1)
+
+
+# --- whether it should stand -----------------------------------------------------------------------------------
+
+OPEN = PullRequest(number=42, open=True, head="a" * 40, fork=False, base="main", branch="feature")
+
+
+def test_what_is_open_and_young_stands() -> None:
+    assert previews.why_gone(PREVIEW, {42: OPEN}, NOW) == ""
+
+
+def test_what_nobody_says_anything_about_stands_until_its_time_is_over() -> None:
+    assert previews.why_gone(PREVIEW, None, NOW + timedelta(hours=71)) == ""
+    assert previews.why_gone(PREVIEW, None, NOW + timedelta(hours=72)) == "its time was over at 2026-01-04 12:00 UTC"
+
+
+def test_without_a_ttl_it_stands_for_ever() -> None:
+    endless = PREVIEW.model_copy(update={"expires_at": None})
+    assert previews.why_gone(endless, {42: OPEN}, NOW + timedelta(days=999)) == ""
+
+
+def test_what_is_not_open_does_not_stand() -> None:
+    assert previews.why_gone(PREVIEW, {43: OPEN}, NOW) == "the pull request is not open any more"
+
+
+# --- the comment -----------------------------------------------------------------------------------------------
+
+
+def release(state: ReleaseState = "succeeded", reason: str = "") -> ReleaseRecord:
+    return ReleaseRecord(
+        id="r",
+        app="shop-pr-42",
+        number=3,
+        repo="/repo",
+        ref="a" * 40,
+        sha="a" * 40,
+        flow_run_id="f",
+        requested_by="bob",
+        state=state,
+        reason=reason,
+        started_at=NOW,
+    )
+
+
+def stage(name: str, state: StageState = "passed", detail: str = "") -> StageRecord:
+    return StageRecord(
+        release_id="r", position=1, name=name, state=state, detail=detail, started_at=NOW, finished_at=NOW
+    )
+
+
+def test_it_says_where_and_until_when_and_how_the_checks_went() -> None:
+    said = previews.comment(PREVIEW, release(), [stage("unit", detail="3 tests passed"), stage("build", "cached")], URL)
+    assert said.splitlines() == [
+        "**Preview of shop #42**: http://shop, until 2026-01-04 12:00 UTC or the next push",
+        "",
+        "Commit aaaaaaa, shop-pr-42#3 succeeded",
+        "",
+        "| stage | | |",
+        "|---|---|---|",
+        "| unit | passed | `3 tests passed` |",
+        "| build | cached |  |",
+        "",
+        "[The run](http://prefect/run)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "state", "words"),
+    [
+        ({"url": None}, "running", "in the making"),
+        ({"url": None}, "waiting", "waits for a person to look at it"),
+        ({"url": None}, "failed", "nothing is deployed"),
+        ({"url": None}, "succeeded", "nothing is deployed"),
+        ({}, "running", "http://shop, until"),
+        ({}, "failed", "http://shop, with an earlier commit, until"),
+        ({"closed_at": NOW, "reason": "the pull request was closed"}, "succeeded", "torn down, the pull request was"),
+    ],
+)
+def test_it_says_how_it_stands(change: dict[str, object], state: ReleaseState, words: str) -> None:
+    said = previews.comment(PREVIEW.model_copy(update=change), release(state), [], URL)
+    assert said.splitlines()[0].startswith(f"**Preview of shop #42**: {words}")
+
+
+def test_before_anything_has_begun_it_says_little() -> None:
+    assert previews.comment(PREVIEW.model_copy(update={"url": None}), None, [], URL).endswith("in the making")
+
+
+def test_what_a_command_says_mentions_nobody_and_breaks_no_table() -> None:
+    evil = "`</table>` | @everybody\n[click](http://evil) " + "x" * 500
+    said = previews.comment(PREVIEW, release("failed", evil), [stage("unit", "failed", evil)], URL)
+    (row,) = [line for line in said.splitlines() if line.startswith("| unit")]
+    assert row.count("|") == 4
+    assert row.startswith("| unit | failed | `'</table>' ¦ @everybody [click](http://evil) xxx")
+    assert all(line.count("`") % 2 == 0 for line in said.splitlines())
+    assert len(row) < 250

@@ -1,0 +1,97 @@
+"""Instances that crash or turn unhealthy while they are watched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from headway.domain.measurements import Measurements, RequestCounts, Verdict
+from headway.domain.plan import Analyze, Condition
+from headway.domain.traffic import Instance
+from headway.rollout.analysis import look
+from headway.rollout.analysis.instance_health import UNHEALTHY, steadiness
+from headway.rollout.analysis.sequential_test import Tally
+
+BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def readings(*seen: Sequence[Instance]) -> list[Measurements]:
+    """One every second."""
+    return [
+        Measurements(
+            at=BEGUN + timedelta(seconds=second),
+            counts={"new": RequestCounts(requests=100 * second)},
+            instances=tuple(one),
+        )
+        for second, one in enumerate(seen)
+    ]
+
+
+def instance(name: str = "a", *, ready: bool = True, run: str | None = "1") -> Instance:
+    return Instance(name=name, address="host:1", ready=ready, detail="" if ready else "it answers 500", run=run)
+
+
+def test_instances_that_run_on_are_fine() -> None:
+    found = steadiness(readings(*[[instance("a"), instance("b")]] * 20))
+    assert found is not None
+    assert found.verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_one_that_was_started_again_has_crashed(ready: bool) -> None:
+    found = steadiness(
+        readings(
+            [instance("a"), instance("b")],
+            [instance("a"), instance("b", run="2", ready=ready)],
+        )
+    )
+    assert found is not None
+    assert found.verdict is Verdict.FAIL
+    assert found.evidence == "b crashed and was started again"
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_one_that_is_unhealthy_is_no_pass_and_after_a_while_a_fail(gone: bool) -> None:
+    ill = [instance("b")] if gone else [instance("a", ready=False), instance("b")]
+    whole = [instance("a"), instance("b")]
+    short = steadiness(readings(whole, ill, ill))
+    assert short is not None
+    assert short.verdict is Verdict.INCONCLUSIVE
+    why = "it is gone" if gone else "it answers 500"
+    assert short.evidence == f"1 of 2 instances unhealthy for 1.0 s: a: {why}"
+    long = steadiness(readings(whole, *[ill] * (int(UNHEALTHY) + 1)))
+    assert long is not None
+    assert long.verdict is Verdict.FAIL
+
+
+def test_one_that_recovers_is_fine_again() -> None:
+    ill = [instance(ready=False)]
+    well = [instance()]
+    found = steadiness(readings(well, *[ill] * 4, well, *[ill] * 4, well))
+    assert found is not None
+    assert found.verdict is Verdict.PASS
+
+
+def test_a_target_that_does_not_tell_is_not_judged() -> None:
+    assert steadiness(readings([], [])) is None
+    unknown = [instance(run=None)]
+    found = steadiness(readings(unknown, [instance(run="2")]))
+    assert found is not None
+    assert found.verdict is Verdict.PASS
+
+
+def test_a_crash_fails_an_analysis_whose_figures_are_good() -> None:
+    step = Analyze(
+        revision="new",
+        window=10,
+        conditions=(Condition(metric="success_rate", op=">=", limit=99),),
+        min_requests=10,
+    )
+    steady = readings([instance()], [instance()])
+    assert look(Tally(), step, steady)[1].verdict is Verdict.PASS
+    crashed = readings([instance()], [instance(run="2")])
+    judgement = look(Tally(), step, crashed)[1]
+    assert judgement.verdict is Verdict.FAIL
+    assert judgement.evidence == "a crashed and was started again"

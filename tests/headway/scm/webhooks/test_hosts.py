@@ -1,0 +1,323 @@
+"""Every host's deliveries, recorded by hand after its documentation: who signed them, and what they say."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from headway.scm.webhooks import HOSTS, Event, Ignored, PullRequestEvent, PushEvent, place
+from tests.standins import webhook_payloads as p
+from tests.standins.webhook_payloads import NEW, OLD, SECRET, ZEROS, Sent
+
+GITHUB = ("github.com/acme/shop",)
+WHSEC = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+SIGNED: dict[str, Sent] = {
+    "github": p.github("push", p.github_push()),
+    "gitea": p.gitea("push", p.gitea_push()),
+    "gitlab": p.gitlab("Push Hook", p.gitlab_push()),
+    "bitbucket": p.bitbucket("repo:push", p.bitbucket_push()),
+    "generic": p.generic({"repository": "/srv/git/shop.git", "ref": "refs/heads/main", "after": NEW}),
+}
+
+
+def push(places: tuple[str, ...] = GITHUB, ref: str = "refs/heads/main", before: str | None = OLD) -> PushEvent:
+    return PushEvent(places=places, ref=ref, before=before, after=NEW, by="ann")
+
+
+def pull(places: tuple[str, ...] = GITHUB, **changes: Any) -> PullRequestEvent:
+    asked = {"number": 42, "open": True, "head": NEW, "ref": "refs/pull/42/head", "base": "main", "fork": False}
+    return PullRequestEvent(**{"places": places, "by": "bob"} | asked | changes)
+
+
+GITLAB = ("gitlab.com/acme/tools/shop",)
+GITEA = ("git.example.com/acme/shop",)
+BITBUCKET = ("bitbucket.org/acme/shop",)
+MERGE_REF = "refs/merge-requests/42/head"
+SAID: list[tuple[str, str, Sent, list[Event]]] = [
+    ("github", "push", p.github("push", p.github_push()), [push()]),
+    ("github", "new branch", p.github("push", p.github_push(before=ZEROS)), [push(before=None)]),
+    ("github", "tag", p.github("push", p.github_push("refs/tags/v1", ZEROS)), [push(ref="refs/tags/v1", before=None)]),
+    ("github", "force push", p.github("push", p.github_push(forced=True)), [push()]),
+    ("github", "empty push", p.github("push", p.github_push(before=NEW)), [push(before=NEW)]),
+    (
+        "github",
+        "deletion",
+        p.github("push", p.github_push(after=ZEROS)),
+        [Ignored(reason="refs/heads/main was deleted")],
+    ),
+    ("github", "ping", p.github("ping", {"zen": "Keep it"}), [Ignored(reason="ping: nothing starts on it")]),
+    ("github", "unknown", p.github("star", {}), [Ignored(reason="star: nothing starts on it")]),
+    (
+        "github",
+        "merge queue",
+        p.github("merge_group", {"action": "checks_requested"}),
+        [Ignored(reason="a merge queue's commit is released when it has been merged")],
+    ),
+    ("github", "opened", p.github("pull_request", p.github_pull("opened")), [pull()]),
+    ("github", "synchronize", p.github("pull_request", p.github_pull("synchronize")), [pull()]),
+    ("github", "reopened", p.github("pull_request", p.github_pull("reopened")), [pull()]),
+    ("github", "fork", p.github("pull_request", p.github_pull("opened", fork="mallory")), [pull(fork=True)]),
+    ("github", "closed", p.github("pull_request", p.github_pull("closed", state="closed")), [pull(open=False)]),
+    (
+        "github",
+        "labeled",
+        p.github("pull_request", p.github_pull("labeled")),
+        [Ignored(reason="pull request 42 was labeled: its commits are the same")],
+    ),
+    ("gitea", "push", p.gitea("push", p.gitea_push()), [push(GITEA)]),
+    ("gitea", "forgejo", p.gitea("push", p.gitea_push(), brand="forgejo"), [push(GITEA)]),
+    ("gitea", "synchronized", p.gitea("pull_request", p.gitea_pull("synchronized")), [pull(GITEA)]),
+    ("gitea", "closed", p.gitea("pull_request", p.gitea_pull("closed", "closed")), [pull(GITEA, open=False)]),
+    (
+        "gitea",
+        "deletion",
+        p.gitea("push", p.gitea_push(after=ZEROS)),
+        [Ignored(reason="refs/heads/main was deleted")],
+    ),
+    ("gitlab", "push", p.gitlab("Push Hook", p.gitlab_push()), [push(GITLAB)]),
+    (
+        "gitlab",
+        "tag",
+        p.gitlab("Tag Push Hook", p.gitlab_push("refs/tags/v1", ZEROS)),
+        [push(GITLAB, "refs/tags/v1", None)],
+    ),
+    (
+        "gitlab",
+        "deletion",
+        p.gitlab("Push Hook", p.gitlab_push(after=ZEROS)),
+        [Ignored(reason="refs/heads/main was deleted")],
+    ),
+    ("gitlab", "open", p.gitlab("Merge Request Hook", p.gitlab_merge("open")), [pull(GITLAB, ref=MERGE_REF)]),
+    (
+        "gitlab",
+        "being merged",
+        p.gitlab("Merge Request Hook", p.gitlab_merge("reopen", state="locked")),
+        [pull(GITLAB, ref=MERGE_REF)],
+    ),
+    (
+        "gitlab",
+        "update",
+        p.gitlab("Merge Request Hook", p.gitlab_merge("update", oldrev=OLD)),
+        [pull(GITLAB, ref=MERGE_REF)],
+    ),
+    (
+        "gitlab",
+        "update of a title",
+        p.gitlab("Merge Request Hook", p.gitlab_merge("update")),
+        [Ignored(reason="merge request 42 was update: its commits are the same")],
+    ),
+    (
+        "gitlab",
+        "merge",
+        p.gitlab("Merge Request Hook", p.gitlab_merge("merge", state="merged")),
+        [pull(GITLAB, ref=MERGE_REF, open=False)],
+    ),
+    (
+        "gitlab",
+        "fork",
+        p.gitlab("Merge Request Hook", p.gitlab_merge("open", source=99)),
+        [pull(GITLAB, ref=MERGE_REF, fork=True)],
+    ),
+    (
+        "bitbucket",
+        "push of several refs",
+        p.bitbucket("repo:push", p.bitbucket_push()),
+        [
+            push(BITBUCKET),
+            push(BITBUCKET, "refs/tags/v1", None),
+            Ignored(reason="refs/heads/gone was deleted"),
+        ],
+    ),
+    (
+        "bitbucket",
+        "created",
+        p.bitbucket("pullrequest:created", p.bitbucket_pull()),
+        [pull(BITBUCKET, head=NEW[:12], ref="refs/heads/feature")],
+    ),
+    (
+        "bitbucket",
+        "fulfilled",
+        p.bitbucket("pullrequest:fulfilled", p.bitbucket_pull("MERGED")),
+        [pull(BITBUCKET, head=NEW[:12], ref="refs/heads/feature", open=False)],
+    ),
+    (
+        "bitbucket",
+        "fork",
+        p.bitbucket("pullrequest:created", p.bitbucket_pull(fork="mallory/shop")),
+        [pull(BITBUCKET, head=NEW[:12], ref="refs/heads/feature", fork=True)],
+    ),
+    (
+        "generic",
+        "push",
+        p.generic({"repository": "/srv/git/shop.git", "ref": "refs/heads/main", "after": NEW, "by": "ann"}),
+        [push(("/srv/git/shop",), before=None)],
+    ),
+    ("generic", "ping", p.generic({}, event="ping"), [Ignored(reason="ping: nothing starts on it")]),
+]
+
+
+@pytest.mark.parametrize(("host", "sent", "said"), [pytest.param(h, s, e, id=f"{h} {w}") for h, w, s, e in SAID])
+def test_what_a_delivery_says(host: str, sent: Sent, said: list[Event]) -> None:
+    assert HOSTS[host].signed(sent.headers, sent.body, SECRET)
+    assert list(HOSTS[host].events(sent.headers, sent.body)) == said
+
+
+@pytest.mark.parametrize("host", SIGNED)
+def test_a_delivery_has_a_name(host: str) -> None:
+    assert HOSTS[host].delivery(SIGNED[host].headers)
+
+
+def test_gitlab_calls_a_delivery_the_same_when_it_sends_it_again() -> None:
+    sent = p.gitlab("Push Hook", p.gitlab_push())
+    again = sent.headers | {"x-gitlab-event-uuid": "yet another"}
+    assert HOSTS["gitlab"].delivery(sent.headers) == HOSTS["gitlab"].delivery(again)
+
+
+# --- who signed it ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", SIGNED)
+def test_another_secret_does_not_fit(host: str) -> None:
+    assert not HOSTS[host].signed(SIGNED[host].headers, SIGNED[host].body, SECRET + "!")
+
+
+@pytest.mark.parametrize("host", SIGNED)
+def test_without_a_signature_nothing_fits(host: str) -> None:
+    assert not HOSTS[host].signed({}, SIGNED[host].body, SECRET)
+
+
+@pytest.mark.parametrize("host", [host for host in SIGNED if host != "gitlab"])
+@given(body=st.binary())
+def test_the_signature_is_for_these_bytes_alone(host: str, body: bytes) -> None:
+    assert HOSTS[host].signed(SIGNED[host].headers, body, SECRET) == (body == SIGNED[host].body)
+
+
+@pytest.mark.parametrize("host", SIGNED)
+@given(word=st.text(max_size=80))
+def test_no_made_up_signature_fits(host: str, word: str) -> None:
+    """Whatever is in the headers, and whatever they are made of."""
+    headers = {name: word for name in SIGNED[host].headers if "event" not in name}
+    assert not HOSTS[host].signed(headers, SIGNED[host].body, SECRET)
+
+
+def test_a_signing_token_of_gitlab() -> None:
+    sent = p.gitlab_signed("Push Hook", p.gitlab_push(), WHSEC)
+    assert HOSTS["gitlab"].signed(sent.headers, sent.body, WHSEC)
+    assert not HOSTS["gitlab"].signed(sent.headers, sent.body + b" ", WHSEC)
+    assert not HOSTS["gitlab"].signed(sent.headers | {"webhook-id": "msg_2"}, sent.body, WHSEC)
+    assert HOSTS["gitlab"].delivery(sent.headers) == "msg_1"
+
+
+@pytest.mark.parametrize("seconds", [-3600, 3600])
+def test_a_signed_delivery_of_another_hour_may_be_a_replay(seconds: int) -> None:
+    sent = p.gitlab_signed("Push Hook", p.gitlab_push(), WHSEC, at=time.time() + seconds)
+    assert not HOSTS["gitlab"].signed(sent.headers, sent.body, WHSEC)
+
+
+def test_the_token_in_plain_text_does_not_stand_for_a_signature_that_is_wrong() -> None:
+    sent = p.gitlab_signed("Push Hook", p.gitlab_push(), WHSEC, at=0)
+    assert not HOSTS["gitlab"].signed(sent.headers | {"x-gitlab-token": WHSEC}, sent.body, WHSEC)
+
+
+# --- what is not what the host sends ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", SIGNED)
+@pytest.mark.parametrize(
+    "body", [b"", b"null", b"[]", b"{}", b"payload=%7B%7D", b"\xff\xfe", b"[" * 100_000, b'{"ref": 1' + b"0" * 5000]
+)
+def test_anything_else_is_refused(host: str, body: bytes) -> None:
+    with pytest.raises(ValidationError):
+        HOSTS[host].events(SIGNED[host].headers, body)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("ref", "refs/heads/../../etc/passwd\n"),
+        ("ref", "refs/heads/a b"),
+        ("ref", "refs/heads/-upload-pack=x"),
+        ("ref", "main"),
+        ("ref", "refs/heads/\x00"),
+        ("ref", "refs/heads/" + "x" * 500),
+        ("after", "--upload-pack"),
+        ("after", "2" * 39),
+        ("repository", "a\nb"),
+        ("by", "\ud800"),
+        ("by", "x\x00"),
+    ],
+)
+def test_what_git_would_misunderstand_is_refused(key: str, value: str) -> None:
+    sent = {"repository": "/srv/git/shop.git", "ref": "refs/heads/main", "after": NEW, "by": "ann"} | {key: value}
+    with pytest.raises(ValidationError):
+        HOSTS["generic"].events({}, json.dumps(sent).encode())
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@pytest.mark.parametrize(("host", "sent"), [pytest.param(h, s, id=f"{h} {w}") for h, w, s, _ in SAID])
+@given(data=st.data())
+def test_a_payload_with_anything_in_it_is_read_or_refused(host: str, sent: Sent, data: st.DataObject) -> None:
+    """Some part of a real one is something else."""
+    payload = json.loads(sent.body)
+    part = payload
+    while isinstance(part, dict) and part:
+        key = data.draw(st.sampled_from(sorted(part)))
+        if not isinstance(part[key], dict) or data.draw(st.booleans()):
+            part[key] = data.draw(JSON)
+            break
+        part = part[key]
+    try:
+        events = HOSTS[host].events(sent.headers, json.dumps(payload).encode())
+    except ValidationError:
+        return
+    assert all(isinstance(event, PushEvent | PullRequestEvent | Ignored) for event in events)
+
+
+# --- which repository is meant ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://github.com/Acme/shop.git",
+        "https://github.com/acme/shop",
+        "https://ann:token@github.com/acme/shop.git/",
+        "git@github.com:acme/shop.git",
+        "github.com:acme/shop.git",
+        "ssh://git@github.com/acme/shop.git",
+        "ssh://git@github.com:22/acme/shop.git",
+    ],
+)
+def test_one_repository_has_many_addresses(address: str) -> None:
+    assert place(address) == "github.com/acme/shop"
+
+
+@pytest.mark.parametrize(
+    ("address", "where"),
+    [
+        ("/srv/git/Shop.git", "/srv/git/Shop"),
+        ("file:///srv/git/Shop.git", "/srv/git/Shop"),
+        ("https://github.com/acme/shop-2", "github.com/acme/shop-2"),
+        ("https://github.com.evil.example/acme/shop", "github.com.evil.example/acme/shop"),
+        ("https://evil.example/github.com/acme/shop", "evil.example/github.com/acme/shop"),
+    ],
+)
+def test_other_repositories_are_others(address: str, where: str) -> None:
+    assert place(address) == where
+
+
+@given(address=st.text(max_size=60))
+def test_any_text_is_somewhere(address: str) -> None:
+    assert isinstance(place(address), str)

@@ -1,0 +1,248 @@
+"""The receiver and what goes on beside it are killed in mid-flood: nothing that was kept is lost, or started twice.
+
+Real processes, a real repository and a real ledger; the Prefect API is one that remembers what it was asked to start.
+"""
+
+from __future__ import annotations
+
+import http.server
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import psutil
+import pytest
+
+from headway.ledger import Ledger
+from tests.standins import webhook_payloads as p
+from tests.standins.repositories import Repository
+from tests.standins.webhook_payloads import SECRET
+
+TAGS = 40
+DEADLINE = 60.0  # seconds
+SETTINGS = """
+app: shop
+run: serve
+branch: nothing-else-is-released
+on: {tags: ["v*"]}
+environments:
+  production: {target: process/production}
+"""
+
+
+class Prefect(http.server.ThreadingHTTPServer):
+    """Starts one run for a key, however often it is asked, as Prefect's server does."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.runs: dict[str, dict[str, Any]] = {}
+        self.asked: Counter[str] = Counter()
+        self._one_by_one = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/api"
+
+    def start(self, key: str, parameters: dict[str, Any]) -> str:
+        with self._one_by_one:
+            self.asked[key] += 1
+            self.runs.setdefault(key, parameters)
+            return f"run-{list(self.runs).index(key)}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Prefect
+
+    def do_GET(self) -> None:
+        match urlsplit(self.path).path.split("/")[2:]:
+            case ["deployments", "name", *_]:
+                self._answer({"id": "release"})
+            case ["flow_runs", run]:
+                state = {"name": "Running", "type": "RUNNING", "message": ""}
+                self._answer({"id": run, "name": run, "state": state, "deployment_id": "release"})
+            case _:
+                self._answer({"detail": "not here"}, 404)
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if not self.path.endswith("/create_flow_run"):
+            return self._answer({"detail": "not here"}, 404)
+        return self._answer({"id": self.server.start(body["idempotency_key"], body["parameters"])})
+
+    def _answer(self, content: dict[str, Any], status: int = 200) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # whoever asked was killed
+            super().handle()
+
+
+class Web:
+    """Headway's web app as `headway up` starts it, killed and started again at will."""
+
+    def __init__(self, home: Path, api: str) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = home / "web.log"
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "HEADWAY_"))},
+            "HEADWAY_HOME": str(home),
+            "PREFECT_HOME": str(home / "prefect"),
+            "PREFECT_API_URL": api,
+            "HEADWAY_SECRET_SHOP_WEBHOOK": SECRET,
+        }
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "headway.service.api.http_server", "127.0.0.1", str(self.port)]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, env=self._environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+        self.until(lambda: self.checks().get("dispatch") == "ok")
+
+    def checks(self) -> dict[str, str]:
+        try:
+            checks: dict[str, str] = httpx.get(f"{self.url}/health", trust_env=False).json()["checks"]
+        except httpx.TransportError:
+            return {}
+        return checks
+
+    def rounds(self) -> psutil.Process:
+        children = psutil.Process(self.process.pid).children()
+        return next(child for child in children if "headway.service.controllers.runner" in child.cmdline())
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def kill_all(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def until(self, what: Callable[[], Any]) -> None:
+        end = time.monotonic() + DEADLINE
+        while not what():
+            assert time.monotonic() < end, f"did not happen within {DEADLINE:g} s:\n{self.log.read_text()}"
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def prefect() -> Iterator[Prefect]:
+    with Prefect() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def web(tmp_path: Path, prefect: Prefect) -> Iterator[Web]:
+    (tmp_path / "home").mkdir()
+    made = Web(tmp_path / "home", prefect.url)
+    made.start()
+    yield made
+    made.process.terminate()
+    made.process.wait(DEADLINE)
+
+
+@contextmanager
+def sending(web: Web, sent: list[p.Sent], kept: list[str]) -> Iterator[None]:
+    """Each delivery twice, and again until it is answered 202; the names of those that were are in `kept`."""
+    over = threading.Event()
+
+    def send(one: p.Sent) -> None:
+        while not over.is_set():
+            try:
+                answer = httpx.post(f"{web.url}/hooks/github", headers=one.headers, content=one.body, trust_env=False)
+            except httpx.TransportError:
+                over.wait(0.05)
+                continue
+            assert answer.status_code == 202
+            kept.append(one.headers["x-github-delivery"])
+            return
+
+    with ThreadPoolExecutor(4) as pool:
+        done = [pool.submit(send, one) for one in itertools.chain(*zip(sent, sent, strict=True))]
+        try:
+            yield
+            for each in done:
+                each.result(DEADLINE)
+        finally:
+            over.set()
+
+
+def _under_way(kept: list[str], prefect: Prefect, share: float) -> bool:
+    return len(set(kept)) > share * TAGS and len(prefect.runs) > share * TAGS / 2
+
+
+def test_what_is_killed_in_mid_flood_loses_nothing_and_starts_nothing_twice(
+    tmp_path: Path, web: Web, prefect: Prefect
+) -> None:
+    repository = Repository(tmp_path / "shop")
+    shas = [repository.commit(f"change {number}", headway_dot_yaml=SETTINGS) for number in range(TAGS)]
+    for number, sha in enumerate(shas):
+        repository.git("tag", f"v{number}", sha)
+    urls = {"clone_url": str(repository.path), "ssh_url": str(repository.path)}
+    pushes = [
+        p.github_push(ref=f"refs/tags/v{number}", after=sha, repository=p.GITHUB_REPOSITORY | urls)
+        for number, sha in enumerate(shas)
+    ]
+    sent = [p.github("push", push, delivery=f"guid-{number}") for number, push in enumerate(pushes)]
+    kept: list[str] = []
+    with Ledger.open(f"sqlite:///{tmp_path / 'home' / 'ledger.db'}") as ledger:
+        ledger.register_app("shop", repo=str(repository.path), host="github", secret="shop-webhook", by="ann")
+        with sending(web, sent, kept):
+            for share, kill in ((0.2, web.kill_all), (0.6, web.kill)):
+                web.until(partial(_under_way, kept, prefect, share))
+                kill()
+                assert {one.delivery for one in ledger.deliveries("shop", 1000)} >= set(kept)
+                web.start()
+        web.until(lambda: not ledger.due_deliveries())
+
+        came = ledger.deliveries("shop", 1000)
+
+    assert sorted(one.delivery for one in came) == sorted(one.headers["x-github-delivery"] for one in sent)
+    assert {one.state for one in came} == {"started"}
+    assert len({one.flow_run_id for one in came}) == TAGS
+    assert sorted(run["ref"] for run in prefect.runs.values()) == sorted(shas)
+
+
+def test_what_goes_on_beside_the_receiver_is_started_again_and_does_not_outlive_it(web: Web) -> None:
+    first = web.rounds()
+    first.kill()
+    web.until(lambda: web.checks()["rounds"] != "ok")
+    web.until(lambda: web.checks()["rounds"] == "ok")
+    second = web.rounds()
+    assert second != first
+
+    web.kill()
+
+    second.wait(DEADLINE)

@@ -1,0 +1,707 @@
+"""From a real inbox and real repositories to runs. Only the Prefect API is a fake."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headway.domain.errors import GitHostError, HeadwayError, NotFound, ServiceUnavailable
+from headway.domain.events import NOTHING
+from headway.domain.git import PullRequest
+from headway.domain.ports import GitHost
+from headway.ledger import Delivery, DeliveryRecord, Ledger
+from headway.scm import git
+from headway.scm.webhooks import PullRequestEvent, PushEvent
+from headway.service.controllers.dispatcher import EARLY, TRIES, Dispatcher, dispatch
+from headway.service.prefect.client import Control
+from headway.testing import FakeGitHost
+from tests.standins.repositories import Repository
+
+MAIN = "refs/heads/main"
+SETTINGS = """
+app: shop
+run: serve
+on:
+  tags: ["v*"]
+  paths: [src/, "!src/docs/"]
+environments:
+  preview: {target: process/preview}
+  production: {target: process/production}
+"""
+
+
+class Clock:
+    """The time, which stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.time = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.time
+
+    def passes(self, seconds: float) -> None:
+        self.time += timedelta(seconds=seconds)
+
+
+class Outside(Control):
+    """A Prefect API in memory: a key starts one run, however often it is asked."""
+
+    def __init__(self) -> None:
+        self.url = "http://prefect/api"
+        self.runs: dict[str, dict[str, Any]] = {}
+        self.flows: dict[str, str] = {}
+        self.down = False
+        self.dies = False
+
+    def start(self, deployment: str, parameters: dict[str, Any], *, idempotency_key: str | None = None) -> str:
+        assert idempotency_key
+        if self.down:
+            raise ServiceUnavailable("the Prefect server does not answer")
+        self.runs.setdefault(f"run-{idempotency_key[:24]}", parameters)
+        self.flows.setdefault(f"run-{idempotency_key[:24]}", deployment)
+        if self.dies:
+            self.dies = False
+            raise KeyboardInterrupt  # we die before we can write it down
+        return f"run-{idempotency_key[:24]}"
+
+    @property
+    def released(self) -> list[str]:
+        assert set(self.flows.values()) <= {"release/main"}
+        return [run["ref"] for run in self.runs.values()]
+
+    @property
+    def pulls(self) -> list[tuple[str, int, str]]:
+        """The flow, the pull request, and its commit or why it is torn down."""
+        runs = zip(self.flows.values(), self.runs.values(), strict=True)
+        return [(flow.removesuffix("/main"), run["number"], run.get("sha") or run["reason"]) for flow, run in runs]
+
+
+class Place:
+    """An app's repository, the inbox, and what starts."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.clock = Clock()
+        self.ledger = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}", self.clock)
+        self.outside = Outside()
+        self.workspaces = tmp_path / "workspaces"
+        self.repo = Repository(tmp_path / "shop")
+        self.first = self.repo.commit(headway_dot_yaml=SETTINGS, src__a="1")
+        self.ledger.register_app("shop", repo=str(self.repo.path), host="generic", secret="s", by="ann")
+        self._names = itertools.count()
+        self.host: FakeGitHost | HeadwayError | None = None
+
+    def hears(self, after: str, before: str | None = None, ref: str = MAIN, *, later: float = 60) -> None:
+        """A webhook came, so many seconds after the one before."""
+        self.clock.passes(later)
+        push = PushEvent(places=(), ref=ref, before=before, after=after, by="ann")
+        self.ledger.receive([Delivery(app="shop", delivery=f"guid-{next(self._names)}", event=push)])
+
+    def dispatch(self) -> list[str]:
+        """As the dispatcher does: pushes and pull requests apart."""
+        due, said = self.ledger.due_deliveries(), list[str]()
+        for kind in dict.fromkeys(one.event.kind for one in due):
+            ours = [one for one in due if one.event.kind == kind]
+            said += dispatch(self.ledger, self.outside, self.workspaces, ours, self.host)
+        return said
+
+    def released(self, after: str, before: str | None = None, ref: str = MAIN) -> list[str]:
+        """What was started altogether, when this push has been dispatched too."""
+        self.hears(after, before, ref)
+        self.dispatch()
+        return self.outside.released
+
+    def pull(self, head: str, number: int = 42, *, later: float = 60, **said: Any) -> list[tuple[str, int, str]]:
+        """What was started altogether, when this event of a pull request, whose commit is there, has come too."""
+        self.clock.passes(later)
+        self.repo.git("update-ref", f"refs/pull/{number}/head", head)
+        known = {"open": True, "ref": f"refs/pull/{number}/head", "base": "main", "fork": False, "by": "bob"}
+        event = PullRequestEvent(places=(), number=number, head=head, **{**known, **said})
+        self.ledger.receive([Delivery(app="shop", delivery=f"guid-{next(self._names)}", event=event)])
+        self.dispatch()
+        return self.outside.pulls
+
+    def change(self, subject: str = "Change", **files: str) -> str:
+        """A commit that is on no branch of ours."""
+        self.repo.git("checkout", "--quiet", "--detach", self.first)
+        made = self.repo.commit(subject, **files)
+        self.repo.git("checkout", "--quiet", "main")
+        return made
+
+    @property
+    def newest(self) -> DeliveryRecord:
+        return self.ledger.deliveries("shop", 1)[0]
+
+    def states(self) -> list[str]:
+        """The oldest first."""
+        return [one.state for one in reversed(self.ledger.deliveries("shop", 1000))]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    made = Place(tmp_path)
+    yield made
+    made.ledger.close()
+
+
+def test_a_push_to_the_branch_is_released(place: Place) -> None:
+    assert place.released(place.first) == [place.first]
+    (asked,) = place.outside.runs.values()
+    assert asked == {"repo": str(place.repo.path), "ref": place.first, "by": "ann at generic"}
+    assert (place.newest.state, place.newest.sha, place.newest.flow_run_id) == (
+        "started",
+        place.first,
+        next(iter(place.outside.runs)),
+    )
+
+
+def test_what_is_asked_of_git_is_the_registered_repository_alone(place: Place, tmp_path: Path) -> None:
+    """Whatever the delivery says of where it comes from."""
+    push = PushEvent(places=(str(tmp_path / "evil"),), ref=MAIN, before=None, after=place.first, by="mallory")
+    place.ledger.receive([Delivery(app="shop", delivery="guid", event=push)])
+    place.dispatch()
+    assert [run["repo"] for run in place.outside.runs.values()] == [str(place.repo.path)]
+
+
+# --- which pushes ----------------------------------------------------------------------------------------------
+
+
+def test_another_branch_starts_nothing(place: Place) -> None:
+    place.repo.git("branch", "feature")
+    assert place.released(place.first, ref="refs/heads/feature") == []
+    assert (place.newest.state, place.newest.detail) == ("ignored", f"{place.first[:7]}: releases are made of main")
+
+
+@pytest.mark.parametrize(("tag", "annotated", "released"), [("v1", False, 1), ("v2", True, 1), ("w1", False, 0)])
+def test_a_tag_is_released_when_a_pattern_fits(place: Place, tag: str, annotated: bool, released: int) -> None:
+    place.repo.git("tag", *(["-a", "-m", "one"] if annotated else []), tag)
+    named = place.repo.git("rev-parse", tag)
+    assert place.released(named, ref=f"refs/tags/{tag}") == [place.first] * released
+
+
+def test_a_push_that_changes_nothing_that_counts_starts_nothing(place: Place) -> None:
+    place.released(place.first)
+    readme = place.repo.commit(README="hello", src__docs__a="hello")
+    assert place.released(readme, place.first) == [place.first]
+    assert place.newest.detail == f"{readme[:7]}: it changes nothing that on/paths names"
+
+
+def test_what_changed_is_counted_from_what_was_released(place: Place) -> None:
+    """Of two pushes that come together the last changes nothing that counts, and the first does."""
+    place.released(place.first)
+    code = place.repo.commit(src__a="2")
+    place.hears(code, place.first)
+    readme = place.repo.commit(README="hello")
+    assert place.released(readme, code) == [place.first, readme]
+
+
+def test_a_commit_may_ask_to_be_skipped(place: Place) -> None:
+    skipped = place.repo.commit("Tidy up\n\n[skip headway]", src__a="2")
+    assert place.released(skipped, place.first) == []
+    assert place.newest.detail == f"{skipped[:7]}: its message says [skip headway]"
+
+
+def test_settings_that_are_wrong_are_released_so_that_somebody_sees_it(place: Place) -> None:
+    wrong = place.repo.commit(headway_dot_yaml="app: shop\nbranch: main\ncheks: {}\n")
+    assert place.released(wrong, place.first) == [wrong]
+
+
+def test_settings_that_are_wrong_keep_the_branch_of_before(place: Place) -> None:
+    trunk = place.repo.commit(headway_dot_yaml=SETTINGS.replace("\non:", "\nbranch: trunk\non:"))
+    place.repo.git("branch", "trunk")
+    wrong = place.repo.commit(headway_dot_yaml="app: [")
+    assert place.released(wrong, trunk) == []
+    place.repo.git("checkout", "--quiet", "trunk")
+    wrong = place.repo.commit(headway_dot_yaml="app: [")
+    assert place.released(wrong, trunk, "refs/heads/trunk") == [wrong]
+
+
+def test_a_repository_cannot_release_another_app(place: Place) -> None:
+    other = place.repo.commit(headway_dot_yaml=SETTINGS.replace("app: shop", "app: bank"))
+    assert place.released(other, place.first) == []
+    assert "is registered as shop" in place.newest.detail
+
+
+def test_a_branch_that_is_gone_starts_nothing(place: Place) -> None:
+    place.hears(place.first, ref="refs/heads/gone")
+    place.dispatch()
+    assert (place.newest.state, place.newest.detail) == ("ignored", "refs/heads/gone is there no more")
+
+
+# --- once, in commit order, and none is lost -------------------------------------------------------------------
+
+
+def test_the_same_push_in_another_delivery_is_a_duplicate(place: Place) -> None:
+    place.released(place.first)
+    assert place.released(place.first) == [place.first]
+    assert place.states() == ["started", "duplicate"]
+
+
+def test_a_burst_is_one_release_of_the_last(place: Place) -> None:
+    pushes = [place.repo.commit(src__a=str(number)) for number in range(50)]
+    for before, after in itertools.pairwise([place.first, *pushes]):
+        place.hears(after, before)
+    place.dispatch()
+    assert place.outside.released == [pushes[-1]]
+    assert place.states() == ["superseded"] * 49 + ["started"]
+    assert {one.followed_by for one in place.ledger.deliveries("shop", 50)} == {None, place.newest.id}
+
+
+def test_a_burst_that_comes_in_any_order_ends_in_the_last(place: Place) -> None:
+    pushes = [place.repo.commit(src__a=str(number)) for number in range(5)]
+    for after in (pushes[4], pushes[1], pushes[3]):
+        place.hears(after)
+    place.dispatch()
+    for after in (pushes[0], pushes[2]):
+        place.hears(after)
+    place.dispatch()
+    assert place.outside.released == [pushes[4]]
+    assert place.states() == ["started", "superseded", "superseded", "duplicate", "duplicate"]
+
+
+def test_pushes_that_come_soon_after_a_start_wait_for_those_behind_them(place: Place) -> None:
+    place.released(place.first)
+    for number in range(3):
+        newer = place.repo.commit(src__a=f"{number}")
+        place.hears(newer, later=0.5)
+        place.dispatch()
+    assert place.states() == ["started", "waiting", "waiting", "waiting"]
+    place.clock.passes(2)
+    place.dispatch()
+    assert place.outside.released == [place.first, newer]
+    assert place.states() == ["started", "superseded", "superseded", "started"]
+
+
+def test_a_newer_push_follows_the_run_of_an_older(place: Place) -> None:
+    place.released(place.first)
+    older = place.newest.flow_run_id
+    assert older
+    assert place.ledger.follower(older) is None
+    newer = place.repo.commit(src__a="2")
+    place.released(newer, place.first)
+    follower = place.ledger.follower(older)
+    assert follower
+    assert (follower.sha, follower.flow_run_id) == (newer, place.newest.flow_run_id)
+    assert place.ledger.follower(str(place.newest.flow_run_id)) is None
+
+
+def test_a_push_whose_webhook_was_lost_is_released_with_the_next_that_comes(place: Place) -> None:
+    newer = place.repo.commit(src__a="2")
+    assert place.released(place.first) == [newer]
+    assert place.released(newer, place.first) == [newer]
+
+
+def test_a_branch_that_was_forced_back_is_released_again(place: Place) -> None:
+    newer = place.repo.commit(src__a="2")
+    place.released(newer, place.first)
+    place.repo.git("reset", "--quiet", "--hard", place.first)
+    assert place.released(place.first, newer) == [newer, place.first]
+
+
+def test_a_replay_brings_nothing_back(place: Place) -> None:
+    """Somebody sends a delivery of long ago again, under another name: it is not what the branch names now."""
+    place.released(place.first)
+    newer = place.repo.commit(src__a="2")
+    place.released(newer, place.first)
+    assert place.released(place.first) == [place.first, newer]
+    assert place.newest.state == "duplicate"
+
+
+def test_a_commit_that_is_not_there_yet_is_waited_for(place: Place) -> None:
+    """The host says so before the copy that we ask knows."""
+    place.released(place.first)
+    elsewhere = Repository(place.repo.path.with_name("elsewhere"))
+    elsewhere.git("fetch", "--quiet", str(place.repo.path), "main")
+    elsewhere.git("reset", "--quiet", "--hard", "FETCH_HEAD")
+    late = elsewhere.commit(src__a="2")
+    place.hears(late, place.first)
+    place.dispatch()
+    assert place.states() == ["started", "waiting"]
+    place.repo.git("pull", "--quiet", str(elsewhere.path), "HEAD")
+    assert place.dispatch() == []  # its time has not come
+    place.clock.passes(1)
+    place.dispatch()
+    assert place.outside.released == [place.first, late]
+
+
+def test_a_commit_that_never_comes_does_not_hold_up_the_branch(place: Place) -> None:
+    place.hears("9" * 40)
+    for _ in range(EARLY):
+        place.dispatch()
+        assert place.outside.released == []
+        place.clock.passes(60)
+    place.dispatch()
+    assert place.outside.released == [place.first]
+
+
+def test_its_release_is_known_before_its_run_has_begun(place: Place) -> None:
+    place.released(place.first)
+    (release,) = place.ledger.releases("shop")
+    assert (release.state, release.sha, release.requested_by) == ("running", place.first, "ann at generic")
+    assert release.flow_run_id == place.newest.flow_run_id
+    assert place.ledger.releases_to_tell(["shop"]) == [release]
+
+
+def test_whoever_dies_after_it_was_asked_for_asks_for_the_same_run(place: Place) -> None:
+    place.hears(place.first)
+    place.outside.dies = True
+    with pytest.raises(KeyboardInterrupt):
+        place.dispatch()
+    place.repo.commit(src__a="2")  # what comes meanwhile makes it no other
+    place.dispatch()
+    assert place.outside.released == [place.first]
+    assert place.newest.state == "started"
+    assert [release.sha for release in place.ledger.releases("shop")] == [place.first]
+
+
+def test_a_prefect_server_that_is_away_is_asked_again(place: Place) -> None:
+    place.hears(place.first)
+    place.outside.down = True
+    with pytest.raises(ServiceUnavailable):
+        place.dispatch()
+    place.outside.down = False
+    place.dispatch()
+    assert place.outside.released == [place.first]
+
+
+def test_two_that_dispatch_the_same_start_one(place: Place) -> None:
+    place.hears(place.first)
+    due = place.ledger.due_deliveries()
+    for _ in range(2):
+        dispatch(place.ledger, place.outside, place.workspaces, due)
+    place.hears(place.first)
+    assert not place.ledger.settle_start([place.newest.id], place.newest.id, "shop", MAIN, place.first)
+    assert place.outside.released == [place.first]
+
+
+def test_a_repository_that_is_away_is_asked_again_for_a_while(place: Place) -> None:
+    away = place.repo.path.with_name("away")
+    place.repo.path.rename(away)
+    place.hears(place.first)
+    for _ in range(3):
+        place.dispatch()
+        place.clock.passes(60)
+    assert place.states() == ["waiting"]
+    away.rename(place.repo.path)
+    place.dispatch()
+    assert place.outside.released == [place.first]
+
+
+def test_a_repository_that_stays_away_is_said(place: Place) -> None:
+    shutil.rmtree(place.repo.path)
+    place.hears(place.first)
+    for _ in range(TRIES):
+        place.dispatch()
+        place.clock.passes(600)
+    assert place.newest.state == "failed"
+    assert "no such directory" in place.newest.detail
+    assert place.dispatch() == []
+
+
+def test_an_app_that_is_removed_has_nothing_due(place: Place) -> None:
+    place.hears(place.first)
+    place.ledger.unregister_app("shop")
+    assert place.dispatch() == []
+    assert place.newest.state == "ignored"
+
+
+# --- pull requests ---------------------------------------------------------------------------------------------
+
+
+def test_a_pull_request_is_shown(place: Place) -> None:
+    head = place.change(src__a="2")
+    assert place.pull(head, fork=True) == [("preview", 42, head)]
+    (asked,) = place.outside.runs.values()
+    assert asked == {
+        "app": "shop",
+        "number": 42,
+        "sha": head,
+        "base": "main",
+        "fork": True,
+        "by": "bob at generic",
+    }
+    known = place.ledger.preview("shop-pr-42")
+    assert known
+    assert (known.of, known.number, known.head, known.fork, known.stands) == ("shop", 42, head, True, True)
+
+
+def test_a_newer_commit_takes_the_place_of_an_older_and_other_pull_requests_are_left(place: Place) -> None:
+    first, second = place.change(src__a="2"), place.change(src__a="3")
+    place.pull(first)
+    older = str(place.newest.flow_run_id)
+    place.pull(first, 43)
+    assert place.pull(second) == [("preview", 42, first), ("preview", 43, first), ("preview", 42, second)]
+    follower = place.ledger.follower(older)
+    assert follower
+    assert follower.sha == second
+    place.hears(place.first)
+    place.dispatch()
+    assert place.ledger.follower(str(place.newest.flow_run_id)) is None
+
+
+def test_a_pull_request_that_is_closed_is_torn_down_once(place: Place) -> None:
+    head = place.change(src__a="2")
+    place.pull(head)
+    run = str(place.newest.flow_run_id)
+    for _ in range(2):
+        started = place.pull(head, open=False)
+    assert started == [("preview", 42, head), ("teardown", 42, "the pull request was closed")]
+    assert place.states() == ["started", "started", "duplicate"]
+    follower = place.ledger.follower(run)  # what still goes on for it is broken off
+    assert follower
+    assert follower.sha == NOTHING
+
+
+def test_a_pull_request_that_is_opened_again_is_shown_again(place: Place) -> None:
+    head = place.change(src__a="2")
+    place.pull(head)
+    place.pull(head, open=False)
+    place.ledger.close_preview("shop-pr-42", "the pull request was closed")
+    assert place.pull(head)[2:] == [("preview", 42, head)]
+    assert place.pull(head)[3:] == []
+
+
+def test_one_that_was_torn_down_when_its_time_was_over_is_shown_again_when_somebody_asks(place: Place) -> None:
+    head = place.change(src__a="2")
+    place.pull(head)
+    assert place.pull(head)[1:] == []
+    place.ledger.close_preview("shop-pr-42", "its time was over")
+    assert place.pull(head)[1:] == [("preview", 42, head)]
+
+
+def test_what_somebody_started_by_hand_is_torn_down_when_it_is_closed(place: Place) -> None:
+    head = place.change(src__a="2")
+    place.ledger.open_preview("shop-pr-42", of="shop", number=42, head=head, fork=False)
+    assert place.pull(head, open=False) == [("teardown", 42, "the pull request was closed")]
+
+
+def test_what_a_person_asks_for_is_done_again(place: Place) -> None:
+    head = place.change(src__a="2")
+    place.pull(head)
+    assert place.pull(head, again=True)[1:] == [("preview", 42, head)]
+
+
+def test_what_was_never_shown_is_not_torn_down(place: Place) -> None:
+    assert place.pull(place.change(src__a="2"), open=False) == []
+    assert place.newest.detail == "it is closed, and nothing was ever started for it"
+
+
+def test_commits_that_come_soon_after_another_are_one_preview_of_the_last(place: Place) -> None:
+    heads = [place.change(src__a=str(number)) for number in range(2, 6)]
+    place.pull(heads[0])
+    for head in heads[1:]:
+        place.pull(head, later=0.5)
+    assert place.states() == ["started", "waiting", "waiting", "waiting"]
+    place.clock.passes(2)
+    place.dispatch()
+    assert place.outside.pulls == [("preview", 42, heads[0]), ("preview", 42, heads[-1])]
+    assert place.states() == ["started", "superseded", "superseded", "started"]
+
+
+def test_a_pull_request_for_another_branch_is_not_shown(place: Place) -> None:
+    place.repo.git("branch", "other")
+    assert place.pull(place.change(src__a="2"), base="other") == []
+    assert place.newest.detail.endswith("it is for other, and previews are of what is for main")
+
+
+def test_a_commit_of_a_pull_request_may_ask_to_be_skipped(place: Place) -> None:
+    assert place.pull(place.change("Tidy up [skip headway]", src__a="2")) == []
+    assert "its message says [skip headway]" in place.newest.detail
+
+
+def test_a_pull_request_that_changes_nothing_that_counts_is_not_shown(place: Place) -> None:
+    """Counted from where it left the branch, which has gone on since."""
+    readme = place.change(README="hello")
+    place.repo.commit(src__a="5")
+    assert place.pull(readme) == []
+    assert place.newest.detail.endswith("it changes nothing that on/paths names")
+    assert len(place.pull(place.change(src__a="2"))) == 1
+
+
+def test_where_there_is_nothing_to_check_and_nowhere_to_show_it_nothing_starts(place: Place) -> None:
+    bare = SETTINGS.replace("  preview: {target: process/preview}\n", "")
+    assert place.pull(place.change(headway_dot_yaml=bare)) == []
+    assert place.newest.detail.endswith("headway.yaml has no checks, and no environment preview")
+    assert len(place.pull(place.change(headway_dot_yaml=bare + "checks: {unit: pytest}\n"))) == 1
+
+
+def test_a_headway_yaml_that_is_wrong_is_run_so_that_somebody_sees_it(place: Place) -> None:
+    assert len(place.pull(place.change(headway_dot_yaml="app: ["))) == 1
+
+
+def test_a_pull_request_cannot_be_that_of_another_app(place: Place) -> None:
+    bank = place.change(headway_dot_yaml=SETTINGS.replace("app: shop", "app: bank"))
+    assert place.pull(bank) == []
+    assert "is registered as shop" in place.newest.detail
+
+
+def test_what_a_fork_says_in_its_headway_yaml_does_not_count(place: Place) -> None:
+    theirs = place.change(headway_dot_yaml=SETTINGS.replace("\non:", "\nbranch: other\non:"), src__a="2")
+    place.repo.git("branch", "other")
+    assert place.pull(theirs, base="other", fork=True) == []
+    assert place.pull(theirs, base="main", fork=True) == [("preview", 42, theirs)]
+
+
+def test_an_app_that_is_called_like_the_preview_keeps_its_name(place: Place) -> None:
+    place.ledger.start_release("shop-pr-42", "/elsewhere", "main", flow_run_id=None, requested_by="ann")
+    assert place.pull(place.change(src__a="2")) == []
+    assert "an app has this name" in place.newest.detail
+
+
+def test_a_branch_of_a_fork_is_not_looked_for_in_our_repository(place: Place) -> None:
+    """Where pull requests have no ref of their own, a branch of ours may be called as theirs is."""
+    assert place.pull(place.change(src__a="2"), ref=MAIN, fork=True) == []
+    assert "in a fork that generic keeps to itself" in place.newest.detail
+
+
+# --- what the host says of them --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def host(place: Place) -> FakeGitHost:
+    place.host = FakeGitHost()
+    return place.host
+
+
+def test_a_replay_of_an_old_opening_shows_nothing_that_is_closed(place: Place, host: FakeGitHost) -> None:
+    head = place.change(src__a="2")
+    host.has_pull(42, head, open=False)
+    assert place.pull(head, open=True) == []
+
+
+def test_a_replay_of_an_old_closing_takes_nothing_away_that_is_open(place: Place, host: FakeGitHost) -> None:
+    head = place.change(src__a="2")
+    host.has_pull(42, head)
+    place.pull(head)
+    assert place.pull(head, open=False) == [("preview", 42, head)]
+
+
+def test_a_host_that_says_it_is_a_fork_is_believed(place: Place, host: FakeGitHost) -> None:
+    head = place.change(src__a="2")
+    host.has_pull(42, head, fork=True)
+    place.pull(head, fork=False)
+    known = place.ledger.preview("shop-pr-42")
+    assert known
+    assert known.fork
+    assert [run["fork"] for run in place.outside.runs.values()] == [True]
+
+
+def test_a_pull_request_that_the_host_does_not_know_is_asked_for_again(place: Place, host: FakeGitHost) -> None:
+    """The host says so before the part of it that we ask knows, or our token may not see it."""
+    head = place.change(src__a="2")
+    assert place.pull(head) == []
+    assert (place.newest.state, place.newest.detail) == ("waiting", "generic knows no pull request 42")
+    host.has_pull(42, head)
+    place.clock.passes(60)
+    place.dispatch()
+    assert place.outside.pulls == [("preview", 42, head)]
+
+
+def test_a_commit_that_the_repository_does_not_have_yet_is_waited_for(place: Place, host: FakeGitHost) -> None:
+    old, new = place.change(src__a="2"), place.change(src__a="3")
+    host.has_pull(42, new)
+    assert place.pull(old) == []
+    assert place.newest.state == "waiting"
+    place.repo.git("update-ref", "refs/pull/42/head", new)
+    place.clock.passes(60)
+    place.dispatch()
+    assert place.outside.pulls == [("preview", 42, new)]
+
+
+def test_a_host_that_does_not_answer_is_asked_again(place: Place, host: FakeGitHost) -> None:
+    head = place.change(src__a="2")
+    host.has_pull(42, head)
+    host.faults = [GitHostError("it does not answer")]
+    assert place.pull(head) == []
+    assert (place.newest.state, place.newest.detail) == ("waiting", "it does not answer")
+    place.clock.passes(60)
+    place.dispatch()
+    assert place.outside.pulls == [("preview", 42, head)]
+
+
+def test_trees_are_compared_only_where_somebody_has_named_paths(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_end(*_: object) -> None:
+        raise AssertionError("compared")
+
+    monkeypatch.setattr(git, "changed_paths", without_end)
+    settings = SETTINGS.replace('  paths: [src/, "!src/docs/"]\n', "")
+    head = place.change(headway_dot_yaml=settings, src__a="2")
+    assert place.pull(head) == [("preview", 42, head)]
+
+
+def test_a_host_that_cannot_be_loaded_holds_no_push_up(place: Place) -> None:
+    place.host = NotFound("no block gitea/x")
+    assert place.pull(place.change(src__a="2")) == []
+    assert place.newest.state == "waiting"
+    assert place.released(place.first) == [place.first]
+
+
+async def test_one_host_that_hangs_does_not_keep_the_others_waiting(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+    real = git.fetch_tip
+
+    async def load_git_host(slug: str) -> GitHost:
+        raise NotFound(f"no git host {slug}")
+
+    def fetch(repo: str, *arguments: Any, **options: Any) -> Any:
+        if repo == "https://hangs.example/slow":
+            released.wait(30)
+            return None
+        return real(repo, *arguments, **options)
+
+    monkeypatch.setattr(git, "fetch_tip", fetch)
+    place.ledger.register_app("slow", repo="https://hangs.example/slow", host="generic", secret="s", by="ann")
+    push = PushEvent(places=(), ref=MAIN, before=None, after=place.first, by="ann")
+    place.ledger.receive([Delivery(app="slow", delivery="guid", event=push)])
+    place.hears(place.first)
+    dispatcher = Dispatcher(place.ledger, place.outside, place.workspaces, load_git_host)
+    try:
+        await dispatcher.round()
+        await dispatcher.wake.wait()
+        assert [line.split(":")[0] for line in await dispatcher.round()] == [f"shop {MAIN}", f"shop {MAIN}"]
+        assert place.outside.released == [place.first]
+    finally:
+        released.set()
+    await dispatcher.wake.wait()
+    assert await dispatcher.round() == [f"slow {MAIN}: nothing starts: {MAIN} is there no more"]
+
+
+async def test_what_is_asked_about_pull_requests_keeps_no_push_waiting(place: Place) -> None:
+    answers = threading.Event()
+
+    class Hangs(FakeGitHost):
+        def pull_request(self, repo: str, number: int) -> PullRequest | None:
+            answers.wait(30)
+            return super().pull_request(repo, number)
+
+    host = Hangs()
+
+    async def load_git_host(_: str) -> GitHost:
+        return host
+
+    where = {"repo": str(place.repo.path), "host": "generic", "secret": "s", "reports": "gitea/e2e"}
+    place.ledger.register_app("shop", **where, by="ann")
+    event = PullRequestEvent(
+        places=(), number=42, open=False, head=place.first, ref="r", base="main", fork=False, by=""
+    )
+    place.ledger.receive([Delivery(app="shop", delivery="guid", event=event)])
+    dispatcher = Dispatcher(place.ledger, place.outside, place.workspaces, load_git_host)
+    await dispatcher.round()
+    try:
+        place.hears(place.first)  # while it is asked
+        await dispatcher.round()
+        await dispatcher.wake.wait()
+        await dispatcher.round()
+        assert place.outside.released == [place.first]
+    finally:
+        answers.set()
+    await dispatcher.wake.wait()
+    assert len(await dispatcher.round()) == 1

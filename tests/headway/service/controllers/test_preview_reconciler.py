@@ -1,0 +1,316 @@
+"""What a round finds in a real ledger and at a host, and what it does about it. Only the Prefect API is a fake."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from headway.domain.errors import GitHostError
+from headway.domain.events import NOTHING
+from headway.domain.git import PullRequest
+from headway.domain.plan import Plan
+from headway.domain.ports import GitHost
+from headway.ledger import Delivery, Ledger, PreviewRecord
+from headway.rollout.strategies import TEARDOWN
+from headway.scm.webhooks import PullRequestEvent
+from headway.service.controllers import preview_reconciler as module
+from headway.service.controllers.preview_reconciler import ASK, AT_ONCE, REST, Reconciler
+from headway.service.controllers.recovery import TRIES
+from headway.testing import FakeGitHost
+from tests.headway.service.controllers.test_recovery import Clock, Outside
+
+SHA = "a" * 40
+CLOSED = "the pull request is not open any more"
+
+
+class Place:
+    """An app at a host, and its previews."""
+
+    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.clock = Clock()
+        monkeypatch.setattr(module, "datetime", self.clock)
+        monkeypatch.setattr("headway.service.controllers.recovery.datetime", self.clock)
+        monkeypatch.setattr(time, "monotonic", lambda: self.clock.time.timestamp())
+        self.ledger = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}", self.clock)
+        self.host = FakeGitHost()
+        self.outside = Outside()
+        self.wake = asyncio.Event()
+        self.reconciler = Reconciler(self.ledger, self.outside, self._host, self.wake)
+        self.register("gitlab/acme")
+
+    def register(self, reports: str | None) -> None:
+        repo = "https://git.example/acme/shop"
+        self.ledger.register_app("shop", repo=repo, host="gitlab", secret="s", reports=reports, by="ann")
+
+    async def _host(self, slug: str) -> GitHost:
+        assert slug == "gitlab/acme"
+        return self.host
+
+    def stands(self, number: int, *, ttl: float | None = None) -> PreviewRecord:
+        name = f"shop-pr-{number}"
+        self.ledger.open_preview(name, of="shop", number=number, head=SHA, fork=False)
+        until = self.clock.time + timedelta(seconds=ttl) if ttl else None
+        self.ledger.preview_is_up(name, f"http://{name}", until)
+        event = PullRequestEvent(places=(), number=number, open=True, head=SHA, ref="r", base="main", fork=False, by="")
+        self.ledger.receive([Delivery(app="shop", delivery=f"guid-{number}", event=event)])
+        (came,) = self.ledger.deliveries("shop", 1)
+        self.ledger.settle([came.id], "started", "")
+        found = self.ledger.preview(name)
+        assert found
+        return found
+
+    def torn_down(self) -> list[tuple[int, str]]:
+        return [(asked["number"], asked["reason"]) for _, asked in self.outside.started.values()]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    made = Place(tmp_path, monkeypatch)
+    yield made
+    made.ledger.close()
+
+
+async def test_a_preview_whose_pull_request_is_open_stands(place: Place) -> None:
+    place.stands(42)
+    place.host.has_pull(42, SHA)
+    assert await place.reconciler.round() == []
+    assert place.torn_down() == []
+
+
+async def test_one_whose_pull_request_was_closed_without_a_word_is_torn_down(place: Place) -> None:
+    seen = [place.stands(number).updated_at.isoformat() for number in (41, 42, 43)][1]
+    for number in (41, 42, 43):
+        place.host.has_pull(number, SHA, open=number != 42)
+    assert await place.reconciler.round() == [f"shop-pr-42: {CLOSED}: it is torn down"]
+    assert list(place.outside.started.values()) == [
+        ("teardown/main", {"app": "shop", "number": 42, "reason": CLOSED, "by": "headway", "seen": seen})
+    ]
+
+
+async def test_one_that_the_host_does_not_know_is_left(place: Place) -> None:
+    """Perhaps our token may not see it."""
+    place.stands(42)
+    assert await place.reconciler.round() == []
+    assert place.torn_down() == []
+
+
+async def test_while_the_host_does_not_answer_nothing_is_decided_but_what_time_decides(place: Place) -> None:
+    place.stands(41)
+    place.stands(42, ttl=60)
+    place.host.has_pull(41, SHA, open=False)
+    place.host.faults = [GitHostError("it does not answer")]
+    assert await place.reconciler.round() == ["shop: its previews are left as they are: it does not answer"]
+    place.clock.passes(60)
+    await place.reconciler.round()
+    assert place.torn_down() == [(42, "its time was over at 2026-01-01 12:01 UTC")]
+    place.clock.passes(ASK)
+    await place.reconciler.round()
+    assert place.torn_down()[1:] == [(41, CLOSED)]
+
+
+async def test_a_host_that_fails_is_not_asked_for_each_app_anew(place: Place) -> None:
+    for app in ("bank", "cafe"):
+        where = {"repo": f"https://git.example/acme/{app}", "host": "gitlab", "reports": "gitlab/acme"}
+        place.ledger.register_app(app, **where, secret="s", by="ann")
+    place.host.faults = [GitHostError("it does not answer", after=30)] * 3
+    assert len(await place.reconciler.round()) == 1
+    place.clock.passes(29)
+    assert await place.reconciler.round() == []
+    place.clock.passes(1)
+    assert len(await place.reconciler.round()) == 1  # about another app
+    assert len(place.host.faults) == 1
+
+
+async def test_what_time_decides_does_not_wait_until_all_hosts_have_answered(place: Place) -> None:
+    place.stands(42, ttl=60)
+    place.clock.passes(60)
+    real = place.host.open_pull_requests
+    asked: list[str] = []
+
+    def slowly(repo: str) -> dict[int, PullRequest]:
+        asked.append(repo)
+        place.clock.passes(ASK)
+        return real(repo)
+
+    place.host.open_pull_requests = slowly  # type: ignore[method-assign]  # of this one
+    for app in ("bank", "cafe"):
+        where = {"repo": f"https://git.example/acme/{app}", "host": "gitlab", "reports": "gitlab/acme"}
+        place.ledger.register_app(app, **where, secret="s", by="ann")
+    await place.reconciler.round()
+    assert (len(place.torn_down()), len(asked)) == (1, 1)
+    await place.reconciler.round()
+    await place.reconciler.round()
+    assert sorted(asked) == ["acme/bank", "acme/cafe", "acme/shop"]  # nobody is left out
+
+
+async def test_a_host_is_not_asked_every_round(place: Place) -> None:
+    await place.reconciler.round()
+    place.stands(42)
+    place.host.has_pull(42, SHA, open=False)
+    place.clock.passes(ASK - 1)
+    await place.reconciler.round()
+    assert place.torn_down() == []
+    place.clock.passes(1)
+    await place.reconciler.round()
+    assert place.torn_down() == [(42, CLOSED)]
+
+
+async def test_without_a_host_that_can_be_asked_time_alone_decides(place: Place) -> None:
+    place.register(None)
+    place.stands(42, ttl=60)
+    place.clock.passes(59)
+    assert await place.reconciler.round() == []
+    place.clock.passes(1)
+    await place.reconciler.round()
+    assert len(place.torn_down()) == 1
+
+
+async def test_what_is_being_deployed_is_left_until_it_has_ended(place: Place) -> None:
+    place.stands(42, ttl=60)
+    place.host.has_pull(42, SHA)
+    going = place.ledger.start_release("shop-pr-42", "/repo", SHA, flow_run_id="r", requested_by="x", preview=True)
+    place.clock.passes(60)
+    assert await place.reconciler.round() == []
+    place.ledger.release_waits(going.id)  # for a person, maybe for days
+    await place.reconciler.round()
+    assert len(place.torn_down()) == 1
+
+
+async def fails_to_go(place: Place) -> None:
+    """The time of a preview is over, and none of the tries to tear it down succeeds."""
+    place.stands(42, ttl=60)
+    place.host.has_pull(42, SHA)
+    place.clock.passes(60)
+    for _ in range(TRIES):
+        await place.reconciler.round()
+        place.outside.fail(place.clock.time)
+        place.clock.passes(61)
+
+
+async def test_a_teardown_that_fails_is_tried_again_and_then_given_up_on(place: Place) -> None:
+    await fails_to_go(place)
+    (said,) = await place.reconciler.round()
+    assert said.endswith(f"it could not be torn down in {TRIES} tries, and needs a person")
+    for _ in range(2):
+        place.clock.passes(5)
+        assert await place.reconciler.round() == [said]
+    assert len(place.torn_down()) == TRIES
+    known = place.ledger.preview("shop-pr-42")
+    assert known
+    assert known.given_up_at  # headway previews says so
+
+
+async def test_what_was_given_up_on_is_tried_again_later(place: Place) -> None:
+    await fails_to_go(place)
+    await place.reconciler.round()
+    place.clock.passes(REST.total_seconds())
+    (said,) = await place.reconciler.round()
+    assert said.endswith(": it is torn down")
+    assert len(place.torn_down()) == TRIES + 1
+
+
+async def test_what_a_webhook_began_and_did_not_end_is_done_again(place: Place) -> None:
+    place.register(None)
+    place.stands(42)
+    event = PullRequestEvent(places=(), number=42, open=False, head=SHA, ref="r", base="main", fork=False, by="")
+    place.ledger.receive([Delivery(app="shop", delivery="guid", event=event)])
+    (came,) = place.ledger.deliveries("shop", 1)
+    place.ledger.settle_start([came.id], came.id, "shop", "#42", NOTHING)
+    place.ledger.started(came.id, "run of the webhook")
+    place.outside.has("run of the webhook", "RUNNING")
+    assert await place.reconciler.round() == []
+    place.outside.has("run of the webhook", "CRASHED", ended=place.clock.time)
+    await place.reconciler.round()
+    assert place.torn_down() == [(42, "the pull request was closed")]
+
+
+async def test_a_teardown_that_died_is_done_again_when_nobody_is_at_it(place: Place) -> None:
+    place.stands(42)
+    place.host.has_pull(42, SHA)
+    lock = place.ledger.acquire("shop-pr-42", "preview", holder="teardown", revision="nothing", lease=30)
+    assert lock
+    plan = Plan(strategy=TEARDOWN, new="", old="r1", steps=())
+    place.ledger.start_rollout(
+        None, "shop-pr-42", "preview", plan, kind="rollback", reason="asked for by ann", token=lock.token
+    )
+    assert await place.reconciler.round() == []
+    place.clock.passes(31)
+    await place.reconciler.round()
+    assert place.torn_down() == [(42, "asked for by ann")]
+
+
+# --- orphans ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_preview_of_an_app_that_is_registered_no_more_is_listed_and_ends_with_its_time(place: Place) -> None:
+    place.stands(41)
+    place.stands(42, ttl=60)
+    place.ledger.unregister_app("shop")
+    assert await place.reconciler.round() == [
+        f"shop-pr-{n}: an orphan, shop is registered no more: headway preview shop {n} --teardown" for n in (41, 42)
+    ]
+    place.clock.passes(60)
+    await place.reconciler.round()
+    assert [number for number, _ in place.torn_down()] == [42]
+
+
+# --- what no webhook told of -----------------------------------------------------------------------------------
+
+
+async def test_an_open_pull_request_that_nobody_told_of_is_entered_once(place: Place) -> None:
+    place.host.has_pull(42, SHA, fork=True)
+    assert await place.reconciler.round() == ["shop: pull request 42 has aaaaaaa, and no webhook said so"]
+    assert place.wake.is_set()
+    (came,) = place.ledger.deliveries("shop")
+    assert isinstance(came.event, PullRequestEvent)
+    assert (came.event.number, came.event.ref, came.event.base) == (42, "refs/merge-requests/42/head", "main")
+    assert (came.event.head, came.event.open, came.event.fork) == (SHA, True, True)
+    place.clock.passes(ASK)
+    assert await place.reconciler.round() == []
+
+
+async def test_a_newer_commit_that_nobody_told_of_is_entered(place: Place) -> None:
+    place.stands(42)
+    place.host.has_pull(42, "b" * 40)
+    assert await place.reconciler.round() == ["shop: pull request 42 has bbbbbbb, and no webhook said so"]
+
+
+async def test_those_of_all_apps_together_are_a_few_at_a_time(place: Place) -> None:
+    repo = "https://git.example/acme/bank"
+    place.ledger.register_app("bank", repo=repo, host="gitlab", secret="s", reports="gitlab/acme", by="ann")
+    for number in range(1, AT_ONCE + 3):
+        place.host.has_pull(number, SHA)
+    assert len(await place.reconciler.round()) == AT_ONCE
+
+
+async def test_one_that_was_opened_again_without_a_word_is_entered_once(place: Place) -> None:
+    place.stands(42)
+    place.host.has_pull(42, SHA)
+    event = PullRequestEvent(places=(), number=42, open=False, head=SHA, ref="r", base="main", fork=False, by="")
+    for name in ("guid", "the same again"):
+        place.ledger.receive([Delivery(app="shop", delivery=name, event=event)])
+    again, closed = place.ledger.deliveries("shop", 2)
+    place.ledger.settle_start([closed.id], closed.id, "shop", "#42", NOTHING)
+    place.ledger.settle([again.id], "duplicate", "it is closed, and was before")
+    place.ledger.close_preview("shop-pr-42", "the pull request was closed")
+    assert await place.reconciler.round() == ["shop: pull request 42 has aaaaaaa, and no webhook said so"]
+    (came,) = place.ledger.deliveries("shop", 1)
+    place.ledger.settle([came.id], "ignored", "its message says so")
+    place.clock.passes(ASK)
+    assert await place.reconciler.round() == []
+
+
+async def test_many_are_entered_a_few_at_a_time_the_newest_first(place: Place) -> None:
+    for number in range(1, AT_ONCE + 3):
+        place.host.has_pull(number, SHA)
+    await place.reconciler.round()
+    came = [one.ref for one in place.ledger.deliveries("shop", 100)]
+    assert sorted(came) == [f"#{number}" for number in range(3, AT_ONCE + 3)]
+    place.clock.passes(ASK)
+    await place.reconciler.round()
+    assert len(place.ledger.deliveries("shop", 100)) == AT_ONCE + 2

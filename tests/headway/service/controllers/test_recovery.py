@@ -1,0 +1,554 @@
+"""What a sweep finds in a real ledger, and what it does about it. Only the Prefect API is a fake."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta, tzinfo
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headway.domain.errors import HeadwayError, LockLost, NotFound, ServiceUnavailable
+from headway.domain.plan import Launch, Plan, Promote
+from headway.domain.ports import Target
+from headway.domain.revision import Artifact, LaunchSpec
+from headway.ledger import (
+    Ledger,
+    ReleaseRecord,
+    ReleaseState,
+    RolloutKind,
+    RolloutRecord,
+    RolloutState,
+    SchemaChange,
+)
+from headway.rollout.strategies import TEARDOWN
+from headway.service.controllers import recovery
+from headway.service.controllers.recovery import TRIES, revive, sweep
+from headway.service.prefect.client import Control, FlowRun
+from headway.testing import FakeTarget
+
+LEASE = 30.0
+
+
+class Clock:
+    """The time, for the ledger and for the sweep: the beginning of a minute, until it is moved."""
+
+    def __init__(self) -> None:
+        self.time = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.time
+
+    def now(self, _zone: tzinfo) -> datetime:
+        return self.time
+
+    def passes(self, seconds: float) -> None:
+        self.time += timedelta(seconds=seconds)
+
+
+class Outside(Control):
+    """A Prefect API in memory, as far as a sweep asks for it."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, FlowRun] = {}
+        self.woken: list[tuple[str, dict[str, Any]]] = []
+        self.started: dict[str, tuple[str, dict[str, Any]]] = {}  # the key -> what it started, once
+        self.down = False
+
+    def has(self, flow_run_id: str, type_: str, message: str = "", ended: datetime | None = None) -> None:
+        self.runs[flow_run_id] = FlowRun(
+            id=flow_run_id, name="fox", state=type_.capitalize(), type=type_, message=message, ended=ended
+        )
+
+    def fail(self, ended: datetime) -> None:
+        """The rollback that was started last has failed."""
+        self.has(list(self.runs)[-1], "FAILED", ended=ended)
+
+    def start(self, deployment: str, parameters: dict[str, Any], *, idempotency_key: str | None = None) -> str:
+        self._answers()
+        assert idempotency_key is not None
+        run = f"run of {idempotency_key}"
+        if idempotency_key not in self.started:
+            self.started[idempotency_key] = (deployment, parameters)
+            self.has(run, "SCHEDULED")
+        return run
+
+    def flow_run(self, flow_run_id: str) -> FlowRun:
+        self._answers()
+        if flow_run_id not in self.runs:
+            raise NotFound(f"no flow run {flow_run_id}")
+        return self.runs[flow_run_id]
+
+    def resume(self, flow_run_id: str, run_input: dict[str, Any]) -> None:
+        self._answers()
+        if flow_run_id not in self.runs or self.runs[flow_run_id].type != "PAUSED":
+            raise HeadwayError("the run could not go on: it is not paused")
+        self.has(flow_run_id, "SCHEDULED")
+        self.woken.append((flow_run_id, run_input))
+
+    def _answers(self) -> None:
+        if self.down:
+            raise ServiceUnavailable("the Prefect server does not answer")
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(recovery, "datetime", clock)
+    return clock
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
+    with Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}", clock) as opened:
+        yield opened
+
+
+@pytest.fixture
+def outside() -> Outside:
+    return Outside()
+
+
+def start(ledger: Ledger, run: str | None = None) -> ReleaseRecord:
+    return ledger.start_release("shop", "/repo", "main", flow_run_id=run, requested_by="ann")
+
+
+def waiting(ledger: Ledger, clock: Clock, run: str | None, *, expires: float = -1) -> tuple[ReleaseRecord, str]:
+    """A release that waits for a person, and the approval it waits for."""
+    release = start(ledger, run)
+    end = clock.time + timedelta(seconds=expires)
+    asked = ledger.request_approval(
+        release.id, "production", "r2", evidence={}, expires_at=end, by=[], not_author=False
+    )
+    ledger.release_waits(release.id)
+    return release, asked.id
+
+
+def begin(
+    ledger: Ledger,
+    environment: str = "staging",
+    *,
+    kind: RolloutKind = "release",
+    release: ReleaseRecord | None = None,
+) -> RolloutRecord:
+    """A rollout that has just begun, its environment locked."""
+    holder = release.name if release else "rollback by headway"
+    lock = ledger.acquire("shop", environment, holder=holder, revision="r2", lease=LEASE)
+    assert lock is not None
+    plan = Plan(
+        strategy="rolling", new="r2", old="r1", steps=(Launch(revision="r2", instances=1), Promote(revision="r2"))
+    )
+    release_id = release.id if release else None
+    return ledger.start_rollout(release_id, "shop", environment, plan, kind=kind, reason="", token=lock.token)
+
+
+def die(ledger: Ledger, clock: Clock, environment: str = "staging", **more: Any) -> RolloutRecord:
+    """A rollout whose process was killed, its lease run out."""
+    rollout = begin(ledger, environment, **more)
+    clock.passes(LEASE + 1)
+    return rollout
+
+
+def state(ledger: Ledger, release: ReleaseRecord) -> tuple[ReleaseState, str]:
+    now = ledger.release(release.id)
+    return now.state, now.reason
+
+
+def rollout_state(ledger: Ledger, rollout: RolloutRecord) -> RolloutState:
+    assert rollout.release_id is not None
+    return next(one.state for one in ledger.rollouts_of(rollout.release_id) if one.id == rollout.id)
+
+
+def test_nothing_begun_is_nothing_to_do(ledger: Ledger, outside: Outside) -> None:
+    assert sweep(ledger, outside) == []
+
+
+# --- approvals -----------------------------------------------------------------------------------------------------
+
+
+def test_an_expired_approval_wakes_its_run_once(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+    release, asked = waiting(ledger, clock, "run-1")
+    outside.has("run-1", "PAUSED")
+    assert sweep(ledger, outside) == [f"{release.name}: approval for production expired"]
+    assert ledger.approval(asked).state == "expired"
+    assert outside.woken == [("run-1", {"decision": "reject", "by": "headway", "reason": "nobody decided in time"})]
+    # The run closes its release itself: it has only just been woken.
+    assert ledger.release(release.id).open
+    assert sweep(ledger, outside) == []
+    assert len(outside.woken) == 1
+
+
+def test_an_approval_that_has_time_left_is_left_alone(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+    release, asked = waiting(ledger, clock, "run-1", expires=60)
+    outside.has("run-1", "PAUSED")
+    assert sweep(ledger, outside) == []
+    assert (ledger.approval(asked).state, ledger.release(release.id).state) == ("waiting", "waiting")
+    clock.passes(60)
+    assert len(sweep(ledger, outside)) == 1
+    assert len(outside.woken) == 1
+
+
+def test_an_approval_that_was_decided_in_time_does_not_expire(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+    _, asked = waiting(ledger, clock, "run-1", expires=60)
+    outside.has("run-1", "RUNNING")
+    ledger.decide(asked, "approved", by="bob", reason="", via="cli")
+    clock.passes(61)
+    assert sweep(ledger, outside) == []
+    assert outside.woken == []
+
+
+def test_a_freeze_that_is_over_wakes_the_run_that_waits_for_it(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+    release = start(ledger, "run-1")
+    ledger.request_approval(
+        release.id,
+        "production",
+        "r2",
+        evidence={},
+        expires_at=clock.time + timedelta(seconds=60),
+        by=[],
+        not_author=False,
+        asks="freeze until then",
+    )
+    ledger.release_waits(release.id)
+    outside.has("run-1", "PAUSED")
+    assert sweep(ledger, outside) == []
+    clock.passes(60)
+    assert sweep(ledger, outside) == [f"{release.name}: production is not frozen any more"]
+    assert [run for run, _ in outside.woken] == ["run-1"]
+
+
+def test_an_approval_of_a_release_without_a_run_expires(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+    _, asked = waiting(ledger, clock, None)
+    assert sweep(ledger, outside) == ["shop#1: approval for production expired"]
+    assert ledger.approval(asked).state == "expired"
+
+
+def test_a_run_that_is_not_paused_any_more_is_not_woken_and_the_sweep_goes_on(
+    ledger: Ledger, outside: Outside, clock: Clock
+) -> None:
+    cancelled, _ = waiting(ledger, clock, "run-1")
+    outside.has("run-1", "CANCELLED", "by ann")
+    waiting(ledger, clock, "run-2")
+    outside.has("run-2", "PAUSED")
+    died = die(ledger, clock)
+    assert sorted(sweep(ledger, outside)) == [
+        "shop staging: bringing it back: the run of rollout " + died.id + " died",
+        "shop#1: approval for production expired",
+        "shop#1: cancelled: by ann",
+        "shop#2: approval for production expired",
+    ]
+    assert [run for run, _ in outside.woken] == ["run-2"]
+    assert state(ledger, cancelled) == ("cancelled", "by ann")
+    assert len(outside.started) == 1
+
+
+def test_a_run_that_could_not_be_woken_while_the_server_was_away_is_woken_later(
+    ledger: Ledger, outside: Outside, clock: Clock
+) -> None:
+    waiting(ledger, clock, "run-1")
+    outside.has("run-1", "PAUSED")
+    outside.down = True
+    with suppress(HeadwayError):
+        sweep(ledger, outside)
+    outside.down = False
+    sweep(ledger, outside)
+    assert [run for run, _ in outside.woken] == ["run-1"]
+
+
+# --- releases ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("type_", "message", "ending", "reason"),
+    [
+        ("FAILED", "it broke", "failed", "it broke"),
+        (
+            "FAILED",
+            "Flow run encountered an exception: SettingsError: headway.yaml: app: missing\n  hint: name it",
+            "failed",
+            "headway.yaml: app: missing",
+        ),
+        ("FAILED", "", "failed", "its run ended as Failed"),
+        ("CRASHED", "", "failed", "its run ended as Crashed"),
+        ("CANCELLED", "by ann", "cancelled", "by ann"),
+        ("COMPLETED", "", "failed", "its run ended as Completed"),
+    ],
+)
+def test_a_release_whose_run_has_ended_is_closed_and_its_locks_are_freed(
+    ledger: Ledger, outside: Outside, type_: str, message: str, ending: str, reason: str
+) -> None:
+    release = start(ledger, "run-1")
+    ledger.stage_started(release.id, "build")
+    lock = ledger.acquire("shop", "staging", holder=release.name, revision="r2", lease=LEASE)
+    assert lock is not None
+    outside.has("run-1", type_, message)
+    assert sweep(ledger, outside) == [f"{release.name}: {ending}: {reason}"]
+    assert state(ledger, release) == (ending, reason)
+    assert ledger.stages(release.id)[0].state == ending
+    assert ledger.lock_holder("shop", "staging") is None
+    with pytest.raises(LockLost):
+        ledger.renew(lock)
+    assert sweep(ledger, outside) == []
+
+
+def test_a_release_whose_run_is_gone_from_the_server_has_failed(ledger: Ledger, outside: Outside) -> None:
+    release = start(ledger, "run-1")
+    assert sweep(ledger, outside) == ["shop#1: failed: no flow run run-1"]
+    assert state(ledger, release) == ("failed", "no flow run run-1")
+
+
+def test_a_release_that_waited_when_its_run_was_cancelled_is_closed(
+    ledger: Ledger, outside: Outside, clock: Clock
+) -> None:
+    release, _ = waiting(ledger, clock, "run-1", expires=60)
+    outside.has("run-1", "CANCELLED")
+    sweep(ledger, outside)
+    assert state(ledger, release) == ("cancelled", "its run ended as Cancelled")
+
+
+@pytest.mark.parametrize("type_", ["SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING"])
+def test_a_release_whose_run_goes_on_is_left_alone(ledger: Ledger, outside: Outside, type_: str) -> None:
+    release = start(ledger, "run-1")
+    ledger.acquire("shop", "staging", holder=release.name, revision="r2", lease=LEASE)
+    outside.has("run-1", type_)
+    assert sweep(ledger, outside) == []
+    assert ledger.release(release.id) == release
+    assert ledger.lock_holder("shop", "staging") is not None
+
+
+def test_a_release_without_a_run_is_left_alone(ledger: Ledger, outside: Outside) -> None:
+    release = start(ledger)
+    assert sweep(ledger, outside) == []
+    assert ledger.release(release.id).open
+
+
+def test_only_the_locks_of_the_dead_are_freed(ledger: Ledger, outside: Outside) -> None:
+    dead, alive = start(ledger, "run-1"), start(ledger, "run-2")
+    ledger.acquire("shop", "staging", holder=dead.name, revision="r2", lease=LEASE)
+    ledger.acquire("shop", "production", holder=alive.name, revision="r2", lease=LEASE)
+    outside.has("run-1", "CRASHED")
+    outside.has("run-2", "RUNNING")
+    sweep(ledger, outside)
+    assert ledger.lock_holder("shop", "staging") is None
+    kept = ledger.lock_holder("shop", "production")
+    assert kept is not None
+    assert kept.holder == alive.name
+
+
+def test_a_server_that_is_away_closes_no_release(ledger: Ledger, outside: Outside) -> None:
+    release = start(ledger, "run-1")
+    outside.down = True
+    with pytest.raises(ServiceUnavailable):
+        sweep(ledger, outside)
+    assert ledger.release(release.id).open
+
+
+# --- rollouts ------------------------------------------------------------------------------------------------------
+
+
+def test_a_rollout_whose_lease_has_run_out_is_brought_back(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+    rollout = die(ledger, clock)
+    reason = f"the run of rollout {rollout.id} died"
+    assert sweep(ledger, outside) == [f"shop staging: bringing it back: {reason}"]
+    ((key, (deployment, parameters)),) = outside.started.items()
+    assert deployment == "rollback/main"
+    place = {"app": "shop", "environment": "staging"}
+    assert parameters == place | {"by": "headway", "reason": reason, "only_unfinished": True}
+    assert rollout.id in key
+
+
+def test_a_release_that_died_in_its_rollout_is_closed_and_brought_back_by_one_sweep(
+    ledger: Ledger, outside: Outside
+) -> None:
+    release = start(ledger, "run-1")
+    rollout = begin(ledger, release=release)
+    outside.has("run-1", "CRASHED")
+    assert sweep(ledger, outside) == [
+        "shop#1: failed: its run ended as Crashed",
+        f"shop staging: bringing it back: the run of rollout {rollout.id} died",
+    ]
+    assert len(outside.started) == 1
+
+
+def test_while_a_rollback_goes_on_no_other_is_started(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+    die(ledger, clock)
+    for _ in range(5):
+        assert "bringing it back" in sweep(ledger, outside)[0]
+        clock.passes(recovery.RETRY)
+    assert len(outside.started) == 1
+
+
+def test_a_rollback_that_failed_is_started_again_after_a_pause(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+    die(ledger, clock)
+    sweep(ledger, outside)
+    outside.fail(clock.time)
+    sweep(ledger, outside)
+    assert len(outside.started) == 1
+    clock.passes(recovery.RETRY)
+    sweep(ledger, outside)
+    assert len(outside.started) == 2
+
+
+def test_a_rollback_that_is_refused_does_not_keep_the_others_waiting(
+    ledger: Ledger, outside: Outside, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    die(ledger, clock)
+    die(ledger, clock, "production")
+
+    def start(deployment: str, parameters: dict[str, Any], *, idempotency_key: str | None = None) -> str:
+        if parameters["environment"] == "staging":
+            raise HeadwayError("409: parameters refused")
+        return Outside.start(outside, deployment, parameters, idempotency_key=idempotency_key)
+
+    monkeypatch.setattr(outside, "start", start)
+    said = sweep(ledger, outside)
+    assert said[0] == "shop staging: 409: parameters refused"
+    assert "shop production: bringing it back" in said[1]
+
+
+def test_a_rollout_whose_holder_is_alive_is_left_alone(ledger: Ledger, outside: Outside) -> None:
+    begin(ledger)
+    assert sweep(ledger, outside) == []
+    assert outside.started == {}
+
+
+def test_a_rollback_that_is_at_it_is_left_alone(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+    die(ledger, clock)
+    begin(ledger, kind="rollback")
+    assert sweep(ledger, outside) == []
+
+
+def test_a_rollout_that_was_finished_is_left_alone(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+    ledger.finish_rollout(die(ledger, clock).id, "done")
+    assert sweep(ledger, outside) == []
+
+
+def test_what_was_to_be_torn_down_is_not_brought_back(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+    """Whoever wants it torn down has that done again."""
+    die(ledger, clock)
+    lock = ledger.acquire("shop", "staging", holder="teardown", revision="nothing", lease=LEASE)
+    assert lock
+    plan = Plan(strategy=TEARDOWN, new="", old="r2", steps=())
+    ledger.start_rollout(None, "shop", "staging", plan, kind="rollback", reason="", token=lock.token)
+    clock.passes(LEASE + 1)
+    assert sweep(ledger, outside) == []
+    assert outside.started == {}
+
+
+def test_every_environment_is_brought_back_once(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+    first = die(ledger, clock)
+    die(ledger, clock, kind="rollback")
+    other = die(ledger, clock, "production")
+    begin(ledger, "preview")
+    assert sweep(ledger, outside) == [
+        f"shop staging: bringing it back: the run of rollout {first.id} died",
+        f"shop production: bringing it back: the run of rollout {other.id} died",
+    ]
+    places = [parameters["environment"] for _, parameters in outside.started.values()]
+    assert places == ["staging", "production"]
+
+
+def test_after_enough_tries_it_is_halted_and_needs_a_person(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+    release = start(ledger)
+    rollouts = [die(ledger, clock, release=release)]
+    for _ in range(TRIES):
+        assert "bringing it back" in sweep(ledger, outside)[0]
+        rollouts.append(die(ledger, clock, kind="rollback", release=release))
+        outside.fail(clock.time)
+        clock.passes(recovery.RETRY)
+    (said,) = sweep(ledger, outside)
+    assert said.startswith(f"shop staging: could not be brought back in {TRIES} tries")
+    assert said.endswith("it needs a person, headway rollback shop staging")
+    assert len(outside.started) == TRIES
+    assert {rollout_state(ledger, one) for one in rollouts} == {"halted"}
+    assert sweep(ledger, outside) == []
+    # The person's rollback goes where the tries should have gone, and not one revision further.
+    assert [one.id for one in ledger.left_half_way("shop", "staging")] == [one.id for one in rollouts]
+
+
+def test_a_rollback_that_dies_before_it_begins_is_a_try_too(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+    die(ledger, clock)
+    for _ in range(TRIES):
+        sweep(ledger, outside)
+        outside.fail(clock.time)
+        clock.passes(recovery.RETRY)
+    assert "needs a person" in sweep(ledger, outside)[0]
+
+
+# --- what should run -----------------------------------------------------------------------------------------------
+
+
+class Lamed(FakeTarget):
+    """Has not come back after its machine restarted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.revived: list[str] = []
+
+    def revive(self, app: str) -> bool:
+        self.revived.append(app)
+        return len(self.revived) == 1
+
+
+async def test_what_is_live_is_revived(ledger: Ledger) -> None:
+    spec = LaunchSpec(
+        environment="staging",
+        target="fake/one",
+        artifact=Artifact(digest="sha256:" + "a" * 64, location="/", size=1),
+        run="true",
+    )
+    revision = spec.revision("shop", "1" * 40)
+    ledger.save_revision(revision, spec)
+    start(ledger)
+    lock = ledger.acquire("shop", "staging", holder="x", revision=revision.id, lease=LEASE)
+    assert lock is not None
+    plan = Plan(strategy="rolling", new=revision.id, old=None, steps=())
+    done = ledger.start_rollout(None, "shop", "staging", plan, kind="release", reason="", token=lock.token)
+    target = Lamed()
+
+    async def load(slug: str) -> Target:
+        assert slug == "fake/one"
+        return target
+
+    assert await revive(ledger, load) == []
+    ledger.finish_rollout(done.id, "done")
+    assert await revive(ledger, load) == ["shop staging: was not running on fake/one: started again"]
+    assert await revive(ledger, load) == []
+    assert target.revived == ["shop", "shop"]
+
+
+# --- contracts -----------------------------------------------------------------------------------------------------
+
+
+def due(ledger: Ledger, clock: Clock) -> SchemaChange:
+    """A contract whose time has come."""
+    release = start(ledger)
+    change = ledger.decide_change(release.id, "shop", "staging", "r2", kind="contract", files=[])
+    ledger.contract_arrived(release.id, "staging", clock.time)
+    return change
+
+
+def test_a_contract_that_is_due_is_started_once(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+    due(ledger, clock)
+    assert sweep(ledger, outside) == ["shop staging: the contract of r2 is due"]
+    assert sweep(ledger, outside) == ["shop staging: the contract of r2 is due"]
+    assert [deployment for deployment, _ in outside.started.values()] == ["contract/main"]
+
+
+def test_a_contract_waits_for_whoever_is_at_work_there(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+    due(ledger, clock)
+    begin(ledger)
+    assert sweep(ledger, outside) == []
+    assert outside.started == {}
+
+
+def test_a_contract_whose_runs_die_is_given_up_on(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+    change = due(ledger, clock)
+    for _ in range(TRIES):
+        sweep(ledger, outside)
+        outside.fail(ended=clock.time - timedelta(days=1))
+    assert sweep(ledger, outside) == ["shop staging: the contract of r2 could not be done in 3 tries"]
+    assert ledger.change(change.id).state == "failed"
+    assert sweep(ledger, outside) == []

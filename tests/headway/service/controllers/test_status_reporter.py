@@ -1,0 +1,257 @@
+"""What git hosts are told of real releases in a real ledger, also when they are not well."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from headway.domain.errors import GitHostError, NotFound
+from headway.domain.git import CommitStatus, DeploymentStatus, StatusState
+from headway.domain.ports import GitHost, Target
+from headway.ledger import Ledger, ReleaseRecord, StageState
+from headway.service.controllers.status_reporter import Reporter
+from headway.service.prefect.client import Control
+from headway.testing import FakeGitHost
+
+SHA = "a" * 40
+
+
+class Place:
+    """An app whose host is told, and a release of it."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.ledger = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
+        self.host = FakeGitHost()
+        self.reporter = Reporter(self.ledger, Control("http://prefect/api"), self._host, self._target)
+        repo = "https://github.com/acme/shop"
+        self.ledger.register_app("shop", repo=repo, host="github", secret="s", reports="github/acme", by="ann")
+        self.release = self.started("shop")
+
+    def started(self, app: str) -> ReleaseRecord:
+        made = self.ledger.start_release(app, "/repo", "main", flow_run_id=f"run of {app}", requested_by="ann")
+        return self.ledger.update_release(made.id, sha=SHA)
+
+    def shown(self, number: int = 42) -> ReleaseRecord:
+        """A preview, and a run for it."""
+        name = f"shop-pr-{number}"
+        self.ledger.open_preview(name, of="shop", number=number, head=SHA, fork=False)
+        run = f"run {len(self.ledger.releases(name)) + 1} of {name}"
+        made = self.ledger.start_release(name, "/repo", SHA, flow_run_id=run, requested_by="bob", preview=True)
+        return self.ledger.update_release(made.id, sha=SHA)
+
+    def stage(self, release: ReleaseRecord, name: str, state: StageState = "passed") -> None:
+        self.ledger.stage_started(release.id, name)
+        self.ledger.stage_finished(release.id, name, state, "")
+
+    async def _host(self, slug: str) -> GitHost:
+        assert slug == "github/acme"
+        return self.host
+
+    async def _target(self, slug: str) -> Target:
+        raise NotFound(f"no target {slug}")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    made = Place(tmp_path)
+    yield made
+    made.ledger.close()
+
+
+async def test_every_stage_and_the_whole_are_told(place: Place) -> None:
+    place.ledger.stage_started(place.release.id, "unit")
+    await place.reporter.round()
+    url = "http://prefect/runs/flow-run/run of shop"
+    assert place.host.mark(SHA, "headway/unit") == (StatusState.RUNNING, "running", url)
+    assert place.host.mark(SHA, "headway") == (StatusState.RUNNING, "shop#1 running", url)
+
+    place.ledger.stage_finished(place.release.id, "unit", "failed", "1 of 3 tests\nfailed " + "x" * 200)
+    place.ledger.finish_release(place.release.id, "failed", "unit: 1 of 3 tests failed")
+    await place.reporter.round()
+
+    standing, words, _ = place.host.mark(SHA, "headway/unit")
+    assert (standing, len(words)) == (StatusState.FAILURE, 140)
+    assert words.startswith("1 of 3 tests failed xxx")
+    assert place.host.mark(SHA, "headway")[:2] == (StatusState.FAILURE, "shop#1 failed: unit: 1 of 3 tests failed")
+
+
+async def test_what_has_been_told_is_not_told_again(place: Place) -> None:
+    place.ledger.stage_started(place.release.id, "unit")
+    for _ in range(3):
+        await place.reporter.round()
+    assert len(place.host.told) == 2
+    place.ledger.finish_release(place.release.id, "superseded", "superseded by shop#2")
+    for _ in range(3):
+        await place.reporter.round()
+    assert [one.state for one in place.host.told[2:]] == [StatusState.ENDED, StatusState.ENDED]
+    assert place.ledger.releases_to_tell(["shop"]) == []
+
+
+async def test_whoever_takes_over_goes_on_from_what_was_told(place: Place) -> None:
+    await place.reporter.round()
+    other = Reporter(place.ledger, Control("http://prefect/api"), place._host, place._target)
+    await other.round()
+    assert len(place.host.told) == 1
+
+
+async def test_a_host_that_fails_is_left_alone_and_told_later(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    place.host.faults = [GitHostError("it does not answer"), GitHostError("its rate limit is used up", after=300.0)]
+    assert await place.reporter.round() == ["github/acme: it does not answer"]
+    assert await place.reporter.round() == ["github/acme: it does not answer"]
+    assert len(place.host.faults) == 1
+    now += 10.5
+    assert await place.reporter.round() == ["github/acme: its rate limit is used up"]
+    now += 299
+    await place.reporter.round()
+    assert place.host.told == []
+    now += 2
+    assert await place.reporter.round() == []
+    assert len(place.host.told) == 1
+
+
+async def test_an_app_that_reports_to_nobody_is_told_to_nobody(place: Place) -> None:
+    place.ledger.register_app("other", repo="/srv/git/other", host="generic", secret="s", by="ann")
+    place.started("other")
+    await place.reporter.round()
+    assert {one.description for one in place.host.told} == {"shop#1 running"}
+
+
+async def test_an_environment_is_a_deployment(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place.ledger, "environments", lambda _app: ["staging", "production"])
+    for name, state in (("staging", "passed"), ("production", "running")):
+        place.ledger.stage_started(place.release.id, name)
+        if state == "passed":
+            place.ledger.stage_finished(place.release.id, name, "passed", "r1")
+    await place.reporter.round()
+    told = [(one.environment, one.state) for one in place.host.told if isinstance(one, DeploymentStatus)]
+    assert told == [("staging", StatusState.SUCCESS), ("production", StatusState.RUNNING)]
+
+
+# --- previews --------------------------------------------------------------------------------------------------
+
+
+async def test_a_preview_is_told_apart_from_a_release_of_the_same_commit(place: Place) -> None:
+    preview = place.shown()
+    for release in (preview, place.release):
+        place.stage(release, "unit", "failed" if release is preview else "passed")
+    await place.reporter.round()
+    assert place.host.mark(SHA, "headway/preview")[:2] == (StatusState.RUNNING, "shop-pr-42#1 running")
+    assert place.host.mark(SHA, "headway/preview/unit")[0] == StatusState.FAILURE
+    assert place.host.mark(SHA, "headway/unit")[0] == StatusState.SUCCESS
+    assert place.host.mark(SHA, "headway")[1] == "shop#1 running"
+
+
+async def test_a_pull_request_has_one_comment_which_ends_with_the_preview(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place.ledger, "environments", lambda _app: ["preview"])
+    release = place.shown()
+    place.stage(release, "preview")
+    await place.reporter.round()
+    assert "in the making" in place.host.texts(42)[0]
+    place.ledger.preview_is_up("shop-pr-42", "http://here", None)
+    place.ledger.finish_release(release.id, "succeeded", "")
+    await place.reporter.round()
+    (text,) = place.host.texts(42)
+    assert "**: http://here" in text
+    assert "(http://prefect/runs/flow-run/run 1 of shop-pr-42)" in text
+    place.ledger.close_preview("shop-pr-42", "the pull request was closed")
+    for _ in range(2):
+        await place.reporter.round()
+    (text,) = place.host.texts(42)
+    assert "torn down, the pull request was closed" in text
+    told = [(one.environment, one.state) for one in place.host.told if isinstance(one, DeploymentStatus)]
+    assert told == [("shop-pr-42", StatusState.SUCCESS), ("shop-pr-42", StatusState.ENDED)]
+    assert place.ledger.previews_to_tell(["shop"]) == []
+
+
+async def test_what_an_earlier_commit_deployed_ends_too(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place.ledger, "environments", lambda _app: ["preview"])
+    deployed = place.shown()
+    place.stage(deployed, "preview")
+    place.ledger.finish_release(deployed.id, "succeeded", "")
+    await place.reporter.round()
+    newer = place.shown()
+    place.stage(newer, "unit", "failed")
+    place.ledger.finish_release(newer.id, "failed", "unit: failed")
+    await place.reporter.round()
+    place.ledger.close_preview("shop-pr-42", "the pull request was closed")
+    await place.reporter.round()
+    told = [one.state for one in place.host.told if isinstance(one, DeploymentStatus)]
+    assert told == [StatusState.SUCCESS, StatusState.ENDED]
+
+
+async def test_what_is_told_late_of_an_older_commit_does_not_overwrite_the_comment(place: Place) -> None:
+    older = place.shown()
+    newer = place.shown()
+    place.ledger.finish_release(newer.id, "succeeded", "")
+    await place.reporter.round()
+    place.ledger.finish_release(older.id, "superseded", "superseded by shop-pr-42#2")
+    await place.reporter.round()
+    (text,) = place.host.texts(42)
+    assert "shop-pr-42#2 succeeded" in text
+
+
+async def test_what_comes_up_during_a_round_is_told_as_it_is_in_the_end(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = place.shown()
+    asked = place.ledger.releases_to_tell
+
+    def meanwhile(apps: Sequence[str]) -> list[ReleaseRecord]:
+        place.ledger.preview_is_up("shop-pr-42", "http://here", None)
+        place.ledger.finish_release(release.id, "succeeded", "")
+        return asked(apps)
+
+    monkeypatch.setattr(place.ledger, "releases_to_tell", meanwhile)
+    await place.reporter.round()
+    assert place.ledger.told(release.id)[""] == ""  # nothing more is told of it
+    assert "http://here" in place.host.texts(42)[0]
+
+
+async def test_two_pull_requests_have_a_comment_each(place: Place) -> None:
+    place.shown(42)
+    place.shown(43)
+    await place.reporter.round()
+    (one,), (other,) = place.host.texts(42), place.host.texts(43)
+    assert one.splitlines()[0] != other.splitlines()[0]  # nobody can write a mark before it is ours
+    assert other.splitlines()[0].startswith("<!-- headway ")
+
+
+async def test_what_is_refused_of_a_stranger_keeps_nothing_else_from_being_told(place: Place) -> None:
+    """GitLab, for one, takes no mark on a commit that is on none of its branches."""
+    place.shown()
+    place.ledger.finish_release(place.release.id, "succeeded", "")
+    place.ledger.update_release(place.release.id, sha="b" * 40)
+    real = place.host.set_status
+
+    def refusing(repo: str, status: CommitStatus) -> None:
+        if status.sha == SHA:
+            raise GitHostError("answers 404", refused=True)
+        real(repo, status)
+
+    place.host.set_status = refusing  # type: ignore[method-assign]  # of this one
+    assert await place.reporter.round() == ["shop-pr-42: answers 404"]
+    assert "in the making" in place.host.texts(42)[0]
+    assert place.host.mark("b" * 40, "headway")[0] == StatusState.SUCCESS
+
+
+async def test_a_host_that_refuses_a_comment_is_told_the_rest_later(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    place.ledger.finish_release(place.release.id, "succeeded", "")
+    await place.reporter.round()
+    release = place.shown()
+    place.ledger.finish_release(release.id, "failed", "unit: failed")
+    place.host.faults = [None, GitHostError("answers 403")]
+    assert await place.reporter.round() == ["github/acme: answers 403"]
+    now += 11
+    assert await place.reporter.round() == []
+    assert "unit: failed" in place.host.texts(42)[0]

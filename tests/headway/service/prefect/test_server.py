@@ -1,0 +1,56 @@
+"""When Prefect's clients are told to ask again."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from starlette.responses import PlainTextResponse
+
+from headway.service.prefect import server
+from headway.service.prefect.server import CROWD, LATE, SOON, AskAgainSoon
+
+
+class Time:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Time:
+    made = Time()
+    monkeypatch.setattr(server, "time", made)
+    return made
+
+
+async def asked(client: httpx.AsyncClient) -> float:
+    answer = await client.post("/")
+    assert answer.status_code == 503
+    return float(answer.headers["Retry-After"])
+
+
+async def test_one_that_met_another_asks_again_soon_and_a_crowd_stays_away_for_longer(clock: Time) -> None:
+    busy = httpx.ASGITransport(AskAgainSoon(PlainTextResponse("busy", 503)))
+    async with httpx.AsyncClient(transport=busy, base_url="http://prefect") as client:
+        told = [await asked(client) for _ in range(8)]
+        assert told == [SOON * 2**times for times in range(6)] + [LATE, LATE]
+        clock.now += CROWD + 0.1
+        assert await asked(client) == SOON
+
+
+async def test_six_times_are_enough_for_a_lock_of_a_second(clock: Time) -> None:
+    """One client alone, as Prefect's does it: it waits as it is told, five times."""
+    busy = httpx.ASGITransport(AskAgainSoon(PlainTextResponse("busy", 503)))
+    begun = clock.now
+    async with httpx.AsyncClient(transport=busy, base_url="http://prefect") as client:
+        for _ in range(5):
+            clock.now += await asked(client)
+    assert clock.now - begun > 1.5
+
+
+async def test_other_answers_are_left_as_they_are() -> None:
+    well = httpx.ASGITransport(AskAgainSoon(PlainTextResponse("well")))
+    async with httpx.AsyncClient(transport=well, base_url="http://prefect") as client:
+        assert "Retry-After" not in (await client.get("/")).headers

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headway.system import launcher
+from headway.system.launcher import Log
+
+
+def what(tmp_path: Path, command: str, **more: Any) -> str:
+    content = {"command": command, "cwd": str(tmp_path), "env": {"PATH": os.defpath}, "secrets": []}
+    (tmp_path / "what.json").write_text(json.dumps(content | {"log": str(tmp_path / "log")} | more))
+    return str(tmp_path / "what.json")
+
+
+def start(file: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-I", "-S", launcher.__file__, file], start_new_session=True)
+
+
+def run(file: str) -> int:
+    return start(file).wait(20)
+
+
+def until(done: Callable[[], object], seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def said(tmp_path: Path) -> str:
+    return (tmp_path / "log").read_text() if (tmp_path / "log").exists() else ""
+
+
+@pytest.mark.parametrize(("command", "code"), [("exit 0", 0), ("exit 3", 3), ("kill -9 $$", 137)])
+def test_the_exit_code_is_the_program_s(tmp_path: Path, command: str, code: int) -> None:
+    assert run(what(tmp_path, command)) == code
+
+
+def test_everything_said_is_in_the_log_in_order(tmp_path: Path) -> None:
+    assert run(what(tmp_path, "echo one; echo two >&2; printf 'three'")) == 0
+    assert said(tmp_path) == "one\ntwo\nthree\n"
+
+
+def test_it_lasts_as_long_as_the_last_process(tmp_path: Path) -> None:
+    assert run(what(tmp_path, "(sleep 0.5; echo late) & exit 4")) == 4
+    assert said(tmp_path) == "late\n"
+
+
+def test_stdin_is_empty(tmp_path: Path) -> None:
+    assert run(what(tmp_path, "cat; echo end")) == 0
+    assert said(tmp_path) == "end\n"
+
+
+def test_secrets_do_not_reach_the_log(tmp_path: Path) -> None:
+    env = {"PATH": os.defpath, "TOKEN": "s3cr3t-value"}
+    assert run(what(tmp_path, "echo a $TOKEN b", env=env, secrets=["TOKEN"])) == 0
+    assert said(tmp_path) == "a ******** b\n"
+
+
+def test_sigterm_to_the_group_lets_the_program_finish(tmp_path: Path) -> None:
+    going = start(what(tmp_path, "trap 'sleep 0.3; echo done; exit 0' TERM; echo up; while :; do sleep 0.05; done"))
+    until(lambda: "up" in said(tmp_path))
+    os.killpg(going.pid, signal.SIGTERM)
+    assert going.wait(20) == 0
+    assert said(tmp_path).endswith("done\n")
+
+
+def test_a_launcher_killed_ends_its_program(tmp_path: Path) -> None:
+    going = start(what(tmp_path, "echo $$; exec sleep 60"))
+    until(lambda: said(tmp_path))
+    going.kill()
+    going.wait(20)
+    program = int(said(tmp_path))
+    until(lambda: not Path(f"/proc/{program}/cmdline").exists() or not Path(f"/proc/{program}/cmdline").read_bytes())
+
+
+def test_a_second_launcher_stands_in_for_the_first(tmp_path: Path) -> None:
+    file = what(tmp_path, "trap 'exit 0' TERM; echo up; while :; do sleep 0.05; done")
+    first = start(file)
+    until(lambda: "up" in said(tmp_path))
+    second = start(file)
+    time.sleep(0.3)
+    assert (first.poll(), second.poll()) == (None, None)
+    assert said(tmp_path) == "up\n"
+    os.killpg(second.pid, signal.SIGTERM)
+    assert (first.wait(20), second.wait(20)) == (0, 0)
+    assert launcher.running(file) is None
+
+
+def test_a_stand_in_ends_with_the_program(tmp_path: Path) -> None:
+    file = what(tmp_path, "sleep 1; exit 3")
+    first = start(file)
+    until(lambda: launcher.running(file) == first.pid)
+    second = start(file)
+    assert (first.wait(20), second.wait(20)) == (3, 0)
+
+
+def test_a_log_that_has_grown_is_renamed_and_the_oldest_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "LOG_BYTES", 10)
+    log = Log(tmp_path / "log", None)
+    for number in range(6):
+        log._write(b"line no. %d\n" % number)
+    log.close()
+    kept = {path.name: path.read_text().strip() for path in tmp_path.glob("log*")}
+    assert kept == {"log": "", "log.1": "line no. 5", "log.2": "line no. 4", "log.3": "line no. 3"}
+
+
+def test_a_full_disk_costs_lines_and_says_how_many(tmp_path: Path) -> None:
+    log = Log(tmp_path / "log", None)
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        mine, log._file = log._file, full
+        log._write(b"lost\n")
+        log._write(b"lost too\n")
+        log._file = mine
+    log._write(b"back\n")
+    log.close()
+    assert (tmp_path / "log").read_text() == "(2 lines lost: the disk was full)\nback\n"
