@@ -28,7 +28,7 @@ docs: .venv/ready
 
 # Reference pages that are generated from the code.
 reference: .venv/ready
-	$(BIN)/python -m headway.reference
+	$(BIN)/python -m headway.cli.reference_docs
 	$(BIN)/python -m headway.cli.command_docs
 
 # Everything comes from the lock file; uv itself is put beside it when there is none on the PATH.

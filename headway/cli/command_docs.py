@@ -57,7 +57,7 @@ def _cli() -> str:
 
 
 def _openapi() -> dict[str, Any]:
-    from headway.web.app import app  # a slow import that no command needs
+    from headway.service.api.app import app  # a slow import that no command needs
 
     return app.openapi()
 

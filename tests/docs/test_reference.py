@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from headway import errors
 from headway.cli import command_docs
+from headway.domain import errors
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs" / "reference"
