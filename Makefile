@@ -3,7 +3,7 @@ UV_VERSION = 0.13.9
 BIN = .venv/bin
 export UV_PROJECT_ENVIRONMENT = .venv
 
-.PHONY: demo test lint unit e2e docs reference clean
+.PHONY: demo test lint unit e2e docs reference version clean
 
 demo: .venv/ready
 	$(BIN)/headway demo
@@ -30,6 +30,12 @@ docs: .venv/ready
 reference: .venv/ready
 	$(BIN)/python -m headway.cli.reference_docs
 	$(BIN)/python -m headway.cli.command_docs
+
+# The next version follows from the fragments in changelog.d/: a minor version if one is `added` or `changed`, else a patch version.
+version: .venv/ready
+	@PATH="$$PATH:$(CURDIR)/.uv/bin" uv version --no-sync --bump $(if $(wildcard changelog.d/*.added.md changelog.d/*.changed.md),minor,patch)
+	$(BIN)/towncrier build --yes --version "$$(PATH="$$PATH:$(CURDIR)/.uv/bin" uv version --short)"
+	$(MAKE) reference
 
 # Everything comes from the lock file; uv itself is put beside it when there is none on the PATH.
 .venv/ready: uv.lock pyproject.toml
