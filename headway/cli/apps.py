@@ -1,13 +1,18 @@
-"""`headway app`: whose webhooks count."""
+"""Manage the registered apps, whose git hosts may send webhooks."""
 
 from __future__ import annotations
 
 import json
 import re
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import urlsplit
 
-from headway.cli.identity import me
+import typer
+
+from headway.cli.identity import current_user
+from headway.cli.lazy_group import typer_app
+from headway.cli.options import AppArgument, Json
 from headway.cli.output import output
 from headway.config.value_types import parse_label, parse_secret
 from headway.domain.errors import UsageError
@@ -15,15 +20,36 @@ from headway.ledger import AppRecord, DeliveryRecord, Ledger, ReleaseRecord
 from headway.scm.webhooks import HOSTS, place
 from headway.system.paths import ledger_url
 
-__all__ = ["add", "events", "hook", "remove", "show"]
+__all__ = ["commands"]
+
+commands = typer_app(help=__doc__)
 
 KNOWN_HOSTS = {"github.com": "github", "gitlab.com": "gitlab", "codeberg.org": "gitea", "bitbucket.org": "bitbucket"}
-TOLD = ("github", "gitlab", "gitea", "bitbucket")  # types of blocks of hosts that can be told
+REPORTED = ("github", "gitlab", "gitea", "bitbucket")  # block types of git hosts that accept commit statuses
 HOOK = Path(__file__).parents[1] / "scm" / "webhooks" / "post_receive_hook.py"
 
 
-def add(repo: str, name: str | None, host: str | None, secret: str | None, reports: str | None) -> None:
-    """Raises UsageError when it cannot be registered like that."""
+@commands.command()
+def add(
+    repo: Annotated[str, typer.Argument(help="URL or path that git fetches from")],
+    name: Annotated[
+        str | None, typer.Option(help="Name of the app, as in its headway.yaml; default: name of the repository")
+    ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(
+            help="Kind of git host: github, gitlab, gitea, bitbucket or generic; default: guessed from the URL"
+        ),
+    ] = None,
+    secret: Annotated[
+        str | None, typer.Option(help="Name of the secret that signs the webhooks; default: NAME-webhook")
+    ] = None,
+    reports: Annotated[
+        str | None, typer.Option(help="Block of the git host that receives commit statuses, such as github/acme")
+    ] = None,
+    _json: Json = False,
+) -> None:
+    """Register the repository of an app, or change its registration."""
     if "://" in repo and urlsplit(repo).password:
         raise UsageError("the URL has a password in it", "give git a credential helper, and the URL without it")
     where = str(Path(repo).resolve()) if Path(repo).is_dir() else repo
@@ -32,20 +58,21 @@ def add(repo: str, name: str | None, host: str | None, secret: str | None, repor
     secret = secret or f"{name}-webhook"
     if host not in HOSTS:
         raise UsageError(f"no kind of host is called {host}", f"there are: {', '.join(HOSTS)}")
-    if reports is not None and not re.fullmatch(f"({'|'.join(TOLD)})/[a-z0-9][a-z0-9-]*", reports):
-        raise UsageError(f"--reports {reports} names no block of a git host", f"TYPE/NAME, TYPE of {', '.join(TOLD)}")
+    kinds = ", ".join(REPORTED)
+    if reports is not None and not re.fullmatch(f"({'|'.join(REPORTED)})/[a-z0-9][a-z0-9-]*", reports):
+        raise UsageError(f"--reports {reports} names no block of a git host", f"TYPE/NAME, TYPE of {kinds}")
     try:
         parse_label(name)
         parse_secret(secret)
     except ValueError as error:
         raise UsageError(f"{name}, with the secret {secret}: {error}", "choose with --name and --secret") from error
     with Ledger.open(ledger_url()) as ledger:
-        app = ledger.register_app(name, repo=where, host=host, secret=secret, reports=reports, by=me(Path()))
-    output.say(_line(app), *_what_to_do(app))
+        app = ledger.register_app(name, repo=where, host=host, secret=secret, reports=reports, by=current_user(Path()))
+    output.say(_line(app), *_next_steps(app))
     output.result(app.model_dump(mode="json"))
 
 
-def _what_to_do(app: AppRecord) -> list[str]:
+def _next_steps(app: AppRecord) -> list[str]:
     variable = f"HEADWAY_SECRET_{app.secret.replace('-', '_').replace('/', '_').upper()}"
     secret = f"  make its secret: a Secret block {app.secret} in the Prefect UI, or ${variable} where Headway listens"
     if app.host == "generic":
@@ -53,7 +80,9 @@ def _what_to_do(app: AppRecord) -> list[str]:
     return [secret, f"  make a webhook there: URL/hooks/{app.host}, JSON, the same secret, pushes and pull requests"]
 
 
-def show() -> None:
+@commands.command("list")
+def list_(_json: Json = False) -> None:
+    """List the registered apps."""
     with Ledger.open(ledger_url()) as ledger:
         apps = ledger.registered_apps()
     if not apps:
@@ -67,42 +96,52 @@ def _line(app: AppRecord) -> str:
     return f"{app.name:20} {app.host:10} {app.repo}  secret {app.secret}{reports}"
 
 
-def remove(name: str) -> None:
+@commands.command()
+def remove(name: AppArgument, _json: Json = False) -> None:
+    """Unregister an app; its releases and environments stay."""
     with Ledger.open(ledger_url()) as ledger:
         gone = ledger.unregister_app(name)
     output.say(f"{gone.name} is registered no more")
     output.result(gone.model_dump(mode="json"))
 
 
-def events(name: str, limit: int) -> None:
+@commands.command()
+def events(
+    name: AppArgument, limit: Annotated[int, typer.Option(help="Number of events")] = 20, _json: Json = False
+) -> None:
+    """List the webhook events of an app and their results, newest first."""
     with Ledger.open(ledger_url()) as ledger:
-        came = ledger.deliveries(name, limit)
-        if not came:
+        deliveries = ledger.deliveries(name, limit)
+        if not deliveries:
             ledger.registered_app(name)
             output.say(f"nothing was ever heard of {name}: are its webhook and its secret in place?")
-        releases = [ledger.release_of_run(one.flow_run_id) if one.flow_run_id else None for one in came]
-    output.say(*map(_became, came, releases))
+        releases = [ledger.release_of_run(one.flow_run_id) if one.flow_run_id else None for one in deliveries]
+    output.say(*map(_event_line, deliveries, releases))
     output.result(
         [
             one.model_dump(mode="json") | {"release": release and release.model_dump(mode="json")}
-            for one, release in zip(came, releases, strict=True)
+            for one, release in zip(deliveries, releases, strict=True)
         ]
     )
 
 
-def _became(one: DeliveryRecord, release: ReleaseRecord | None) -> str:
+def _event_line(one: DeliveryRecord, release: ReleaseRecord | None) -> str:
     sha = one.sha or (one.event.after if one.event.kind == "push" else one.event.head) or ""
     detail = release.summary if release else one.detail
     return f"{one.received_at:%Y-%m-%d %H:%M:%S} {one.ref:24} {sha[:7]:7} {one.state:10} {detail}".rstrip()
 
 
-def hook(name: str, url: str) -> None:
+@commands.command()
+def hook(
+    name: AppArgument, url: Annotated[str, typer.Argument(help="URL of Headway")] = "http://127.0.0.1:4300"
+) -> None:
+    """Print a post-receive hook for your own git server."""
     with Ledger.open(ledger_url()) as ledger:
         app = ledger.registered_app(name)
     if app.host != "generic":
         raise UsageError(f"{name} is at {app.host}, which has webhooks of its own", "post-receive hooks are for others")
-    told = {"{URL}": url.rstrip("/"), "{REPOSITORY}": app.repo}
+    values = {"{URL}": url.rstrip("/"), "{REPOSITORY}": app.repo}
     text = HOOK.read_text()
-    for mark, value in told.items():
+    for mark, value in values.items():
         text = text.replace(f'"{mark}"', json.dumps(value))
     print(text, end="")

@@ -1,20 +1,33 @@
-"""`headway env`: what each environment tells the app, compared, rendered, and the contract imported."""
+"""Compare, print and import the environment variables of an app."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from headway import config
+from headway.cli.lazy_group import typer_app
+from headway.cli.options import EnvironmentArgument, Json, PathArgument
 from headway.cli.output import output
 from headway.config import env_import
 from headway.config.env_export import FORMATS, differences, render
 from headway.domain.errors import UsageError
 
-__all__ = ["diff", "import_", "rendered"]
+__all__ = ["commands"]
+
+commands = typer_app(help=__doc__)
 
 
-def diff(one: str, other: str, path: Path) -> None:
-    """Where two environments are told different things. Raises NotFound for one that there is not."""
+@commands.command()
+def diff(
+    one: EnvironmentArgument, other: EnvironmentArgument, path: PathArgument = Path(), _json: Json = False
+) -> None:
+    """Compare the environment variables of two environments.
+
+    Secrets are compared by name.
+    """
     found = config.load(path)
     rows = differences(found.variables(one), found.variables(other))
     if not rows:
@@ -27,8 +40,17 @@ def diff(one: str, other: str, path: Path) -> None:
     output.result([{"variable": name, one: here, other: there} for name, here, there in rows])
 
 
-def rendered(environment: str, path: Path, form: str) -> None:
-    """What an environment is told, in another tool's words; secrets as names."""
+@commands.command("render")
+def render_(
+    environment: EnvironmentArgument,
+    path: PathArgument = Path(),
+    form: Annotated[str, typer.Option("--format", help="Output format: dotenv, docker or k8s")] = "dotenv",
+    _json: Json = False,
+) -> None:
+    """Print the environment variables in the format of another tool.
+
+    Secrets are printed as references, never as values.
+    """
     known = next((one for one in FORMATS if one == form), None)
     if known is None:
         raise UsageError(f"--format {form}: there is {', '.join(FORMATS)}", "dotenv when left out")
@@ -37,8 +59,18 @@ def rendered(environment: str, path: Path, form: str) -> None:
     output.result({"environment": environment, "format": known, "text": text})
 
 
-def import_(what: str, path: Path) -> None:
-    """The `env` section of headway.yaml that says what an existing schema says."""
+@commands.command("import")
+def import_(
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="File such as .env.example, JSON Schema file, or module:Class of a pydantic-settings class"
+        ),
+    ],
+    path: PathArgument = Path(),
+    _json: Json = False,
+) -> None:
+    """Print the `env` section of headway.yaml for an existing schema."""
     found = env_import.contract(what, path)
     output.say(env_import.written(found))
     output.result({name: one.model_dump(mode="json", exclude_unset=True) for name, one in found.items()})

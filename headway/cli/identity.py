@@ -1,4 +1,4 @@
-"""Who is at the command line."""
+"""The person at the command line."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import getpass
 import subprocess
 from pathlib import Path
 
-__all__ = ["me"]
+__all__ = ["current_user"]
 
 
-def me(repo: Path) -> str:
-    """Who works here: git's user of the repository, or the login name."""
-    asked = subprocess.run(
+def current_user(repo: Path) -> str:
+    """Email address that git has for the repository, or the login name."""
+    configured = subprocess.run(
         ["git", "-C", str(repo), "config", "user.email"], capture_output=True, text=True, timeout=10, check=False
     )
-    return asked.stdout.strip() or getpass.getuser()
+    return configured.stdout.strip() or getpass.getuser()

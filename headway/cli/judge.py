@@ -1,9 +1,13 @@
-"""`headway judge`: the verdicts of a release again, from the readings in the ledger, also with other limits."""
+"""`headway judge`: replay the analyses of a release from the readings in the ledger."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
 from pydantic import ValidationError
 
+from headway.cli.options import Json, ReleaseArgument
 from headway.cli.output import output
 from headway.config import CanaryAnalysis
 from headway.domain.errors import NotFound, UsageError
@@ -15,13 +19,36 @@ from headway.system.paths import ledger_url
 __all__ = ["judge"]
 
 
-def judge(text: str, limits: dict[str, str]) -> None:
-    """Raises NotFound when nothing was analysed, UsageError when a limit cannot be read."""
-    wanted = _wanted(limits)
+def judge(
+    run: ReleaseArgument,
+    success_rate: Annotated[str, typer.Option(help='Limit of successful responses, such as ">= 99.5"')] = "",
+    p50: Annotated[str, typer.Option(help='Limit of the median latency, such as "<= 100ms"')] = "",
+    p99: Annotated[str, typer.Option(help='Limit of the 99th percentile of latency, such as "<= 500ms"')] = "",
+    false_rollback: Annotated[
+        str,
+        typer.Option(help="Compare with the stable version, with this probability of a false rollback, such as 1%"),
+    ] = "",
+    ignore_below: Annotated[str, typer.Option(help="Error rate that is never worse, such as 0.1%")] = "",
+    ignore_slower: Annotated[str, typer.Option(help="Relative slowdown that is never worse, such as 25%")] = "",
+    _json: Json = False,
+) -> None:
+    """Repeat the analyses of a release from its recorded readings.
+
+    Without options the limits are those of the release. With any option, only the given limits apply.
+    """
+    limits = {
+        "success_rate": success_rate,
+        "p50": p50,
+        "p99": p99,
+        "false_rollback": false_rollback,
+        "ignore_below": ignore_below,
+        "ignore_slower": ignore_slower,
+    }
+    analysis = _analysis({name: limit for name, limit in limits.items() if limit})
     with Ledger.open(ledger_url()) as ledger:
-        release = ledger.find_release(text)
+        release = ledger.find_release(run)
         rollouts = [rollout for rollout in ledger.rollouts_of(release.id) if rollout.kind == "release"]
-        found = [(rollout, _replayed(ledger, rollout, wanted)) for rollout in rollouts]
+        found = [(rollout, _replayed(ledger, rollout, analysis)) for rollout in rollouts]
     if not any(verdicts for _, verdicts in found):
         raise NotFound(f"{release.name}: nothing was analysed", "an analysis is asked for under strategy, headway.yaml")
     for rollout, verdicts in found:
@@ -43,8 +70,8 @@ def judge(text: str, limits: dict[str, str]) -> None:
     )
 
 
-def _wanted(limits: dict[str, str]) -> CanaryAnalysis | None:
-    """Limits as headway.yaml writes them; None: those of the release."""
+def _analysis(limits: dict[str, str]) -> CanaryAnalysis | None:
+    """The analysis with these limits, written as in headway.yaml; None for those of the release."""
     if not limits:
         return None
     try:
@@ -55,19 +82,19 @@ def _wanted(limits: dict[str, str]) -> CanaryAnalysis | None:
         raise UsageError(f"{option}: {fault['msg'].removeprefix('Value error, ')}", 'as in ">= 99.5", 1%') from error
 
 
-def _replayed(ledger: Ledger, rollout: RolloutRecord, wanted: CanaryAnalysis | None) -> list[Replayed]:
+def _replayed(ledger: Ledger, rollout: RolloutRecord, analysis: CanaryAnalysis | None) -> list[Replayed]:
     readings = ledger.measurements(rollout.id)
     return replay(
         [
-            (_with(step, wanted, rollout.plan.old), [reading for at, reading in readings if at == position])
+            (_with(step, analysis, rollout.plan.old), [reading for at, reading in readings if at == position])
             for position, step in enumerate(rollout.plan.steps)
             if isinstance(step, Analyze) and any(at == position for at, _ in readings)
         ]
     )
 
 
-def _with(step: Analyze, wanted: CanaryAnalysis | None, stable: str | None) -> Analyze:
-    if wanted is None:
+def _with(step: Analyze, analysis: CanaryAnalysis | None, stable: str | None) -> Analyze:
+    if analysis is None:
         return step
-    against = wanted.against(stable) if stable is not None else None
-    return step.model_copy(update={"conditions": wanted.conditions, "against": against})
+    against = analysis.against(stable) if stable is not None else None
+    return step.model_copy(update={"conditions": analysis.conditions, "against": against})

@@ -1,31 +1,39 @@
-"""`headway previews` and `headway preview`: what stands for which pull request; one more, or one less."""
+"""`headway previews` and `headway preview`: the preview environments of pull requests."""
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from headway.cli.identity import me
+import typer
+
+from headway.cli.identity import current_user
+from headway.cli.options import AppArgument, Json, Reason
 from headway.cli.output import output
-from headway.cli.status import waits_for
+from headway.cli.pending import pending_decision
 from headway.cli.wait import wait
 from headway.domain.errors import HeadwayError, NotFound, UsageError
 from headway.ledger import Delivery, Ledger, PreviewRecord
-from headway.policy import previews
+from headway.policy.previews import name as preview_name
 from headway.service.controllers.preview_reconciler import event_of
 from headway.service.prefect.client import Control
+from headway.service.prefect.connections import connections
 from headway.system.paths import ledger_url
 
-__all__ = ["show", "start", "teardown"]
+__all__ = ["preview", "previews"]
 
 
-def show(app: str | None) -> None:
-    """Those that stand."""
+def previews(
+    app: Annotated[str | None, typer.Argument(help="Name of an app; default: all apps")] = None,
+    _json: Json = False,
+) -> None:
+    """List preview environments: URL, age and expiry."""
     with Ledger.open(ledger_url()) as ledger:
         registered = {one.name for one in ledger.registered_apps()}
-        known = [_known(ledger, one, registered) for one in ledger.previews(app)]
+        known = [_row(ledger, one, registered) for one in ledger.previews(app)]
     if not known:
         output.say("no preview stands: they come with pull requests of registered apps")
     for one in known:
@@ -41,27 +49,42 @@ def show(app: str | None) -> None:
     output.result(known)
 
 
-def _known(ledger: Ledger, preview: PreviewRecord, registered: set[str]) -> dict[str, Any]:
+def _row(ledger: Ledger, preview: PreviewRecord, registered: set[str]) -> dict[str, Any]:
     going = [one for one in ledger.open_releases() if one.app == preview.app]
     return preview.model_dump(mode="json", exclude={"mark", "told", "closed_at", "reason"}) | {
-        "age": _words((datetime.now(UTC) - preview.opened_at).total_seconds()),
+        "age": _age((datetime.now(UTC) - preview.opened_at).total_seconds()),
         "until": f", until {preview.expires_at:%Y-%m-%d %H:%M} UTC" if preview.expires_at else "",
-        "going": "; ".join(f"{one.name} {one.state} {waits_for(ledger, one)}".rstrip() for one in going),
+        "going": "; ".join(f"{one.name} {one.state} {pending_decision(ledger, one)}".rstrip() for one in going),
         "orphan": preview.of not in registered,
     }
 
 
-def _words(seconds: float) -> str:
+def _age(seconds: float) -> str:
     hours = seconds / 3600
     return f"{hours / 24:.0f} d" if hours >= 48 else f"{hours:.0f} h" if hours >= 2 else f"{seconds / 60:.0f} min"
 
 
-def start(app: str, number: int) -> None:
-    """Ask for it as if a webhook had come. Raises UsageError when nobody can say how the pull request is."""
-    import asyncio
+def preview(
+    app: AppArgument,
+    number: Annotated[int, typer.Argument(help="Number of the pull request")],
+    teardown: Annotated[
+        bool, typer.Option("--teardown", help="Tear the preview down, even if the pull request is open")
+    ] = False,
+    reason: Reason = "",
+    _json: Json = False,
+) -> None:
+    """Create or tear down the preview environment of a pull request.
 
-    from headway.service.prefect.connections import connections
+    An existing preview is updated to the head of the pull request.
+    """
+    if teardown:
+        _teardown(app, number, reason)
+    else:
+        _start(app, number)
 
+
+def _start(app: str, number: int) -> None:
+    """Enter the pull request as if a webhook had come. Raises UsageError when no git host can be asked about it."""
     with Ledger.open(ledger_url()) as ledger:
         registered = ledger.registered_app(app)
         if registered.reports is None:
@@ -73,19 +96,21 @@ def start(app: str, number: int) -> None:
         pull = host.pull_request(registered.path, number)
         if pull is None or not pull.open:
             raise NotFound(f"{registered.reports}: {app} has no open pull request {number}", "see the host's own list")
-        event = event_of(registered, pull, by=me(Path()), again=True)
+        event = event_of(registered, pull, by=current_user(Path()), again=True)
         ledger.receive([Delivery(app=app, delivery=f"by-hand-{uuid.uuid4().hex}", event=event)])
     output.say(f"{app} pull request {number}: asked for; headway app events {app} says what becomes of it")
     output.result({"app": app, "number": number, "head": pull.head})
 
 
-def teardown(app: str, number: int, reason: str) -> None:
-    """Tear it down, and wait for that. Raises NotFound when it does not stand."""
+def _teardown(app: str, number: int, reason: str) -> None:
+    """Tear the preview down and wait for the run. Raises NotFound when there is no preview."""
     with Ledger.open(ledger_url()) as ledger, Control() as control:
-        preview = ledger.preview(previews.name(app, number))
+        preview = ledger.preview(preview_name(app, number))
         if preview is None or not preview.stands:
             raise NotFound(f"{app}: no preview of pull request {number} stands", "see headway previews")
-        run_id = control.start("teardown/main", {"app": app, "number": number, "reason": reason, "by": me(Path())})
+        run_id = control.start(
+            "teardown/main", {"app": app, "number": number, "reason": reason, "by": current_user(Path())}
+        )
         run = wait(control, run_id)
         if run.type != "COMPLETED":
             raise HeadwayError(f"{preview.app}: {run.message}", f"look at it: {control.run_url(run_id)}")

@@ -1,20 +1,50 @@
-"""`headway promote`, `skip` and `abort`: a word to the rollout that is under way."""
+"""`headway promote`, `headway skip` and `headway abort`."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
+from headway.cli.identity import current_user
+from headway.cli.options import AppArgument, By, EnvironmentArgument, Json, Reason
 from headway.cli.output import output
 from headway.domain.plan import OperatorCommand
 from headway.ledger import Ledger
 from headway.system.paths import ledger_url
 
-__all__ = ["steer"]
+__all__ = ["abort", "promote", "skip"]
 
 
-def steer(app: str, environment: str, kind: Literal["promote", "skip", "abort"], by: str, reason: str) -> None:
-    """Enter it in the ledger; the rollout finds it there within a second. Raises NotFound when none is under way."""
-    order = OperatorCommand(kind=kind, by=by, reason=reason)
+def promote(
+    app: AppArgument, environment: EnvironmentArgument, by: By = "", reason: Reason = "", _json: Json = False
+) -> None:
+    """Promote the running rollout to 100 % of traffic now.
+
+    All further pauses, approvals and analyses are skipped.
+    """
+    _command("promote", app, environment, by, reason)
+
+
+def skip(
+    app: AppArgument, environment: EnvironmentArgument, by: By = "", reason: Reason = "", _json: Json = False
+) -> None:
+    """Skip the current step of the running rollout.
+
+    The step must be a pause, an approval or an analysis.
+    """
+    _command("skip", app, environment, by, reason)
+
+
+def abort(
+    app: AppArgument, environment: EnvironmentArgument, by: By = "", reason: Reason = "", _json: Json = False
+) -> None:
+    """Abort the running rollout and return to the previous revision."""
+    _command("abort", app, environment, by, reason)
+
+
+def _command(kind: Literal["promote", "skip", "abort"], app: str, environment: str, by: str, reason: str) -> None:
+    """Enter it in the ledger; the rollout reads it within a second. Raises NotFound when no rollout is running."""
+    order = OperatorCommand(kind=kind, by=by or current_user(Path()), reason=reason)
     with Ledger.open(ledger_url()) as ledger:
         rollout = ledger.give_order(app, environment, order, via="cli")
     output.say(f"{app} {environment}: {rollout.plan.new} is told: {kind}")

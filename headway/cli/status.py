@@ -1,24 +1,36 @@
-"""`headway status`, `history` and `logs`: read from the ledger, without a server."""
+"""`headway status`: read from the ledger, without a Prefect server."""
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from typing import Annotated, Any
 
+import typer
+
+from headway.cli.options import Json
 from headway.cli.output import output
+from headway.cli.pending import pending_decision
 from headway.domain.errors import HeadwayError, NotFound
-from headway.ledger import Ledger, ReleaseRecord, RolloutRecord
-from headway.ledger.records import FORK
+from headway.ledger import Ledger
+from headway.service.prefect.connections import connections
 from headway.system.paths import ledger_url
 
-__all__ = ["history", "logs", "status", "waits_for"]
+__all__ = ["status", "unknown_app"]
 
 
-def status(app: str | None, *, live: bool) -> None:
+def status(
+    app: Annotated[str | None, typer.Argument(help="Name of an app; default: all apps")] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Ask the platforms too: instances, Kubernetes objects, events")
+    ] = False,
+    _json: Json = False,
+) -> None:
+    """Show live revisions, releases in progress and pending approvals."""
     with Ledger.open(ledger_url()) as ledger:
         previews = {one.of for one in ledger.previews()}
         apps = [app] if app else sorted({*ledger.apps(), *previews} - ledger.previews_named())
         if app and app not in {*ledger.apps(), *previews}:
-            raise _unknown(app, ledger)
+            raise unknown_app(app, ledger)
         told = [_app(ledger, name) for name in apps]
         if live:
             _ask_platforms(ledger, told)
@@ -53,9 +65,10 @@ def _app(ledger: Ledger, app: str) -> dict[str, Any]:
                 "held_by": holder.holder if holder and not holder.expired else None,
             }
         )
+    open_releases = ledger.open_releases()
     going = [
-        {"name": release.name, "state": release.state, "waits_for": waits_for(ledger, release)}
-        for release in ledger.open_releases()
+        {"name": release.name, "state": release.state, "waits_for": pending_decision(ledger, release)}
+        for release in open_releases
         if release.app == app
     ]
     contracts = [
@@ -65,7 +78,11 @@ def _app(ledger: Ledger, app: str) -> dict[str, Any]:
     ]
     previews = [
         {"app": one.app, "number": one.number, "head": one.head, "url": one.url, "expires_at": one.expires_at}
-        | {"waits_for": "; ".join(waits_for(ledger, each) for each in ledger.open_releases() if each.app == one.app)}
+        | {
+            "waits_for": "; ".join(
+                pending_decision(ledger, each) for each in ledger.open_releases() if each.app == one.app
+            )
+        }
         for one in ledger.previews(app)
     ]
     failed = [last.summary for last in ledger.releases(app, 1) if last.state in ("failed", "rolled_back")]
@@ -81,10 +98,6 @@ def _app(ledger: Ledger, app: str) -> dict[str, Any]:
 
 def _ask_platforms(ledger: Ledger, told: list[dict[str, Any]]) -> None:
     """Add what the platform of each environment says runs there; one that does not answer says that."""
-    import asyncio
-
-    from headway.service.prefect.connections import connections
-
     for one in told:
         for place in one["environments"]:
             if place["live"]:
@@ -95,76 +108,5 @@ def _ask_platforms(ledger: Ledger, told: list[dict[str, Any]]) -> None:
                     place["platform"] = [silent.what]
 
 
-def waits_for(ledger: Ledger, release: ReleaseRecord) -> str:
-    """Which person's word an open release waits for, and how to give it; empty when it waits for nobody."""
-    if asked := ledger.waiting_approval(release.id):
-        until = f"{asked.expires_at:%Y-%m-%d %H:%M} UTC"
-        if asked.asks == FORK:
-            return (
-                f"is from a fork, and waits for somebody to look at it before {until}: headway approve {release.name}"
-            )
-        if asked.frozen:
-            return f"waits, {asked.environment} is frozen until {until}: headway approve {release.name} --reason WHY"
-        if not_ready := asked.evidence.get("not_ready"):
-            said = "; ".join(not_ready)
-            return f"waits, {asked.environment} is not ready ({said}): to accept that: headway approve {release.name}"
-        return f"waits for an approval of {asked.environment} before {until}: headway approve {release.name}"
-    for stage in ledger.stages(release.id):
-        if stage.state == "waiting" and stage.finished_at is None:
-            place = f"{release.app} {stage.name}"
-            return f"asks a person: {stage.detail}: headway promote, skip or abort {place}"
-    return ""
-
-
-def history(app: str, limit: int) -> None:
-    """Releases, and the ways back that somebody asked for, the newest first."""
-    with Ledger.open(ledger_url()) as ledger:
-        found: list[ReleaseRecord | RolloutRecord] = [*ledger.releases(app, limit), *ledger.ways_back(app, limit)]
-        if not found:
-            raise _unknown(app, ledger)
-    found = sorted(found, key=lambda one: one.started_at, reverse=True)[:limit]
-    told = [_released(one) if isinstance(one, ReleaseRecord) else _went_back(one) for one in found]
-    for one, words in zip(found, told, strict=True):
-        took = f"{(one.finished_at - one.started_at).total_seconds():.0f} s" if one.finished_at else "going on"
-        when = f"{one.started_at:%Y-%m-%d %H:%M} {took:>9}"
-        first = f"{words['name']:12} {one.state:12} {words['revision']} {when}  {words['subject'] or ''}"
-        output.say(first + (f"\n{'':13}{one.reason}" if one.reason else ""))
-    output.result(told)
-
-
-def _released(release: ReleaseRecord) -> dict[str, Any]:
-    return release.model_dump(mode="json") | {"name": release.name, "revision": (release.sha or "")[:7]}
-
-
-def _went_back(way: RolloutRecord) -> dict[str, Any]:
-    to = way.plan.new
-    kept = way.model_dump(mode="json", exclude={"plan", "token", "release_id"})
-    about = {"name": "rollback", "revision": to[:7], "subject": f"{way.environment} to {to or 'nothing'}"}
-    return kept | about
-
-
-def logs(app: str, environment: str, *, follow: bool, lines: int, revision: str | None) -> None:
-    with Ledger.open(ledger_url()) as ledger:
-        live = ledger.live(app, environment)
-        known = ledger.environments(app)
-        if not known:
-            raise _unknown(app, ledger)
-        if environment not in known:
-            raise NotFound(f"{app} was never released to {environment}", f"it is in: {', '.join(known)}")
-        _, spec = ledger.revision(app, revision or live or "", environment=environment)
-    import asyncio
-
-    from headway.service.prefect.connections import connections
-
-    target = asyncio.run(connections().load_target(spec.target))
-    said = target.logs(app, revision, lines=lines, follow=follow and not output.json)
-    collected = []
-    for line in said:
-        output.say(line)
-        if output.json:
-            collected.append(line)
-    output.result(collected)
-
-
-def _unknown(app: str, ledger: Ledger) -> NotFound:
+def unknown_app(app: str, ledger: Ledger) -> NotFound:
     return NotFound(f"no app {app} was ever released here", f"there are: {', '.join(ledger.apps()) or 'none'}")

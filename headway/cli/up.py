@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from typing import Annotated
+
+import typer
 
 from headway.cli.output import output
 from headway.ledger import Ledger
@@ -13,13 +16,33 @@ from headway.system.paths import ledger_url
 
 __all__ = ["serve", "up"]
 
+Host = Annotated[str, typer.Option(help="Address to listen on")]
+Port = Annotated[int, typer.Option(help="Port of Headway's web page, API and webhooks")]
 
-def up(host: str, port: int, prefect_port: int) -> None:
-    """Until Ctrl-C, SIGTERM, or one of the services ends (ServiceUnavailable)."""
+
+def up(
+    host: Host = "127.0.0.1",
+    port: Port = 4300,
+    prefect_port: Annotated[int, typer.Option(help="Port of the Prefect server")] = 4200,
+) -> None:
+    """Run Prefect, a worker and Headway on this machine, until Ctrl-C."""
     asyncio.run(_up(host, port, prefect_port))
 
 
+def serve(host: Host = "127.0.0.1", port: Port = 4300) -> None:
+    """Run only Headway's web page, API and webhooks.
+
+    Use it with a Prefect server (PREFECT_API_URL) and workers that run elsewhere.
+    """
+    from headway.service.api import http_server  # imports FastAPI, which `headway up` need not wait for
+
+    with Control() as control, Ledger.open(ledger_url()):  # a missing server is an error here, not in a log
+        output.say(f"Prefect UI   {control.ui_url}\nHeadway      http://{host}:{port}\nCtrl-C stops it")
+    http_server.serve(host, port)
+
+
 async def _up(host: str, port: int, prefect_port: int) -> None:
+    """Run until Ctrl-C, SIGTERM, or one of the services ends (ServiceUnavailable)."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -33,15 +56,6 @@ async def _up(host: str, port: int, prefect_port: int) -> None:
         await asyncio.wait({starting})
         return
     await starting
-
-
-def serve(host: str, port: int) -> None:
-    """The web app alone, beside a Prefect server and workers that are elsewhere. Raises ServiceUnavailable."""
-    from headway.service.api import http_server  # a slow import that nothing else on the command line needs
-
-    with Control() as control, Ledger.open(ledger_url()):  # what is not there is said here, not in a log
-        output.say(f"Prefect UI   {control.ui_url}\nHeadway      http://{host}:{port}\nCtrl-C stops it")
-    http_server.serve(host, port)
 
 
 async def _until_one_dies(host: str, port: int, prefect_port: int) -> None:

@@ -89,7 +89,7 @@ class Comparing(FakeTarget):
 )  # fmt: skip
 def test_a_plan_says_it(target: FakeTarget, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     spec = SMALL.model_copy(update={"target": "fake/a"})
-    document = plan._compared(target, REVISION, spec)
+    document = plan._differences(target, REVISION, spec)
     assert said in capsys.readouterr().out
     assert output.json is False
     assert [one["name"] for one in document["differences"]] == [one.name for one in getattr(target, "differences", ())]  # type: ignore[attr-defined]

@@ -1,0 +1,58 @@
+"""`headway rollback`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headway.cli.identity import current_user
+from headway.cli.options import AppArgument, By, EnvironmentArgument, Json, Reason
+from headway.cli.output import output
+from headway.cli.wait import wait
+from headway.domain.errors import HeadwayError, NotFound, UsageError
+from headway.ledger import Ledger
+from headway.service.prefect.client import Control
+from headway.system.paths import ledger_url
+
+__all__ = ["rollback"]
+
+
+def rollback(
+    app: AppArgument,
+    environment: EnvironmentArgument,
+    to: Annotated[str | None, typer.Option(help="Revision or commit; default: the one before the live one")] = None,
+    reason: Reason = "",
+    by: By = "",
+    revert: Annotated[bool, typer.Option("--revert", help="Revert contract migrations of the database first")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Ignore contract migrations that rule the rollback out; needs --reason")
+    ] = False,
+    _json: Json = False,
+) -> None:
+    """Roll an environment back to an earlier revision."""
+    if force and not reason.strip():
+        raise UsageError("--force goes past what keeps a version from coming back", "say why: --reason WHY")
+    with Ledger.open(ledger_url()) as ledger, Control() as control:
+        _require_released(ledger, app, environment, to)
+        run_id = control.start(
+            "rollback/main",
+            {"app": app, "environment": environment, "to": to, "reason": reason, "by": by or current_user(Path())}
+            | {"force": force, "revert": revert},
+        )
+        run = wait(control, run_id)
+        live = ledger.live(app, environment)
+        if run.type != "COMPLETED":
+            raise HeadwayError(f"{app} {environment}: {run.message}", f"look at it: {control.run_url(run_id)}")
+        output.say(f"{app} {environment}: {live or 'nothing'} is live")
+        output.result({"app": app, "environment": environment, "live": live, "flow_run_id": run_id})
+
+
+def _require_released(ledger: Ledger, app: str, environment: str, to: str | None) -> None:
+    """Raise NotFound when the app was never released to the environment, or has no such revision there."""
+    if environment not in ledger.environments(app):
+        there = ", ".join(ledger.environments(app)) if app in ledger.apps() else f"apps: {', '.join(ledger.apps())}"
+        raise NotFound(f"{app} was never released to {environment}", f"there are: {there or 'none'}")
+    if to is not None:
+        ledger.revision(app, to, environment=environment)
