@@ -29,7 +29,6 @@ docs: .venv/ready
 # Reference pages that are generated from the code.
 reference: .venv/ready
 	$(BIN)/python -m headway.cli.reference_docs
-	$(BIN)/python -m headway.cli.command_docs
 
 # The next version follows from the fragments in changelog.d/: a minor version if one is `added` or `changed`, else a patch version.
 version: .venv/ready

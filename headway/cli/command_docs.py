@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -12,10 +11,9 @@ from typer.cli import get_docs_for_click
 
 from headway.cli.main import app as commands
 
-__all__ = ["files", "main"]
+__all__ = ["files"]
 
 _GENERATED = "<!-- Generated from the code by `make reference`. -->"
-_DOCS = Path(__file__).parents[2] / "docs" / "reference"
 _CLI = f"""# Command line
 
 {_GENERATED}
@@ -43,17 +41,19 @@ def files() -> dict[str, str]:
     }
 
 
-def main() -> None:
-    """Write the pages into docs/reference/ of the checkout."""
-    for name, content in files().items():
-        (_DOCS / name).write_text(content, encoding="utf-8")
-
-
 def _cli() -> str:
     group = typer.main.get_command(commands)
+    _unabridged(group)
     written = get_docs_for_click(obj=group, ctx=typer.Context(group, info_name="headway"), name="headway")
     _, _, of_commands = written.partition("\n")  # our own title
     return f"{_CLI}{of_commands.rstrip()}\n"
+
+
+def _unabridged(group: Any) -> None:
+    """Lists of commands show the whole first sentence, not its first 45 characters."""
+    for command in getattr(group, "commands", {}).values():
+        command.short_help = (command.help or "").partition("\n")[0]
+        _unabridged(command)
 
 
 def _openapi() -> dict[str, Any]:
@@ -124,7 +124,3 @@ def _value(schema: Mapping[str, Any]) -> str:
     if schema["type"] == "array":
         return f"list of {_value(schema['items'])}"
     return str(schema["type"])
-
-
-if __name__ == "__main__":
-    main()
