@@ -22,6 +22,7 @@ from blocks.registries.oci_client import (
     REPOSITORY,
     TAG,
     Conversation,
+    Credentials,
     descriptor,
     encoded,
 )
@@ -246,7 +247,10 @@ class Registry(Block, ports.Registry):
             raise self._error(repository, "no name of a repository", "lower case and without a tag, as in team/shop")
         if self.host == HUB[0] and "/" not in name:
             name = f"library/{name}"
-        conversation = Conversation(self, name)
+        password = self.password.get_secret_value() if self.password else None
+        conversation = Conversation(
+            Credentials(self.host, self.plain_http, self.username, password, self.timeout, self.tries), name
+        )
         try:
             yield conversation
         finally:

@@ -9,25 +9,19 @@ import json
 import re
 import ssl
 import threading
-import time
 from collections.abc import Callable, Generator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, TypeVar
 from urllib.request import parse_http_list, parse_keqv_list
 
 import httpx
-import tenacity
 from pydantic import BaseModel, Field, ValidationError
+from tenacity import wait_exponential_jitter
 
 from headway.domain.errors import RegistryError
-from headway.system import tls
-from headway.system.redaction import Masker
-
-if TYPE_CHECKING:
-    from blocks.registries.oci import Registry
+from headway.system.http_client import Failure, Failures, HttpClient, Limits, Repeat, tls_error
+from headway.system.retry_policy import Retry, Retryable, RetryPolicy
 
 __all__ = ["DIGEST", "HUB", "LONGEST", "MANIFEST", "REPOSITORY", "TAG", "Conversation", "descriptor", "encoded"]
 
@@ -43,11 +37,16 @@ REPOSITORY = re.compile(rf"{PART}(?:/{PART})*")
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 
-LARGEST = 64_000_000  # bytes of an answer
 LONGEST = 300  # characters of what others say, in an error
 PAGES = 100  # of a list of referrers
-PATIENCE = 60.0  # seconds; a registry that wants to be left alone for longer is not waited for
-BACKOFF = tenacity.wait_exponential_jitter(initial=0.5, max=20.0, jitter=0.5)  # seconds
+# Every request is idempotent: content is named by its digest, and an upload that was lost is begun anew.
+FAILURES = Failures(
+    errors_not_processed=(httpx.ConnectError,),
+    errors_unknown=(httpx.NetworkError, httpx.RemoteProtocolError, httpx.ProxyError),
+)
+RETRIES = RetryPolicy(
+    attempts=5, backoff=wait_exponential_jitter(initial=0.5, max=20.0, jitter=0.5), longest_retry_after=60.0
+)
 
 # What the engine says, in words only, of a registry that was busy or of a connection that broke. An upload that is
 # unknown was lost with such a connection; another one can be begun.
@@ -63,12 +62,16 @@ T = TypeVar("T")
 _listing = threading.Lock()  # a list of referrers under a tag is read, changed and written back
 
 
-class _MayPass(RegistryError):
-    """Worth another try, after as many seconds as the registry said, if it did."""
+@dataclass(frozen=True)
+class Credentials:
+    """Where a registry is, and as whom it is used."""
 
-    def __init__(self, what: str, hint: str = "", after: float | None = None) -> None:
-        super().__init__(what, hint)
-        self.after = after
+    host: str
+    plain_http: bool
+    username: str | None
+    password: str | None
+    timeout: float  # seconds of a request
+    attempts: int
 
 
 class _Descriptor(BaseModel):
@@ -88,13 +91,6 @@ class _Content(BaseModel):
     manifests: list[_Descriptor] | None = None
 
 
-class _Answer(NamedTuple):
-    status: int
-    headers: httpx.Headers
-    body: bytes
-    url: httpx.URL
-
-
 class _Manifest(NamedTuple):
     media_type: str
     body: bytes
@@ -104,26 +100,30 @@ class _Manifest(NamedTuple):
 class Conversation:
     """With one registry about one repository: it keeps its connection and its token."""
 
-    def __init__(self, registry: Registry, repository: str) -> None:
+    def __init__(self, credentials: Credentials, repository: str) -> None:
         self.repository = repository
-        self._registry = registry
-        host = "registry-1.docker.io" if registry.host == HUB[0] else registry.host
-        self._base = httpx.URL(f"{'http' if registry.plain_http else 'https'}://{host}")
-        self._login = _Login(registry, self._base, self._judge)
-        self._client = httpx.Client(
+        self._credentials = credentials
+        host = "registry-1.docker.io" if credentials.host == HUB[0] else credentials.host
+        self._base = httpx.URL(f"{'http' if credentials.plain_http else 'https'}://{host}")
+        self._login = _Login(credentials, self._base, self._check_token)
+        self._retries = replace(RETRIES, attempts=credentials.attempts)
+        self._http = HttpClient(
+            str(self._base),
+            Limits(credentials.timeout, whole=credentials.timeout),
+            self._retries,
+            self._failed,
+            FAILURES,
             auth=self._login,
-            timeout=registry.timeout,
             headers={"Accept-Encoding": "identity"},  # digests are of the bytes as they are
-            # Of https in any case: a plain registry may lead to a token server or to a storage that is not.
-            verify=tls.for_url("https://"),
             # A registry out there may be behind a proxy, as it is for the engine; one on this machine never is.
             trust_env=not _is_here(self._base.host),
             follow_redirects=True,  # where the storage is; our Authorization does not go there
             event_hooks={"request": [self._check_allowed]},
         )
+        self._http.secrets = self._login.secrets
 
     def close(self) -> None:
-        self._client.close()
+        self._http.close()
 
     # --- verbs -------------------------------------------------------------------------------------------------
 
@@ -133,7 +133,7 @@ class Conversation:
 
     def digest(self, reference: str) -> str | None:
         answer = self._ask("HEAD", self._path(f"manifests/{reference}"), headers=ACCEPT)
-        if answer.status == httpx.codes.NOT_FOUND:
+        if answer.status_code == httpx.codes.NOT_FOUND:
             return None
         said = self._expect(answer, httpx.codes.OK).headers.get("Docker-Content-Digest")
         if said is None:
@@ -145,12 +145,12 @@ class Conversation:
 
     def manifest(self, reference: str) -> _Manifest | None:
         answer = self._ask("GET", self._path(f"manifests/{reference}"), headers=ACCEPT)
-        if answer.status == httpx.codes.NOT_FOUND:
+        if answer.status_code == httpx.codes.NOT_FOUND:
             return None
         self._expect(answer, httpx.codes.OK)
-        content = self._understood(answer.body)
+        content = self._understood(answer.content)
         media_type = content.mediaType or answer.headers.get("Content-Type", "").partition(";")[0].strip()
-        return _Manifest(media_type, answer.body, content)
+        return _Manifest(media_type, answer.content, content)
 
     def is_whole(self, digest: str) -> bool:
         found = self.manifest(digest)
@@ -163,14 +163,14 @@ class Conversation:
 
     def blob(self, digest: str) -> bytes:
         answer = self._expect(self._ask("GET", self._path(f"blobs/{digest}")), httpx.codes.OK)
-        if not _fits(answer.body, digest):
+        if not _fits(answer.content, digest):
             raise self.error(f"blob {digest} is not what its digest says", "the registry's storage is damaged")
-        return answer.body
+        return answer.content
 
     def upload(self, content: bytes) -> None:
         self.patiently(lambda: self._upload(content))
 
-    def put(self, reference: str, body: bytes, media_type: str) -> _Answer:
+    def put(self, reference: str, body: bytes, media_type: str) -> httpx.Response:
         path = self._path(f"manifests/{reference}")
         answer = self._ask("PUT", path, headers={"Content-Type": media_type}, content=body)
         return self._expect(answer, httpx.codes.CREATED)
@@ -181,11 +181,11 @@ class Conversation:
         found: list[_Descriptor] = []
         for _ in range(PAGES):
             answer = self._ask("GET", url, headers={"Accept": INDEX})
-            if answer.status != httpx.codes.OK or INDEX not in answer.headers.get("Content-Type", ""):
+            if answer.status_code != httpx.codes.OK or INDEX not in answer.headers.get("Content-Type", ""):
                 tagged = self.manifest(_tag_of(digest))
                 return (tagged.content.manifests or []) if tagged else []
-            found += self._understood(answer.body).manifests or []
-            following = httpx.Response(answer.status, headers=answer.headers).links.get("next")
+            found += self._understood(answer.content).manifests or []
+            following = answer.links.get("next")
             if following is None:
                 return found
             url = answer.url.join(following["url"])
@@ -204,14 +204,14 @@ class Conversation:
 
     def _has(self, blob: _Descriptor) -> bool:
         answer = self._ask("HEAD", self._path(f"blobs/{blob.digest}"))
-        if answer.status == httpx.codes.NOT_FOUND:
+        if answer.status_code == httpx.codes.NOT_FOUND:
             return False
         size = self._expect(answer, httpx.codes.OK).headers.get("Content-Length")
         return size is None or size == str(blob.size)
 
     def _upload(self, content: bytes) -> None:
         digest = _sum(content)
-        if self._send("HEAD", self._path(f"blobs/{digest}")).status == httpx.codes.OK:
+        if self._send("HEAD", self._path(f"blobs/{digest}")).status_code == httpx.codes.OK:
             return
         begun = self._expect(self._send("POST", self._path("blobs/uploads/")), httpx.codes.ACCEPTED)
         place = begun.url.join(begun.headers.get("Location", "")).copy_merge_params({"digest": digest})
@@ -223,72 +223,46 @@ class Conversation:
     def patiently(
         self, attempt: Callable[[], T], seconds: float | None = None, say: Callable[[str], None] = lambda _line: None
     ) -> T:
-        """Try until it works, at most as often as the block says, and with no new try after so many seconds."""
-        tries = self._registry.tries
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(_MayPass),
-            stop=tenacity.stop_any(
-                tenacity.stop_after_attempt(tries), *([tenacity.stop_before_delay(seconds)] if seconds else [])
-            ),
-            wait=_pause,
-            before_sleep=lambda state: say(
-                f"{_failure(state).what}; try {state.attempt_number + 1} of {tries} in {state.upcoming_sleep:.1f} s"
-            ),
-            reraise=True,
-        )
+        """Try until it works, at most as often as the block says, and with no new attempt after so many seconds."""
+        policy = replace(self._retries, deadline=seconds)
+
+        def announce(retry: Retry) -> None:
+            failed = retry.error.what if isinstance(retry.error, RegistryError) else str(retry.error)
+            say(f"{failed}; try {retry.number} of {policy.attempts} in {retry.pause:.1f} s")
+
         try:
-            return retrying(attempt)
-        except _MayPass as error:
-            tried = retrying.statistics["attempt_number"]
-            times = "once" if tried == 1 else f"{tried} times"
+            return policy.run(attempt, announce)
+        except Retryable as failure:
+            error = failure.error
+            assert isinstance(error, RegistryError)
+            if policy.asks_too_long(failure):
+                raise RegistryError(
+                    f"{error.what}, and asks for a pause of {failure.after:,.0f} s", "try again after that"
+                ) from None
+            times = "once" if failure.attempts == 1 else f"{failure.attempts} times"
             raise RegistryError(f"{error.what} (tried {times})", error.hint) from None
 
     def _ask(
         self, method: str, url: str | httpx.URL, *, headers: Mapping[str, str] | None = None, content: bytes = b""
-    ) -> _Answer:
+    ) -> httpx.Response:
         return self.patiently(lambda: self._send(method, url, headers=headers, content=content))
 
     def _send(
         self, method: str, url: str | httpx.URL, *, headers: Mapping[str, str] | None = None, content: bytes = b""
-    ) -> _Answer:
-        """One request. Raises _MayPass when another one may be answered better."""
-        # httpx limits every step but not their sum, and the look-up of a name not at all.
-        pool = ThreadPoolExecutor(1, "registry")
-        try:
-            where = self._base.join(url)
-            answer = pool.submit(self._fetch, method, where, headers or {}, content).result(self._registry.timeout)
-        except (TimeoutError, httpx.TimeoutException):
-            raise self.error(
-                f"no answer within {self._registry.timeout:g} s",
-                "see whether it is overloaded, or raise the block's timeout",
-            ) from None
-        except (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ProxyError) as error:
-            # Not chained: the original quotes what the server sent, and that may be our password.
-            raise self._unreachable(error) from None
-        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-            raise self.error(f"{type(error).__name__}: {error}", "check the block's host") from None
-        finally:
-            pool.shutdown(wait=False)
-        self._judge(answer)
+    ) -> httpx.Response:
+        """One request. Raises Retryable when another one may be answered better."""
+        where = self._base.join(url)
+        answer = self._http.attempt(
+            method, where, repeat=Repeat.IDEMPOTENT, headers=dict(headers or {}), content=content
+        )
+        self._check_access(answer)
         return answer
-
-    def _fetch(self, method: str, url: httpx.URL, headers: Mapping[str, str], content: bytes) -> _Answer:
-        end = time.monotonic() + self._registry.timeout
-        body = bytearray()
-        with self._client.stream(method, url, headers=dict(headers), content=content) as answer:
-            for piece in answer.iter_bytes():
-                body += piece
-                if time.monotonic() > end:  # nobody waits for it any more: let the thread go
-                    raise httpx.ReadTimeout("")
-                if len(body) > LARGEST:
-                    raise self.error(f"an answer of more than {LARGEST:,} bytes", "check the block's host")
-        return _Answer(answer.status_code, answer.headers, bytes(body), answer.url)
 
     def _path(self, rest: str) -> str:
         return f"/v2/{self.repository}/{rest}"
 
     def _check_allowed(self, request: httpx.Request) -> None:
-        if request.url.scheme == "http" and not self._registry.plain_http:
+        if request.url.scheme == "http" and not self._credentials.plain_http:
             raise self.error(
                 f"leads to http://{request.url.netloc.decode()}, which is plain http",
                 "set the block's plain_http if that is meant",
@@ -302,37 +276,34 @@ class Conversation:
         except ValidationError:
             raise self._not_a_registry() from None
 
-    def _judge(self, answer: _Answer) -> None:
-        """Raises for what no verb knows an answer to."""
-        if answer.status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-            raise self.error(self._says(answer), self._about_rights())
-        if answer.status == httpx.codes.TOO_MANY_REQUESTS or answer.status >= httpx.codes.INTERNAL_SERVER_ERROR:
-            after = _seconds(answer.headers.get("Retry-After"))
-            if after is not None and after > PATIENCE:
-                raise self.error(
-                    f"{self._says(answer)}, and wants to be left alone for {after:,.0f} s", "try again after that"
-                )
-            raise self.broken(self._says(answer), after)
+    def _check_token(self, answer: httpx.Response) -> None:
+        """Of the server that gives tokens."""
+        self._check_access(answer)
+        self._http.check(answer, f"GET {answer.url}")
 
-    def _expect(self, answer: _Answer, status: httpx.codes) -> _Answer:
-        if answer.status == status:
+    def _check_access(self, answer: httpx.Response) -> None:
+        if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+            raise self.error(self._says(answer), self._about_rights())
+
+    def _expect(self, answer: httpx.Response, status: httpx.codes) -> httpx.Response:
+        if answer.status_code == status:
             return answer
-        if answer.status == httpx.codes.NOT_FOUND:
+        if answer.status_code == httpx.codes.NOT_FOUND:
             raise self.error(self._says(answer), "is the repository there? some registries want it made first")
         raise self.error(self._says(answer), "check the block's host: what follows it is /v2/")
 
-    def _says(self, answer: _Answer) -> str:
+    def _says(self, answer: httpx.Response) -> str:
         """Who answers what, with the registry's own words where there are some."""
         who = "" if answer.url.host == self._base.host else f"{answer.url.host} "
-        said = f"{who}answers {answer.status}"
+        said = f"{who}answers {answer.status_code}"
         with suppress(ValueError, LookupError, TypeError, RecursionError):
-            first = json.loads(answer.body)["errors"][0]
+            first = json.loads(answer.content)["errors"][0]
             return f"{said}: {first['code']}: {first['message']}"
         return said
 
     # --- errors ------------------------------------------------------------------------------------------------
 
-    def push_failed(self, said: str, tag: str) -> RegistryError:
+    def push_failed(self, said: str, tag: str) -> Exception:
         """What the engine said of a push, as something that may pass or not."""
         what = f"push of {tag}: {said}"
         if MAY_PASS.search(said):
@@ -347,30 +318,41 @@ class Conversation:
         """Seconds that the registry wants to be left alone. It told the engine, which does not pass it on."""
         try:
             self._send("HEAD", self._path(f"manifests/{tag}"), headers=ACCEPT)
-        except _MayPass as busy:
+        except Retryable as busy:
             return busy.after
         return None
 
     def error(self, what: str, hint: str) -> RegistryError:
         return RegistryError(self._line(what), hint)
 
-    def broken(self, what: str, after: float | None = None) -> _MayPass:
-        return _MayPass(self._line(what), "see whether it runs and can be reached, and its log", after)
+    def broken(self, what: str, after: float | None = None) -> Retryable:
+        return Retryable(self._unavailable(what), after)
+
+    def _unavailable(self, what: str) -> RegistryError:
+        return self.error(what, "see whether it runs and can be reached, and its log")
 
     def _line(self, what: str) -> str:
-        return f"registry {self._registry.host}: {self.repository}: {self.quote(what)}"
+        return f"registry {self._credentials.host}: {self.repository}: {self.quote(what)}"
 
     def quote(self, text: str) -> str:
         """Fit for an error or a log: without secrets, on one line, at most 300 characters."""
-        masked = Masker(self._login.secrets)(text)
-        line = " ".join("".join(one if one.isprintable() else " " for one in masked).split())
-        return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+        return self._http.quote(text)
 
-    def _unreachable(self, error: httpx.TransportError) -> RegistryError:
+    def _failed(self, failure: Failure) -> RegistryError:
+        if failure.response is not None:
+            return self._unavailable(self._says(failure.response))
+        error = failure.error
+        if isinstance(error, httpx.TimeoutException):
+            return self.error(
+                f"no answer within {self._credentials.timeout:g} s",
+                "see whether it is overloaded, or raise the block's timeout",
+            )
         what = f"{type(error).__name__}: {error}"
-        match _tls_of(error):
-            case None | ssl.SSLEOFError() | ssl.SSLZeroReturnError():
-                return self.broken(what)
+        if failure.may_be_repeated:
+            return self._unavailable(what)
+        match tls_error(error) if error else None:
+            case None:
+                return self.error(what, "check the block's host")
             case ssl.SSLCertVerificationError():
                 return self.error(what, "set SSL_CERT_FILE to a file that has the registry's authority as well")
         return self.error(what, "does it speak plain http? then set the block's plain_http")
@@ -379,24 +361,26 @@ class Conversation:
         return self.error("answers, but not as a registry does", "check the block's host: what follows it is /v2/")
 
     def _about_rights(self) -> str:
-        if self._registry.username is None:
+        if self._credentials.username is None:
             return "give the block a user and password that may do this, and see whether the repository's name is right"
-        return f"is the password right and not expired, and may {self._registry.username} do this in this repository?"
+        return (
+            f"is the password right and not expired, and may {self._credentials.username} do this in this repository?"
+        )
 
 
 class _Login(httpx.Auth):
     """Says who we are when the registry asks for it, and then with every request; to nobody else."""
 
-    def __init__(self, registry: Registry, base: httpx.URL, judge: Callable[[_Answer], None]) -> None:
+    def __init__(self, credentials: Credentials, base: httpx.URL, check: Callable[[httpx.Response], None]) -> None:
         self._base = base
-        self._judge = judge
+        self._check = check
         self._header = ""
         self._basic = ""
         self.secrets: list[str] = []
-        if registry.username and registry.password:
-            password = registry.password.get_secret_value()
-            self._basic = "Basic " + base64.b64encode(f"{registry.username}:{password}".encode()).decode()
-            self.secrets += [password, self._basic]
+        if credentials.username and credentials.password:
+            login = f"{credentials.username}:{credentials.password}"
+            self._basic = "Basic " + base64.b64encode(login.encode()).decode()
+            self.secrets += [credentials.password, self._basic]
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         if self._header and self._is_registry(request.url):
@@ -425,10 +409,10 @@ class _Login(httpx.Auth):
         return httpx.Request("GET", url, headers={"Authorization": self._basic} if self._basic else {})
 
     def _token(self, answer: httpx.Response) -> str:
-        said = _Answer(answer.status_code, answer.headers, answer.read(), answer.url)
-        self._judge(said)
+        answer.read()
+        self._check(answer)
         try:
-            content = json.loads(said.body)
+            content = json.loads(answer.content)
             token = content.get("token") or content["access_token"]
             self.secrets.append(token)
             return str(token)
@@ -474,36 +458,3 @@ def _is_here(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _seconds(after: str | None) -> float | None:
-    """Of a Retry-After header, which is in seconds or a date; None when there is none that can be read."""
-    if after is None:
-        return None
-    if after.strip().isdigit():
-        return float(after)
-    try:
-        date = parsedate_to_datetime(after)
-    except ValueError:
-        return None
-    date = date if date.tzinfo else date.replace(tzinfo=UTC)
-    return max(0.0, (date - datetime.now(UTC)).total_seconds())
-
-
-def _failure(state: tenacity.RetryCallState) -> _MayPass:
-    error = state.outcome.exception() if state.outcome else None
-    assert isinstance(error, _MayPass)
-    return error
-
-
-def _pause(state: tenacity.RetryCallState) -> float:
-    """Seconds until the next try. Also after those that the registry asked for: it asked others, too."""
-    return (_failure(state).after or 0.0) + BACKOFF(state)
-
-
-def _tls_of(error: BaseException) -> ssl.SSLError | None:
-    """What TLS said, when it is the reason."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ssl.SSLError):
-        cause = cause.__cause__ or cause.__context__
-    return cause

@@ -11,14 +11,13 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
-import tenacity
 from prefect.blocks.core import Block
 from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, SecretStr
+from tenacity import wait_exponential_jitter
 
 from headway.domain.errors import LockLost, TargetError
 from headway.domain.measurements import Measurements
@@ -29,15 +28,16 @@ from headway.domain.version_check import unhealthy
 from headway.system import paths as places
 from headway.system import tls
 from headway.system.atomic_files import locked, write_json
+from headway.system.http_client import Failure, HttpClient, Limits, Outcome, Repeat
 from headway.system.redaction import Masker
+from headway.system.retry_policy import RetryPolicy
 
 __all__ = ["LAST_LINES", "Api", "Hosted", "Token", "Unsure", "sendable"]
 
-TIMEOUT = httpx.Timeout(30.0, connect=10.0)
-TRIES = 6
-PATIENCE = 60.0  # seconds; a platform that wants to be left alone for longer is not waited for
-BACKOFF = tenacity.wait_exponential_jitter(initial=0.5, max=20.0, jitter=0.5)
-LONGEST = 300  # characters of what a platform says, in an error
+LIMITS = Limits(httpx.Timeout(30.0, connect=10.0))
+RETRIES = RetryPolicy(
+    attempts=6, backoff=wait_exponential_jitter(initial=0.5, max=20.0, jitter=0.5), longest_retry_after=60.0
+)
 LAST_LINES = 5  # of a log, in an error
 
 
@@ -56,24 +56,13 @@ class Unsure(TargetError):
     """Nobody knows whether it was done: whoever asked has to look before asking again."""
 
 
-class _MayPass(Exception):
-    """Worth another try, after as many seconds as the platform said, if it did."""
-
-    def __init__(self, error: TargetError, after: float = 0.0) -> None:
-        super().__init__()
-        self.error = error
-        self.after = after
-
-
 class Api:
-    """A connection to one platform: deadlines, another try for what may pass, and its words without our secrets."""
+    """A connection to one platform, with retries. Errors are TargetErrors without our secrets."""
 
     def __init__(self, name: str, url: str, headers: Mapping[str, str], secrets: list[str]) -> None:
         self.name = name
-        self.masker = Masker(secrets)
-        self._http = httpx.Client(
-            base_url=url, headers=dict(headers), timeout=TIMEOUT, verify=tls.for_url(url), trust_env=False
-        )
+        self._http = HttpClient(url, LIMITS, RETRIES, self._failed, headers=headers)
+        self._http.secrets += secrets
 
     def __enter__(self) -> Api:
         return self
@@ -81,25 +70,16 @@ class Api:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def ask(self, method: str, path: str, *, repeatable: bool = True, **sent: Any) -> httpx.Response:
-        """The answer, whatever its status, but for 429 and 5xx: those are asked again, as broken connections are.
+    def ask(self, method: str, path: str, *, repeat: Repeat = Repeat.IDEMPOTENT, **sent: Any) -> httpx.Response:
+        """The response, for any status but 429 and 5xx.
 
-        What is not `repeatable` is sent again only when it surely was not done; else Unsure is raised. Raises
-        TargetError when the platform does not answer, or has no time, in several tries.
+        Raises Unsure when the platform may have done what may not be repeated, TargetError when it does not answer
+        or has no time in several attempts.
         """
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(_MayPass),
-            wait=_pause,
-            stop=tenacity.stop_after_attempt(TRIES),
-            reraise=True,
-        )
-        try:
-            return retrying(self._once, method, path, repeatable, sent)
-        except _MayPass as failure:
-            raise failure.error from None
+        return self._http.request(method, path, repeat=repeat, **sent)
 
     def content(self, answer: httpx.Response) -> Any:
-        """What it says, as JSON. Raises TargetError when it is none."""
+        """The response's JSON. Raises TargetError when it has none."""
         try:
             return answer.json()
         except ValueError:
@@ -108,66 +88,33 @@ class Api:
                 "does the block's URL lead to the API?",
             ) from None
 
-    def _once(self, method: str, path: str, repeatable: bool, sent: dict[str, Any]) -> httpx.Response:
-        asked = f"{method} {path}"
-        try:
-            answer = self._http.request(method, path, **sent)
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:  # it was not sent
-            raise _MayPass(self._silent(TargetError, asked, error)) from None
-        except httpx.HTTPError as error:
-            if repeatable:
-                raise _MayPass(self._silent(TargetError, asked, error)) from None
-            raise self._silent(Unsure, asked, error) from None
-        if answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
-            after = _retry_after(answer.headers) or _until_reset(answer.headers)
-            busy = TargetError(
-                f"{self.name} is asked too often ({asked})" + (f": again in {after:.0f} s" if after else ""),
+    def words(self, text: str) -> str:
+        """Text of the platform for an error: on one line, cut, without our secrets."""
+        return self._http.quote(text) or "nothing"
+
+    @property
+    def masker(self) -> Masker:
+        return self._http.masker
+
+    def _failed(self, failure: Failure) -> TargetError:
+        unsure = failure.outcome is Outcome.UNKNOWN and not failure.may_be_repeated
+        kind = Unsure if unsure else TargetError
+        if failure.response is None:
+            return kind(
+                f"{self.name} does not answer ({failure.request}: {type(failure.error).__name__})",
+                "is the network there, and does the block's URL lead to the platform?",
+            )
+        if failure.response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+            again = f": again in {failure.after:.0f} s" if failure.after else ""
+            return kind(
+                f"{self.name} is asked too often ({failure.request}){again}",
                 "its plan limits requests an hour; give the target a longer `poll`",
             )
-            if after > PATIENCE:
-                raise busy
-            raise _MayPass(busy, after)
-        if answer.is_server_error:
-            what = f"{self.name} answers {answer.status_code} to {asked}: {self.words(answer.text)}"
-            hint = "it has trouble of its own: see its status page, then try again"
-            if repeatable:
-                raise _MayPass(TargetError(what, hint), _retry_after(answer.headers))
-            raise Unsure(what, hint)
-        return answer
-
-    def words(self, text: str) -> str:
-        """What the platform said, on one line, cut, without our secrets."""
-        said = " ".join(self.masker(text).split())
-        return said[:LONGEST] or "nothing"
-
-    def _silent(self, kind: type[TargetError], asked: str, error: httpx.HTTPError) -> TargetError:
         return kind(
-            f"{self.name} does not answer ({asked}: {type(error).__name__})",
-            "is the network there, and does the block's URL lead to the platform?",
+            f"{self.name} answers {failure.response.status_code} to {failure.request}: "
+            f"{self.words(failure.response.text)}",
+            "it has trouble of its own: see its status page, then try again",
         )
-
-
-def _pause(state: tenacity.RetryCallState) -> float:
-    failure = state.outcome.exception() if state.outcome else None
-    after = failure.after if isinstance(failure, _MayPass) else 0.0
-    return max(after, BACKOFF(state))
-
-
-def _retry_after(headers: httpx.Headers) -> float:
-    """Seconds, from seconds or a date; 0 when it is not there."""
-    said = headers.get("retry-after", "")
-    with contextlib.suppress(ValueError):
-        return max(0.0, float(said))
-    with contextlib.suppress(ValueError, TypeError):
-        return max(0.0, (parsedate_to_datetime(said) - datetime.now(UTC)).total_seconds())
-    return 0.0
-
-
-def _until_reset(headers: httpx.Headers) -> float:
-    """Seconds until there may be more requests; 0 when nothing says so in epoch seconds."""
-    with contextlib.suppress(ValueError):
-        return max(0.0, float(headers.get("x-ratelimit-reset", "")) - time.time())
-    return 0.0
 
 
 class Hosted(Block, Target):

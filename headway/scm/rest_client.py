@@ -1,38 +1,41 @@
-"""A conversation with a git host's REST API: bounded, patient where that is safe, and obedient to its rate limits."""
+"""A git host's REST API: JSON, linked pages, rate limits."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import wraps
 from typing import Any, TypeVar
 
 import httpx
-import tenacity
+from tenacity import wait_exponential_jitter
 
 from headway.domain.errors import GitHostError
-from headway.system import tls
+from headway.system.http_client import Failure, Failures, HttpClient, Limits
+from headway.system.retry_policy import RetryPolicy, rate_limit_reset, retry_after
 
 __all__ = ["Rest", "reads"]
 
 Read = TypeVar("Read")
 
-TIMEOUT = httpx.Timeout(15.0, connect=5.0)
-TRIES = 3
-PAGES = 50  # of a list, at most; a host that has more is asked for no more
-LONGEST = 3600.0  # seconds that a host may keep us waiting
+LIMITS = Limits(httpx.Timeout(15.0, connect=5.0))
+RETRIES = RetryPolicy(
+    attempts=3, backoff=wait_exponential_jitter(initial=0.2, max=2.0), longest_retry_after=5.0, deadline=60.0
+)
+# A rate limit is for the caller, which waits without keeping a thread.
+FAILURES = Failures(not_processed=frozenset(), errors_not_processed=(httpx.ConnectError, httpx.ConnectTimeout))
+PAGES = 50  # of a list, at most
+LONGEST_RATE_LIMIT = 3600.0  # seconds
+DEFAULT_RATE_LIMIT = 60.0  # seconds, when the host does not say how long
 LIMITED = frozenset({httpx.codes.FORBIDDEN, httpx.codes.TOO_MANY_REQUESTS})
 
 
 class Rest:
-    """`headers` are asked for anew each time: a token may have a short life."""
+    """`headers` are computed for each request: a token may have a short life."""
 
     def __init__(self, url: str, headers: Callable[[], dict[str, str]]) -> None:
         self.url = url.rstrip("/")
         self._headers = headers
-        self._http = httpx.Client(timeout=TIMEOUT, verify=tls.for_url(self.url), follow_redirects=False)
+        self._http = HttpClient(self.url, LIMITS, RETRIES, self._failed, FAILURES, trust_env=True)
 
     def get(self, path: str, **query: Any) -> Any:
         """Raises GitHostError."""
@@ -75,30 +78,11 @@ class Rest:
     def _asked(
         self, method: str, path: str, body: dict[str, Any] | None = None, query: dict[str, Any] | None = None
     ) -> httpx.Response:
-        # What may have been done, and would be done twice, is left to the caller, who looks first.
-        troubles = (httpx.ConnectError, httpx.ConnectTimeout) if method == "POST" else (httpx.TransportError,)
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(troubles)
-            | tenacity.retry_if_result(lambda answer: answer.is_server_error and method != "POST"),
-            wait=tenacity.wait_exponential_jitter(initial=0.2, max=2.0),
-            stop=tenacity.stop_after_attempt(TRIES),
-            retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
-        )
-        try:
-            answer: httpx.Response = retrying(
-                self._http.request, method, f"{self.url}{path}", json=body, params=query, headers=self._headers()
-            )
-        except httpx.TransportError as error:
-            raise GitHostError(
-                f"{self.url} does not answer ({type(error).__name__})", "is it reachable from here?"
-            ) from error
-        return answer
+        return self._http.request(method, f"{self.url}{path}", json=body, params=query, headers=self._headers())
 
     def _checked(self, answer: httpx.Response, path: str) -> httpx.Response:
-        if answer.status_code in LIMITED and (after := _wait(answer)) is not None:
-            raise GitHostError(
-                f"{self.url} wants to be asked again in {after:.0f} s", "its rate limit is used up", after
-            )
+        if answer.status_code in LIMITED and (after := _rate_limit(answer)) is not None:
+            raise GitHostError(f"{self.url}: rate limit: retry in {after:.0f} s", "its rate limit is used up", after)
         if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND):
             raise GitHostError(
                 f"{self.url}{path} answers {answer.status_code}",
@@ -106,9 +90,19 @@ class Rest:
                 refused=answer.status_code != httpx.codes.UNAUTHORIZED,  # whom it does not know it refuses everything
             )
         if not answer.is_success:
-            what = f"{self.url}{path} answers {answer.status_code}: {answer.text[:200]}"
-            raise GitHostError(what, "see its log", refused=answer.is_client_error)
+            raise self._error_status(answer, f"{self.url}{path}")
         return answer
+
+    def _failed(self, failure: Failure) -> GitHostError:
+        if failure.response is not None:
+            return self._error_status(failure.response, failure.request.partition(" ")[2])
+        return GitHostError(
+            f"{self.url} does not answer ({type(failure.error).__name__})", "is it reachable from here?"
+        )
+
+    def _error_status(self, answer: httpx.Response, url: str) -> GitHostError:
+        what = f"{url} answers {answer.status_code}: {self._http.quote(answer.text)}"
+        return GitHostError(what, "see its log", refused=answer.is_client_error)
 
 
 def reads(reader: Callable[[Any], Read]) -> Callable[[Any], Read]:
@@ -125,23 +119,15 @@ def reads(reader: Callable[[Any], Read]) -> Callable[[Any], Read]:
     return careful
 
 
-def _wait(answer: httpx.Response) -> float | None:
-    """Seconds until the host may be asked again; None when this is no rate limit."""
-    if said := answer.headers.get("retry-after"):
-        try:
-            seconds = float(said) if said.isdecimal() else _until(said)
-        except ValueError:
-            return 60.0
-    elif answer.headers.get("x-ratelimit-remaining") == "0":
-        reset = answer.headers.get("x-ratelimit-reset", "")
-        seconds = float(reset) - time.time() if reset.isdecimal() else 60.0
+def _rate_limit(answer: httpx.Response) -> float | None:
+    """Seconds until the host accepts requests again; None when this is no rate limit."""
+    headers = answer.headers
+    if "retry-after" in headers:
+        seconds = retry_after(headers)
+    elif headers.get("x-ratelimit-remaining") == "0":
+        seconds = rate_limit_reset(headers)
     elif answer.status_code == httpx.codes.TOO_MANY_REQUESTS or "rate limit" in answer.text.lower():
-        return 60.0  # GitHub's secondary limit may come with 403 and words alone
+        seconds = None  # GitHub's secondary limit may come with 403 and words alone
     else:
         return None
-    return min(max(seconds, 1.0), LONGEST)
-
-
-def _until(said: str) -> float:
-    when = parsedate_to_datetime(said)
-    return ((when if when.tzinfo else when.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
+    return DEFAULT_RATE_LIMIT if seconds is None else min(max(seconds, 1.0), LONGEST_RATE_LIMIT)

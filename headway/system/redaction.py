@@ -12,6 +12,7 @@ __all__ = ["MASK", "Masker"]
 
 MASK = "********"
 SHORTEST = 4
+LONGEST_QUOTE = 300  # characters
 
 
 class Masker:
@@ -30,6 +31,12 @@ class Masker:
 
     def __call__(self, text: str) -> str:
         return self._pattern.sub(MASK, text)
+
+    def quote(self, text: str, longest: int = LONGEST_QUOTE) -> str:
+        """Somebody else's text, fit for an error or a log: masked, on one line, printable, cut to `longest`."""
+        masked = self(text)
+        line = " ".join("".join(one if one.isprintable() else " " for one in masked).split())
+        return line if len(line) <= longest else line[: longest - 1] + "…"
 
     def cut(self, text: str, at: int) -> int:
         """Where to cut a text in two near `at` without cutting a secret, which would hide it from both halves.

@@ -90,7 +90,7 @@ def test_every_adapter_has_a_stand_in() -> None:
 
 @pytest.mark.parametrize("standing", StatusState)
 def test_a_commit_is_marked(pair: Pair, standing: StatusState) -> None:
-    pair.host.set_status(REPO, STATUS.model_copy(update={"standing": standing}))
+    pair.host.set_status(REPO, STATUS.model_copy(update={"state": standing}))
     word = WORDS[pair.kind][list(StatusState).index(standing)]
     assert pair.there.mark(SHA, "headway/unit") == (word, "going on", "http://prefect/1")
 
@@ -98,7 +98,7 @@ def test_a_commit_is_marked(pair: Pair, standing: StatusState) -> None:
 def test_a_later_mark_takes_the_place_of_an_earlier(pair: Pair) -> None:
     pair.host.set_status(REPO, STATUS)
     pair.host.set_status(REPO, STATUS.model_copy(update={"context": "headway"}))
-    done = {"standing": StatusState.SUCCESS, "description": "passed"}
+    done = {"state": StatusState.SUCCESS, "description": "passed"}
     pair.host.set_status(REPO, STATUS.model_copy(update=done))
     assert pair.there.mark(SHA, "headway/unit")[1] == "passed"
     assert pair.there.mark(SHA, "headway")[1] == "going on"
@@ -170,7 +170,7 @@ def test_all_that_are_open_are_listed(pair: Pair) -> None:
 
 def test_where_the_host_knows_of_deployments_it_is_told(pair: Pair) -> None:
     pair.host.set_deployment(REPO, DEPLOYMENT)
-    pair.host.set_deployment(REPO, DEPLOYMENT.model_copy(update={"standing": StatusState.SUCCESS}))
+    pair.host.set_deployment(REPO, DEPLOYMENT.model_copy(update={"state": StatusState.SUCCESS}))
     if pair.kind == "github":
         (made,) = pair.there.deployments
         assert (made["ref"], made["environment"], made["required_contexts"]) == (SHA, "staging", [])

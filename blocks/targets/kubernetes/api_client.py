@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import tenacity
 import urllib3
 import yaml
 from kubernetes import client, config, watch
@@ -19,10 +18,12 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 from kubernetes.dynamic import DynamicClient
 from kubernetes.dynamic.exceptions import ResourceNotFoundError
+from tenacity import wait_exponential_jitter
 
 from blocks.targets.kubernetes.labels import MANAGER
 from headway.domain.errors import TargetError
 from headway.system.paths import home
+from headway.system.retry_policy import Retryable, RetryPolicy, retry_after
 
 __all__ = [
     "AUTOSCALER",
@@ -47,8 +48,8 @@ SILENT = (urllib3.exceptions.HTTPError, OSError)
 NOT_FOUND, CONFLICT, GONE, TOO_MANY = 404, 409, 410, 429
 # What passes: the server has no time (429, with priority and fairness), restarts, or has lost its etcd for a moment.
 PASSING = (TOO_MANY, 500, 502, 503, 504)
-TRIES = 5
-LONGEST_REST = 20.0  # seconds of a Retry-After that are obeyed
+# The Kubernetes client has a transport of its own (urllib3): only the policy is that of HttpClient.
+RETRIES = RetryPolicy(attempts=5, backoff=wait_exponential_jitter(initial=0.2, max=5.0), longest_retry_after=60.0)
 WATCHED = 2.0  # seconds that a look waits for a change: orders are looked for in between
 
 
@@ -365,14 +366,11 @@ class Cluster:
         return dict(answer.to_dict())
 
     def _asked(self, what: str, verb: Callable[[], T]) -> T:
-        again = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(_passes),
-            wait=_rest,
-            stop=tenacity.stop_after_attempt(TRIES),
-            reraise=True,
-        )
         with self._words(what):
-            return again(verb)
+            try:
+                return RETRIES.run(lambda: _attempt(verb))
+            except Retryable as failure:
+                raise failure.error from None
 
     @contextmanager
     def _words(self, what: str) -> Iterator[None]:
@@ -392,18 +390,16 @@ class Cluster:
             ) from error
 
 
-def _passes(error: BaseException) -> bool:
-    if isinstance(error, ApiException):
-        return error.status in PASSING
-    return isinstance(error, SILENT)
-
-
-def _rest(state: tenacity.RetryCallState) -> float:
-    """Seconds until the next try: what the server asks for, within reason."""
-    error = state.outcome.exception() if state.outcome else None
-    asked = (error.headers or {}).get("Retry-After", "") if isinstance(error, ApiException) else ""
-    growing = tenacity.wait_exponential_jitter(initial=0.2, max=5.0)(state)
-    return min(float(asked), LONGEST_REST) if asked.isdigit() else growing
+def _attempt(verb: Callable[[], T]) -> T:
+    """Raises Retryable for what another attempt may mend."""
+    try:
+        return verb()
+    except ApiException as error:
+        if error.status in PASSING:
+            raise Retryable(error, retry_after(error.headers or {})) from None
+        raise
+    except SILENT as error:
+        raise Retryable(error) from None
 
 
 def _said(error: ApiException) -> str:

@@ -13,6 +13,7 @@ import httpx
 
 from blocks.targets._hosted import Api
 from headway.domain.errors import TargetError
+from headway.system.http_client import Repeat
 from headway.system.redaction import Masker
 
 __all__ = ["BROKEN", "DOCUMENTS", "GOING", "SECRETS", "SERVING", "Deployment", "Place", "Railway"]
@@ -137,7 +138,9 @@ class Railway:
 
     def create_environment(self, project: str, name: str, source: str) -> str:
         wanted = {"projectId": project, "name": name, "sourceEnvironmentId": source, "ephemeral": True}
-        made = self._ask("create environment", repeatable=False, input={**wanted, "skipInitialDeploys": True})
+        made = self._ask(
+            "create environment", repeat=Repeat.IF_NOT_PROCESSED, input={**wanted, "skipInitialDeploys": True}
+        )
         return str(made["environmentCreate"]["id"])
 
     def delete_environment(self, environment: str) -> None:
@@ -205,11 +208,11 @@ class Railway:
     def deploy(self, place: Place, commit: str | None) -> str:
         """Id of the new deployment. Raises Unsure when nobody knows whether there is one."""
         asked = {"service": place.service, "environment": place.environment, "commit": commit}
-        return str(self._ask("deploy", repeatable=False, **asked)["serviceInstanceDeployV2"])
+        return str(self._ask("deploy", repeat=Repeat.IF_NOT_PROCESSED, **asked)["serviceInstanceDeployV2"])
 
     def roll_back(self, deployment: str) -> None:
         """A new deployment with the image and variables of this one. Raises Unsure likewise."""
-        self._ask("roll back", repeatable=False, id=deployment)
+        self._ask("roll back", repeat=Repeat.IF_NOT_PROCESSED, id=deployment)
 
     def end(self, deployment: Deployment) -> None:
         """Stop it, or have it not begin."""
@@ -229,9 +232,9 @@ class Railway:
                 return
             after = page["pageInfo"]["endCursor"]
 
-    def _ask(self, name: str, *, repeatable: bool = True, **variables: Any) -> dict[str, Any]:
+    def _ask(self, name: str, *, repeat: Repeat = Repeat.IDEMPOTENT, **variables: Any) -> dict[str, Any]:
         body = {"query": DOCUMENTS[name], "variables": variables}
-        answer = self.api.ask("POST", "", json=body, repeatable=repeatable)
+        answer = self.api.ask("POST", "", json=body, repeat=repeat)
         said = self.api.content(answer)
         errors = said.get("errors") or []
         data = said.get("data")

@@ -12,6 +12,7 @@ import httpx
 
 from blocks.targets._hosted import Api
 from headway.domain.errors import TargetError, UsageError
+from headway.system.http_client import Repeat
 
 __all__ = ["WAITING", "Deployment", "Share", "Vercel"]
 
@@ -148,7 +149,7 @@ class Vercel:
         """Vercel says which files it lacks, by their SHA-1: only those are sent."""
         params = {"forceNew": "1", "skipAutoDetectionConfirmation": "1"}
         for _ in range(ROUNDS):
-            answer = self._send("POST", "/v13/deployments", params=params, json=wanted, repeatable=False)
+            answer = self._send("POST", "/v13/deployments", params=params, json=wanted, repeat=Repeat.IF_NOT_PROCESSED)
             if answer.is_success:
                 return Deployment.of(self.api.content(answer))
             refusal = _refusal(answer)

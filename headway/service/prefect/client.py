@@ -14,32 +14,27 @@ from datetime import datetime
 from typing import Any
 
 import httpx
-import tenacity
+from tenacity import wait_exponential_jitter
 
 from headway.domain.base import Frozen
 from headway.domain.errors import HeadwayError, NotFound, ServiceUnavailable
-from headway.system import tls
+from headway.system.http_client import Failure, Failures, HttpClient, Limits
 from headway.system.paths import home
+from headway.system.retry_policy import RetryPolicy
 
 __all__ = ["Control", "FlowRun", "api_url"]
 
-TIMEOUT = httpx.Timeout(30.0, connect=5.0)
-# A server on SQLite answers 503 while another writer has the file; nothing was done then, so asking again is safe.
-BUSY = tenacity.Retrying(
-    retry=tenacity.retry_if_exception(lambda error: isinstance(error, _Busy)),
-    wait=tenacity.wait_exponential_jitter(initial=0.1, max=2.0),
-    stop=tenacity.stop_after_attempt(8),
-    reraise=True,
+LIMITS = Limits(httpx.Timeout(30.0, connect=5.0))
+RETRIES = RetryPolicy(attempts=8, backoff=wait_exponential_jitter(initial=0.1, max=2.0))
+# A server on SQLite answers 503 while another writer has the file; nothing was done then, so any request may be
+# repeated. A server that does not answer is reported at once: somebody at a terminal waits.
+FAILURES = Failures(
+    not_processed=frozenset({httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.TOO_MANY_REQUESTS}),
+    unknown=frozenset(),
+    errors_not_processed=(),
+    errors_unknown=(),
 )
 FINAL = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
-
-
-class _Busy(Exception):
-    """The server has no time just now."""
-
-    def __init__(self, answer: httpx.Response) -> None:
-        super().__init__()
-        self.answer = answer
 
 
 class FlowRun(Frozen):
@@ -85,14 +80,7 @@ class Control:
 
     def __init__(self, url: str | None = None) -> None:
         self.url = url or api_url()
-        # The API is named on purpose: no proxy from the environment may stand between us and it.
-        self._http = httpx.Client(
-            base_url=self.url,
-            headers=_credentials(),
-            timeout=TIMEOUT,
-            trust_env=False,
-            verify=tls.for_url(self.url),
-        )
+        self._http = HttpClient(self.url, LIMITS, RETRIES, self._failed, FAILURES, headers=_credentials())
 
     def __enter__(self) -> Control:
         return self
@@ -159,20 +147,7 @@ class Control:
         return self._checked(self._ask(method, path, body))
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
-        try:
-            for attempt in BUSY:
-                with attempt:
-                    answer = self._http.request(method, path, json=body)
-                    if answer.status_code in (httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.TOO_MANY_REQUESTS):
-                        raise _Busy(answer)
-        except _Busy as busy:
-            answer = busy.answer
-        except httpx.TransportError as error:
-            raise ServiceUnavailable(
-                f"the Prefect server at {self.url} does not answer ({type(error).__name__})",
-                "start one with `headway up`, or correct PREFECT_API_URL",
-            ) from error
-        return answer
+        return self._http.request(method, path, json=body)
 
     def _checked(self, answer: httpx.Response) -> dict[str, Any]:
         if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
@@ -180,10 +155,23 @@ class Control:
                 f"{self.url} refuses our credentials", "set PREFECT_API_KEY or PREFECT_API_AUTH_STRING"
             )
         if answer.is_error:
-            raise HeadwayError(f"{self.url} answered {answer.status_code}: {answer.text[:300]}", "see the server's log")
+            raise self._error_status(answer)
         try:
             return dict(answer.json())
         except ValueError as error:
             raise ServiceUnavailable(
                 f"{self.url} answers with something else than a Prefect API does", "PREFECT_API_URL ends with /api"
             ) from error
+
+    def _failed(self, failure: Failure) -> HeadwayError:
+        if failure.response is not None:
+            return self._error_status(failure.response)
+        return ServiceUnavailable(
+            f"the Prefect server at {self.url} does not answer ({type(failure.error).__name__})",
+            "start one with `headway up`, or correct PREFECT_API_URL",
+        )
+
+    def _error_status(self, answer: httpx.Response) -> HeadwayError:
+        return HeadwayError(
+            f"{self.url} answered {answer.status_code}: {self._http.quote(answer.text)}", "see the server's log"
+        )

@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def test_a_server_that_stays_down_is_said(api: ApiServer, target: KubernetesTarg
 
 
 def test_a_server_that_is_not_there_is_said(tmp_path: Path, target: KubernetesTarget, monkeypatch: Any) -> None:
-    monkeypatch.setattr(clusters, "TRIES", 1)
+    monkeypatch.setattr(clusters, "RETRIES", replace(clusters.RETRIES, attempts=1))
     assert target.kubeconfig is not None
     text = target.kubeconfig.read_text()
     port = text.partition("http://127.0.0.1:")[2].partition('"')[0]

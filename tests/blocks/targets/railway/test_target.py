@@ -6,11 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from graphql import parse, validate
 from pydantic import ValidationError
+from tenacity import wait_fixed
 
 from blocks.targets import _hosted
 from blocks.targets.railway.client import DOCUMENTS
@@ -44,7 +46,7 @@ def server(tmp_path: Path, trust: Trust) -> Iterator[Railway]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_hosted, "BACKOFF", lambda _: 0.01)
+    monkeypatch.setattr(_hosted, "RETRIES", replace(_hosted.RETRIES, backoff=wait_fixed(0.01)))
 
 
 @pytest.fixture

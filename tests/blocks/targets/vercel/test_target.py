@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from tenacity import wait_fixed
 
 from blocks.targets import _hosted
 from blocks.targets.vercel import client
@@ -35,7 +37,7 @@ def server(tmp_path: Path, trust: Trust) -> Iterator[Vercel]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_hosted, "BACKOFF", lambda _: 0.01)
+    monkeypatch.setattr(_hosted, "RETRIES", replace(_hosted.RETRIES, backoff=wait_fixed(0.01)))
 
 
 @pytest.fixture
@@ -285,7 +287,7 @@ def test_busy_and_broken_answers_are_asked_again(
     server.faults = [(429, {"Retry-After": "3600"})]
     with pytest.raises(TargetError, match=r"asked too often.*again in 3600 s"):
         target.observe("shop")
-    server.faults = [(502, {})] * _hosted.TRIES
+    server.faults = [(502, {})] * _hosted.RETRIES.attempts
     with pytest.raises(TargetError, match="answers 502 to GET /v9/projects/shop"):
         target.observe("shop")
 
