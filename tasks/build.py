@@ -21,11 +21,12 @@ from headway.ledger import ReleaseRecord
 from headway.system import command_runner
 from headway.system.paths import home
 from tasks.release_record import ledger, stage
+from tasks.run_results import once_per_run
 
 __all__ = ["build"]
 
 
-@task(name="build", task_run_name="build", persist_result=True)
+@task(name="build", task_run_name="build", persist_result=True, cache_policy=once_per_run())
 async def build(release: ReleaseRecord, source: Source, settings: Settings) -> Artifact:
     """Build once: a bundle, or an image in a registry. What goes everywhere is named by its digest."""
     with stage(release, "build") as going_on:

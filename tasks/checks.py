@@ -17,11 +17,18 @@ from headway.ledger import ReleaseRecord
 from headway.scm import git
 from headway.system import command_runner
 from tasks.release_record import ledger, stage
+from tasks.run_results import once_per_run
 
 __all__ = ["run_check"]
 
 
-@task(task_run_name="{name}", persist_result=True, retry_delay_seconds=1, retry_jitter_factor=1)
+@task(
+    task_run_name="{name}",
+    persist_result=True,
+    cache_policy=once_per_run("name"),
+    retry_delay_seconds=1,
+    retry_jitter_factor=1,
+)
 async def run_check(release: ReleaseRecord, source: Source, name: str, check: Check) -> CheckReport:
     """Run one check in the workspace, or take the word of the release in which the same inputs passed.
 

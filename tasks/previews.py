@@ -23,6 +23,7 @@ from tasks.approvals import held
 from tasks.checkout import checkout, read_settings
 from tasks.release_record import ledger, start_release
 from tasks.rollout_steps import Prepared, prepare
+from tasks.run_results import once_per_run
 
 __all__ = [
     "Pull",
@@ -55,7 +56,7 @@ class Pull(Frozen):
     fork: bool
 
 
-@task(name="ask", task_run_name="ask about #{number}", persist_result=True)
+@task(name="ask", task_run_name="ask about #{number}", persist_result=True, cache_policy=once_per_run())
 async def ask(app: str, number: int, sha: str, base: str, fork: bool) -> Pull:
     """What is known of the pull request. Whoever says that it is from a fork is believed."""
     registered, name = ledger().registered_app(app), previews.name(app, number)
@@ -78,7 +79,7 @@ async def _pull_request(app: AppRecord, number: int) -> PullRequest | None:
         return None
 
 
-@task(name="open preview", task_run_name="open preview", persist_result=True)
+@task(name="open preview", task_run_name="open preview", persist_result=True, cache_policy=once_per_run())
 async def open_preview(pull: Pull, source: Source, by: str) -> ReleaseRecord:
     """Enter the preview, and this release of it, in the ledger. Raises UsageError when an app proper has its name."""
     ledger().open_preview(pull.name, of=pull.app, number=pull.number, head=pull.sha, fork=pull.fork)

@@ -21,13 +21,19 @@ from headway.policy.readiness import endpoint_checks, repository_checks, vulnera
 from headway.policy.readiness.checklist import Result, assess, counted
 from tasks.approval_evidence import planned
 from tasks.release_record import ledger, stage
+from tasks.run_results import once_per_run
 
 __all__ = ["readiness"]
 
 LOOKED_AT = 100  # lines of an app's log
 
 
-@task(name="readiness", task_run_name="readiness for {spec.environment}", persist_result=True)
+@task(
+    name="readiness",
+    task_run_name="readiness for {spec.environment}",
+    persist_result=True,
+    cache_policy=once_per_run("spec.environment"),
+)
 async def readiness(release: ReleaseRecord, source: Source, settings: Settings, spec: LaunchSpec) -> list[Result]:
     """Verify what can be verified: in the repository, where the release is staged, in the ledger. Nothing when the
     environment asks for nothing.

@@ -28,6 +28,7 @@ from headway.rollout.analysis.plot import draw
 from headway.rollout.markdown import release_markdown
 from headway.rollout.step_titles import titles
 from headway.system.paths import home, ledger_url
+from tasks.run_results import once_per_run
 
 __all__ = [
     "accept",
@@ -78,7 +79,7 @@ def stage(release: ReleaseRecord, name: str) -> Iterator[Stage]:
     ledger().stage_finished(release.id, name, going_on.state, going_on.detail)
 
 
-@task(name="open release", task_run_name="open release", persist_result=True)
+@task(name="open release", task_run_name="open release", persist_result=True, cache_policy=once_per_run())
 async def open_release(source: Source, settings: Settings, by: str) -> ReleaseRecord:
     """Enter the release in the ledger; a run that comes back from a suspension finds the one it had."""
     return start_release(settings.app, source, by)
