@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
+
+from headway.domain.base import Frozen
 
 __all__ = ["Section"]
 
 
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
+class Section(Frozen):
+    model_config = ConfigDict(serialize_by_alias=True)

@@ -72,6 +72,7 @@ class Supervisor:
             configuration = self.home / "supervisord.conf"
             configuration.write_text(self._configuration())
             configuration.chmod(0o600)
+            self._name_present_launcher()
             started = subprocess.run(
                 [sys.executable, "-m", "supervisor.supervisord", "-c", str(configuration)],
                 cwd=self.home,
@@ -90,6 +91,12 @@ class Supervisor:
                         f"its log: {self.home / 'supervisord.log'}",
                     )
                 time.sleep(0.05)
+
+    def _name_present_launcher(self) -> None:
+        """Programs that were launched by another version, or from another environment, name its files."""
+        for configuration in self._programs.glob("*.ini"):
+            what = configuration.with_suffix(".json")
+            configuration.write_text(_ini(Program.model_validate_json(what.read_text()), what))
 
     @property
     def running(self) -> bool:
