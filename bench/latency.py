@@ -149,7 +149,7 @@ def report(service: Service, ours: Pushed, theirs: Pushed) -> None:
             for name, pushed in (("Buildbot", theirs), ("Headway", ours)):
                 begun, started = pushed.push(number)
                 took[name] = started - begun
-            until(lambda: not ledger.releases("timed", 1)[0].open, "the end of the release")
+            until(lambda: not ledger.releases.recent("timed", 1)[0].open, "the end of the release")
             if number >= 0:
                 for name, seconds in took.items():
                     figures[name].append(seconds)
@@ -169,7 +169,7 @@ def report(service: Service, ours: Pushed, theirs: Pushed) -> None:
 
 def way(ledger: Ledger, control: Control, begun: float, started: float) -> dict[str, float]:
     """Seconds of each part of the newest push's way."""
-    (push,), (release,) = ledger.deliveries("timed", 1), ledger.releases("timed", 1)
+    (push,), (release,) = ledger.deliveries.recent("timed", 1), ledger.releases.recent("timed", 1)
     with httpx.Client(base_url=control.url, trust_env=False) as client:
         asked = {"flow_run_id": release.flow_run_id}
         states = client.get("/flow_run_states/", params=asked).raise_for_status().json()
@@ -179,7 +179,7 @@ def way(ledger: Ledger, control: Control, begun: float, started: float) -> dict[
         "run made": at["SCHEDULED"],
         "taken by the worker": at["PENDING"],
         "begun": at["RUNNING"],
-        "checked out, settings read": ledger.stages(release.id)[0].started_at.timestamp(),
+        "checked out, settings read": ledger.stages.by_release(release.id)[0].started_at.timestamp(),
         "first check": started,
     }
     before = [begun, *marks.values()]

@@ -115,17 +115,17 @@ def go_back(service: Service, repo: Path, target: Target, ledger: Ledger, figure
         told = release(service, repo)
         assert told["state"] == "rolled_back", told
         time.sleep(0.3)
-    there, back = ledger.rollouts_of(told["id"])
-    verdict = next(step.finished_at for step in ledger.steps(there.id) if step.outcome == "failed")
+    there, back = ledger.rollouts.by_release(told["id"])
+    verdict = next(step.finished_at for step in ledger.rollouts.steps(there.id) if step.outcome == "failed")
     assert verdict is not None
     figures.back.append(max(0.0, watcher.last[there.plan.new] - verdict.timestamp()))
     figures.sent += load.sent
     figures.failed_after += sum(1 for failure in load.failures if not failure.startswith("/buy: 500"))
-    lock = ledger.acquire("shop", "production", holder="bench", revision=back.plan.new, lease=60)
+    lock = ledger.locks.acquire("shop", "production", holder="bench", revision=back.plan.new, lease=60)
     assert lock is not None
     target.claim("shop", lock.token)
     figures.bare.append(bare_switch(target, url, back.plan.new))
-    ledger.release_lock(lock)
+    ledger.locks.release(lock)
 
 
 def bare_switch(target: Target, url: str, live: str) -> float:

@@ -49,10 +49,10 @@ def report(service: Service, repo: str, head: str) -> None:
     hooks, hooks_cost = measured(service, lambda: (delivery(repo, head, name) for name in names))
     with Ledger.open(f"sqlite:///{service.home / 'ledger.db'}") as ledger:
         end = time.monotonic() + 60
-        while ledger.due_deliveries() and time.monotonic() < end:
+        while ledger.deliveries.due() and time.monotonic() < end:
             time.sleep(0.2)
-        kept = ledger.deliveries("flood", len(names))
-        unsettled = len(ledger.due_deliveries())
+        kept = ledger.deliveries.recent("flood", len(names))
+        unsettled = len(ledger.deliveries.due())
     print(f"{platform.platform()}, Python {platform.python_version()}, {RATE}/s for {SECONDS} s")
     for name, answers, cost in (("GET /health", page, page_cost), ("POST /hooks/generic", hooks, hooks_cost)):
         times = sorted(seconds for _, seconds in answers)

@@ -30,8 +30,8 @@ async def evidence(
     ready: Iterable[Result] = (),
 ) -> dict[str, Any]:
     """What speaks for a release of this revision, and what a person should know of it before they decide."""
-    live = ledger().live(release.app, spec.environment)
-    before = ledger().revision(release.app, live, environment=spec.environment)[0].sha if live else None
+    live = ledger().rollouts.live(release.app, spec.environment)
+    before = ledger().revisions.find(release.app, live, environment=spec.environment)[0].sha if live else None
     commits = await asyncio.to_thread(_commits, source, before)
     frozen = freeze_windows.closed(rules.freeze, datetime.now(UTC))
     return {
@@ -46,7 +46,9 @@ async def evidence(
         "readiness": [one.row for one in ready],
         "not_ready": [f"{one.name}: {one.evidence}" for one in unready(ready)],
         "commits": commits,
-        "stages": [f"{stage.name}: {stage.state} {stage.detail}".strip() for stage in ledger().stages(release.id)],
+        "stages": [
+            f"{stage.name}: {stage.state} {stage.detail}".strip() for stage in ledger().stages.by_release(release.id)
+        ],
     }
 
 
@@ -64,13 +66,13 @@ async def planned(app: str, source: Source, spec: LaunchSpec) -> Decision:
     rules = spec.migrations
     if rules is None:
         return Decision(None, (), "no migrations")
-    live = ledger().live(app, spec.environment)
-    waiting = ledger().waiting_contracts(app, spec.environment)
+    live = ledger().rollouts.live(app, spec.environment)
+    waiting = ledger().schema_changes.scheduled_contracts(app, spec.environment)
     new: dict[str, str] = {}
     if rules.files:
-        before = ledger().revision(app, live, environment=spec.environment)[0].sha if live else None
+        before = ledger().revisions.find(app, live, environment=spec.environment)[0].sha if live else None
         new = await asyncio.to_thread(_new_migrations, source, before, rules.files)
-    pending = f"the contract of {ledger().release(waiting[0].release_id).name}" if waiting else ""
+    pending = f"the contract of {ledger().releases.get(waiting[0].release_id).name}" if waiting else ""
     return decide(rules.kind, new, live=bool(live), pending=pending)
 
 

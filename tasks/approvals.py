@@ -59,7 +59,7 @@ async def while_newest(release: ReleaseRecord) -> AsyncIterator[None]:
         while not followed:
             await asyncio.sleep(NEWER_POLL)
             with suppress(HeadwayError):  # a ledger that is busy just now is asked again
-                followed = await asyncio.to_thread(ledger().follower, release.flow_run_id or "") is not None
+                followed = await asyncio.to_thread(ledger().deliveries.successor, release.flow_run_id or "") is not None
         this.cancel()
 
     watching = asyncio.create_task(watch())
@@ -75,10 +75,10 @@ async def while_newest(release: ReleaseRecord) -> AsyncIterator[None]:
 
 def _refuse_followed(release: ReleaseRecord) -> None:
     """Raises Superseded when a newer commit was pushed."""
-    newer = ledger().follower(release.flow_run_id or "")
+    newer = ledger().deliveries.successor(release.flow_run_id or "")
     if newer is None:
         return
-    run = newer.flow_run_id and ledger().release_of_run(newer.flow_run_id)
+    run = newer.flow_run_id and ledger().releases.by_run(newer.flow_run_id)
     by = run.name if run else f"the run {newer.flow_run_id}" if newer.flow_run_id else "a run that is about to start"
     if newer.sha == NOTHING:
         raise Superseded(f"pull request {newer.ref} was closed", "open it again, and it starts again")
@@ -101,7 +101,7 @@ async def request_approval(
 ) -> ApprovalRecord:
     """Enter in the ledger what is to be approved: this digest with this configuration, on this evidence."""
     rule = rules.approval or config.Approval()
-    return ledger().request_approval(
+    return ledger().approvals.request(
         release.id,
         spec.environment,
         spec.revision(release.app, source.sha).id,
@@ -120,7 +120,7 @@ async def request_thaw(
     closed = freeze_windows.closed(rules.freeze, datetime.now(UTC))
     if closed is None:
         return None
-    return ledger().request_approval(
+    return ledger().approvals.request(
         release.id,
         spec.environment,
         spec.revision(release.app, source.sha).id,
@@ -158,13 +158,13 @@ async def thaw(release: ReleaseRecord, source: Source, rules: config.Environment
 
     Of the releases that wait for the end of a freeze only the newest goes on. Raises Rejected or Superseded.
     """
-    if not rules.freeze or ledger().rollout_done(release.id, spec.environment):
+    if not rules.freeze or ledger().rollouts.is_accepted(release.id, spec.environment):
         return
     name = f"{spec.environment} freeze"
     asked = await _wait_for_word(release, name, lambda: request_thaw(release, source, rules, spec))
     if asked and asked.state != "expired":
         _settled(release, name, asked)
-    elif newer := ledger().newer_at_the_freeze(release.id, spec.environment):
+    elif newer := ledger().approvals.newer_release_at_freeze(release.id, spec.environment):
         raise Superseded(
             f"{spec.environment}: superseded by {newer.name}", f"it contains what {release.name} has, or more"
         )
@@ -180,7 +180,7 @@ async def let_in(release: ReleaseRecord, source: Source, said: config.Settings) 
     name = "approval of the fork"
     place = said.environments.get(config.PREVIEW)
     rules = (place and place.approval) or config.Approval()
-    known = ledger().let_in(release.app, source.sha)
+    known = ledger().approvals.fork_approval(release.app, source.sha)
     if known and known.release_id != release.id:
         skip_stage(release, name, f"approved by {known.decided_by}")
     elif asked := await _wait_for_word(release, name, lambda: request_entry(release, source, rules)):
@@ -190,7 +190,7 @@ async def let_in(release: ReleaseRecord, source: Source, said: config.Settings) 
 @task(name="request entry", task_run_name="may this fork run?", cache_policy=NO_CACHE)
 async def request_entry(release: ReleaseRecord, source: Source, rules: config.Approval) -> ApprovalRecord:
     """Enter in the ledger that the commit of a stranger waits for somebody who has looked at it."""
-    return ledger().request_approval(
+    return ledger().approvals.request(
         release.id,
         config.PREVIEW,
         source.sha[:12],
@@ -225,11 +225,11 @@ async def _wait_for_word(
 
 def _decide(asked: ApprovalRecord, answer: Approval) -> str:
     """Enter the answer; returns why it does not count, when it does not."""
-    if ledger().approval(asked.id).state != "waiting":
+    if ledger().approvals.get(asked.id).state != "waiting":
         return ""
     decision: Literal["approved", "rejected"] = "approved" if answer.decision == "approve" else "rejected"
     try:
-        ledger().decide(asked.id, decision, by=answer.by, reason=answer.reason, via="ui")
+        ledger().approvals.decide(asked.id, decision, by=answer.by, reason=answer.reason, via="ui")
     except HeadwayError as refused:
         get_run_logger().warning("%s", refused)
         return str(refused)
@@ -251,7 +251,7 @@ async def give_order(
     app: str, environment: str, kind: Literal["promote", "skip", "abort"], by: str, reason: str
 ) -> None:
     """Enter it in the ledger, where the rollout looks for it. Raises NotFound when none is under way."""
-    rollout = ledger().give_order(app, environment, OperatorCommand(kind=kind, by=by, reason=reason), via="ui")
+    rollout = ledger().commands.give(app, environment, OperatorCommand(kind=kind, by=by, reason=reason), via="ui")
     get_run_logger().info("%s %s: %s: %s", app, environment, rollout.plan.new, kind)
 
 
@@ -278,7 +278,7 @@ async def hold(
     finally:
         HELD.reset(token)
         renewal.cancel()
-        ledger().release_lock(lock)
+        ledger().locks.release(lock)
 
 
 def held(app: str, environment: str) -> Lock:
@@ -292,19 +292,19 @@ async def _queue(
     deadline = time.monotonic() + QUEUE_DEADLINE
     told = ""
     if release is not None:
-        ledger().enqueue(release.id, app, environment)
+        ledger().queue.enter(release.id, app, environment)
     try:
         while True:
             if release is not None:
                 _refuse_followed(release)
-            if release is not None and (newer := ledger().superseded_by(release.id, app, environment)):
+            if release is not None and (newer := ledger().queue.newer_release(release.id, app, environment)):
                 raise Superseded(
                     f"{environment}: superseded by {newer.name}", f"it contains what {release.name} has, or more"
                 )
-            lock = ledger().acquire(app, environment, holder=holder, revision=revision, lease=LEASE)
+            lock = ledger().locks.acquire(app, environment, holder=holder, revision=revision, lease=LEASE)
             if lock is not None:
                 return lock
-            by = ledger().lock_holder(app, environment)
+            by = ledger().locks.holder(app, environment)
             words = (
                 f"{environment} is held by {by.holder} for {by.revision}" if by else f"{environment} is being let go"
             )
@@ -318,7 +318,7 @@ async def _queue(
             await asyncio.sleep(QUEUE_POLL)
     finally:
         if release is not None:
-            ledger().dequeue(release.id, app, environment)
+            ledger().queue.leave(release.id, app, environment)
 
 
 async def _keep(lock: Lock) -> None:
@@ -329,7 +329,7 @@ async def _keep(lock: Lock) -> None:
     while True:
         await asyncio.sleep(LEASE / RENEWALS)
         try:
-            await asyncio.to_thread(ledger().renew, lock)
+            await asyncio.to_thread(ledger().locks.renew, lock)
         except LockLost as lost:
             get_run_logger().error("%s", lost)
             return

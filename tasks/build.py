@@ -35,7 +35,7 @@ async def build(release: ReleaseRecord, source: Source, settings: Settings) -> A
         else:
             artifact = await _bundle(source, settings.build)
         going_on.detail = artifact.digest[:19]
-        ledger().update_release(release.id, digest=artifact.digest)
+        ledger().releases.update(release.id, digest=artifact.digest)
         get_run_logger().info("%s, %d bytes: %s", artifact.digest, artifact.size, artifact.location)
         return artifact
 

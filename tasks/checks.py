@@ -36,7 +36,7 @@ async def run_check(release: ReleaseRecord, source: Source, name: str, check: Ch
     """
     with stage(release, name) as going_on:
         key = await _cache_key(source, check) if source.trusted else None  # strangers vouch for nobody else's commits
-        if key and (known := ledger().check_passed(key)):
+        if key and (known := ledger().checks.passed(key)):
             going_on.state, going_on.detail = "cached", f"same inputs passed in {known.release}"
             get_run_logger().info("not run: the same inputs passed in %s", known.release)
             return known.report.model_copy(update={"cached_from": known.release})
@@ -50,7 +50,7 @@ async def run_check(release: ReleaseRecord, source: Source, name: str, check: Ch
             )
             raise CheckFailed(f"{name}: {report.message}{names}", f"its output is in the log of task {name}")
         if key:
-            ledger().remember_check(key, release.id, report)
+            ledger().checks.save(key, release.id, report)
         return report
 
 
@@ -80,9 +80,9 @@ async def _run(release: ReleaseRecord, source: Source, name: str, check: Check) 
         message=_summary(finished.exit_code, tests, failures, finished.tail),
     )
     if report.tests is not None or report.coverage is not None:
-        before = ledger().last_coverage(release.app, name)
+        before = ledger().checks.last_coverage(release.app, name)
         if report.coverage is not None:
-            ledger().remember_coverage(release.id, name, report.coverage)
+            ledger().checks.save_coverage(release.id, name, report.coverage)
         await acreate_markdown_artifact(
             key=f"{release.app}-{name}".replace("_", "-").lower(),
             markdown=test_reports.summary_markdown(report, before),

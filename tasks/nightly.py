@@ -31,7 +31,7 @@ POLL = 2.0  # seconds
 
 def registered(only: list[str] | None) -> list[AppRecord]:
     """The apps a night looks at. Raises NotFound for a name that nobody registered."""
-    return [ledger().registered_app(name) for name in only] if only else ledger().registered_apps()
+    return [ledger().apps.get(name) for name in only] if only else ledger().apps.all()
 
 
 @task(task_run_name="look at {app.name}", cache_policy=NO_CACHE)
@@ -46,10 +46,10 @@ async def look(app: AppRecord, override: str) -> Night:
         return Night(app=app.name, outcome="not released", sha=head, why=f"its headway.yaml is that of {settings.app}")
     if not path:
         return Night(app=app.name, outcome="not released", sha=head, why="it has no environment")
-    live = ledger().live(app.name, path[-1])
-    sha = ledger().revision(app.name, live, environment=path[-1])[0].sha if live else None
+    live = ledger().rollouts.live(app.name, path[-1])
+    sha = ledger().revisions.find(app.name, live, environment=path[-1])[0].sha if live else None
     closed = freeze_windows.closed(settings.environment(path[-1]).freeze, datetime.now(UTC))
-    why = nightly.why_not(head, sha, ledger().release_of_commit(app.name, head), closed, override)
+    why = nightly.why_not(head, sha, ledger().releases.by_commit(app.name, head), closed, override)
     get_run_logger().info("%s %s: %s", app.name, head[:7], why or "is released")
     return Night(app=app.name, outcome="not released" if why else "released", sha=head, why=why)
 
@@ -76,22 +76,22 @@ async def _follow(run_id: str, override: str, by: str) -> ReleaseRecord | None:
     """The release of a run when it has ended or waits for somebody; None when the run ended without one."""
     end = time.monotonic() + FOLLOW
     while time.monotonic() < end:
-        found = ledger().release_of_run(run_id)
+        found = ledger().releases.by_run(run_id)
         if found and not found.open:
             return found
-        if found and (asked := ledger().waiting_approval(found.id)):
+        if found and (asked := ledger().approvals.waiting(found.id)):
             if not (asked.frozen and override):
                 return found
             await _go_past(run_id, asked.id, override, by)
         if found is None and await _is_over(run_id):
-            return ledger().release_of_run(run_id)
+            return ledger().releases.by_run(run_id)
         await asyncio.sleep(POLL)
-    return ledger().release_of_run(run_id)
+    return ledger().releases.by_run(run_id)
 
 
 async def _go_past(run_id: str, approval_id: str, override: str, by: str) -> None:
     """Approve with the reason that a person gave before the night began."""
-    ledger().decide(approval_id, "approved", by=by, reason=override, via="nightly")
+    ledger().approvals.decide(approval_id, "approved", by=by, reason=override, via="nightly")
     async with get_client() as client:
         run = await client.read_flow_run(UUID(run_id))
         if run.state and run.state.is_paused():

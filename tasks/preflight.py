@@ -24,7 +24,7 @@ __all__ = ["preconditions"]
 
 async def preconditions(release: ReleaseRecord, source: Source, settings: Settings, path: list[str]) -> None:
     """Raises CheckFailed for the first that does not hold. A run that comes back has seen to them already."""
-    if not any(one.state == "passed" for one in ledger().stages(release.id) if one.name == "configuration"):
+    if not any(one.state == "passed" for one in ledger().stages.by_release(release.id) if one.name == "configuration"):
         await check_configuration(release, settings, path)
         await check_leaks(release, source, settings)
 

@@ -59,8 +59,8 @@ class Pull(Frozen):
 @task(name="ask", task_run_name="ask about #{number}", persist_result=True, cache_policy=once_per_run())
 async def ask(app: str, number: int, sha: str, base: str, fork: bool) -> Pull:
     """What is known of the pull request. Whoever says that it is from a fork is believed."""
-    registered, name = ledger().registered_app(app), previews.name(app, number)
-    now, known = await _pull_request(registered, number), ledger().preview(name)
+    registered, name = ledger().apps.get(app), previews.name(app, number)
+    now, known = await _pull_request(registered, number), ledger().previews.get(name)
     fork = fork or (now is not None and now.fork) or (known is not None and known.head == sha and known.fork)
     return Pull(
         app=app, name=name, number=number, repo=registered.repo, sha=sha, base=now.base if now else base, fork=fork
@@ -82,7 +82,7 @@ async def _pull_request(app: AppRecord, number: int) -> PullRequest | None:
 @task(name="open preview", task_run_name="open preview", persist_result=True, cache_policy=once_per_run())
 async def open_preview(pull: Pull, source: Source, by: str) -> ReleaseRecord:
     """Enter the preview, and this release of it, in the ledger. Raises UsageError when an app proper has its name."""
-    ledger().open_preview(pull.name, of=pull.app, number=pull.number, head=pull.sha, fork=pull.fork)
+    ledger().previews.open(pull.name, of=pull.app, number=pull.number, head=pull.sha, fork=pull.fork)
     return start_release(pull.name, source, by, preview=True)
 
 
@@ -104,7 +104,7 @@ async def preview_settings(pull: Pull, source: Source) -> tuple[Settings, str]:
 @task(name="is it open", task_run_name="is #{pull.number} open?", cache_policy=NO_CACHE)
 async def require_open(pull: Pull) -> None:
     """Raises Superseded when the pull request is closed. A newer commit is no reason: perhaps it is not to be shown."""
-    now = await _pull_request(ledger().registered_app(pull.app), pull.number)
+    now = await _pull_request(ledger().apps.get(pull.app), pull.number)
     if now is not None and not now.open:
         raise Superseded(f"pull request #{pull.number} was closed", "open it again, and it starts again")
 
@@ -112,7 +112,7 @@ async def require_open(pull: Pull) -> None:
 @task(name="is it still open", task_run_name="is #{pull.number} still open?", cache_policy=NO_CACHE)
 async def closed(pull: Pull) -> bool:
     """Whether the pull request was closed while it was deployed."""
-    now = await _pull_request(ledger().registered_app(pull.app), pull.number)
+    now = await _pull_request(ledger().apps.get(pull.app), pull.number)
     return now is not None and not now.open
 
 
@@ -122,7 +122,7 @@ async def up(pull: Pull, settings: Settings, spec: LaunchSpec) -> None:
     target = await loading.load_target(spec.target)
     url = (await asyncio.to_thread(target.observe, pull.name)).url
     ttl = settings.environment(PREVIEW).ttl
-    ledger().preview_is_up(pull.name, url, datetime.now(UTC) + timedelta(seconds=ttl) if ttl else None)
+    ledger().previews.mark_deployed(pull.name, url, datetime.now(UTC) + timedelta(seconds=ttl) if ttl else None)
     get_run_logger().info("%s: %s", pull.name, url)
 
 
@@ -134,9 +134,9 @@ def wanted_again(name: str, run: str, seen: datetime | None) -> str:
 
     `seen` is when the preview had changed last, as far as whoever asks knew; None: it is to go whatever came since.
     """
-    if newer := ledger().follower(run):
+    if newer := ledger().deliveries.successor(run):
         return f"{newer.ref} was opened again, or has another commit, and {name} with it"
-    known = ledger().preview(name)
+    known = ledger().previews.get(name)
     if seen and known and known.updated_at != seen:
         return f"{name} was updated since"
     return ""
@@ -144,7 +144,7 @@ def wanted_again(name: str, run: str, seen: datetime | None) -> str:
 
 def standing_on(name: str) -> list[str]:
     """The targets on which anything of it may be: every one that it was ever brought to."""
-    return ledger().targets_of(name, PREVIEW)
+    return ledger().revisions.targets(name, PREVIEW)
 
 
 @task(name="plan teardown", task_run_name="plan teardown of {target}", cache_policy=NO_CACHE)
@@ -152,7 +152,7 @@ async def plan_teardown(name: str, target: str, reason: str) -> Prepared:
     """What it takes to route nothing to it any more, and to stop all that runs of it."""
     there = await _claimed(name, target)
     observation = await asyncio.to_thread(there.observe, name)
-    drain = ledger().longest_drain(name, PREVIEW)
+    drain = ledger().revisions.longest_drain(name, PREVIEW)
     plan = strategies.rollback(observation, None, instances=0, startup=0.0, drain=drain)
     plan = plan.model_copy(update={"strategy": strategies.TEARDOWN})
     return await prepare(plan, there, name, PREVIEW, None, "rollback", reason, drain)
@@ -166,7 +166,7 @@ async def forget(name: str, target: str) -> None:
 
 def close(name: str, reason: str) -> None:
     """Nothing of it is left."""
-    ledger().close_preview(name, reason)
+    ledger().previews.close(name, reason)
     get_run_logger().info("%s: torn down: %s", name, reason)
 
 

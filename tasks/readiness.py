@@ -66,10 +66,10 @@ async def _staged(release: ReleaseRecord, settings: Settings, spec: LaunchSpec) 
     """What the environment before this one shows, where the same artifact is live. Nobody else's is asked."""
     path = settings.release_path(spec.environment)
     before = path[-2] if len(path) > 1 else None
-    live = ledger().live(release.app, before) if before else None
+    live = ledger().rollouts.live(release.app, before) if before else None
     if before is None or live is None:
         return {}
-    revision, there = ledger().revision(release.app, live, environment=before)
+    revision, there = ledger().revisions.find(release.app, live, environment=before)
     if revision.digest != spec.artifact.digest:
         return {}
     try:
@@ -93,10 +93,10 @@ async def _staged(release: ReleaseRecord, settings: Settings, spec: LaunchSpec) 
 
 
 async def _previous(release: ReleaseRecord, spec: LaunchSpec) -> Finding:
-    live = ledger().live(release.app, spec.environment)
+    live = ledger().rollouts.live(release.app, spec.environment)
     if live is None:
         return passed("nothing is live here yet")
-    _, there = ledger().revision(release.app, live, environment=spec.environment)
+    _, there = ledger().revisions.find(release.app, live, environment=spec.environment)
     try:
         target = await loading.load_target(there.target)
         lost = await asyncio.to_thread(target.missing, there)
@@ -117,10 +117,10 @@ async def _schema(release: ReleaseRecord, source: Source, spec: LaunchSpec) -> F
 
 def _rehearsed(release: ReleaseRecord, spec: LaunchSpec) -> Finding:
     """Whether a rollout of this very release has tried the way back somewhere before."""
-    for rollout in ledger().rollouts_of(release.id):
+    for rollout in ledger().rollouts.by_release(release.id):
         if rollout.environment == spec.environment:
             continue
-        for step in ledger().steps(rollout.id):
+        for step in ledger().rollouts.steps(rollout.id):
             if isinstance(rollout.plan.steps[step.position], Rehearse) and step.outcome == "done":
                 return passed(f"{rollout.environment}: {step.detail}")
     return failed("no environment before has tried it: `rehearse` in its canary or blue_green does")

@@ -67,16 +67,16 @@ class Stage:
 def stage(release: ReleaseRecord, name: str) -> Iterator[Stage]:
     """Keep the ledger's word on one stage of a release: started, and how it ended."""
     going_on = Stage()
-    ledger().stage_started(release.id, name)
+    ledger().stages.start(release.id, name)
     try:
         yield going_on
     except STOPPED:
-        ledger().stage_finished(release.id, name, "cancelled", "")
+        ledger().stages.finish(release.id, name, "cancelled", "")
         raise
     except BaseException as error:
-        ledger().stage_finished(release.id, name, "failed", _first_line(error))
+        ledger().stages.finish(release.id, name, "failed", _first_line(error))
         raise
-    ledger().stage_finished(release.id, name, going_on.state, going_on.detail)
+    ledger().stages.finish(release.id, name, going_on.state, going_on.detail)
 
 
 @task(name="open release", task_run_name="open release", persist_result=True, cache_policy=once_per_run())
@@ -87,10 +87,10 @@ async def open_release(source: Source, settings: Settings, by: str) -> ReleaseRe
 
 def start_release(app: str, source: Source, by: str, *, preview: bool = False) -> ReleaseRecord:
     """The release of this run, with the commit that it is of."""
-    release = ledger().start_release(
+    release = ledger().releases.start(
         app, source.repo, source.ref, flow_run_id=str(flow_run.get_id()), requested_by=by, preview=preview
     )
-    return ledger().update_release(
+    return ledger().releases.update(
         release.id,
         sha=source.sha,
         tree=source.tree,
@@ -102,14 +102,14 @@ def start_release(app: str, source: Source, by: str, *, preview: bool = False) -
 
 def skip_stage(release: ReleaseRecord, name: str, why: str) -> None:
     """A stage that was not asked for, or cannot start."""
-    ledger().stage_started(release.id, name)
-    ledger().stage_finished(release.id, name, "skipped", why)
+    ledger().stages.start(release.id, name)
+    ledger().stages.finish(release.id, name, "skipped", why)
 
 
 def wait_for_person(release: ReleaseRecord, name: str) -> None:
     """The release waits: `headway status` says for whom, and the sweep sees to it that it does not wait for ever."""
-    ledger().stage_started(release.id, name)
-    ledger().release_waits(release.id)
+    ledger().stages.start(release.id, name)
+    ledger().releases.set_waiting(release.id)
 
 
 def undelivered(release: ReleaseRecord, spec: LaunchSpec) -> Revision | None:
@@ -117,10 +117,10 @@ def undelivered(release: ReleaseRecord, spec: LaunchSpec) -> Revision | None:
     already.
     """
     assert release.sha is not None  # open_release entered it
-    if ledger().rollout_done(release.id, spec.environment):
+    if ledger().rollouts.is_accepted(release.id, spec.environment):
         return None
     revision = spec.revision(release.app, release.sha)
-    ledger().save_revision(revision, spec)
+    ledger().revisions.save(revision, spec)
     return revision
 
 
@@ -130,12 +130,12 @@ async def accept(release: ReleaseRecord, environment: str, strategy: Strategy) -
 
     What was kept warm for it is stopped by a run that is scheduled now: nothing has to wait, and the lock is let go.
     """
-    done = ledger().unfinished_rollouts(release.app, environment)
+    done = ledger().rollouts.unfinished(release.app, environment)
     for rollout in done:
-        while order := ledger().take_order(rollout.id):
+        while order := ledger().commands.take(rollout.id):
             if order.kind == "abort":  # it came while nothing was waited for, or during the smoke test
                 raise Aborted(f"{rollout.plan.new} was {order}")
-        ledger().finish_rollout(rollout.id, "done")
+        ledger().rollouts.finish(rollout.id, "done")
     if isinstance(strategy, BlueGreen) and strategy.scale_down_delay and done and done[-1].plan.old:
         await arun_deployment(
             "scale-down/main",
@@ -150,13 +150,15 @@ async def accept(release: ReleaseRecord, environment: str, strategy: Strategy) -
 async def close_release(release: ReleaseRecord, error: BaseException | None = None) -> ReleaseRecord:
     """Close the release in the ledger, and leave a summary that one can read in the UI."""
     state, reason = _ending(release, error)
-    closed = ledger().finish_release(release.id, state, reason)
+    closed = ledger().releases.finish(release.id, state, reason)
     await acreate_markdown_artifact(
         key=f"release-{closed.app}",
-        markdown=release_markdown(closed, ledger().stages(closed.id), ledger().users(closed.id)),
+        markdown=release_markdown(
+            closed, ledger().stages.by_release(closed.id), ledger().rollouts.user_requests(closed.id)
+        ),
         description=closed.name,
     )
-    for rollout in ledger().rollouts_of(closed.id):
+    for rollout in ledger().rollouts.by_release(closed.id):
         if rollout.kind == "release" and rollout.state != "done":
             await draw_verdict(rollout)
     await asyncio.to_thread(_tidy)
@@ -165,8 +167,8 @@ async def close_release(release: ReleaseRecord, error: BaseException | None = No
 
 async def draw_verdict(rollout: RolloutRecord) -> None:
     """The picture of what the judge saw, in the UI. One that cannot be drawn is said, and changes nothing."""
-    readings = [reading for _, reading in ledger().measurements(rollout.id)]
-    steps = ledger().steps(rollout.id)
+    readings = [reading for _, reading in ledger().readings.by_rollout(rollout.id)]
+    steps = ledger().rollouts.steps(rollout.id)
     names = dict(titles(rollout.plan))
     judged = [step for step in steps if isinstance(rollout.plan.steps[step.position], Analyze)]
     if not judged:
@@ -225,7 +227,8 @@ def _ending(release: ReleaseRecord, error: BaseException | None) -> tuple[Releas
             return "cancelled", "its process was told to end"
         case _:
             went_back = any(
-                rollout.kind == "rollback" and rollout.state == "done" for rollout in ledger().rollouts_of(release.id)
+                rollout.kind == "rollback" and rollout.state == "done"
+                for rollout in ledger().rollouts.by_release(release.id)
             )
             state = "rolled_back" if went_back else "failed"
     return state, _first_line(error)

@@ -47,26 +47,26 @@ class Journal:
         self._supersede = supersede
 
     def started(self, index: int, step: Step) -> None:
-        ledger().step_started(self._record, index, step, self._lock.token)
+        ledger().rollouts.start_step(self._record, index, step, self._lock.token)
 
     def measured(self, index: int, measurements: Measurements) -> None:
-        ledger().record_measurement(self._record.id, index, measurements)
+        ledger().readings.add(self._record.id, index, measurements)
 
     def finished(self, index: int, outcome: str, detail: str, users: RequestCounts | None) -> None:
-        ledger().step_finished(self._record, index, outcome, detail, users, self._lock.token)
+        ledger().rollouts.finish_step(self._record, index, outcome, detail, users, self._lock.token)
 
     def order(self) -> OperatorCommand | None:
         record = self._record
         if self._supersede and record.release_id:
-            newer = ledger().superseded_by(record.release_id, record.app, record.environment)
+            newer = ledger().queue.newer_release(record.release_id, record.app, record.environment)
             if newer is not None:
                 raise Superseded(f"{record.environment}: {newer.name} takes its place", "supersede: abort says so")
-        return ledger().take_order(record.id)
+        return ledger().commands.take(record.id)
 
     def waits(self, asks: str, *, stands: bool = True) -> None:
         if release_id := self._record.release_id:
-            ledger().stage_waits(release_id, self._record.environment, asks)
-            ledger().release_waits(release_id, waits=bool(asks) and stands)
+            ledger().stages.set_waiting(release_id, self._record.environment, asks)
+            ledger().releases.set_waiting(release_id, waiting=bool(asks) and stands)
 
 
 class Prepared:
@@ -91,7 +91,7 @@ async def plan_rollout(
     app, place = revision.app, spec.environment
     target = await _claim(spec, app)
     observation = await asyncio.to_thread(target.observe, app)
-    stable = ledger().live(app, place)
+    stable = ledger().rollouts.live(app, place)
     plan = strategies.plan(environment, observation, revision, spec, stable=stable, capabilities=target.capabilities)
     await asyncio.to_thread(target.check, app, plan)
     for remark in await asyncio.to_thread(target.remarks, app, plan):
@@ -130,7 +130,7 @@ async def plan_rollback(
     all; with none left half-way, the one from before the present one, or None with `only_unfinished`. Raises NotFound
     when there is none, MigrationRefused when the database has lost what it may need.
     """
-    unfinished = ledger().left_half_way(app, environment)
+    unfinished = ledger().rollouts.incomplete(app, environment)
     if only_unfinished and not unfinished:
         return None
     back: Revision | None
@@ -139,16 +139,16 @@ async def plan_rollback(
     elif unfinished:
         failed = unfinished[0].plan
         # What is live and is released again has no older revision beside it: the way back leads to itself.
-        before = failed.old or ledger().live(app, environment)
+        before = failed.old or ledger().rollouts.live(app, environment)
         recorded, spec = _recorded(app, environment, before or failed.new)
         back = recorded if before else None
-    elif previous := ledger().previous(app, environment):
+    elif previous := ledger().rollouts.previous(app, environment):
         back, spec = _recorded(app, environment, previous)
     else:
         raise NotFound(f"{app} {environment}: there is no earlier revision to go back to", f"see headway history {app}")
     contracts: list[SchemaChange] = []
     if back and (to is not None or not unfinished):
-        later = ledger().contracts_after(app, environment, back.id)
+        later = ledger().schema_changes.contracts_after(app, environment, back.id)
         contracts = in_the_way(f"{app} {environment}", back.id, later, force=force, revert=revert, reason=reason)
         if force and any(one.begun for one in later):
             reason = f"{reason} (forced: past the contract of {later[0].revision})"
@@ -178,7 +178,7 @@ async def plan_rollback(
         "rollback",
         reason,
         spec.health.startup,
-        reading=ledger().last_measurement(unfinished[-1].id) if unfinished else None,
+        reading=ledger().readings.last(unfinished[-1].id) if unfinished else None,
     )
     prepared.in_the_way = contracts
     return prepared
@@ -222,18 +222,20 @@ async def show_what_runs(prepared: Prepared) -> None:
 async def finish_rollback(prepared: Prepared) -> None:
     """The environment is where it was; the rollouts that had left it unfinished are closed with it."""
     app, environment = prepared.rollout.app, prepared.record.environment
-    for rollout in ledger().left_half_way(app, environment):
-        ledger().finish_rollout(rollout.id, "done" if rollout.id == prepared.record.id else "rolled_back")
-    for change in ledger().contracts_after(app, environment, prepared.rollout.plan.new or None):
+    for rollout in ledger().rollouts.incomplete(app, environment):
+        ledger().rollouts.finish(rollout.id, "done" if rollout.id == prepared.record.id else "rolled_back")
+    for change in ledger().schema_changes.contracts_after(app, environment, prepared.rollout.plan.new or None):
         if change.state == "waiting":
-            ledger().change_finished(change.id, "cancelled", f"{prepared.rollout.plan.new or 'nothing'} came back")
+            ledger().schema_changes.finish(
+                change.id, "cancelled", f"{prepared.rollout.plan.new or 'nothing'} came back"
+            )
 
 
 def has_changed_something(app: str, environment: str) -> bool:
     """Whether an unfinished rollout has begun with its steps: from the first Launch on there is something to bring
     back.
     """
-    return any(ledger().steps(rollout.id) for rollout in ledger().unfinished_rollouts(app, environment))
+    return any(ledger().rollouts.steps(rollout.id) for rollout in ledger().rollouts.unfinished(app, environment))
 
 
 async def _claim(spec: LaunchSpec, app: str) -> Target:
@@ -267,7 +269,7 @@ async def prepare(
     asked = {limit.source for step in plan.steps if isinstance(step, Analyze) for limit in step.metrics}
     sources = {source: await loading.load_metric_source(source) for source in asked}
     lock = held(app, environment)
-    record = ledger().start_rollout(release_id, app, environment, plan, kind=kind, reason=reason, token=lock.token)
+    record = ledger().rollouts.start(release_id, app, environment, plan, kind=kind, reason=reason, token=lock.token)
     rollout = Rollout(
         app,
         plan,
@@ -289,4 +291,4 @@ def _say(line: str) -> None:
 
 
 def _recorded(app: str, environment: str, revision: str) -> tuple[Revision, LaunchSpec]:
-    return ledger().revision(app, revision, environment=environment)
+    return ledger().revisions.find(app, revision, environment=environment)

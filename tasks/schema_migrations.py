@@ -42,7 +42,7 @@ async def migrate(release: ReleaseRecord, source: Source, revision: Revision, sp
         if decision.kind is None:
             going_on.state = "skipped"
             return
-        change = ledger().decide_change(
+        change = ledger().schema_changes.plan(
             release.id, release.app, spec.environment, revision.id, kind=decision.kind, files=decision.files
         )
         doing = _Doing(change, await _target(spec, release.app), revision, await resolve(spec))
@@ -60,15 +60,15 @@ def contract_arrives(release: ReleaseRecord, environment: Environment, spec: Lau
     warm = strategy.scale_down_delay if isinstance(strategy, BlueGreen) else 0.0
     due = datetime.now(UTC) + timedelta(seconds=max(warm, spec.migrations.rollback_window))
     frozen = freeze_windows.closed(environment.freeze, due)
-    ledger().contract_arrived(release.id, spec.environment, frozen.until if frozen else due)
+    ledger().schema_changes.schedule_contract(release.id, spec.environment, frozen.until if frozen else due)
 
 
 async def idle_revisions(app: str, environment: str) -> list[str]:
     """What runs there and gets no traffic, so that nobody looks at the database through it."""
-    live = ledger().live(app, environment)
+    live = ledger().rollouts.live(app, environment)
     if live is None:
         return []
-    _, spec = ledger().revision(app, live, environment=environment)
+    _, spec = ledger().revisions.find(app, live, environment=environment)
     observation = await asyncio.to_thread((await loading.load_target(spec.target)).observe, app)
     return [one for one in observation.instances if not observation.traffic.weights.get(one)]
 
@@ -79,16 +79,16 @@ async def contract_schema(app: str, environment: str, revision_id: str) -> None:
 
     When somebody has gone back to an older version meanwhile, it is not done any more.
     """
-    due = [one for one in ledger().due_contracts(datetime.now(UTC)) if one.app == app]
+    due = [one for one in ledger().schema_changes.due_contracts(datetime.now(UTC)) if one.app == app]
     change = next((one for one in due if (one.environment, one.revision) == (environment, revision_id)), None)
-    if change is None or ledger().left_half_way(app, environment):
+    if change is None or ledger().rollouts.incomplete(app, environment):
         get_run_logger().info("%s %s: no contract of %s is to be done now", app, environment, revision_id)
         return
-    live = ledger().live(app, environment)
-    if change in ledger().contracts_after(app, environment, live):
-        ledger().change_finished(change.id, "cancelled", f"{live or 'nothing'} is live")
+    live = ledger().rollouts.live(app, environment)
+    if change in ledger().schema_changes.contracts_after(app, environment, live):
+        ledger().schema_changes.finish(change.id, "cancelled", f"{live or 'nothing'} is live")
         return
-    revision, spec = ledger().revision(app, revision_id, environment=environment)
+    revision, spec = ledger().revisions.find(app, revision_id, environment=environment)
     assert spec.migrations is not None  # its release had some
     doing = _Doing(change, await _target(spec, app), revision, await resolve(spec))
     await doing.run(spec.migrations.apply, "done")
@@ -97,7 +97,7 @@ async def contract_schema(app: str, environment: str, revision_id: str) -> None:
 @task(name="revert", task_run_name="revert {app} {environment}", cache_policy=NO_CACHE)
 async def revert_schema(app: str, environment: str, change: SchemaChange) -> None:
     """Give the database back what a contract took from it, as far as its command can."""
-    revision, spec = ledger().revision(app, change.revision, environment=environment)
+    revision, spec = ledger().revisions.find(app, change.revision, environment=environment)
     command = spec.migrations.revert if spec.migrations else None
     if command is None:
         raise MigrationRefused(
@@ -130,20 +130,20 @@ class _Doing:
         try:
             await self._execute("check", command)
         except BaseException as error:
-            ledger().change_finished(self._change.id, "cancelled", _words(error), "\n".join(self._said))
+            ledger().schema_changes.finish(self._change.id, "cancelled", _words(error), "\n".join(self._said))
             raise
 
     async def run(self, command: str, outcome: Literal["done", "reverted"]) -> None:
         """Change the database. Raises MigrationFailed, LockLost."""
-        ledger().change_started(self._change, held(self._change.app, self._change.environment).token)
+        ledger().schema_changes.start(self._change, held(self._change.app, self._change.environment).token)
         try:
             await self._execute("apply" if outcome == "done" else "revert", command)
         except BaseException as error:
-            ledger().change_finished(self._change.id, "failed", _words(error), "\n".join(self._said))
+            ledger().schema_changes.finish(self._change.id, "failed", _words(error), "\n".join(self._said))
             raise
         finally:
             await self._show()
-        ledger().change_finished(self._change.id, outcome, "", "\n".join(self._said))
+        ledger().schema_changes.finish(self._change.id, outcome, "", "\n".join(self._said))
 
     async def _execute(self, name: str, text: str) -> None:
         """Who cancels has the command ended, and waits for that: nothing goes on behind a release that is over."""

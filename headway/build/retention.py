@@ -19,7 +19,7 @@ def prune(home: Path, ledger: Ledger) -> list[str]:
 
     What a release that is going on needs stays, and so does what is live or can be rolled back to.
     """
-    running = {release.flow_run_id for release in ledger.open_releases() if release.flow_run_id}
+    running = {release.flow_run_id for release in ledger.releases.unfinished() if release.flow_run_id}
     workspaces = [place for place in home.glob("workspaces/*/*") if any(run in place.name for run in running)]
     gone = [str(place) for place in git.prune(home / "workspaces", older_than=KEEP, keep=workspaces)]
-    return gone + bundles.prune(home / "bundles", ledger.digests_in_use(WAYS_BACK), older_than=KEEP)
+    return gone + bundles.prune(home / "bundles", ledger.revisions.digests_in_use(WAYS_BACK), older_than=KEEP)

@@ -33,14 +33,14 @@ def reject(run: ReleaseArgument, by: By = "", reason: Reason = "", _json: Json =
 def _decide(text: str, decision: Literal["approved", "rejected"], by: str, reason: str) -> None:
     """Enter the decision in the ledger, then resume the run. Raises HeadwayError when there is nothing to decide."""
     with Ledger.open(ledger_url()) as ledger, Control() as control:
-        found = ledger.find_release(text)
-        asked = ledger.waiting_approval(found.id)
+        found = ledger.releases.find(text)
+        asked = ledger.approvals.waiting(found.id)
         if asked is None:
             raise HeadwayError(
                 f"{found.name} waits for no approval: it is {found.state}",
                 f"it {waits}" if (waits := pending_decision(ledger, found)) else f"see headway history {found.app}",
             )
-        done = ledger.decide(asked.id, decision, by=by or current_user(Path()), reason=reason, via="cli")
+        done = ledger.approvals.decide(asked.id, decision, by=by or current_user(Path()), reason=reason, via="cli")
         if found.flow_run_id:
             word = "approve" if decision == "approved" else "reject"
             control.resume(found.flow_run_id, {"decision": word, "by": done.decided_by, "reason": reason})

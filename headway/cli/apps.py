@@ -67,7 +67,7 @@ def add(
     except ValueError as error:
         raise UsageError(f"{name}, with the secret {secret}: {error}", "choose with --name and --secret") from error
     with Ledger.open(ledger_url()) as ledger:
-        app = ledger.register_app(name, repo=where, host=host, secret=secret, reports=reports, by=current_user(Path()))
+        app = ledger.apps.register(name, repo=where, host=host, secret=secret, reports=reports, by=current_user(Path()))
     output.say(_line(app), *_next_steps(app))
     output.result(app.model_dump(mode="json"))
 
@@ -84,7 +84,7 @@ def _next_steps(app: AppRecord) -> list[str]:
 def list_(_json: Json = False) -> None:
     """List the registered apps."""
     with Ledger.open(ledger_url()) as ledger:
-        apps = ledger.registered_apps()
+        apps = ledger.apps.all()
     if not apps:
         output.say("no app is registered: headway app add REPO")
     output.say(*map(_line, apps))
@@ -100,7 +100,7 @@ def _line(app: AppRecord) -> str:
 def remove(name: AppArgument, _json: Json = False) -> None:
     """Unregister an app; its releases and environments stay."""
     with Ledger.open(ledger_url()) as ledger:
-        gone = ledger.unregister_app(name)
+        gone = ledger.apps.unregister(name)
     output.say(f"{gone.name} is registered no more")
     output.result(gone.model_dump(mode="json"))
 
@@ -111,11 +111,11 @@ def events(
 ) -> None:
     """List the webhook events of an app and their results, newest first."""
     with Ledger.open(ledger_url()) as ledger:
-        deliveries = ledger.deliveries(name, limit)
+        deliveries = ledger.deliveries.recent(name, limit)
         if not deliveries:
-            ledger.registered_app(name)
+            ledger.apps.get(name)
             output.say(f"nothing was ever heard of {name}: are its webhook and its secret in place?")
-        releases = [ledger.release_of_run(one.flow_run_id) if one.flow_run_id else None for one in deliveries]
+        releases = [ledger.releases.by_run(one.flow_run_id) if one.flow_run_id else None for one in deliveries]
     output.say(*map(_event_line, deliveries, releases))
     output.result(
         [
@@ -137,7 +137,7 @@ def hook(
 ) -> None:
     """Print a post-receive hook for your own git server."""
     with Ledger.open(ledger_url()) as ledger:
-        app = ledger.registered_app(name)
+        app = ledger.apps.get(name)
     if app.host != "generic":
         raise UsageError(f"{name} is at {app.host}, which has webhooks of its own", "post-receive hooks are for others")
     values = {"{URL}": url.rstrip("/"), "{REPOSITORY}": app.repo}

@@ -20,7 +20,10 @@ def history(
 ) -> None:
     """List the releases and rollbacks of an app, newest first."""
     with Ledger.open(ledger_url()) as ledger:
-        records: list[ReleaseRecord | RolloutRecord] = [*ledger.releases(app, limit), *ledger.ways_back(app, limit)]
+        records: list[ReleaseRecord | RolloutRecord] = [
+            *ledger.releases.recent(app, limit),
+            *ledger.rollouts.manual_rollbacks(app, limit),
+        ]
         if not records:
             raise unknown_app(app, ledger)
     records = sorted(records, key=lambda one: one.started_at, reverse=True)[:limit]

@@ -46,8 +46,8 @@ def judge(
     }
     analysis = _analysis({name: limit for name, limit in limits.items() if limit})
     with Ledger.open(ledger_url()) as ledger:
-        release = ledger.find_release(run)
-        rollouts = [rollout for rollout in ledger.rollouts_of(release.id) if rollout.kind == "release"]
+        release = ledger.releases.find(run)
+        rollouts = [rollout for rollout in ledger.rollouts.by_release(release.id) if rollout.kind == "release"]
         found = [(rollout, _replayed(ledger, rollout, analysis)) for rollout in rollouts]
     if not any(verdicts for _, verdicts in found):
         raise NotFound(f"{release.name}: nothing was analysed", "an analysis is asked for under strategy, headway.yaml")
@@ -83,7 +83,7 @@ def _analysis(limits: dict[str, str]) -> CanaryAnalysis | None:
 
 
 def _replayed(ledger: Ledger, rollout: RolloutRecord, analysis: CanaryAnalysis | None) -> list[Replayed]:
-    readings = ledger.measurements(rollout.id)
+    readings = ledger.readings.by_rollout(rollout.id)
     return replay(
         [
             (_with(step, analysis, rollout.plan.old), [reading for at, reading in readings if at == position])

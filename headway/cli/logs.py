@@ -31,13 +31,13 @@ def logs(
     --json ignores --follow.
     """
     with Ledger.open(ledger_url()) as ledger:
-        live = ledger.live(app, environment)
-        known = ledger.environments(app)
+        live = ledger.rollouts.live(app, environment)
+        known = ledger.rollouts.environments(app)
         if not known:
             raise unknown_app(app, ledger)
         if environment not in known:
             raise NotFound(f"{app} was never released to {environment}", f"it is in: {', '.join(known)}")
-        _, spec = ledger.revision(app, revision or live or "", environment=environment)
+        _, spec = ledger.revisions.find(app, revision or live or "", environment=environment)
     target = asyncio.run(connections().load_target(spec.target))
     collected = []
     for line in target.logs(app, revision, lines=lines, follow=follow and not json):

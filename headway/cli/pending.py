@@ -10,7 +10,7 @@ __all__ = ["pending_decision"]
 
 def pending_decision(ledger: Ledger, release: ReleaseRecord) -> str:
     """Which decision of a person an open release waits for, and the command for it; "" when it waits for none."""
-    if asked := ledger.waiting_approval(release.id):
+    if asked := ledger.approvals.waiting(release.id):
         until = f"{asked.expires_at:%Y-%m-%d %H:%M} UTC"
         if asked.asks == FORK:
             return (
@@ -22,7 +22,7 @@ def pending_decision(ledger: Ledger, release: ReleaseRecord) -> str:
             said = "; ".join(not_ready)
             return f"waits, {asked.environment} is not ready ({said}): to accept that: headway approve {release.name}"
         return f"waits for an approval of {asked.environment} before {until}: headway approve {release.name}"
-    for stage in ledger.stages(release.id):
+    for stage in ledger.stages.by_release(release.id):
         if stage.state == "waiting" and stage.finished_at is None:
             place = f"{release.app} {stage.name}"
             return f"asks a person: {stage.detail}: headway promote, skip or abort {place}"

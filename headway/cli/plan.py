@@ -36,7 +36,7 @@ def plan(
     spec = settings.launch_spec(environment, _unbuilt_artifact(local.sha, settings.build.image))
     target = asyncio.run(connections().load_target(spec.target))
     with Ledger.open(ledger_url()) as ledger:
-        stable = ledger.live(settings.app, environment)
+        stable = ledger.rollouts.live(settings.app, environment)
     revision = spec.revision(settings.app, local.sha)
     made = strategies.plan(
         rules,

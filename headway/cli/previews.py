@@ -32,8 +32,8 @@ def previews(
 ) -> None:
     """List preview environments: URL, age and expiry."""
     with Ledger.open(ledger_url()) as ledger:
-        registered = {one.name for one in ledger.registered_apps()}
-        known = [_row(ledger, one, registered) for one in ledger.previews(app)]
+        registered = {one.name for one in ledger.apps.all()}
+        known = [_row(ledger, one, registered) for one in ledger.previews.active(app)]
     if not known:
         output.say("no preview stands: they come with pull requests of registered apps")
     for one in known:
@@ -50,7 +50,7 @@ def previews(
 
 
 def _row(ledger: Ledger, preview: PreviewRecord, registered: set[str]) -> dict[str, Any]:
-    going = [one for one in ledger.open_releases() if one.app == preview.app]
+    going = [one for one in ledger.releases.unfinished() if one.app == preview.app]
     return preview.model_dump(mode="json", exclude={"mark", "told", "closed_at", "reason"}) | {
         "age": _age((datetime.now(UTC) - preview.opened_at).total_seconds()),
         "until": f", until {preview.expires_at:%Y-%m-%d %H:%M} UTC" if preview.expires_at else "",
@@ -86,7 +86,7 @@ def preview(
 def _start(app: str, number: int) -> None:
     """Enter the pull request as if a webhook had come. Raises UsageError when no git host can be asked about it."""
     with Ledger.open(ledger_url()) as ledger:
-        registered = ledger.registered_app(app)
+        registered = ledger.apps.get(app)
         if registered.reports is None:
             raise UsageError(
                 f"{app} has no git host that can be asked about pull request {number}",
@@ -97,7 +97,7 @@ def _start(app: str, number: int) -> None:
         if pull is None or not pull.open:
             raise NotFound(f"{registered.reports}: {app} has no open pull request {number}", "see the host's own list")
         event = event_of(registered, pull, by=current_user(Path()), again=True)
-        ledger.receive([Delivery(app=app, delivery=f"by-hand-{uuid.uuid4().hex}", event=event)])
+        ledger.deliveries.receive([Delivery(app=app, delivery=f"by-hand-{uuid.uuid4().hex}", event=event)])
     output.say(f"{app} pull request {number}: asked for; headway app events {app} says what becomes of it")
     output.result({"app": app, "number": number, "head": pull.head})
 
@@ -105,7 +105,7 @@ def _start(app: str, number: int) -> None:
 def _teardown(app: str, number: int, reason: str) -> None:
     """Tear the preview down and wait for the run. Raises NotFound when there is no preview."""
     with Ledger.open(ledger_url()) as ledger, Control() as control:
-        preview = ledger.preview(preview_name(app, number))
+        preview = ledger.previews.get(preview_name(app, number))
         if preview is None or not preview.stands:
             raise NotFound(f"{app}: no preview of pull request {number} stands", "see headway previews")
         run_id = control.start(

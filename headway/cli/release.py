@@ -63,16 +63,16 @@ def _follow(control: Control, ledger: Ledger, run_id: str) -> int:
     notice = WorkerNotice(control, run_id)
     with _table() as table:
         for polls in itertools.count():
-            found = ledger.release_of_run(run_id)
+            found = ledger.releases.by_run(run_id)
             if found:
-                stages = ledger.stages(found.id)
+                stages = ledger.stages.by_release(found.id)
                 table.update(_rows(stages)) if table else _say_changes(stages, shown)
                 if found.state == "waiting" or not found.open:
                     break
             if polls % SERVER_POLL == 0:
                 run = control.flow_run(run_id)
                 if run.final:
-                    found = ledger.release_of_run(run_id)
+                    found = ledger.releases.by_run(run_id)
                     break
                 notice.update(run)
             time.sleep(POLL)
@@ -85,8 +85,8 @@ def _conclude(found: ReleaseRecord, ledger: Ledger, control: Control, run_id: st
     if found.open and found.state != "waiting":
         raise _run_failed(control.flow_run(run_id), control)
     took = ((found.finished_at or found.started_at) - found.started_at).total_seconds()
-    stages = ledger.stages(found.id)
-    users = ledger.users(found.id)
+    stages = ledger.stages.by_release(found.id)
+    users = ledger.rollouts.user_requests(found.id)
     code = {"succeeded": 0, "waiting": 3}.get(found.state, 1)
     output.result(
         found.model_dump(mode="json")

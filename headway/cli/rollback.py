@@ -42,7 +42,7 @@ def rollback(
             | {"force": force, "revert": revert},
         )
         run = wait(control, run_id)
-        live = ledger.live(app, environment)
+        live = ledger.rollouts.live(app, environment)
         if run.type != "COMPLETED":
             raise HeadwayError(f"{app} {environment}: {run.message}", f"look at it: {control.run_url(run_id)}")
         output.say(f"{app} {environment}: {live or 'nothing'} is live")
@@ -51,8 +51,12 @@ def rollback(
 
 def _require_released(ledger: Ledger, app: str, environment: str, to: str | None) -> None:
     """Raise NotFound when the app was never released to the environment, or has no such revision there."""
-    if environment not in ledger.environments(app):
-        there = ", ".join(ledger.environments(app)) if app in ledger.apps() else f"apps: {', '.join(ledger.apps())}"
+    if environment not in ledger.rollouts.environments(app):
+        there = (
+            ", ".join(ledger.rollouts.environments(app))
+            if app in ledger.releases.apps()
+            else f"apps: {', '.join(ledger.releases.apps())}"
+        )
         raise NotFound(f"{app} was never released to {environment}", f"there are: {there or 'none'}")
     if to is not None:
-        ledger.revision(app, to, environment=environment)
+        ledger.revisions.find(app, to, environment=environment)

@@ -46,6 +46,6 @@ def _command(kind: Literal["promote", "skip", "abort"], app: str, environment: s
     """Enter it in the ledger; the rollout reads it within a second. Raises NotFound when no rollout is running."""
     order = OperatorCommand(kind=kind, by=by or current_user(Path()), reason=reason)
     with Ledger.open(ledger_url()) as ledger:
-        rollout = ledger.give_order(app, environment, order, via="cli")
+        rollout = ledger.commands.give(app, environment, order, via="cli")
     output.say(f"{app} {environment}: {rollout.plan.new} is told: {kind}")
     output.result({"app": app, "environment": environment, "revision": rollout.plan.new, **order.model_dump()})

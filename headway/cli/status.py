@@ -27,9 +27,9 @@ def status(
 ) -> None:
     """Show live revisions, releases in progress and pending approvals."""
     with Ledger.open(ledger_url()) as ledger:
-        previews = {one.of for one in ledger.previews()}
-        apps = [app] if app else sorted({*ledger.apps(), *previews} - ledger.previews_named())
-        if app and app not in {*ledger.apps(), *previews}:
+        previews = {one.of for one in ledger.previews.active()}
+        apps = [app] if app else sorted({*ledger.releases.apps(), *previews} - ledger.previews.names())
+        if app and app not in {*ledger.releases.apps(), *previews}:
             raise unknown_app(app, ledger)
         told = [_app(ledger, name) for name in apps]
         if live:
@@ -56,16 +56,16 @@ def status(
 
 def _app(ledger: Ledger, app: str) -> dict[str, Any]:
     environments = []
-    for environment in ledger.environments(app):
-        holder = ledger.lock_holder(app, environment)
+    for environment in ledger.rollouts.environments(app):
+        holder = ledger.locks.holder(app, environment)
         environments.append(
             {
                 "environment": environment,
-                "live": ledger.live(app, environment),
+                "live": ledger.rollouts.live(app, environment),
                 "held_by": holder.holder if holder and not holder.expired else None,
             }
         )
-    open_releases = ledger.open_releases()
+    open_releases = ledger.releases.unfinished()
     going = [
         {"name": release.name, "state": release.state, "waits_for": pending_decision(ledger, release)}
         for release in open_releases
@@ -73,19 +73,19 @@ def _app(ledger: Ledger, app: str) -> dict[str, Any]:
     ]
     contracts = [
         {"environment": place, "revision": one.revision, "due_at": f"{one.due_at:%Y-%m-%d %H:%M} UTC"}
-        for place in ledger.environments(app)
-        for one in ledger.waiting_contracts(app, place)
+        for place in ledger.rollouts.environments(app)
+        for one in ledger.schema_changes.scheduled_contracts(app, place)
     ]
     previews = [
         {"app": one.app, "number": one.number, "head": one.head, "url": one.url, "expires_at": one.expires_at}
         | {
             "waits_for": "; ".join(
-                pending_decision(ledger, each) for each in ledger.open_releases() if each.app == one.app
+                pending_decision(ledger, each) for each in ledger.releases.unfinished() if each.app == one.app
             )
         }
-        for one in ledger.previews(app)
+        for one in ledger.previews.active(app)
     ]
-    failed = [last.summary for last in ledger.releases(app, 1) if last.state in ("failed", "rolled_back")]
+    failed = [last.summary for last in ledger.releases.recent(app, 1) if last.state in ("failed", "rolled_back")]
     return {
         "app": app,
         "environments": environments,
@@ -101,7 +101,7 @@ def _ask_platforms(ledger: Ledger, told: list[dict[str, Any]]) -> None:
     for one in told:
         for place in one["environments"]:
             if place["live"]:
-                _, spec = ledger.revision(one["app"], place["live"], environment=place["environment"])
+                _, spec = ledger.revisions.find(one["app"], place["live"], environment=place["environment"])
                 try:
                     place["platform"] = list(asyncio.run(connections().load_target(spec.target)).describe(one["app"]))
                 except HeadwayError as silent:
@@ -109,4 +109,4 @@ def _ask_platforms(ledger: Ledger, told: list[dict[str, Any]]) -> None:
 
 
 def unknown_app(app: str, ledger: Ledger) -> NotFound:
-    return NotFound(f"no app {app} was ever released here", f"there are: {', '.join(ledger.apps()) or 'none'}")
+    return NotFound(f"no app {app} was ever released here", f"there are: {', '.join(ledger.releases.apps()) or 'none'}")

@@ -1,47 +1,8 @@
-"""The ledger: what happened, who holds what, who said yes."""
+"""Durable records in SQLite or PostgreSQL: releases, rollouts, approvals, locks, deliveries."""
 
+from headway.ledger import records
 from headway.ledger.ledger import Ledger
-from headway.ledger.records import (
-    AppRecord,
-    ApprovalRecord,
-    Delivery,
-    DeliveryRecord,
-    DeliveryState,
-    KnownCheck,
-    Lock,
-    LockRecord,
-    PreviewRecord,
-    ReleaseRecord,
-    ReleaseState,
-    RolloutKind,
-    RolloutRecord,
-    RolloutState,
-    SchemaChange,
-    StageRecord,
-    StageState,
-    StepRecord,
-    Users,
-)
+from headway.ledger.records import *  # noqa: F403  # the names in its __all__, listed once
 
-__all__ = [
-    "AppRecord",
-    "ApprovalRecord",
-    "Delivery",
-    "DeliveryRecord",
-    "DeliveryState",
-    "KnownCheck",
-    "Ledger",
-    "Lock",
-    "LockRecord",
-    "PreviewRecord",
-    "ReleaseRecord",
-    "ReleaseState",
-    "RolloutKind",
-    "RolloutRecord",
-    "RolloutState",
-    "SchemaChange",
-    "StageRecord",
-    "StageState",
-    "StepRecord",
-    "Users",
-]
+__all__ = ["Ledger"]
+__all__ += records.__all__

@@ -25,11 +25,11 @@ def adopt(ledger: Ledger, app: str, slug: str, target: Target) -> tuple[str, lis
             "only kubernetes targets do; what others run is in the ledger alone",
         )
     environment = known.revisions[-1][1].environment
-    if live := ledger.live(app, environment):
+    if live := ledger.rollouts.live(app, environment):
         raise UsageError(
             f"{app} {environment}: the ledger knows already that {live} is live", "headway history tells more"
         )
-    lock = ledger.acquire(
+    lock = ledger.locks.acquire(
         app, environment, holder="adoption", revision=known.revisions[-1][0].id, lease=LEASE, above=known.token
     )
     if lock is None:
@@ -37,13 +37,13 @@ def adopt(ledger: Ledger, app: str, slug: str, target: Target) -> tuple[str, lis
     try:
         before: str | None = None
         for revision, spec in known.revisions:
-            ledger.save_revision(revision, spec.model_copy(update={"target": slug}))
+            ledger.revisions.save(revision, spec.model_copy(update={"target": slug}))
             plan = Plan(strategy="adopted", new=revision.id, old=before, steps=())
-            rollout = ledger.start_rollout(
+            rollout = ledger.rollouts.start(
                 None, app, environment, plan, kind="release", reason=f"adopted from {slug}", token=lock.token
             )
-            ledger.finish_rollout(rollout.id, "done")
+            ledger.rollouts.finish(rollout.id, "done")
             before = revision.id
     finally:
-        ledger.release_lock(lock)
+        ledger.locks.release(lock)
     return environment, [revision.id for revision, _ in known.revisions]

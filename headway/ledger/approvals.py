@@ -1,4 +1,4 @@
-"""Whose word a release waits for, and what it was."""
+"""Approvals: decisions by people that releases wait for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from headway.domain.errors import HeadwayError, NotFound, UsageError
 from headway.ledger import schema as t
-from headway.ledger.base import new_id, one, record
+from headway.ledger.base import Clock, Repository, first, new_id, record
 from headway.ledger.database import writing
 from headway.ledger.records import APPROVAL, FORK, OPEN, ApprovalRecord, ReleaseRecord
 from headway.ledger.releases import Releases
@@ -17,10 +17,14 @@ from headway.ledger.releases import Releases
 __all__ = ["Approvals"]
 
 
-class Approvals(Releases):
-    """Asked for, decided, expired: each once."""
+class Approvals(Repository):
+    """Requests for approval. Each is decided, expires or becomes void once."""
 
-    def request_approval(
+    def __init__(self, engine: sa.Engine, clock: Clock, releases: Releases) -> None:
+        super().__init__(engine, clock)
+        self._releases = releases
+
+    def request(
         self,
         release_id: str,
         environment: str,
@@ -32,7 +36,7 @@ class Approvals(Releases):
         not_author: bool,
         asks: str = APPROVAL,
     ) -> ApprovalRecord:
-        """Asked once for one revision: a run that comes back finds what was said meanwhile."""
+        """Request an approval; a run that is resumed gets the request that it made before, with its decision."""
         own = (
             t.approvals.c.release_id == release_id,
             t.approvals.c.environment == environment,
@@ -40,7 +44,7 @@ class Approvals(Releases):
             t.approvals.c.asks == asks,
         )
         with writing(self._engine) as db:
-            known = one(db, sa.select(t.approvals).where(*own))
+            known = first(db, sa.select(t.approvals).where(*own))
             if known:
                 return record(ApprovalRecord, known)
             row = {
@@ -57,15 +61,16 @@ class Approvals(Releases):
                 "asks": asks,
             }
             db.execute(t.approvals.insert().values(row))
-        return self.approval(str(row["id"]))
+        return self.get(str(row["id"]))
 
-    def approval(self, approval_id: str) -> ApprovalRecord:
+    def get(self, approval_id: str) -> ApprovalRecord:
+        """Raises NotFound."""
         row = self._read_one(sa.select(t.approvals).where(t.approvals.c.id == approval_id))
         if row is None:
             raise NotFound(f"there is no approval {approval_id}", "see headway status")
         return record(ApprovalRecord, row)
 
-    def waiting_approval(self, release_id: str) -> ApprovalRecord | None:
+    def waiting(self, release_id: str) -> ApprovalRecord | None:
         row = self._read_one(
             sa.select(t.approvals).where(t.approvals.c.release_id == release_id, t.approvals.c.state == "waiting")
         )
@@ -74,17 +79,20 @@ class Approvals(Releases):
     def decide(
         self, approval_id: str, decision: Literal["approved", "rejected"], *, by: str, reason: str, via: str
     ) -> ApprovalRecord:
-        """A person's word. Raises HeadwayError when it comes too late, a second time, or from somebody who may not."""
-        asked = self.approval(approval_id)
+        """Record a person's decision.
+
+        Raises UsageError when `by` may not decide, HeadwayError when the request is closed already.
+        """
+        request = self.get(approval_id)
         if not by.strip():
             raise UsageError("an approval needs a name", "say who decides: --by NAME")
-        if asked.by and not any(_same_person(by, one) for one in asked.by):
-            raise UsageError(f"{by} may not decide on {asked.environment}", f"it is for: {', '.join(asked.by)}")
-        if asked.frozen and decision == "approved" and not reason.strip():
-            raise UsageError(f"{asked.environment} is frozen", "say why it cannot wait: --reason WHY")
-        author = self.release(asked.release_id).author or ""
-        if asked.not_author and decision == "approved" and _same_person(by, author):
-            raise UsageError(f"{by} is the author of the change", f"{asked.environment} wants somebody else's word")
+        if request.by and not any(_same_person(by, each) for each in request.by):
+            raise UsageError(f"{by} may not decide on {request.environment}", f"it is for: {', '.join(request.by)}")
+        if request.frozen and decision == "approved" and not reason.strip():
+            raise UsageError(f"{request.environment} is frozen", "say why it cannot wait: --reason WHY")
+        author = self._releases.get(request.release_id).author or ""
+        if request.not_author and decision == "approved" and _same_person(by, author):
+            raise UsageError(f"{by} is the author of the change", f"{request.environment} wants somebody else's word")
         with writing(self._engine) as db:
             done = db.execute(
                 t.approvals.update()
@@ -95,16 +103,16 @@ class Approvals(Releases):
                 )
                 .values(state=decision, decided_at=self._now(), decided_by=by, reason=reason, via=via)
             )
-        now = self.approval(approval_id)
+        now = self.get(approval_id)
         if not done.rowcount:
-            what = f"{now.state} by {now.decided_by}" if now.decided_by else _unsaid(now)
+            what = f"{now.state} by {now.decided_by}" if now.decided_by else _closed_without_decision(now)
             raise HeadwayError(
                 f"the approval for {now.environment} is settled: {what}", "release it again to ask again"
             )
         return now
 
-    def expire_approvals(self, now: datetime) -> list[ApprovalRecord]:
-        """Close what nobody decided in time; returns those that this call closed."""
+    def expire(self, now: datetime) -> list[ApprovalRecord]:
+        """Expire requests that are past their deadline; returns those that this call expired."""
         late = (t.approvals.c.state == "waiting", t.approvals.c.expires_at <= now)
         expired = []
         for row in self._read(sa.select(t.approvals.c.id).where(*late)):
@@ -113,64 +121,64 @@ class Approvals(Releases):
                     t.approvals.update().where(t.approvals.c.id == row["id"], *late).values(state="expired")
                 )
             if closed.rowcount:
-                expired.append(self.approval(row["id"]))
+                expired.append(self.get(row["id"]))
         return expired
 
-    def void_approvals(self) -> list[ApprovalRecord]:
-        """Close those of a commit that a newer push has followed; returns those that this call closed."""
-        followed = (
+    def void_superseded(self) -> list[ApprovalRecord]:
+        """Void requests for commits that a newer push superseded; returns those that this call closed."""
+        superseded = (
             sa.select(t.releases.c.id)
             .join(t.inbox, t.inbox.c.flow_run_id == t.releases.c.flow_run_id)
             .where(t.inbox.c.followed_by.is_not(None))
         )
-        waiting = (t.approvals.c.state == "waiting", t.approvals.c.release_id.in_(followed))
+        waiting = (t.approvals.c.state == "waiting", t.approvals.c.release_id.in_(superseded))
         with writing(self._engine) as db:
             ids = list(db.scalars(sa.select(t.approvals.c.id).where(*waiting)))
             db.execute(t.approvals.update().where(t.approvals.c.id.in_(ids), *waiting).values(state="void"))
-        return [self.approval(each) for each in ids]
+        return [self.get(each) for each in ids]
 
-    def let_in(self, app: str, sha: str) -> ApprovalRecord | None:
-        """The word of whoever let a commit from a fork run, in this run or an earlier one."""
-        asked = (
+    def fork_approval(self, app: str, sha: str) -> ApprovalRecord | None:
+        """The approval to run this commit of a fork, given for this release or an earlier one; None without one."""
+        query = (
             sa.select(t.approvals)
             .join(t.releases, t.releases.c.id == t.approvals.c.release_id)
             .where(t.releases.c.app == app, t.releases.c.sha == sha)
             .where(t.approvals.c.asks == FORK, t.approvals.c.state == "approved")
         )
-        row = self._read_one(asked.limit(1))
+        row = self._read_one(query.limit(1))
         return record(ApprovalRecord, row) if row else None
 
-    def newer_at_the_freeze(self, release_id: str, environment: str) -> ReleaseRecord | None:
-        """The newest release that has come as far as this environment's freeze, when it is newer than this one."""
-        this = self.release(release_id)
-        came = sa.select(t.approvals.c.release_id).where(
+    def newer_release_at_freeze(self, release_id: str, environment: str) -> ReleaseRecord | None:
+        """The newest release that reached this environment's freeze, if it is newer than the given one."""
+        release = self._releases.get(release_id)
+        reached = sa.select(t.approvals.c.release_id).where(
             t.approvals.c.environment == environment, t.approvals.c.asks.not_in((APPROVAL, FORK))
         )
         newer = sa.select(t.releases).where(
-            t.releases.c.app == this.app,
-            t.releases.c.number > this.number,
+            t.releases.c.app == release.app,
+            t.releases.c.number > release.number,
             t.releases.c.state.in_((*OPEN, "succeeded")),
-            t.releases.c.id.in_(came),
+            t.releases.c.id.in_(reached),
         )
         row = self._read_one(newer.order_by(t.releases.c.number.desc()).limit(1))
         return record(ReleaseRecord, row) if row else None
 
-    def releases_with_closed_approval(self) -> list[ReleaseRecord]:
-        """Those that wait still, and for nothing else: their run has to be woken to find out."""
-        late, open_ = (
+    def releases_to_resume(self) -> list[ReleaseRecord]:
+        """Releases that are suspended although their requests have expired or are void: their runs must be resumed."""
+        closed, waiting = (
             sa.select(t.approvals.c.release_id).where(t.approvals.c.state.in_(states))
             for states in (("expired", "void"), ("waiting",))
         )
-        waits = sa.select(t.releases).where(
-            t.releases.c.state == "waiting", t.releases.c.id.in_(late), t.releases.c.id.not_in(open_)
+        suspended = sa.select(t.releases).where(
+            t.releases.c.state == "waiting", t.releases.c.id.in_(closed), t.releases.c.id.not_in(waiting)
         )
-        return [record(ReleaseRecord, row) for row in self._read(waits.order_by(t.releases.c.started_at))]
+        return [record(ReleaseRecord, row) for row in self._read(suspended.order_by(t.releases.c.started_at))]
 
 
-def _unsaid(asked: ApprovalRecord) -> str:
-    if asked.state == "void":
+def _closed_without_decision(request: ApprovalRecord) -> str:
+    if request.state == "void":
         return "void, a newer commit was pushed"
-    return f"expired at {asked.expires_at:%F %H:%M} UTC"
+    return f"expired at {request.expires_at:%F %H:%M} UTC"
 
 
 def _same_person(one: str, other: str) -> bool:

@@ -1,4 +1,4 @@
-"""The apps whose repositories Headway listens to."""
+"""Registered apps: repositories whose webhooks Headway accepts."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import sqlalchemy as sa
 
 from headway.domain.errors import NotFound, UsageError
 from headway.ledger import schema as t
-from headway.ledger.base import Book, one, record
+from headway.ledger.base import Repository, first, record
 from headway.ledger.database import writing
+from headway.ledger.previews import refuse_preview_name
 from headway.ledger.records import AppRecord
-from headway.ledger.releases import refuse_name_of_preview
 from headway.scm.repository_url import place
 
-__all__ = ["Registrations"]
+__all__ = ["Apps"]
 
 
-class Registrations(Book):
-    """One repository an app."""
+class Apps(Repository):
+    """Registered apps, each with a repository of its own."""
 
-    def register_app(
+    def register(
         self, name: str, *, repo: str, host: str, secret: str, by: str, reports: str | None = None
     ) -> AppRecord:
-        """Enter an app, or what is new about it. Raises UsageError when its repository, or name, is taken."""
+        """Register an app, or update it. Raises UsageError when its repository or name is in use."""
         row = {"repo": repo, "place": place(repo), "host": host, "secret": secret, "reports": reports}
         with writing(self._engine) as db:
-            refuse_name_of_preview(db, name)
-            other = one(db, sa.select(t.apps).where(t.apps.c.place == row["place"], t.apps.c.name != name))
+            refuse_preview_name(db, name)
+            other = first(db, sa.select(t.apps).where(t.apps.c.place == row["place"], t.apps.c.name != name))
             if other:
                 raise UsageError(
                     f"{row['place']} is the repository of {other['name']} already",
@@ -33,24 +33,25 @@ class Registrations(Book):
                 )
             if not db.execute(t.apps.update().where(t.apps.c.name == name).values(row)).rowcount:
                 db.execute(t.apps.insert().values(row | {"name": name, "added_at": self._now(), "added_by": by}))
-        return self.registered_app(name)
+        return self.get(name)
 
-    def unregister_app(self, name: str) -> AppRecord:
-        """Nothing that comes from its host counts any more; what was released stays. Raises NotFound."""
-        gone = self.registered_app(name)
+    def unregister(self, name: str) -> AppRecord:
+        """Remove an app. Its deliveries that are not processed yet are ignored; its releases stay. Raises NotFound."""
+        removed = self.get(name)
         with writing(self._engine) as db:
             db.execute(t.apps.delete().where(t.apps.c.name == name))
             unsettled = (t.inbox.c.app == name, t.inbox.c.state.in_(("waiting", "starting")))
-            nothing = {"state": "ignored", "detail": "the app is registered no more"}
-            db.execute(t.inbox.update().where(*unsettled).values(nothing))
-        return gone
+            ignored = {"state": "ignored", "detail": "the app is registered no more"}
+            db.execute(t.inbox.update().where(*unsettled).values(ignored))
+        return removed
 
-    def registered_app(self, name: str) -> AppRecord:
+    def get(self, name: str) -> AppRecord:
+        """Raises NotFound."""
         row = self._read_one(sa.select(t.apps).where(t.apps.c.name == name))
         if row is None:
-            known = ", ".join(app.name for app in self.registered_apps())
+            known = ", ".join(app.name for app in self.all())
             raise NotFound(f"no app {name} is registered", f"there are: {known or 'none'}: headway app add REPO")
         return record(AppRecord, row)
 
-    def registered_apps(self) -> list[AppRecord]:
+    def all(self) -> list[AppRecord]:
         return [record(AppRecord, row) for row in self._read(sa.select(t.apps).order_by(t.apps.c.name))]

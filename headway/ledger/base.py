@@ -1,4 +1,4 @@
-"""What all parts of the ledger share: the database, the clock, and how rows become records."""
+"""Base class of the ledger's repositories: the database, the clock, and rows as records."""
 
 from __future__ import annotations
 
@@ -11,37 +11,43 @@ import sqlalchemy as sa
 
 from headway.domain.base import Frozen
 
-__all__ = ["Book", "new_id", "one", "record"]
+__all__ = ["Clock", "Repository", "first", "new_id", "record", "utc_now"]
 
 Record = TypeVar("Record", bound=Frozen)
 Row = sa.RowMapping | Mapping[str, Any]
+Clock = Callable[[], datetime]
 
 
-def _utc_now() -> datetime:
+def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Book:
-    """One database. `clock` gives the time in UTC: leases are compared with it, so hosts that share a ledger must
-    agree on the time to within a fraction of a lease (tens of seconds)."""
+class Repository:
+    """Queries and writes of one subject, in one database.
 
-    def __init__(self, engine: sa.Engine, clock: Callable[[], datetime] = _utc_now) -> None:
+    `clock` returns the time in UTC. Leases are compared with it: the clocks of hosts that share a ledger must agree
+    to within a fraction of a lease (tens of seconds).
+    """
+
+    def __init__(self, engine: sa.Engine, clock: Clock) -> None:
         self._engine = engine
         self._now = clock
 
-    def _read(self, asked: sa.Select[Any]) -> list[sa.RowMapping]:
+    def _read(self, query: sa.Select[Any]) -> list[sa.RowMapping]:
         with self._engine.connect() as db:
-            return list(db.execute(asked).mappings())
+            return list(db.execute(query).mappings())
 
-    def _read_one(self, asked: sa.Select[Any]) -> sa.RowMapping | None:
-        return next(iter(self._read(asked)), None)
+    def _read_one(self, query: sa.Select[Any]) -> sa.RowMapping | None:
+        return next(iter(self._read(query)), None)
 
 
-def one(db: sa.Connection, asked: sa.Select[Any]) -> sa.RowMapping | None:
-    return db.execute(asked).mappings().first()
+def first(db: sa.Connection, query: sa.Select[Any]) -> sa.RowMapping | None:
+    """The first row of a query inside a transaction, or None."""
+    return db.execute(query).mappings().first()
 
 
 def record(kind: type[Record], row: Row) -> Record:
+    """A row as a record of this type; columns that the record does not have are left out."""
     return kind(**{name: row[name] for name in kind.model_fields})
 
 

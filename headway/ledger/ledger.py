@@ -1,31 +1,57 @@
-"""The durable record of releases, rollouts, approvals and locks. Every write is one transaction."""
+"""The ledger: one repository per subject, all in one database."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import UTC, datetime
+import sqlalchemy as sa
 
 from headway.ledger.approvals import Approvals
-from headway.ledger.apps import Registrations
+from headway.ledger.apps import Apps
+from headway.ledger.base import Clock, utc_now
+from headway.ledger.checks import Checks
+from headway.ledger.commands import Commands
 from headway.ledger.database import connect
-from headway.ledger.deliveries import Inbox
+from headway.ledger.deliveries import Deliveries
+from headway.ledger.locks import Locks
 from headway.ledger.previews import Previews
-from headway.ledger.reported_statuses import Told
-from headway.ledger.schema_changes import Changes
+from headway.ledger.queue import Queue
+from headway.ledger.readings import Readings
+from headway.ledger.releases import Releases
+from headway.ledger.reported_statuses import ReportedStatuses
+from headway.ledger.revisions import Revisions
+from headway.ledger.rollouts import Rollouts
+from headway.ledger.schema_changes import SchemaChanges
+from headway.ledger.stages import Stages
 
 __all__ = ["Ledger"]
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
+class Ledger:
+    """The durable record of releases, rollouts, approvals, locks and deliveries. Every write is one transaction."""
 
-
-class Ledger(Changes, Approvals, Registrations, Inbox, Previews, Told):
-    """All of it, in one database."""
+    def __init__(self, engine: sa.Engine, clock: Clock = utc_now) -> None:
+        self._engine = engine
+        self.locks = Locks(engine, clock)
+        self.releases = Releases(engine, clock)
+        self.stages = Stages(engine, clock)
+        self.checks = Checks(engine, clock)
+        self.readings = Readings(engine, clock)
+        self.apps = Apps(engine, clock)
+        self.previews = Previews(engine, clock)
+        self.deliveries = Deliveries(engine, clock)
+        self.statuses = ReportedStatuses(engine, clock)
+        self.queue = Queue(engine, clock, self.releases)
+        self.approvals = Approvals(engine, clock, self.releases)
+        self.rollouts = Rollouts(engine, clock, self.locks)
+        self.commands = Commands(engine, clock, self.rollouts)
+        self.revisions = Revisions(engine, clock, self.releases, self.rollouts)
+        self.schema_changes = SchemaChanges(engine, clock, self.locks, self.revisions)
 
     @classmethod
-    def open(cls, url: str, clock: Callable[[], datetime] = _utc_now) -> Ledger:
-        """`sqlite:///PATH` or `postgresql+psycopg://...`, migrated when it is older. Raises ServiceUnavailable."""
+    def open(cls, url: str, clock: Clock = utc_now) -> Ledger:
+        """Open `sqlite:///PATH` or `postgresql+psycopg://...`, and migrate it to the newest schema.
+
+        Raises ServiceUnavailable.
+        """
         return cls(connect(url), clock)
 
     def close(self) -> None:

@@ -31,7 +31,7 @@ __all__ = [
     "StageRecord",
     "StageState",
     "StepRecord",
-    "Users",
+    "UserRequests",
 ]
 
 ReleaseState = Literal[
@@ -133,8 +133,8 @@ class StepRecord(Frozen):
     worst: float | None = Field(default=None, description="the longest of those, in seconds")
 
 
-class Users(Frozen):
-    """What users were answered while a release changed its environments."""
+class UserRequests(Frozen):
+    """Requests of users while a release changed its environments."""
 
     requests: int
     failed: int

@@ -1,4 +1,4 @@
-"""What git hosts have been told of a release."""
+"""Statuses reported to git hosts."""
 
 from __future__ import annotations
 
@@ -8,53 +8,52 @@ from datetime import timedelta
 import sqlalchemy as sa
 
 from headway.ledger import schema as t
-from headway.ledger.base import record
+from headway.ledger.base import Repository, record
 from headway.ledger.database import writing
 from headway.ledger.records import ReleaseRecord
-from headway.ledger.releases import Releases
 
-__all__ = ["Told"]
+__all__ = ["REPORT_FOR", "ReportedStatuses"]
 
-ALL = ""  # the name of the last word: nothing more is to be told
-PATIENCE = timedelta(days=7)  # a host that was not told by then is not told any more
+COMPLETE = ""  # the name under which the end of the reports of a release is saved
+REPORT_FOR = timedelta(days=7)  # a host that could not be reached for this long gets no more reports
 
 
-class Told(Releases):
-    """A name and what was said last under it, for each release."""
+class ReportedStatuses(Repository):
+    """The last text that was reported under each name, by release."""
 
-    def releases_to_tell(self, apps: Sequence[str]) -> list[ReleaseRecord]:
-        """Releases of these apps of which not all was told; the oldest first."""
-        done = sa.select(t.told.c.release_id).where(t.told.c.name == ALL)
-        asked = sa.select(t.releases).where(
+    def releases_to_report(self, apps: Sequence[str]) -> list[ReleaseRecord]:
+        """Releases of these apps whose reports are not complete, the oldest first."""
+        complete = sa.select(t.told.c.release_id).where(t.told.c.name == COMPLETE)
+        query = sa.select(t.releases).where(
             t.releases.c.app.in_(apps),
             t.releases.c.sha.is_not(None),
-            t.releases.c.started_at > self._now() - PATIENCE,
-            t.releases.c.id.not_in(done),
+            t.releases.c.started_at > self._now() - REPORT_FOR,
+            t.releases.c.id.not_in(complete),
         )
-        return [record(ReleaseRecord, row) for row in self._read(asked.order_by(t.releases.c.started_at))]
+        return [record(ReleaseRecord, row) for row in self._read(query.order_by(t.releases.c.started_at))]
 
-    def told(self, release_id: str) -> dict[str, str]:
-        """What was said last, by name."""
+    def by_release(self, release_id: str) -> dict[str, str]:
+        """The last text reported, by name."""
         rows = self._read(sa.select(t.told).where(t.told.c.release_id == release_id))
         return {row["name"]: row["said"] for row in rows}
 
-    def told_last(self, app: str, name: str) -> str | None:
-        """What was said last under this name, of the newest of an app's releases of which anything was."""
-        asked = (
+    def last(self, app: str, name: str) -> str | None:
+        """The last text reported under this name, of the app's newest release that has one."""
+        query = (
             sa.select(t.told.c.said)
             .join(t.releases, t.releases.c.id == t.told.c.release_id)
             .where(t.releases.c.app == app, t.told.c.name == name)
             .order_by(t.releases.c.number.desc())
         )
-        row = self._read_one(asked.limit(1))
+        row = self._read_one(query.limit(1))
         return row["said"] if row else None
 
-    def remember_told(self, release_id: str, name: str, said: str) -> None:
+    def save(self, release_id: str, name: str, text: str) -> None:
         own = (t.told.c.release_id == release_id, t.told.c.name == name)
         with writing(self._engine) as db:
-            if not db.execute(t.told.update().where(*own).values(said=said)).rowcount:
-                db.execute(t.told.insert().values(release_id=release_id, name=name, said=said))
+            if not db.execute(t.told.update().where(*own).values(said=text)).rowcount:
+                db.execute(t.told.insert().values(release_id=release_id, name=name, said=text))
 
-    def told_all(self, release_id: str) -> None:
-        """It has ended, and the host knows."""
-        self.remember_told(release_id, ALL, "")
+    def mark_complete(self, release_id: str) -> None:
+        """Record that the release has ended and its last status was reported."""
+        self.save(release_id, COMPLETE, "")

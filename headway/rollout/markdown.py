@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from headway.ledger import ApprovalRecord, ReleaseRecord, StageRecord, Users
+from headway.ledger import ApprovalRecord, ReleaseRecord, StageRecord, UserRequests
 from headway.ledger.records import FORK
 
 __all__ = ["evidence_markdown", "live_markdown", "release_markdown"]
@@ -66,7 +66,7 @@ def _readiness(rows: list[dict[str, str]], not_ready: list[str]) -> list[str]:
     return [*(accepted if not_ready else []), "| readiness | | needed | |", "|---|---|---|---|", *table, ""]
 
 
-def release_markdown(release: ReleaseRecord, stages: Iterable[StageRecord], users: Users | None) -> str:
+def release_markdown(release: ReleaseRecord, stages: Iterable[StageRecord], users: UserRequests | None) -> str:
     """The whole release in one table."""
     rows = [f"| {stage.name} | {stage.state} | {stage.seconds:.1f} s | {_cell(stage.detail)} |" for stage in stages]
     return "\n".join(

@@ -109,12 +109,17 @@ def _release(repo: Path, version: str, subject: str, console: Console) -> Merge:
             if time.monotonic() - begun > DEADLINE:
                 raise HeadwayError(f"{version}: no end after {DEADLINE:g} s", f"look at it: {control.run_url(run_id)}")
             time.sleep(0.2)
-        release = ledger.release_of_run(run_id)
+        release = ledger.releases.by_run(run_id)
         if release is None:
             raise HeadwayError(f"{version}: {state.message}", f"look at it: {control.run_url(run_id)}")
         time.sleep(0.5 if load else 0)  # what users see afterwards counts too
-        live = {name: ledger.live(release.app, name) or "nothing" for name in ledger.environments(release.app)}
-        stages = {stage.name: stage.seconds for stage in ledger.stages(release.id) if stage.state != "skipped"}
+        live = {
+            name: ledger.rollouts.live(release.app, name) or "nothing"
+            for name in ledger.rollouts.environments(release.app)
+        }
+        stages = {
+            stage.name: stage.seconds for stage in ledger.stages.by_release(release.id) if stage.state != "skipped"
+        }
         merge = Merge(
             version=version,
             subject=subject,
@@ -132,11 +137,11 @@ def _release(repo: Path, version: str, subject: str, console: Console) -> Merge:
 @contextmanager
 def _users(ledger: Ledger, console: Console) -> Iterator[Load | None]:
     """Users shop as soon as there is a shop."""
-    live = ledger.live("shop", "production")
+    live = ledger.rollouts.live("shop", "production")
     if live is None:
         yield None
         return
-    _, spec = ledger.revision("shop", live, environment="production")
+    _, spec = ledger.revisions.find("shop", live, environment="production")
     url = asyncio.run(_url(spec.target))
     with Load(url, paths=PATHS, rate=RATE) as load:
         yield load

@@ -37,7 +37,7 @@ def test_an_unknown_key_and_a_wrong_type(headway: Headway, repo: Repo) -> None:
     assert "did you mean 'checks'?" in said
     assert "environments/production/instances" in said
     assert "headway.yaml:" in said
-    assert headway.ledger.releases(repo.app) == []
+    assert headway.ledger.releases.recent(repo.app) == []
 
 
 def test_a_wrong_file_found_by_the_flow(headway: Headway, repo: Repo) -> None:
@@ -95,7 +95,7 @@ def test_a_taken_port(headway: Headway, repo: Repo) -> None:
         repo.commit("port", {"headway.yaml": text})
         told = headway.release(repo.path, code=1)
     assert f"environments/staging/port: {port} on 127.0.0.1 is taken" in told["reason"]
-    assert headway.ledger.live(repo.app, "staging") is None
+    assert headway.ledger.rollouts.live(repo.app, "staging") is None
 
 
 def test_a_taken_port_for_up(headway: Headway, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_an_install_that_may_write_no_more(headway: Headway, repo: Repo) -> None
     told = headway.release(repo.path, code=1)
     assert told["state"] == "failed"
     assert [stage["name"] for stage in told["stages"] if stage["state"] == "failed"] == ["build"]
-    assert headway.ledger.live(repo.app, "staging") is None
+    assert headway.ledger.rollouts.live(repo.app, "staging") is None
 
 
 def test_names_that_nobody_knows(headway: Headway, repo: Repo) -> None:
@@ -195,12 +195,12 @@ def test_ctrl_c_while_following_says_that_it_goes_on(headway: Headway, repo: Rep
         stderr=subprocess.PIPE,
         text=True,
     )
-    headway.until(lambda: headway.ledger.releases(repo.app))
+    headway.until(lambda: headway.ledger.releases.recent(repo.app))
     following.send_signal(signal.SIGINT)
     said, _ = following.communicate(timeout=30)
     assert following.returncode == 130
     assert "the release goes on" in said
-    headway.until(lambda: headway.ledger.releases(repo.app)[0].state == "succeeded")
+    headway.until(lambda: headway.ledger.releases.recent(repo.app)[0].state == "succeeded")
 
 
 def test_health_of_headway_itself(headway: Headway) -> None:

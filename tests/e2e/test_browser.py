@@ -81,8 +81,8 @@ def test_a_release_is_watched_and_approved_in_the_browser(headway: Headway, tmp_
     headway.until(lambda: told["digest"] in text(browser))
     assert "What has passed" in text(browser)
     fill_in(headway, browser, by="bob@example.com", reason="seen in the browser")
-    headway.until(lambda: headway.ledger.release(told["id"]).state == "succeeded")
-    stages = {stage.name: stage.detail for stage in headway.ledger.stages(told["id"])}
+    headway.until(lambda: headway.ledger.releases.get(told["id"]).state == "succeeded")
+    stages = {stage.name: stage.detail for stage in headway.ledger.stages.by_release(told["id"])}
     assert stages["production approval"] == "approved by bob@example.com: seen in the browser"
     with headway.control() as control:  # the table of the whole release is the last thing that its run does
         headway.until(lambda: control.flow_run(told["flow_run_id"]).type == "COMPLETED")

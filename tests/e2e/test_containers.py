@@ -96,7 +96,7 @@ def test_an_image_reaches_production_and_comes_back(
     assert version(url) == version(headway.url("boxed", "staging")) == good
     containers = engine.client.containers.list()
     assert {one.labels["headway.release"] for one in containers} == {first["name"]}
-    digest = headway.ledger.release(first["id"]).digest
+    digest = headway.ledger.releases.get(first["id"]).digest
     assert digest is not None
     assert {one.labels["headway.image"] for one in containers} == {f"{host}/acme/boxed@{digest}"}
     listed = f"http://{host}/v2/acme/boxed/manifests/{digest.replace(':', '-')}"
@@ -149,7 +149,7 @@ def test_a_pull_request_has_containers_of_its_own(headway: Headway, engine: Engi
     headway.run("app", "add", repo.path, "--name", "shown")
     with headway.control() as control:
         control.start("preview/main", {"app": "shown", "number": 7, "sha": sha, "base": "main", "by": "ann"})
-    url = headway.until(lambda: (shown := headway.ledger.preview("shown-pr-7")) and shown.url)
+    url = headway.until(lambda: (shown := headway.ledger.previews.get("shown-pr-7")) and shown.url)
     assert version(url) == sha
     assert {one.labels["headway.app"] for one in engine.client.containers.list()} == {"shown-pr-7"}
     headway.run("preview", "shown", "7", "--teardown")
@@ -170,9 +170,9 @@ def test_an_engine_that_goes_away_takes_nobody_along(
         headway.start(repo.path)
         headway.until(lambda: len(engine.client.containers.list(filters={"label": IN_PRODUCTION})) > 2)
         engine.stop(signal.SIGKILL)  # in the middle of the rollout
-        (middle, *_) = headway.ledger.releases("steady")
-        headway.until(lambda: not headway.ledger.release(middle.id).open, 120)
-        assert "does not answer" in headway.ledger.release(middle.id).reason
+        (middle, *_) = headway.ledger.releases.recent("steady")
+        headway.until(lambda: not headway.ledger.releases.get(middle.id).open, 120)
+        assert "does not answer" in headway.ledger.releases.get(middle.id).reason
         assert "does not answer" in headway.release(repo.path, code=1)["reason"]  # not there at the start
         assert version(url) == good
     assert load.failures == []
@@ -183,10 +183,10 @@ def test_an_engine_that_goes_away_takes_nobody_along(
     with Load(url, rate=50) as load:
         for _ in range(2):
             headway.start(repo.path)
-        headway.until(lambda: len(headway.ledger.releases("steady")) == 5)
-        headway.until(lambda: not any(one.open for one in headway.ledger.releases("steady")), 120)
+        headway.until(lambda: len(headway.ledger.releases.recent("steady")) == 5)
+        headway.until(lambda: not any(one.open for one in headway.ledger.releases.recent("steady")), 120)
     assert load.failures == []
-    assert headway.ledger.releases("steady")[0].state == "succeeded"
+    assert headway.ledger.releases.recent("steady")[0].state == "succeeded"
     assert version(url) == newest
     serving = engine.client.containers.list(filters={"label": [IN_PRODUCTION, "headway.app=steady"]})
     assert len({one.labels["headway.revision"] for one in serving}) == 1

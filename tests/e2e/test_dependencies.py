@@ -30,12 +30,12 @@ def test_only_what_is_degraded_since_the_release_is_blamed_on_it(headway: Headwa
     repo.behave(says(database="ok", redis="ok"))
     first = headway.release(repo.path)
     assert {stage["name"]: stage["detail"] for stage in first["stages"]}["production dependencies"] == "2 checked"
-    live = headway.ledger.live("needy", "production")
+    live = headway.ledger.rollouts.live("needy", "production")
     repo.behave(says(database="ok", redis="down"))
     told = headway.release(repo.path, code=1)
     assert told["state"] == "rolled_back"
     assert told["reason"] == "production: /detailed: degraded since the release: redis"
-    assert headway.ledger.live("needy", "production") == live
+    assert headway.ledger.rollouts.live("needy", "production") == live
 
 
 def test_what_was_degraded_before_is_not_blamed_on_the_release(headway: Headway, tmp_path: Path) -> None:
@@ -54,6 +54,6 @@ def test_what_was_degraded_before_is_not_blamed_on_the_release(headway: Headway,
     assert told["state"] == "succeeded"
     said = {stage["name"]: stage["detail"] for stage in told["stages"]}["production dependencies"]
     assert said == "2 checked, degraded before: redis"
-    live = headway.ledger.live("sick", "production")
+    live = headway.ledger.rollouts.live("sick", "production")
     assert live is not None
     assert newer.startswith(live[:7])

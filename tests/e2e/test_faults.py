@@ -116,7 +116,7 @@ def under_load(
     if app is not None:
         repo.commit("as it is", {"app.py": app + APP})
     headway.release(repo.path)
-    stable = headway.ledger.live(name, "production")
+    stable = headway.ledger.rollouts.live(name, "production")
     assert stable is not None
     with Load(headway.url(name, "production"), rate=150, workers=workers) as load:
         yield repo, load, stable
@@ -137,18 +137,18 @@ def answering(headway: Headway, app: str, number: int = 40) -> list[str]:
 
 
 def rollout_of(headway: Headway, release: str) -> RolloutRecord:
-    return next(one for one in headway.ledger.rollouts_of(release) if one.kind == "release")
+    return next(one for one in headway.ledger.rollouts.by_release(release) if one.kind == "release")
 
 
 def steps(headway: Headway, release: str, word: str) -> list[StepRecord]:
     """What the journal of the way forward has on the steps whose titles begin with this word."""
-    return [one for one in headway.ledger.steps(rollout_of(headway, release).id) if one.title.startswith(word)]
+    return [one for one in headway.ledger.rollouts.steps(rollout_of(headway, release).id) if one.title.startswith(word)]
 
 
 def failed(headway: Headway, release: str) -> int:
     """Requests of users that failed, of all rollouts of the release."""
-    rollouts = headway.ledger.rollouts_of(release)
-    return sum(step.failed or 0 for rollout in rollouts for step in headway.ledger.steps(rollout.id))
+    rollouts = headway.ledger.rollouts.by_release(release)
+    return sum(step.failed or 0 for rollout in rollouts for step in headway.ledger.rollouts.steps(rollout.id))
 
 
 def agrees(record: int, load: int) -> bool:
@@ -158,13 +158,13 @@ def agrees(record: int, load: int) -> bool:
 
 def started(headway: Headway, repo: Repo) -> ReleaseRecord:
     run = headway.start(repo.path)
-    record: ReleaseRecord = headway.until(lambda: headway.ledger.release_of_run(run))
+    record: ReleaseRecord = headway.until(lambda: headway.ledger.releases.by_run(run))
     return record
 
 
 def ended(headway: Headway, release: ReleaseRecord) -> ReleaseRecord:
     record: ReleaseRecord = headway.until(
-        lambda: (now := headway.ledger.release(release.id)) and not now.open and now, 120
+        lambda: (now := headway.ledger.releases.get(release.id)) and not now.open and now, 120
     )
     return record
 
@@ -173,8 +173,10 @@ def judged(headway: Headway, release: ReleaseRecord) -> str:
     """Wait until the canary has its first users and is being watched; its revision."""
 
     def watched() -> bool:
-        rollouts = [one for one in headway.ledger.rollouts_of(release.id) if one.kind == "release"]
-        return bool(rollouts) and any(one.title.startswith("analyze") for one in headway.ledger.steps(rollouts[0].id))
+        rollouts = [one for one in headway.ledger.rollouts.by_release(release.id) if one.kind == "release"]
+        return bool(rollouts) and any(
+            one.title.startswith("analyze") for one in headway.ledger.rollouts.steps(rollouts[0].id)
+        )
 
     headway.until(watched)
     return rollout_of(headway, release.id).plan.new
@@ -239,7 +241,7 @@ def test_a_canary_whose_failures_a_retry_hides_goes_back(headway: Headway, tmp_p
     with under_load(headway, tmp_path, "breaks-off") as (repo, load, stable):
         release = goes_back(headway, repo, stable, BREAKS_OFF.format(marker=str(tmp_path / "first")))
     rollout = rollout_of(headway, release)
-    (_, last) = headway.ledger.measurements(rollout.id)[-1]
+    (_, last) = headway.ledger.readings.by_rollout(rollout.id)[-1]
     assert last.counts[rollout.plan.new].errors > 0, last.counts  # "before any retry hid them", as Counts says
     assert load.failures == []
     assert failed(headway, release) == 0
@@ -268,7 +270,7 @@ def test_a_canary_that_answers_with_errors_goes_back(headway: Headway, tmp_path:
 def test_a_slow_canary_goes_back(headway: Headway, tmp_path: Path) -> None:
     with under_load(headway, tmp_path, "slow") as (repo, load, stable):
         release = goes_back(headway, repo, stable, SLOW)
-    assert "slower than stable's p" in headway.ledger.release(release).reason
+    assert "slower than stable's p" in headway.ledger.releases.get(release).reason
     assert load.failures == []
     assert failed(headway, release) == 0
 
@@ -329,9 +331,14 @@ def test_envoy_is_killed_in_mid_walk(headway: Headway, up: Up, tmp_path: Path) -
         first = edge(up, repo.app)
         first.kill()
         headway.until(
-            lambda: headway.ledger.release(release.id).state == "waiting" or not headway.ledger.release(release.id).open
+            lambda: (
+                headway.ledger.releases.get(release.id).state == "waiting"
+                or not headway.ledger.releases.get(release.id).open
+            )
         )
-        assert headway.ledger.release(release.id).state == "waiting", headway.ledger.release(release.id).reason
+        assert headway.ledger.releases.get(release.id).state == "waiting", headway.ledger.releases.get(
+            release.id
+        ).reason
         assert edge(up, repo.app).pid != first.pid
         with httpx.Client(base_url=url, trust_env=False) as client:
             shares = [client.get("/health").headers["x-headway-revision"] for _ in range(300)]
@@ -367,7 +374,7 @@ def test_a_metric_source_that_goes_silent_is_no_verdict(headway: Headway, tmp_pa
 
             def asks(number: int) -> str:
                 """What a person is asked in the analysis of this number."""
-                stages = [one for one in headway.ledger.stages(release.id) if one.state == "waiting"]
+                stages = [one for one in headway.ledger.stages.by_release(release.id) if one.state == "waiting"]
                 begun = steps(headway, release.id, "analyze")
                 return stages[0].detail if stages and len(begun) == number else ""
 
@@ -391,7 +398,7 @@ def test_a_metric_source_that_goes_silent_is_no_verdict(headway: Headway, tmp_pa
 
 
 def readings(headway: Headway, release: ReleaseRecord) -> list[dict[str, float | str | None]]:
-    found = headway.ledger.measurements(rollout_of(headway, release.id).id)
+    found = headway.ledger.readings.by_rollout(rollout_of(headway, release.id).id)
     return [reading.metrics for _, reading in found if reading.metrics.get("orders") is not None]
 
 
@@ -433,9 +440,9 @@ def test_the_run_is_killed_between_two_steps(headway: Headway, up: Up, tmp_path:
         for run in up.child("warm.py serve").children():  # forked: the flow run itself
             run.send_signal(signal.SIGKILL)
         closed = ended(headway, release)
-        headway.until(lambda: not headway.ledger.unfinished_rollouts(repo.app), 120)
+        headway.until(lambda: not headway.ledger.rollouts.unfinished(repo.app), 120)
         assert set(answering(headway, repo.app)) == {stable}
     assert closed.state == "failed"
-    assert [one.state for one in headway.ledger.rollouts_of(release.id)] == ["rolled_back", "done"]
+    assert [one.state for one in headway.ledger.rollouts.by_release(release.id)] == ["rolled_back", "done"]
     assert load.failures == []
     assert failed(headway, release.id) == 0

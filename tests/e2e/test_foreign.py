@@ -126,7 +126,7 @@ def test_a_package_index_from_pypi(headway: Headway, tmp_path: Path) -> None:
     assert told["users"]["failed"] == 0
     assert "2.4.1" in page(url)
     assert older.name in page(f"{url}/simple/pypiserver/")
-    live = headway.ledger.live("pypiserver", "production")
+    live = headway.ledger.rollouts.live("pypiserver", "production")
 
     # What the contract knows is refused before anything starts; what only the app knows gets no request of anybody's.
     repo.configure("DATA: ", "LOGIN_TO: uptade, DATA: ")
@@ -137,7 +137,7 @@ def test_a_package_index_from_pypi(headway: Headway, tmp_path: Path) -> None:
     assert told["state"] == "rolled_back"
     assert "sha257" in told["reason"]
     assert next(stage["state"] for stage in told["stages"] if stage["name"] == "tests") == "cached"
-    assert headway.ledger.live("pypiserver", "production") == live
+    assert headway.ledger.rollouts.live("pypiserver", "production") == live
     assert "2.4.1" in page(url)
 
 

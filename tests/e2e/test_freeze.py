@@ -34,9 +34,9 @@ def test_a_freeze_is_waited_for_and_gone_past_with_a_reason(headway: Headway, tm
     refused = headway.run("approve", newer["name"], "--by", "bob", code=2)
     assert "say why it cannot wait" in refused.stderr
     headway.run("approve", newer["name"], "--by", "bob", "--reason", "customers cannot pay")
-    headway.until(lambda: headway.ledger.find_release(newer["name"]).state == "succeeded")
-    details = {stage.name: stage.detail for stage in headway.ledger.stages(newer["id"])}
+    headway.until(lambda: headway.ledger.releases.find(newer["name"]).state == "succeeded")
+    details = {stage.name: stage.detail for stage in headway.ledger.stages.by_release(newer["id"])}
     assert details["production freeze"] == "approved by bob: customers cannot pay"
     # When it is over the older one finds that a newer one is there already.
-    ended = headway.until(lambda: not (one := headway.ledger.find_release(first["name"])).open and one, 120)
+    ended = headway.until(lambda: not (one := headway.ledger.releases.find(first["name"])).open and one, 120)
     assert (ended.state, ended.reason) == ("superseded", f"production: superseded by {newer['name']}")

@@ -127,7 +127,7 @@ def test_a_commit_reaches_a_cluster_and_comes_back_without_a_ledger(
     headway.run("app", "add", repo.path, "--name", "boxed")
     with headway.control() as control:
         control.start("preview/main", {"app": "boxed", "number": 7, "sha": newer, "base": "main", "by": "ann"})
-    preview = headway.until(lambda: (shown := headway.ledger.preview("boxed-pr-7")) and shown.url, 120)
+    preview = headway.until(lambda: (shown := headway.ledger.previews.get("boxed-pr-7")) and shown.url, 120)
     assert version(preview) == newer
     headway.run("preview", "boxed", "7", "--teardown")
     left = client.AppsV1Api(places["preview"].api).list_namespaced_deployment(places["preview"].name)

@@ -69,19 +69,19 @@ def test_a_contract_is_done_in_its_time_and_a_way_back_knows_of_it(
     headway.run("rollback", "schema", "production")  # after an expand: the code alone goes back
     assert columns(database) == {"id", "note", "remark"}
     headway.release(repo.path)
-    older = headway.ledger.live("schema", "production")
+    older = headway.ledger.rollouts.live("schema", "production")
     migrate(repo, "takes away", TAKES)
     release = headway.release(repo.path)
-    headway.until(lambda: [one.state for one in headway.ledger.changes_of(release["id"])] == ["done"])
+    headway.until(lambda: [one.state for one in headway.ledger.schema_changes.by_release(release["id"])] == ["done"])
     assert columns(database) == {"id", "remark"}
-    newer = headway.ledger.live("schema", "production")
+    newer = headway.ledger.rollouts.live("schema", "production")
     refused = headway.run("rollback", "schema", "production", code=1)
     assert f"{older} cannot come back: {newer} has taken away what it may need" in refused.stderr
-    assert headway.ledger.live("schema", "production") == newer
+    assert headway.ledger.rollouts.live("schema", "production") == newer
     headway.run("rollback", "schema", "production", "--force", code=2)
     headway.run("rollback", "schema", "production", "--revert", "--reason", "customers need their notes")
     assert columns(database) == {"id", "note", "remark"}
-    assert headway.ledger.live("schema", "production") == older
+    assert headway.ledger.rollouts.live("schema", "production") == older
 
 
 def test_a_way_back_past_a_contract_is_forced_with_a_reason_that_is_kept(
@@ -91,19 +91,19 @@ def test_a_way_back_past_a_contract_is_forced_with_a_reason_that_is_kept(
     repo = Repo(tmp_path / "app", "forced", SETTINGS % (sys.executable, sys.executable, url))
     migrate(repo, "creates", {"alembic.ini": INI, "migrations/env.py": ENV, **FIRST, **ADDS})
     headway.release(repo.path)
-    older = headway.ledger.live("forced", "production")
+    older = headway.ledger.rollouts.live("forced", "production")
     migrate(repo, "breaks", version(3, 'op.execute("ALTER TABLE nowhere ADD COLUMN x int")'))
     failed = headway.release(repo.path, code=1)
     assert failed["state"] == "failed"
     assert "production: migrations/apply: exit code 1" in failed["reason"]
-    assert headway.ledger.rollouts_of(failed["id"]) == []  # no instance was touched
-    assert headway.ledger.live("forced", "production") == older
+    assert headway.ledger.rollouts.by_release(failed["id"]) == []  # no instance was touched
+    assert headway.ledger.rollouts.live("forced", "production") == older
     migrate(repo, "takes away", TAKES)
     release = headway.release(repo.path)
-    headway.until(lambda: [one.state for one in headway.ledger.changes_of(release["id"])] == ["done"])
-    newer = headway.ledger.live("forced", "production")
+    headway.until(lambda: [one.state for one in headway.ledger.schema_changes.by_release(release["id"])] == ["done"])
+    newer = headway.ledger.rollouts.live("forced", "production")
     headway.run("rollback", "forced", "production", "--force", "--reason", "nobody reads notes", "--by", "ann")
-    assert headway.ledger.live("forced", "production") == older
+    assert headway.ledger.rollouts.live("forced", "production") == older
     assert columns(database) == {"id", "remark"}  # the database stays as it is
     told = json.loads(headway.run("history", "forced", "--json").stdout)
     assert [one["name"] for one in told] == ["rollback", "forced#3", "forced#2", "forced#1"]

@@ -118,13 +118,13 @@ def shop(up: Up, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
 
 
 def stands(headway: Headway, number: int) -> PreviewRecord | None:
-    found = headway.ledger.preview(f"{NAME}-pr-{number}")
+    found = headway.ledger.previews.get(f"{NAME}-pr-{number}")
     return found if found and found.stands and found.url else None
 
 
 def newest(headway: Headway, number: int, sha: str) -> ReleaseRecord | None:
     """The release of this commit, when it has ended or waits."""
-    found = headway.ledger.releases(f"{NAME}-pr-{number}", 1)
+    found = headway.ledger.releases.recent(f"{NAME}-pr-{number}", 1)
     return found[0] if found and found[0].sha == sha and found[0].state != "running" else None
 
 
@@ -147,7 +147,7 @@ def _words(one: psutil.Process) -> list[str]:
 
 
 def gone(headway: Headway, number: int, port: int) -> None:
-    headway.until(lambda: not (headway.ledger.preview(f"{NAME}-pr-{number}") or pytest.fail("never there")).stands)
+    headway.until(lambda: not (headway.ledger.previews.get(f"{NAME}-pr-{number}") or pytest.fail("never there")).stands)
     assert left_of(number) == []
     assert is_free("127.0.0.1", port)
 
@@ -179,7 +179,7 @@ def test_a_pull_request_is_shown_updated_and_torn_down(shop: Shop, headway: Head
     gone(headway, 1, port_of(up.url))
     headway.until(lambda: "torn down, the pull request was closed" in shop.host.texts(1)[0])
     assert len(shop.host.texts(1)) == 1
-    assert headway.ledger.environments(NAME) == []  # nothing of the app proper was touched
+    assert headway.ledger.rollouts.environments(NAME) == []  # nothing of the app proper was touched
 
 
 def test_what_fails_its_checks_is_not_shown_and_that_is_said(shop: Shop, headway: Headway) -> None:
@@ -189,7 +189,7 @@ def test_what_fails_its_checks_is_not_shown_and_that_is_said(shop: Shop, headway
     assert shop.status(sha, "headway/preview/check") == "failure"
     headway.until(lambda: any("nothing is deployed" in text for text in shop.host.texts(2)))
     assert ": @everybody 'fails' ¦here¦`" in shop.host.texts(2)[0]
-    assert headway.ledger.rollouts_of(headway.ledger.releases(f"{NAME}-pr-2", 1)[0].id) == []
+    assert headway.ledger.rollouts.by_release(headway.ledger.releases.recent(f"{NAME}-pr-2", 1)[0].id) == []
 
 
 def test_a_fork_waits_for_a_person_and_gets_no_secrets(shop: Shop, headway: Headway, tmp_path: Path) -> None:
@@ -221,11 +221,11 @@ def test_a_pull_request_that_is_closed_during_its_deploy_is_torn_down(shop: Shop
     shop.branch()
     sha = shop.push(4, {"app.py": f"import time\ntime.sleep(3)\n{GOOD}{APP}"})
     name = f"{NAME}-pr-4"
-    headway.until(lambda: headway.ledger.unfinished_rollouts(name))
+    headway.until(lambda: headway.ledger.rollouts.unfinished(name))
     shop.close(4, told=False)  # its webhook is lost
     release = headway.until(lambda: newest(headway, 4, sha))
     assert (release.state, release.reason) == ("superseded", "pull request #4 was closed meanwhile")
-    assert not headway.ledger.preview(name).stands  # type: ignore[union-attr]  # it is known
+    assert not headway.ledger.previews.get(name).stands  # type: ignore[union-attr]  # it is known
     assert left_of(4) == []
 
 
@@ -235,6 +235,6 @@ def test_a_preview_whose_time_is_over_is_torn_down(shop: Shop, headway: Headway)
     shop.push(5, {"headway.yaml": settings})
     up = headway.until(lambda: stands(headway, 5))
     gone(headway, 5, port_of(up.url))
-    preview = headway.ledger.preview(f"{NAME}-pr-5")
+    preview = headway.ledger.previews.get(f"{NAME}-pr-5")
     assert preview
     assert preview.reason.startswith("its time was over")

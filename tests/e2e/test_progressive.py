@@ -45,12 +45,12 @@ def version(url: str, **headers: str) -> str:
 def following(headway: Headway, repo: Repo, **parameters: Any) -> tuple[str, ReleaseRecord]:
     """Start a release; its run and its record, once there is one."""
     run = headway.start(repo.path, **parameters)
-    return run, headway.until(lambda: headway.ledger.release_of_run(run))
+    return run, headway.until(lambda: headway.ledger.releases.by_run(run))
 
 
 def ended(headway: Headway, release: ReleaseRecord) -> ReleaseRecord:
     record: ReleaseRecord = headway.until(
-        lambda: (found := headway.ledger.release(release.id)) and not found.open and found, 90
+        lambda: (found := headway.ledger.releases.get(release.id)) and not found.open and found, 90
     )
     return record
 
@@ -89,13 +89,13 @@ def test_blue_green_is_verified_in_the_preview_and_the_way_back_is_one_switch(he
         assert version(url, **{"x-headway-preview": "true"}) == green
         assert "asks a person: promote it?: headway promote" in headway.run("status").stdout
         headway.run("promote", "colours", "production", "--by", "ann")
-        headway.until(lambda: not headway.ledger.release(told["id"]).open)
-        assert headway.ledger.release(told["id"]).state == "succeeded"
+        headway.until(lambda: not headway.ledger.releases.get(told["id"]).open)
+        assert headway.ledger.releases.get(told["id"]).state == "succeeded"
         assert {version(url) for _ in range(10)} == {green}
         headway.run("rollback", "colours", "production")
     assert load.failures == []
     assert {version(url) for _ in range(10)} == {blue}
-    steps = headway.ledger.steps(headway.ledger.rollouts_of(told["id"])[0].id)
+    steps = headway.ledger.rollouts.steps(headway.ledger.rollouts.by_release(told["id"])[0].id)
     assert [step.title.split(" ")[0] for step in steps] == [
         "launch", "await", "route", "verify", "analyze", "rehearse", "wait", "route", "promote",
     ]  # fmt: skip
@@ -111,16 +111,16 @@ def test_blue_green_is_verified_in_the_preview_and_the_way_back_is_one_switch(he
 def test_what_was_kept_warm_is_stopped_when_its_time_is_over(headway: Headway, tmp_path: Path) -> None:
     repo = Repo(tmp_path / "app", "warm", SETTINGS % "{{blue_green: {{scale_down_delay: 4s}}}}")
     headway.release(repo.path)
-    old = headway.ledger.live("warm", "production")
+    old = headway.ledger.rollouts.live("warm", "production")
     repo.behave("    return 200, {'new': True}")
     headway.release(repo.path)
-    new = headway.ledger.live("warm", "production")
+    new = headway.ledger.rollouts.live("warm", "production")
     state = headway.home / "targets" / "production" / "apps" / "warm" / "state.json"
     assert set(json.loads(state.read_text())["instances"]) == {old, new}
     headway.until(lambda: set(json.loads(state.read_text())["instances"]) == {new}, 90)
     assert version(headway.url("warm", "production")) == repo.git("rev-parse", "HEAD")
     headway.run("rollback", "warm", "production")
-    assert headway.ledger.live("warm", "production") == old
+    assert headway.ledger.rollouts.live("warm", "production") == old
 
 
 def test_a_canary_waits_for_people_and_obeys_them(headway: Headway, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_canary_waits_for_people_and_obeys_them(headway: Headway, tmp_path: Pa
     stable = repo.git("rev-parse", "HEAD")
     sha = repo.behave("    return 200, {'new': True}")
     run, release = following(headway, repo)
-    headway.until(lambda: headway.ledger.release(release.id).state == "waiting")
+    headway.until(lambda: headway.ledger.releases.get(release.id).state == "waiting")
     url = headway.url("steered", "production")
     assert {version(url, **{"x-beta": "yes"}) for _ in range(20)} == {sha}
     assert {version(url) for _ in range(60)} == {stable, sha}
@@ -138,10 +138,10 @@ def test_a_canary_waits_for_people_and_obeys_them(headway: Headway, tmp_path: Pa
         control.start("steer/main", asked)
     assert ended(headway, release).state == "succeeded"
     assert version(url) == sha
-    rollout = headway.ledger.rollouts_of(release.id)[0]
-    assert [step.detail for step in headway.ledger.steps(rollout.id) if step.title.startswith("wait for a person")] == [
-        "skipped by bob: looks good"
-    ]
+    rollout = headway.ledger.rollouts.by_release(release.id)[0]
+    assert [
+        step.detail for step in headway.ledger.rollouts.steps(rollout.id) if step.title.startswith("wait for a person")
+    ] == ["skipped by bob: looks good"]
     assert [title for title in titles(headway, "production", run) if "%" in title] == [
         "canary 20%",
         "wait for a person at 20%",
@@ -159,7 +159,7 @@ def test_an_aborted_canary_goes_back(headway: Headway, tmp_path: Path) -> None:
     told = headway.release(repo.path, code=3)
     assert "headway promote, skip or abort aborted production" in headway.run("approve", told["name"], code=1).stderr
     headway.run("abort", "aborted", "production", "--by", "ann", "--reason", "wrong colour")
-    closed = headway.until(lambda: not (found := headway.ledger.release(told["id"])).open and found)
+    closed = headway.until(lambda: not (found := headway.ledger.releases.get(told["id"])).open and found)
     assert (closed.state, closed.reason.endswith("was aborted by ann: wrong colour")) == ("rolled_back", True)
     url = headway.url("aborted", "production")
     assert {version(url) for _ in range(30)} == {stable}
@@ -174,7 +174,7 @@ def test_an_abort_that_comes_during_the_smoke_test_goes_back_too(headway: Headwa
     stable = repo.git("rev-parse", "HEAD")
     repo.behave("    return 200, {'warm': time.monotonic() - began > 6}\nbegan = __import__('time').monotonic()")
     _, release = following(headway, repo)
-    headway.until(lambda: any("smoke" in stage.name for stage in headway.ledger.stages(release.id)))
+    headway.until(lambda: any("smoke" in stage.name for stage in headway.ledger.stages.by_release(release.id)))
     headway.run("abort", "late", "production", "--by", "ann", "--reason", "wrong colour")
     closed = ended(headway, release)
     assert (closed.state, closed.reason.endswith("was aborted by ann: wrong colour")) == ("rolled_back", True)
@@ -186,12 +186,12 @@ def test_a_newer_release_ends_a_canary_that_says_so(headway: Headway, tmp_path: 
     headway.release(repo.path)
     repo.behave("    return 200, {'second': True}")
     _, second = following(headway, repo)
-    headway.until(lambda: headway.ledger.release(second.id).state == "waiting")
+    headway.until(lambda: headway.ledger.releases.get(second.id).state == "waiting")
     sha = repo.behave("    return 200, {'third': True}")
     _, third = following(headway, repo)
     assert ended(headway, second).state == "superseded"
-    assert "newer#3 takes its place" in headway.ledger.release(second.id).reason
-    headway.until(lambda: headway.ledger.release(third.id).state == "waiting")
+    assert "newer#3 takes its place" in headway.ledger.releases.get(second.id).reason
+    headway.until(lambda: headway.ledger.releases.get(third.id).state == "waiting")
     headway.run("promote", "newer", "production")
     assert ended(headway, third).state == "succeeded"
     assert version(headway.url("newer", "production")) == sha
@@ -202,13 +202,13 @@ def test_a_newer_release_waits_for_a_canary_otherwise(headway: Headway, tmp_path
     headway.release(repo.path)
     repo.behave("    return 200, {'second': True}")
     _, second = following(headway, repo)
-    headway.until(lambda: headway.ledger.release(second.id).state == "waiting")
+    headway.until(lambda: headway.ledger.releases.get(second.id).state == "waiting")
     repo.behave("    return 200, {'third': True}")
     _, third = following(headway, repo)
-    headway.until(lambda: headway.ledger.lock_holder("older", "production"))
+    headway.until(lambda: headway.ledger.locks.holder("older", "production"))
     headway.run("promote", "older", "production")
     assert ended(headway, second).state == "succeeded"
-    headway.until(lambda: headway.ledger.release(third.id).state == "waiting")
+    headway.until(lambda: headway.ledger.releases.get(third.id).state == "waiting")
     headway.run("promote", "older", "production")
     assert ended(headway, third).state == "succeeded"
 
@@ -223,7 +223,7 @@ def test_with_few_users_headway_asks_itself(headway: Headway, tmp_path: Path) ->
     headway.release(repo.path)
     repo.behave("    return 200, {'new': True}")
     told = headway.release(repo.path)
-    steps = headway.ledger.steps(headway.ledger.rollouts_of(told["id"])[0].id)
+    steps = headway.ledger.rollouts.steps(headway.ledger.rollouts.by_release(told["id"])[0].id)
     judged = [step.detail for step in steps if step.title.startswith("analyze")]
     assert len(judged) == 2
     assert all("requests were synthetic" in detail for detail in judged)

@@ -39,7 +39,7 @@ class Server:
 
     def states(self, ledger: Ledger) -> list[str]:
         """Of the app's releases, the newest first."""
-        return [release.state for release in ledger.releases(self.repo.app)]
+        return [release.state for release in ledger.releases.recent(self.repo.app)]
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_git_push_is_a_release(server: Server, headway: Headway, repo: Repo) -> 
 
     headway.until(lambda: server.states(headway.ledger) == ["succeeded"])
 
-    (release,) = headway.ledger.releases(repo.app)
+    (release,) = headway.ledger.releases.recent(repo.app)
     assert release.sha == repo.git("rev-parse", "HEAD")
     assert release.requested_by.endswith("at generic")
     assert "started" in headway.run("app", "events", repo.app).stdout
@@ -67,12 +67,12 @@ def test_a_run_that_dies_before_it_has_read_the_settings_is_told(server: Server,
 
     headway.until(lambda: server.states(headway.ledger) == ["failed", "succeeded"])
 
-    failed = headway.ledger.releases(repo.app)[0]
+    failed = headway.ledger.releases.recent(repo.app)[0]
     assert failed.sha == sha
     assert failed.reason == "headway.yaml:2: checks: expected a mapping, got 7"
     for command in (("status",), ("app", "events")):
         assert f"{repo.app}#2 failed: {failed.reason}" in headway.run(*command, repo.app).stdout
-    assert failed.id in [release.id for release in headway.ledger.releases_to_tell([repo.app])]
+    assert failed.id in [release.id for release in headway.ledger.statuses.releases_to_report([repo.app])]
 
 
 WAITS = """
@@ -92,12 +92,12 @@ def test_a_burst_of_pushes_ends_in_the_last(server: Server, headway: Headway, re
         server.push("main")
 
     head = repo.git("rev-parse", "HEAD")
-    headway.until(lambda: _ended(server, headway) and headway.ledger.releases(repo.app)[0].sha == head, 180)
+    headway.until(lambda: _ended(server, headway) and headway.ledger.releases.recent(repo.app)[0].sha == head, 180)
 
-    came = headway.ledger.deliveries(repo.app, 100)
+    came = headway.ledger.deliveries.recent(repo.app, 100)
     assert len(came) == BURST
     assert {one.state for one in came} <= {"started", "superseded", "duplicate"}
-    newest, *others = headway.ledger.releases(repo.app, 100)
+    newest, *others = headway.ledger.releases.recent(repo.app, 100)
     assert (newest.sha, newest.state) == (head, "succeeded")
     # One that was at work in an environment by then was let go on; every other says by whom it was superseded.
     assert {release.state for release in others} <= {"superseded", "succeeded"}
@@ -106,9 +106,9 @@ def test_a_burst_of_pushes_ends_in_the_last(server: Server, headway: Headway, re
 
 def _ended(server: Server, headway: Headway) -> bool:
     """Every release has ended, and every delivery is settled."""
-    releases = headway.ledger.releases(server.repo.app, 100)
-    started = [one for one in headway.ledger.deliveries(server.repo.app, 100) if one.state == "started"]
-    return not headway.ledger.due_deliveries() and len(releases) == len(started) and not any(r.open for r in releases)
+    releases = headway.ledger.releases.recent(server.repo.app, 100)
+    started = [one for one in headway.ledger.deliveries.recent(server.repo.app, 100) if one.state == "started"]
+    return not headway.ledger.deliveries.due() and len(releases) == len(started) and not any(r.open for r in releases)
 
 
 def test_checks_of_an_older_commit_are_broken_off(server: Server, headway: Headway, repo: Repo) -> None:
@@ -121,36 +121,36 @@ def test_checks_of_an_older_commit_are_broken_off(server: Server, headway: Headw
 
     headway.until(lambda: server.states(headway.ledger) == ["succeeded", "superseded"])
 
-    newer, older = headway.ledger.releases(repo.app)
+    newer, older = headway.ledger.releases.recent(repo.app)
     assert older.reason.startswith("superseded by ")
     assert newer.sha
     assert newer.sha[:7] in older.reason
-    assert {stage.name: stage.state for stage in headway.ledger.stages(older.id)}["check"] == "cancelled"
+    assert {stage.name: stage.state for stage in headway.ledger.stages.by_release(older.id)}["check"] == "cancelled"
     with headway.control() as control:
         assert control.flow_run(str(older.flow_run_id)).state == "Superseded"
 
 
 def _stages(server: Server, headway: Headway) -> list[StageRecord]:
-    releases = headway.ledger.releases(server.repo.app)
-    return headway.ledger.stages(releases[0].id) if releases else []
+    releases = headway.ledger.releases.recent(server.repo.app)
+    return headway.ledger.stages.by_release(releases[0].id) if releases else []
 
 
 def test_a_waiting_approval_of_an_older_commit_is_void(server: Server, headway: Headway, repo: Repo) -> None:
     repo.commit("approval", {"headway.yaml": WAITS.format(app=repo.app, check="true")})
     server.push("main")
     headway.until(lambda: server.states(headway.ledger) == ["waiting"])
-    (older,) = headway.ledger.releases(repo.app)
-    asked = headway.ledger.waiting_approval(older.id)
+    (older,) = headway.ledger.releases.recent(repo.app)
+    asked = headway.ledger.approvals.waiting(older.id)
     repo.commit("newer", {"n": "1"})
     server.push("main")
 
     headway.until(lambda: server.states(headway.ledger) == ["waiting", "superseded"])
 
     assert asked
-    assert headway.ledger.approval(asked.id).state == "void"
-    assert "superseded by" in headway.ledger.release(older.id).reason
+    assert headway.ledger.approvals.get(asked.id).state == "void"
+    assert "superseded by" in headway.ledger.releases.get(older.id).reason
     assert "waits for no approval" in headway.run("approve", older.name, "--by", "bob", code=1).stderr
-    newer = headway.ledger.releases(repo.app)[0]
+    newer = headway.ledger.releases.recent(repo.app)[0]
     headway.run("approve", newer.name, "--by", "bob")
     headway.until(lambda: server.states(headway.ledger) == ["succeeded", "superseded"])
 
@@ -165,9 +165,9 @@ def test_a_rollout_is_never_broken_off_by_a_push(server: Server, headway: Headwa
 
     headway.until(lambda: _ended(server, headway) and len(server.states(headway.ledger)) == 2, 120)
 
-    newer, older = headway.ledger.releases(repo.app)
+    newer, older = headway.ledger.releases.recent(repo.app)
     assert newer.state == "succeeded"
-    rollouts = [(one.kind, one.environment, one.state) for one in headway.ledger.rollouts_of(older.id)]
+    rollouts = [(one.kind, one.environment, one.state) for one in headway.ledger.rollouts.by_release(older.id)]
     assert rollouts == [("release", "staging", "done")]
     assert older.state == "superseded"
 

@@ -28,7 +28,7 @@ environments:
 def test_what_is_not_ready_waits_for_a_name(headway: Headway, tmp_path: Path) -> None:
     repo = Repo(tmp_path / "app", "unready", SETTINGS)
     told = headway.release(repo.path, "--yes", code=3)  # which skips approvals, and not this
-    asked = headway.ledger.waiting_approval(told["id"])
+    asked = headway.ledger.approvals.waiting(told["id"])
     assert asked is not None
     states = {row["item"]: row["state"] for row in asked.evidence["readiness"]}
     assert (states["previous"], states["schema"], states["on_call"]) == ("pass", "pass", "attested")
@@ -43,8 +43,8 @@ def test_what_is_not_ready_waits_for_a_name(headway: Headway, tmp_path: Path) ->
         (table,) = httpx.post(f"{control.url}/artifacts/latest/filter", json=wanted, trust_env=False).json()
     assert {row["item"]: row["state"] for row in json.loads(table["data"])} == states
     headway.run("approve", told["name"], "--by", "bob", "--reason", "the first release")
-    headway.until(lambda: headway.ledger.release(told["id"]).state == "succeeded")
-    details = {stage.name: stage.detail for stage in headway.ledger.stages(told["id"])}
+    headway.until(lambda: headway.ledger.releases.get(told["id"]).state == "succeeded")
+    details = {stage.name: stage.detail for stage in headway.ledger.stages.by_release(told["id"])}
     assert details["production approval"] == "approved by bob: the first release"
     # With a runbook, and the way back tried on staging, nobody is asked.
     rehearsing = SETTINGS.replace("process/staging", "process/staging, strategy: {{blue_green: {{rehearse: 10s}}}}")
@@ -54,14 +54,14 @@ def test_what_is_not_ready_waits_for_a_name(headway: Headway, tmp_path: Path) ->
     details = {stage["name"]: stage["detail"] for stage in told["stages"]}
     assert details["production approval"] == "approval: false"
     # Where the version that is live could not be brought back, somebody is asked again.
-    live = headway.ledger.live("unready", "production")
+    live = headway.ledger.rollouts.live("unready", "production")
     assert live is not None
-    artifact = headway.ledger.revision("unready", live, environment="production")[1].artifact
+    artifact = headway.ledger.revisions.find("unready", live, environment="production")[1].artifact
     directories.remove(Path(artifact.location).resolve())
     repo.commit("better", {"better": ""})
     told = headway.release(repo.path, code=3)
-    asked = headway.ledger.waiting_approval(told["id"])
+    asked = headway.ledger.approvals.waiting(told["id"])
     assert asked is not None
     assert asked.evidence["not_ready"] == [f"previous: {live}: there is no bundle {artifact.location} on this machine"]
     headway.run("reject", told["name"], "--by", "bob", "--reason", "not without a way back")
-    headway.until(lambda: headway.ledger.release(told["id"]).state == "rejected")
+    headway.until(lambda: headway.ledger.releases.get(told["id"]).state == "rejected")

@@ -71,9 +71,9 @@ def test_a_commit_reaches_production(headway: Headway, repo: Repo) -> None:
     }
     assert version(headway.url(repo.app, "staging")) == version(headway.url(repo.app, "production")) == sha
     assert told["digest"].startswith("sha256:")
-    revisions = [headway.ledger.live(repo.app, place) for place in ("staging", "production")]
+    revisions = [headway.ledger.rollouts.live(repo.app, place) for place in ("staging", "production")]
     assert {
-        headway.ledger.revision(repo.app, one, environment=place)[0].digest
+        headway.ledger.revisions.find(repo.app, one, environment=place)[0].digest
         for one, place in zip([str(revision) for revision in revisions], ("staging", "production"), strict=True)
     } == {told["digest"]}
     assert sha[:7] in headway.run("history", repo.app).stdout
@@ -113,7 +113,7 @@ def test_a_bad_version_goes_back_by_itself(headway: Headway, tmp_path: Path) -> 
     assert told["state"] == "rolled_back"
     assert "success_rate >= 99 % does not hold" in told["reason"]
     assert {version(headway.url("bad", "production")) for _ in range(20)} == {good}
-    kinds = [(rollout.kind, rollout.state) for rollout in headway.ledger.rollouts_of(told["id"])]
+    kinds = [(rollout.kind, rollout.state) for rollout in headway.ledger.rollouts.by_release(told["id"])]
     assert kinds == [("release", "rolled_back"), ("rollback", "done")]
     assert 0 < told["users"]["failed"] < told["users"]["requests"]
 
@@ -133,8 +133,8 @@ def test_a_canary_worse_than_the_stable_version_goes_back_by_itself(headway: Hea
         same = headway.release(repo.path)
     assert told["state"] == "rolled_back"
     assert "worse, false-alarm chance under 1 %" in told["reason"]
-    (there, _) = headway.ledger.rollouts_of(told["id"])
-    routes = [step.title for step in headway.ledger.steps(there.id) if step.title.startswith("route")]
+    (there, _) = headway.ledger.rollouts.by_release(told["id"])
+    routes = [step.title for step in headway.ledger.rollouts.steps(there.id) if step.title.startswith("route")]
     assert routes == [f"route {there.plan.new} 20 %, {there.plan.old} 80 %"]
     assert there.plan.old is not None
     assert good.startswith(there.plan.old.split("-")[0])
@@ -204,7 +204,7 @@ def test_a_first_release_that_fails_leaves_nothing_behind(headway: Headway, repo
     repo.commit("broken", {"app.py": "raise SystemExit(3)"})
     told = headway.release(repo.path, code=1)
     assert told["state"] == "rolled_back"
-    assert headway.ledger.live(repo.app, "staging") is None
+    assert headway.ledger.rollouts.live(repo.app, "staging") is None
     assert httpx.get(headway.url(repo.app, "staging"), trust_env=False).status_code == 503
 
 
@@ -228,12 +228,12 @@ def test_what_is_live_and_fails_when_it_is_released_again_stays_live(headway: He
     repo = Repo(tmp_path / "app", "again", settings)
     repo.behave(f"    return (500 if path == '/' and os.path.exists({str(ill)!r}) else 200), {{}}")
     headway.release(repo.path)
-    live = headway.ledger.live("again", "production")
+    live = headway.ledger.rollouts.live("again", "production")
     ill.touch()
     told = headway.release(repo.path, code=1)
     ill.unlink()
     assert told["state"] == "rolled_back"
-    assert headway.ledger.live("again", "production") == live
+    assert headway.ledger.rollouts.live("again", "production") == live
     answer = httpx.get(headway.url("again", "production"), trust_env=False)
     assert (answer.status_code, answer.headers["x-headway-revision"]) == (200, live)
 
@@ -328,9 +328,9 @@ def test_approval_waits_without_a_process_and_is_recorded(headway: Headway, tmp_
     assert "author of the change" in refused.stderr
     assert name in headway.run("status", "approved").stdout
     headway.run("approve", name, "--by", "bob@example.com", "--reason", "looks good")
-    release = headway.until(lambda: (r := headway.ledger.release(told["id"])).state == "succeeded" and r)
+    release = headway.until(lambda: (r := headway.ledger.releases.get(told["id"])).state == "succeeded" and r)
     assert version(headway.url("approved", "production")) == release.sha
-    stages = {stage.name: stage.detail for stage in headway.ledger.stages(told["id"])}
+    stages = {stage.name: stage.detail for stage in headway.ledger.stages.by_release(told["id"])}
     assert stages["production approval"] == "approved by bob@example.com: looks good"
     again = headway.run("approve", name, "--by", "bob@example.com", code=1)
     assert "waits for no approval" in again.stderr
@@ -346,10 +346,10 @@ def test_an_answer_that_does_not_count_is_asked_for_again(headway: Headway, tmp_
         control.resume(run_id, {"decision": "approve", "by": "ann@example.com", "reason": ""})
         headway.until(lambda: control.flow_run(run_id).type != "PAUSED")
         headway.until(lambda: control.flow_run(run_id).type == "PAUSED")
-        assert headway.ledger.release(told["id"]).state == "waiting"
+        assert headway.ledger.releases.get(told["id"]).state == "waiting"
         control.resume(run_id, {"decision": "approve", "by": "bob@example.com", "reason": "fine"})
-        headway.until(lambda: headway.ledger.release(told["id"]).state == "succeeded")
-    stages = {stage.name: stage.detail for stage in headway.ledger.stages(told["id"])}
+        headway.until(lambda: headway.ledger.releases.get(told["id"]).state == "succeeded")
+    stages = {stage.name: stage.detail for stage in headway.ledger.stages.by_release(told["id"])}
     assert stages["production approval"] == "approved by bob@example.com: fine"
 
 
@@ -361,7 +361,7 @@ def test_a_rejected_release_ends_cleanly(headway: Headway, tmp_path: Path) -> No
         headway.run("reject", told["name"], "--by", "bob", "--reason", "not on a Friday")
         run = headway.until(lambda: (r := control.flow_run(told["flow_run_id"])).final and r)
     assert (run.type, run.state) == ("CANCELLED", "Rejected")
-    release = headway.ledger.release(told["id"])
+    release = headway.ledger.releases.get(told["id"])
     assert release.state == "rejected"
     assert "not on a Friday" in release.reason
 
@@ -369,7 +369,7 @@ def test_a_rejected_release_ends_cleanly(headway: Headway, tmp_path: Path) -> No
 def test_an_approval_expires(headway: Headway, tmp_path: Path) -> None:
     repo = Repo(tmp_path / "app", "expired", APPROVED % "4s")
     told = headway.release(repo.path, code=3)
-    headway.until(lambda: headway.ledger.release(told["id"]).state == "expired")
+    headway.until(lambda: headway.ledger.releases.get(told["id"]).state == "expired")
     assert headway.run("approve", told["name"], "--by", "bob", code=1)
 
 
@@ -402,22 +402,22 @@ def test_kill_9_in_the_middle_brings_the_environment_back(headway: Headway, up: 
 
 
 def test_a_newer_release_takes_the_place_of_one_that_waits(headway: Headway, repo: Repo) -> None:
-    held = headway.ledger.acquire(repo.app, "staging", holder="somebody", revision="r", lease=300)
+    held = headway.ledger.locks.acquire(repo.app, "staging", holder="somebody", revision="r", lease=300)
     assert held is not None
     runs = []
     for number in range(3):
         repo.commit(f"change {number}", {"n": str(number)})
         runs.append(headway.start(repo.path, ref=repo.git("rev-parse", "HEAD")))
         headway.until(partial(_stage, headway, runs[-1], "build"))
-    first, second, third = (headway.ledger.release_of_run(run) for run in runs)
+    first, second, third = (headway.ledger.releases.by_run(run) for run in runs)
     assert first is not None
     assert second is not None
     assert third is not None
-    headway.until(lambda: not headway.ledger.release(second.id).open)
-    headway.until(lambda: not headway.ledger.release(first.id).open)
-    headway.ledger.release_lock(held)
-    headway.until(lambda: not headway.ledger.release(third.id).open)
-    ended = [headway.ledger.release(one.id) for one in (first, second, third)]
+    headway.until(lambda: not headway.ledger.releases.get(second.id).open)
+    headway.until(lambda: not headway.ledger.releases.get(first.id).open)
+    headway.ledger.locks.release(held)
+    headway.until(lambda: not headway.ledger.releases.get(third.id).open)
+    ended = [headway.ledger.releases.get(one.id) for one in (first, second, third)]
     assert [release.state for release in ended] == ["superseded", "superseded", "succeeded"]
     assert f"superseded by {third.name}" in ended[1].reason
     assert version(headway.url(repo.app, "production")) == third.sha
@@ -449,39 +449,41 @@ def test_a_dead_instance_comes_back(headway: Headway, repo: Repo) -> None:
 
 def test_headway_plan_touches_nothing(headway: Headway, repo: Repo) -> None:
     headway.release(repo.path)
-    before = headway.ledger.rollouts_of(headway.ledger.releases(repo.app)[0].id)
+    before = headway.ledger.rollouts.by_release(headway.ledger.releases.recent(repo.app)[0].id)
     repo.behave("    return 200, {'new': True}")
     planned = json.loads(headway.run("plan", "production", repo.path, "--json").stdout)
     assert [step["kind"] for step in planned["steps"]][:3] == ["launch", "await_ready", "route"]
-    assert headway.ledger.rollouts_of(headway.ledger.releases(repo.app)[0].id) == before
+    assert headway.ledger.rollouts.by_release(headway.ledger.releases.recent(repo.app)[0].id) == before
 
 
 def start_and_wait_for_launch(headway: Headway, repo: Repo) -> str:
     run_id = headway.start(repo.path)
 
     def waits_for_ready() -> bool:
-        release = headway.ledger.release_of_run(run_id)
-        rollouts = headway.ledger.rollouts_of(release.id) if release else []
-        return bool(rollouts) and any("await" in step.title for step in headway.ledger.steps(rollouts[0].id))
+        release = headway.ledger.releases.by_run(run_id)
+        rollouts = headway.ledger.rollouts.by_release(release.id) if release else []
+        return bool(rollouts) and any("await" in step.title for step in headway.ledger.rollouts.steps(rollouts[0].id))
 
     headway.until(waits_for_ready)
     return run_id
 
 
 def _is_back(headway: Headway, repo: Repo, run_id: str, good: str, state: str) -> None:
-    headway.until(lambda: not headway.ledger.unfinished_rollouts(repo.app), 90)
-    release = headway.until(lambda: (r := headway.ledger.release_of_run(run_id)) and not r.open and r)
+    headway.until(lambda: not headway.ledger.rollouts.unfinished(repo.app), 90)
+    release = headway.until(lambda: (r := headway.ledger.releases.by_run(run_id)) and not r.open and r)
     assert release.state == state
     assert {version(headway.url(repo.app, "staging")) for _ in range(10)} == {good}
-    live = headway.ledger.live(repo.app, "staging")
+    live = headway.ledger.rollouts.live(repo.app, "staging")
     assert live is not None
     assert good.startswith(live.split("-")[0])
     assert headway.run("status", repo.app).stdout.count("held by") == 0
 
 
 def _stage(headway: Headway, run_id: str, name: str) -> bool:
-    release = headway.ledger.release_of_run(run_id)
-    return bool(release) and any(stage.name == name for stage in headway.ledger.stages(release.id if release else ""))
+    release = headway.ledger.releases.by_run(run_id)
+    return bool(release) and any(
+        stage.name == name for stage in headway.ledger.stages.by_release(release.id if release else "")
+    )
 
 
 def _processes_of(run_id: str) -> list[psutil.Process]:

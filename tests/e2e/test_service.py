@@ -38,10 +38,10 @@ def test_stopped_in_the_middle_of_a_rollout_it_brings_back_what_it_changed(own: 
         own.child("worker start").send_signal(signal.SIGTERM)
         assert own.process.wait(90) != 0
         assert "worker has ended" in own.log.read_text()
-    release = headway.ledger.release_of_run(run_id)
+    release = headway.ledger.releases.by_run(run_id)
     assert release is not None
     assert release.state == "cancelled"
-    assert headway.ledger.unfinished_rollouts(repo.app) == []
+    assert headway.ledger.rollouts.unfinished(repo.app) == []
     assert {version(headway.url(repo.app, "staging")) for _ in range(10)} == {good}
 
 
@@ -56,9 +56,9 @@ def test_a_release_waits_through_a_restart_of_everything_on_postgresql(tmp_path:
             headway.until(lambda: control.flow_run(told["flow_run_id"]).type == "PAUSED")
         assert own.stop() == 0
         own.start()
-        assert headway.ledger.release(told["id"]).state == "waiting"
+        assert headway.ledger.releases.get(told["id"]).state == "waiting"
         headway.run("approve", told["name"], "--by", "bob@example.com")
-        headway.until(lambda: headway.ledger.release(told["id"]).state == "succeeded")
+        headway.until(lambda: headway.ledger.releases.get(told["id"]).state == "succeeded")
         assert version(headway.url("patient", "production")) == told["sha"]
     assert not (tmp_path / "home" / "ledger.db").exists()
 
@@ -92,8 +92,8 @@ def test_a_disk_that_is_full_in_the_middle_of_a_release(small_disk: Path, tmp_pa
         assert failed.returncode in (1, 2)
         assert "space left" in failed.stderr or "disk" in failed.stderr
         (small_disk / "filler").unlink()
-        headway.until(lambda: headway.ledger.open_releases() == [])
-        assert [release.state for release in headway.ledger.releases("full")] == ["failed", "succeeded"]
+        headway.until(lambda: headway.ledger.releases.unfinished() == [])
+        assert [release.state for release in headway.ledger.releases.recent("full")] == ["failed", "succeeded"]
         assert version(headway.url("full", "staging")) == version(headway.url("full", "production")) == good
         repo.commit("fits again", {"headway.yaml": settings})
         assert headway.release(repo.path)["state"] == "succeeded"

@@ -32,7 +32,7 @@ class Place:
         self.ledger = ledger
         self.targets = {"process/a": FakeTarget(), "process/b": FakeTarget()}
         self.host = FakeGitHost()
-        ledger.register_app("shop", repo="/srv/shop", host="gitea", secret="s", reports="gitea/e2e", by="ann")
+        ledger.apps.register("shop", repo="/srv/shop", host="gitea", secret="s", reports="gitea/e2e", by="ann")
 
     async def target(self, slug: str) -> Target:
         if slug not in self.targets:
@@ -50,28 +50,28 @@ class Place:
             run="serve",
             artifact=Artifact(kind="bundle", digest=f"sha256:{sha}{'0' * 24}", location="/bundle", size=1),
         )
-        self.ledger.save_revision(spec.revision(NAME, sha), spec)
+        self.ledger.revisions.save(spec.revision(NAME, sha), spec)
         return spec
 
     def brought_to(self, target: str, sha: str = SHA) -> None:
         spec = self.meant_for(target, sha)
         revision = spec.revision(NAME, sha)
-        lock = self.ledger.acquire(NAME, "preview", holder="x", revision=revision.id, lease=30)
+        lock = self.ledger.locks.acquire(NAME, "preview", holder="x", revision=revision.id, lease=30)
         assert lock
         plan = Plan(strategy="recreate", new=revision.id, old="", steps=())
-        made = self.ledger.start_rollout(None, NAME, "preview", plan, kind="release", reason="", token=lock.token)
-        self.ledger.finish_rollout(made.id, "done")
-        self.ledger.release_lock(lock)
+        made = self.ledger.rollouts.start(None, NAME, "preview", plan, kind="release", reason="", token=lock.token)
+        self.ledger.rollouts.finish(made.id, "done")
+        self.ledger.locks.release(lock)
         if target in self.targets:
             self.targets[target].launch(revision, spec)
 
     def hears(self, sha: str, run: str) -> None:
         """A delivery was settled, and its run has started."""
         event = PullRequestEvent(places=(), number=42, open=True, head=SHA, ref="r", base="main", fork=False, by="")
-        self.ledger.receive([Delivery(app="shop", delivery=f"guid of {run}", event=event)])
-        (newest,) = self.ledger.deliveries("shop", 1)
-        assert self.ledger.settle_start([newest.id], newest.id, "shop", "#42", sha, again=True)
-        self.ledger.started(newest.id, run)
+        self.ledger.deliveries.receive([Delivery(app="shop", delivery=f"guid of {run}", event=event)])
+        (newest,) = self.ledger.deliveries.recent("shop", 1)
+        assert self.ledger.deliveries.claim_start([newest.id], newest.id, "shop", "#42", sha, again=True)
+        self.ledger.deliveries.mark_started(newest.id, run)
 
     @property
     def running(self) -> set[str]:
@@ -79,7 +79,7 @@ class Place:
 
     @property
     def stands(self) -> bool:
-        known = self.ledger.preview(NAME)
+        known = self.ledger.previews.get(NAME)
         return known is not None and known.stands
 
 
@@ -97,7 +97,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
         monkeypatch.setattr(loading, "load_git_host", made.git_host)
         monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "the teardown")
         monkeypatch.setattr("prefect.runtime.flow_run.get_root_flow_run_id", lambda: "the teardown")
-        ledger.open_preview(NAME, of="shop", number=42, head=SHA, fork=False)
+        ledger.previews.open(NAME, of="shop", number=42, head=SHA, fork=False)
         yield made
 
 
@@ -138,7 +138,7 @@ async def test_a_teardown_that_comes_late_leaves_what_was_opened_again(place: Pl
 
 async def test_a_teardown_leaves_what_was_updated_since_it_was_decided_on(place: Place) -> None:
     place.brought_to("process/a")
-    known = place.ledger.preview(NAME)
+    known = place.ledger.previews.get(NAME)
     assert known
     await flow.teardown.fn("shop", 42, seen=known.updated_at - timedelta(microseconds=1))
     assert (place.running, place.stands) == ({"process/a"}, True)

@@ -70,7 +70,7 @@ class Receiver:
     def register(self, name: str, repo: str, host: str, secret: str | None) -> None:
         if secret is not None:
             self.secrets[f"{name}-webhook"] = secret
-        self.ledger.register_app(name, repo=repo, host=host, secret=f"{name}-webhook", by="ann")
+        self.ledger.apps.register(name, repo=repo, host=host, secret=f"{name}-webhook", by="ann")
 
     def send(self, host: str, headers: dict[str, str], body: bytes) -> httpx.Response:
         headers = {"content-type": "application/json"} | headers

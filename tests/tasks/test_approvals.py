@@ -31,6 +31,7 @@ class Ledger:
     def __init__(self, *faults: HeadwayError | None) -> None:
         self.faults = list(faults)
         self.asked = 0
+        self.locks = self
 
     def renew(self, lock: Lock) -> None:
         self.asked += 1
@@ -78,15 +79,15 @@ def pushed(books: RealLedger, number: int) -> str:
     """A push was settled, and its run has started; the run's id."""
     sha = f"{number:040x}"
     event = PushEvent(places=(), ref="refs/heads/main", before=None, after=sha, by="ann")
-    books.receive([Delivery(app="shop", delivery=f"guid-{number}", event=event)])
-    (newest,) = books.deliveries("shop", 1)
-    assert books.settle_start([newest.id], newest.id, "shop", "refs/heads/main", sha)
-    books.started(newest.id, f"run-{number}")
+    books.deliveries.receive([Delivery(app="shop", delivery=f"guid-{number}", event=event)])
+    (newest,) = books.deliveries.recent("shop", 1)
+    assert books.deliveries.claim_start([newest.id], newest.id, "shop", "refs/heads/main", sha)
+    books.deliveries.mark_started(newest.id, f"run-{number}")
     return f"run-{number}"
 
 
 def release(books: RealLedger, run: str) -> ReleaseRecord:
-    return books.start_release("shop", "/repo", "main", flow_run_id=run, requested_by="ann")
+    return books.releases.start("shop", "/repo", "main", flow_run_id=run, requested_by="ann")
 
 
 async def test_checks_are_broken_off_by_a_newer_push_and_say_by_which(books: RealLedger) -> None:
@@ -144,7 +145,7 @@ async def test_an_environment_is_not_entered_by_an_older_commit(books: RealLedge
     with pytest.raises(Superseded):
         async with approvals.hold("shop", "staging", holder=older.name, revision="r1", release=older):
             pytest.fail("it holds it")
-    assert books.lock_holder("shop", "staging") is None
+    assert books.locks.holder("shop", "staging") is None
 
 
 async def test_what_holds_an_environment_is_left_alone(books: RealLedger) -> None:
@@ -152,7 +153,7 @@ async def test_what_holds_an_environment_is_left_alone(books: RealLedger) -> Non
     async with approvals.hold("shop", "staging", holder=older.name, revision="r1", release=older):
         pushed(books, 2)
         async with approvals.hold("shop", "staging", holder=older.name, revision="r1", release=older) as lock:
-            books.renew(lock)
+            books.locks.renew(lock)
 
 
 # --- previews --------------------------------------------------------------------------------------------------
@@ -161,7 +162,7 @@ async def test_what_holds_an_environment_is_left_alone(books: RealLedger) -> Non
 async def test_whoever_has_patience_waits_for_its_turn(books: RealLedger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(approvals, "QUEUE_POLL", 0.01)
     monkeypatch.setattr(approvals, "get_run_logger", lambda: logging.getLogger("test"))
-    lock = books.acquire("shop", "preview", holder="shop#1", revision="r1", lease=30)
+    lock = books.locks.acquire("shop", "preview", holder="shop#1", revision="r1", lease=30)
     assert lock
 
     async def tear_down() -> None:
@@ -174,18 +175,18 @@ async def test_whoever_has_patience_waits_for_its_turn(books: RealLedger, monkey
     going = asyncio.create_task(tear_down())
     await asyncio.sleep(0.05)
     assert not going.done()
-    books.release_lock(lock)
+    books.locks.release(lock)
     await asyncio.wait_for(going, 10)
 
 
 async def test_a_run_whose_pull_request_was_closed_says_so(books: RealLedger) -> None:
     event = PullRequestEvent(places=(), number=42, open=True, head=SHA, ref="r", base="main", fork=False, by="bob")
     for name, sha in (("guid-1", SHA), ("guid-2", NOTHING)):
-        books.receive([Delivery(app="shop", delivery=name, event=event)])
-        (newest,) = books.deliveries("shop", 1)
-        assert books.settle_start([newest.id], newest.id, "shop", "#42", sha)
-        books.started(newest.id, f"run {name}")
-    run = books.start_release("shop-pr-42", "/repo", SHA, flow_run_id="run guid-1", requested_by="bob")
+        books.deliveries.receive([Delivery(app="shop", delivery=name, event=event)])
+        (newest,) = books.deliveries.recent("shop", 1)
+        assert books.deliveries.claim_start([newest.id], newest.id, "shop", "#42", sha)
+        books.deliveries.mark_started(newest.id, f"run {name}")
+    run = books.releases.start("shop-pr-42", "/repo", SHA, flow_run_id="run guid-1", requested_by="bob")
     with pytest.raises(Superseded, match="pull request #42 was closed"):
         async with approvals.while_newest(run):
             pytest.fail("it began")
@@ -198,9 +199,9 @@ async def test_a_commit_that_was_let_in_is_not_asked_about_again(
     """In the run that had asked, and in a later one of the same commit."""
     monkeypatch.setattr("tasks.release_record.ledger", lambda: books)
     monkeypatch.setattr(approvals, "request_entry", approvals.request_entry.fn)
-    releases = [books.start_release("shop-pr-42", "/r", SHA, flow_run_id=run, requested_by="bob") for run in "12"]
+    releases = [books.releases.start("shop-pr-42", "/r", SHA, flow_run_id=run, requested_by="bob") for run in "12"]
     for one in releases:
-        books.update_release(one.id, sha=SHA)
+        books.releases.update(one.id, sha=SHA)
     source = Source(
         repo="/r",
         ref=SHA,
@@ -214,18 +215,18 @@ async def test_a_commit_that_was_let_in_is_not_asked_about_again(
     said = Settings(app="shop-pr-42")
     asked = await approvals.request_entry(releases[0], source, Approval())
     assert (asked.revision, asked.by) == (SHA[:12], [])
-    books.decide(asked.id, "approved", by="ann", reason="", via="cli")
+    books.approvals.decide(asked.id, "approved", by="ann", reason="", via="cli")
     release = releases[0 if own else 1]
     await approvals.let_in(release, source, said)
-    (stage,) = books.stages(release.id)
+    (stage,) = books.stages.by_release(release.id)
     assert (stage.name, stage.state) == ("approval of the fork", "passed" if own else "skipped")
     assert "approved by ann" in stage.detail
 
 
 async def test_who_may_let_forks_in_is_said_by_the_environment(books: RealLedger) -> None:
-    release = books.start_release("shop-pr-42", "/r", SHA, flow_run_id="1", requested_by="bob")
-    asked = books.request_approval(
+    release = books.releases.start("shop-pr-42", "/r", SHA, flow_run_id="1", requested_by="bob")
+    asked = books.approvals.request(
         release.id, "preview", SHA[:12], evidence={}, expires_at=LATER, by=["ann"], not_author=False, asks=FORK
     )
     with pytest.raises(HeadwayError, match="bob may not decide"):
-        books.decide(asked.id, "approved", by="bob", reason="", via="cli")
+        books.approvals.decide(asked.id, "approved", by="bob", reason="", via="cli")

@@ -37,9 +37,9 @@ def commit(tmp_path: Path) -> Source:
 async def run(books: Ledger, commit: Source, *, trusted: bool) -> str:
     """The state in which the check ended."""
     app = "shop" if trusted else "shop-pr-42"
-    release = books.start_release(app, "/repo", "main", flow_run_id=None, requested_by="ann")
+    release = books.releases.start(app, "/repo", "main", flow_run_id=None, requested_by="ann")
     await checks.run_check.fn(release, commit.model_copy(update={"trusted": trusted}), "unit", CHECK)
-    (stage,) = books.stages(release.id)
+    (stage,) = books.stages.by_release(release.id)
     return stage.state
 
 

@@ -113,21 +113,21 @@ class Shop:
 
     async def release(self, source: Source, *, arrives: bool = True) -> tuple[ReleaseRecord, Revision]:
         """Migrate, and have the ledger say that the rollout has arrived."""
-        release = self.ledger.start_release("shop", "/r", "main", flow_run_id=None, requested_by="ann")
+        release = self.ledger.releases.start("shop", "/r", "main", flow_run_id=None, requested_by="ann")
         spec = self.spec(source)
         revision = spec.revision("shop", source.sha)
-        self.ledger.save_revision(revision, spec)
+        self.ledger.revisions.save(revision, spec)
         async with approvals.hold(
             "shop", "production", holder=release.name, revision=revision.id, release=None
         ) as lock:
             await schema_migrations.migrate.fn(release, source, revision, spec)
             if arrives:
                 plan = Plan(strategy="rolling", new=revision.id, old=None, steps=(Promote(revision=revision.id),))
-                rollout = self.ledger.start_rollout(
+                rollout = self.ledger.rollouts.start(
                     release.id, "shop", "production", plan, kind="release", reason="", token=lock.token
                 )
                 schema_migrations.contract_arrives(release, Environment(target="process/production"), spec)
-                self.ledger.finish_rollout(rollout.id, "done")
+                self.ledger.rollouts.finish(rollout.id, "done")
         return release, revision
 
     async def contract(self, revision: Revision) -> None:
@@ -139,7 +139,7 @@ class Shop:
             await schema_migrations.revert_schema.fn("shop", "production", change)
 
     def changes(self, release: ReleaseRecord) -> list[SchemaChange]:
-        return self.ledger.changes_of(release.id)
+        return self.ledger.schema_changes.by_release(release.id)
 
     def columns(self, table: str = "orders") -> set[str]:
         inspected = sa.inspect(self.database)
@@ -202,7 +202,7 @@ async def test_an_expand_is_done_before_the_rollout(shop: Shop) -> None:
     (change,) = shop.changes(release)
     assert (change.kind, change.state) == ("expand", "done")
     assert "CREATE TABLE orders" in change.output  # of the dry run
-    assert [stage.state for stage in shop.ledger.stages(release.id)] == ["passed"]
+    assert [stage.state for stage in shop.ledger.stages.by_release(release.id)] == ["passed"]
 
 
 async def test_a_contract_is_done_when_its_time_has_come_and_not_before(shop: Shop) -> None:
@@ -211,25 +211,27 @@ async def test_a_contract_is_done_when_its_time_has_come_and_not_before(shop: Sh
     (change,) = shop.changes(release)
     assert (change.kind, change.state, change.files) == ("contract", "waiting", ("migrations/versions/3.py",))
     assert shop.columns() == {"id", "note", "remark"}
-    assert [one.id for one in shop.ledger.due_contracts(datetime.now(UTC))] == [change.id]
+    assert [one.id for one in shop.ledger.schema_changes.due_contracts(datetime.now(UTC))] == [change.id]
     await shop.contract(third)
     assert shop.columns() == {"id", "remark"}
-    assert shop.ledger.change(change.id).state == "done"
+    assert shop.ledger.schema_changes.get(change.id).state == "done"
     # From now on the version before cannot come back.
-    assert [one.id for one in shop.ledger.contracts_after("shop", "production", second.id)] == [change.id]
-    assert shop.ledger.contracts_after("shop", "production", third.id) == []
+    assert [one.id for one in shop.ledger.schema_changes.contracts_after("shop", "production", second.id)] == [
+        change.id
+    ]
+    assert shop.ledger.schema_changes.contracts_after("shop", "production", third.id) == []
     await shop.contract(third)  # asked for again: nothing is to be done
 
 
 async def test_a_contract_whose_version_is_not_live_any_more_is_not_done(shop: Shop) -> None:
     _, second = await grown(shop)
     release, third = await shop.release(shop.write(TAKES))
-    lock = shop.ledger.acquire("shop", "production", holder="rollback", revision=second.id, lease=30)
+    lock = shop.ledger.locks.acquire("shop", "production", holder="rollback", revision=second.id, lease=30)
     assert lock is not None
     plan = Plan(strategy="rollback", new=second.id, old=third.id, steps=(Promote(revision=second.id),))
-    back = shop.ledger.start_rollout(None, "shop", "production", plan, kind="rollback", reason="", token=lock.token)
-    shop.ledger.finish_rollout(back.id, "done")
-    shop.ledger.release_lock(lock)
+    back = shop.ledger.rollouts.start(None, "shop", "production", plan, kind="rollback", reason="", token=lock.token)
+    shop.ledger.rollouts.finish(back.id, "done")
+    shop.ledger.locks.release(lock)
     await shop.contract(third)
     assert shop.columns() == {"id", "note", "remark"}
     assert shop.changes(release)[0].state == "cancelled"
@@ -264,7 +266,7 @@ async def test_a_migration_that_fails_half_way_is_mended_by_the_next_release(sho
         await shop.release(shop.write(broken))
     assert "serves on" in failed.value.hint
     assert shop.columns() == {"id", "note", "remark", "third"}  # the first of the two stays
-    broken_release = shop.ledger.releases("shop")[0]
+    broken_release = shop.ledger.releases.recent("shop")[0]
     (change,) = shop.changes(broken_release)
     assert change.state == "failed"
     assert 'relation "nowhere" does not exist' in change.output
@@ -278,7 +280,7 @@ async def test_a_dry_run_that_fails_changes_nothing(shop: Shop) -> None:
     with pytest.raises(MigrationFailed, match="migrations/check: exit code"):
         await shop.release(shop.write({"alembic.ini": INI, "migrations/env.py": ENV, **FIRST}))
     assert shop.columns() == set()
-    assert [one.state for one in shop.changes(shop.ledger.releases("shop")[0])] == ["cancelled"]
+    assert [one.state for one in shop.changes(shop.ledger.releases.recent("shop")[0])] == ["cancelled"]
 
 
 async def test_a_migration_that_hangs_on_somebody_s_lock_is_ended_in_time(shop: Shop) -> None:

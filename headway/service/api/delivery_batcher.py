@@ -32,7 +32,9 @@ class Intake:
         while self._waiting:
             batch, self._waiting = self._waiting, []
             try:
-                await asyncio.to_thread(self._ledger.receive, [one for deliveries, _ in batch for one in deliveries])
+                await asyncio.to_thread(
+                    self._ledger.deliveries.receive, [one for deliveries, _ in batch for one in deliveries]
+                )
             except Exception as error:  # noqa: BLE001  # each of those who wait raises it
                 _tell(batch, error)
             else:

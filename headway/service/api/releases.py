@@ -114,6 +114,6 @@ async def _start(request: Request, key: str | None) -> Started:
 
 def _registered(ledger: Ledger, name: str) -> AppRecord:
     try:
-        return ledger.registered_app(name)
+        return ledger.apps.get(name)
     except NotFound as unknown:
         raise Refused(404, unknown.what, unknown.hint) from None

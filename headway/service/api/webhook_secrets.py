@@ -39,7 +39,7 @@ class Keys:
         """Read them all again; returns a line for each app without a secret."""
         async with self._looking:
             known, missing = [], []
-            apps = await asyncio.to_thread(self._ledger.registered_apps)
+            apps = await asyncio.to_thread(self._ledger.apps.all)
             for app in apps:
                 try:
                     secret = await self._load_secret(app.secret, f"app {app.name}")
@@ -61,7 +61,7 @@ class Keys:
         """
         if self.looks != looks:
             return True
-        apps = await asyncio.to_thread(self._ledger.registered_apps)
+        apps = await asyncio.to_thread(self._ledger.apps.all)
         if apps == self._apps and time.monotonic() - self._looked < AT_MOST:
             return self.looks != looks
         await self.look()

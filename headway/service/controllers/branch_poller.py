@@ -24,7 +24,7 @@ class Poller:
     async def round(self) -> list[str]:
         """Returns a line for each push that was found, or repository that does not answer."""
         said: list[str] = []
-        for app in await asyncio.to_thread(self._ledger.registered_apps):
+        for app in await asyncio.to_thread(self._ledger.apps.all):
             try:
                 found = await asyncio.to_thread(self._look, app)
             except HeadwayError as error:
@@ -34,9 +34,9 @@ class Poller:
 
     def _look(self, app: AppRecord) -> str:
         ref, sha, _ = head_of(app.repo, self._workspaces)
-        if self._ledger.heard_of(app.name, ref, sha):
+        if self._ledger.deliveries.mentions(app.name, ref, sha):
             return ""
         event = PushEvent(places=(app.place,), ref=ref, before=None, after=sha, by="")
-        self._ledger.receive([Delivery(app=app.name, delivery=f"poll-{sha}", event=event)])
+        self._ledger.deliveries.receive([Delivery(app=app.name, delivery=f"poll-{sha}", event=event)])
         self._wake.set()
         return f"{ref} names {sha[:7]}, and no webhook said so"

@@ -62,7 +62,7 @@ class Dispatcher:
     async def round(self) -> list[str]:
         """Begin with what is due; returns a line for each delivery that was settled since the last round."""
         self.wake.clear()
-        due = await asyncio.to_thread(self._ledger.due_deliveries, list(self._going))
+        due = await asyncio.to_thread(self._ledger.deliveries.due, list(self._going))
         apart = attrgetter("app", "event.kind")
         for which, group in groupby(sorted(due, key=apart), apart):
             self._going[which] = asyncio.create_task(self._dispatch(list(group)))
@@ -78,7 +78,7 @@ class Dispatcher:
     async def _host(self, due: Sequence[DeliveryRecord]) -> GitHost | HeadwayError | None:
         """Who is asked about pull requests: nobody, when nobody is named."""
         try:
-            app = await asyncio.to_thread(self._ledger.registered_app, due[0].app)
+            app = await asyncio.to_thread(self._ledger.apps.get, due[0].app)
             asked = app.reports if any(isinstance(one.event, PullRequestEvent) for one in due) else None
             return await self._load_git_host(asked) if asked else None
         except HeadwayError as error:
@@ -99,7 +99,7 @@ def dispatch(
     `host` says how pull requests are; an error is why it cannot be asked.
     """
     try:
-        app = ledger.registered_app(due[0].app)
+        app = ledger.apps.get(due[0].app)
     except NotFound:
         return []  # whoever took it away has settled what was due
     said: list[str] = []
@@ -111,18 +111,18 @@ def dispatch(
         else:
             said.append(f"{app.name} {ref}: {_pull(ledger, workspaces, app, host, rows)}")
     ours = attrgetter("app", "event.kind", "state")
-    starting = (row for row in ledger.due_deliveries() if ours(row) == (app.name, due[0].event.kind, "starting"))
+    starting = (row for row in ledger.deliveries.due() if ours(row) == (app.name, due[0].event.kind, "starting"))
     return said + [f"{app.name} {row.ref}: {_start(ledger, control, app, row)}" for row in starting]
 
 
 def _ignore(ledger: Ledger, rows: Sequence[DeliveryRecord], reason: str) -> str:
-    ledger.settle([row.id for row in rows], "ignored", reason)
+    ledger.deliveries.settle([row.id for row in rows], "ignored", reason)
     return f"nothing starts: {reason}"
 
 
 def _push(ledger: Ledger, workspaces: Path, app: AppRecord, ref: str, rows: Sequence[DeliveryRecord]) -> str:
     """Every push of one ref that waits, together: only what the ref names now matters."""
-    before = ledger.latest_start(app.name, ref)
+    before = ledger.deliveries.latest_start(app.name, ref)
     try:
         tip = git.fetch_tip(app.repo, ref, workspaces, timeout=FETCH)
         if tip is None:
@@ -138,15 +138,15 @@ def _push(ledger: Ledger, workspaces: Path, app: AppRecord, ref: str, rows: Sequ
         return _later(ledger, rows, error.what)
     ids = [row.id for row in rows]
     if before and before.sha != tip.sha and max(row.due_at for row in rows) < before.due_at + BURST:
-        ledger.postpone(ids, before.due_at + BURST)
+        ledger.deliveries.postpone(ids, before.due_at + BURST)
         return f"{tip.sha[:7]} waits a moment: there may be more"
     if before and before.sha == tip.sha:
-        ledger.settle(ids, "duplicate", f"{tip.sha[:7]} was started before")
+        ledger.deliveries.settle(ids, "duplicate", f"{tip.sha[:7]} was started before")
         return f"{tip.sha[:7]} was started before"
     if reason:
         return _ignore(ledger, rows, f"{tip.sha[:7]}: {reason}")
     named = [row.id for row in rows if _after(row) == tip.sha]
-    ledger.settle_start(ids, named[0] if named else ids[-1], app.name, ref, tip.sha)
+    ledger.deliveries.claim_start(ids, named[0] if named else ids[-1], app.name, ref, tip.sha)
     return f"{tip.sha[:7]} is the newest of {len(rows)}"
 
 
@@ -186,36 +186,39 @@ def _pull(
 def _open(ledger: Ledger, app: AppRecord, rows: Sequence[DeliveryRecord], asked: Asked, sha: str, reason: str) -> str:
     ref, ids = asked.event.about, [row.id for row in rows]
     name = previews.name(app.name, asked.event.number)
-    before, known = ledger.latest_start(app.name, ref), ledger.preview(name)
+    before, known = ledger.deliveries.latest_start(app.name, ref), ledger.previews.get(name)
     if before and before.sha == sha and known and known.stands and not asked.event.again:
-        ledger.settle(ids, "duplicate", f"{sha[:7]} was started before")
+        ledger.deliveries.settle(ids, "duplicate", f"{sha[:7]} was started before")
         return f"{sha[:7]} was started before"
     if before and max(row.due_at for row in rows) < before.due_at + BURST:
-        ledger.postpone(ids, before.due_at + BURST)
+        ledger.deliveries.postpone(ids, before.due_at + BURST)
         return f"{sha[:7]} waits a moment: there may be more"
     if not reason:
         try:
-            ledger.open_preview(name, of=app.name, number=asked.event.number, head=sha, fork=asked.fork)
+            ledger.previews.open(name, of=app.name, number=asked.event.number, head=sha, fork=asked.fork)
         except UsageError as error:
             reason = error.what
     if reason:
         return _ignore(ledger, rows, f"{sha[:7]}: {reason}")
     chosen = next((row for row in rows if sha.startswith(_head(row) or NOTHING)), rows[-1])
     decided = chosen.event.model_copy(update={"base": asked.base, "fork": asked.fork})
-    ledger.settle_start(ids, chosen.id, app.name, ref, sha, again=True, event=decided)
+    ledger.deliveries.claim_start(ids, chosen.id, app.name, ref, sha, again=True, event=decided)
     return f"{sha[:7]} is the newest of {len(rows)}"
 
 
 def _close(ledger: Ledger, app: AppRecord, event: PullRequestEvent, rows: Sequence[DeliveryRecord]) -> str:
     """Whatever goes on for it is followed by its end."""
     ref, ids = event.about, [row.id for row in rows]
-    before, known = ledger.latest_start(app.name, ref), ledger.preview(previews.name(app.name, event.number))
+    before, known = (
+        ledger.deliveries.latest_start(app.name, ref),
+        ledger.previews.get(previews.name(app.name, event.number)),
+    )
     if before is None and not (known and known.stands):
         return _ignore(ledger, rows, "it is closed, and nothing was ever started for it")
     if before and before.sha == NOTHING:
-        ledger.settle(ids, "duplicate", "it is closed, and was before")
+        ledger.deliveries.settle(ids, "duplicate", "it is closed, and was before")
         return "it is closed, and was before"
-    ledger.settle_start(ids, ids[-1], app.name, ref, NOTHING)
+    ledger.deliveries.claim_start(ids, ids[-1], app.name, ref, NOTHING)
     return "it is closed"
 
 
@@ -295,9 +298,9 @@ def _settings_before(app: AppRecord, tip: git.Tip, old: str | None) -> Settings:
 
 
 def _later(ledger: Ledger, rows: Sequence[DeliveryRecord], why: str) -> str:
-    ledger.settle([row.id for row in rows if row.tries + 1 >= TRIES], "failed", f"{why} ({TRIES} tries)")
+    ledger.deliveries.settle([row.id for row in rows if row.tries + 1 >= TRIES], "failed", f"{why} ({TRIES} tries)")
     tries = max(row.tries for row in rows)
-    ledger.try_again([row.id for row in rows], why, PAUSES[min(tries, len(PAUSES) - 1)])
+    ledger.deliveries.retry_later([row.id for row in rows], why, PAUSES[min(tries, len(PAUSES) - 1)])
     return why
 
 
@@ -311,14 +314,14 @@ def _start(ledger: Ledger, control: Control, app: AppRecord, row: DeliveryRecord
     run = control.start(flow, asked, idempotency_key=f"inbox-{key}")
     if flow != "teardown/main":
         _enter(ledger, app, row, run, asked["by"])
-    ledger.started(row.id, run)
+    ledger.deliveries.mark_started(row.id, run)
     return f"{(row.sha or '')[:7]}: {control.run_url(run)}"
 
 
 def _enter(ledger: Ledger, app: AppRecord, row: DeliveryRecord, run: str, by: str) -> None:
     event = row.event
     name = app.name if isinstance(event, PushEvent) else previews.name(app.name, event.number)
-    release = ledger.start_release(
+    release = ledger.releases.start(
         name,
         app.repo,
         row.sha or "",
@@ -326,7 +329,7 @@ def _enter(ledger: Ledger, app: AppRecord, row: DeliveryRecord, run: str, by: st
         requested_by=by,
         preview=isinstance(event, PullRequestEvent),
     )
-    ledger.update_release(release.id, sha=row.sha)
+    ledger.releases.update(release.id, sha=row.sha)
 
 
 def _wanted(app: AppRecord, row: DeliveryRecord) -> tuple[str, dict[str, Any]]:

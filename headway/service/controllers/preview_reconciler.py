@@ -50,7 +50,7 @@ class Reconciler:
         """Returns a line for each preview that goes, comes, or cannot be decided about."""
         entered: list[str] = []
         silent: list[str] = []
-        apps = {app.name: app for app in await asyncio.to_thread(self._ledger.registered_apps)}
+        apps = {app.name: app for app in await asyncio.to_thread(self._ledger.apps.all)}
         known: dict[str, dict[int, PullRequest]] = {}
         enough = time.monotonic() + ASKING
         for app in sorted(apps.values(), key=self._last_asked):
@@ -78,7 +78,7 @@ class Reconciler:
         """The open pull requests. One that stands and is not among them is asked about by itself: lists have ends."""
         host = await self._load_git_host(reports)
         found = await asyncio.to_thread(host.open_pull_requests, app.path)
-        for preview in await asyncio.to_thread(self._ledger.previews, app.name):
+        for preview in await asyncio.to_thread(self._ledger.previews.active, app.name):
             if preview.number not in found:
                 now = await asyncio.to_thread(host.pull_request, app.path, preview.number)
                 if now is None or now.open:
@@ -91,11 +91,11 @@ class Reconciler:
         for number, pull in sorted(open_now.items(), reverse=True):
             if len(said) == room:
                 break
-            last = self._ledger.latest_start(app.name, f"#{number}")
+            last = self._ledger.deliveries.latest_start(app.name, f"#{number}")
             closed = last.id if last and last.sha == NOTHING else 0
-            if pull.head and not self._ledger.heard_of(app.name, f"#{number}", pull.head, after=closed):
+            if pull.head and not self._ledger.deliveries.mentions(app.name, f"#{number}", pull.head, after=closed):
                 name = f"poll-{number}-{pull.head}-{closed}"
-                self._ledger.receive([Delivery(app=app.name, delivery=name, event=event_of(app, pull))])
+                self._ledger.deliveries.receive([Delivery(app=app.name, delivery=name, event=event_of(app, pull))])
                 said.append(f"{app.name}: pull request {number} has {pull.head[:7]}, and no webhook said so")
         if said:
             self._wake.set()
@@ -104,8 +104,8 @@ class Reconciler:
     def _outdated(self, registered: set[str], known: dict[str, dict[int, PullRequest]]) -> list[str]:
         """Tear down what should not stand any more."""
         said: list[str] = []
-        busy = {release.app for release in self._ledger.open_releases() if release.state == "running"}
-        for preview in self._ledger.previews():
+        busy = {release.app for release in self._ledger.releases.unfinished() if release.state == "running"}
+        for preview in self._ledger.previews.active():
             why = previews.why_gone(preview, known.get(preview.of), datetime.now(UTC))
             try:
                 why = why or self._left_half_way(preview)
@@ -124,13 +124,13 @@ class Reconciler:
 
     def _left_half_way(self, preview: PreviewRecord) -> str:
         """Why it was to be torn down by a run that has ended, or died, before it had."""
-        holder = self._ledger.lock_holder(preview.app, PREVIEW)
+        holder = self._ledger.locks.holder(preview.app, PREVIEW)
         if holder and not holder.expired:
             return ""
-        begun = self._ledger.left_half_way(preview.app, PREVIEW)
+        begun = self._ledger.rollouts.incomplete(preview.app, PREVIEW)
         if begun and begun[-1].plan.strategy == TEARDOWN:
             return begun[-1].reason
-        last = self._ledger.latest_start(preview.of, f"#{preview.number}")
+        last = self._ledger.deliveries.latest_start(preview.of, f"#{preview.number}")
         if last is None or last.sha != NOTHING or last.flow_run_id is None:
             return ""
         try:
@@ -148,7 +148,7 @@ class Reconciler:
         key = f"teardown-{preview.app}-{asked['seen']}" + (f"-{given_up.isoformat()}" if given_up else "")
         if attempt("teardown/main", asked, key, self._control):
             return "it is torn down"
-        self._ledger.give_up_preview(preview.app)
+        self._ledger.previews.mark_stuck(preview.app)
         return GIVEN_UP
 
 

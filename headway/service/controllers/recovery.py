@@ -43,12 +43,12 @@ async def revive(ledger: Ledger, load_target: Callable[[str], Awaitable[Target]]
     """Have every target bring back what a machine that restarted, or a supervisor that was killed, took with it."""
     done: list[str] = []
     targets: dict[str, Target] = {}
-    for app in ledger.apps():
-        for environment in ledger.environments(app):
-            live = ledger.live(app, environment)
+    for app in ledger.releases.apps():
+        for environment in ledger.rollouts.environments(app):
+            live = ledger.rollouts.live(app, environment)
             if live is None:
                 continue
-            _, spec = ledger.revision(app, live, environment=environment)
+            _, spec = ledger.revisions.find(app, live, environment=environment)
             with _said(f"{app} {environment}", done):
                 target = targets.get(spec.target) or await load_target(spec.target)
                 targets[spec.target] = target
@@ -61,9 +61,9 @@ def _expire(ledger: Ledger, control: Control) -> list[str]:
     """The run is woken and finds out: an approval that is expired or void ends its release, a freeze that is over lets
     it go on.
     """
-    closed = [*ledger.void_approvals(), *ledger.expire_approvals(datetime.now(UTC))]
-    done = [f"{ledger.release(asked.release_id).name}: {_over(asked)}" for asked in closed]
-    for release in ledger.releases_with_closed_approval():
+    closed = [*ledger.approvals.void_superseded(), *ledger.approvals.expire(datetime.now(UTC))]
+    done = [f"{ledger.releases.get(asked.release_id).name}: {_over(asked)}" for asked in closed]
+    for release in ledger.approvals.releases_to_resume():
         if release.flow_run_id is not None:
             with _said(release.name, done):
                 if control.flow_run(release.flow_run_id).type == "PAUSED":
@@ -92,12 +92,12 @@ def _said(name: str, lines: list[str]) -> Iterator[None]:
 def _close(ledger: Ledger, control: Control) -> list[str]:
     """A release whose run has ended without a word has ended too."""
     done: list[str] = []
-    for release in ledger.open_releases():
+    for release in ledger.releases.unfinished():
         with _said(release.name, done):
             if ended := _ended(release, control):
                 state, message = ended
-                ledger.finish_release(release.id, state, message)
-                ledger.free_locks(release.name)
+                ledger.releases.finish(release.id, state, message)
+                ledger.locks.revoke(release.name)
                 done.append(f"{release.name}: {state}: {message}")
     return done
 
@@ -123,10 +123,10 @@ def _bring_back(ledger: Ledger, control: Control) -> list[str]:
     """A rollout that nobody is at any more (its lease has run out or was freed) is undone by a rollback run."""
     done: list[str] = []
     begun: dict[tuple[str, str], list[RolloutRecord]] = {}
-    for rollout in ledger.unfinished_rollouts():
+    for rollout in ledger.rollouts.unfinished():
         begun.setdefault((rollout.app, rollout.environment), []).append(rollout)
     for (app, environment), rollouts in begun.items():
-        holder = ledger.lock_holder(app, environment)
+        holder = ledger.locks.holder(app, environment)
         if holder is not None and holder.token >= rollouts[-1].token and not holder.expired:
             continue
         if rollouts[-1].plan.strategy == TEARDOWN:
@@ -137,7 +137,7 @@ def _bring_back(ledger: Ledger, control: Control) -> list[str]:
                 done.append(f"{place}: bringing it back: {_reason(rollouts[0])}")
                 continue
             for rollout in rollouts:
-                ledger.finish_rollout(rollout.id, "halted")
+                ledger.rollouts.finish(rollout.id, "halted")
             done.append(f"{place}: could not be brought back in {TRIES} tries: it needs a person, {WAY_BACK} {place}")
     return done
 
@@ -169,17 +169,17 @@ def attempt(deployment: str, parameters: dict[str, Any], key: str, control: Cont
 def _contract(ledger: Ledger, control: Control) -> list[str]:
     """Have the contracts done whose time has come, where nobody is at work and nothing was left half-way."""
     done: list[str] = []
-    for change in ledger.due_contracts(datetime.now(UTC)):
+    for change in ledger.schema_changes.due_contracts(datetime.now(UTC)):
         place = f"{change.app} {change.environment}"
-        holder = ledger.lock_holder(change.app, change.environment)
-        if (holder and not holder.expired) or ledger.left_half_way(change.app, change.environment):
+        holder = ledger.locks.holder(change.app, change.environment)
+        if (holder and not holder.expired) or ledger.rollouts.incomplete(change.app, change.environment):
             continue
         with _said(place, done):
             asked = {"app": change.app, "environment": change.environment, "revision": change.revision}
             if attempt("contract/main", asked, f"contract-{change.id}", control):
                 done.append(f"{place}: the contract of {change.revision} is due")
                 continue
-            ledger.change_finished(change.id, "failed", f"its run ended without a word, {TRIES} times")
+            ledger.schema_changes.finish(change.id, "failed", f"its run ended without a word, {TRIES} times")
             done.append(f"{place}: the contract of {change.revision} could not be done in {TRIES} tries")
     return done
 

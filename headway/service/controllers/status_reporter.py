@@ -41,9 +41,9 @@ class Reporter:
 
     async def round(self) -> list[str]:
         """Returns a line for each host that cannot be told just now."""
-        apps = {app.name: app for app in await asyncio.to_thread(self._ledger.registered_apps) if app.reports}
-        shown = {one.app: one for one in await asyncio.to_thread(self._ledger.previews_to_tell, list(apps))}
-        releases = await asyncio.to_thread(self._ledger.releases_to_tell, [*apps, *shown])
+        apps = {app.name: app for app in await asyncio.to_thread(self._ledger.apps.all) if app.reports}
+        shown = {one.app: one for one in await asyncio.to_thread(self._ledger.previews.unreported, list(apps))}
+        releases = await asyncio.to_thread(self._ledger.statuses.releases_to_report, [*apps, *shown])
         for release in releases:
             preview = shown.get(release.app)
             app = apps[preview.of if preview else release.app]
@@ -74,7 +74,7 @@ class Reporter:
             self._left.failed(preview if preview and its_own else app.reports, error)
 
     async def _tell(self, release: ReleaseRecord, preview: PreviewRecord | None, app: AppRecord, host: GitHost) -> None:
-        known = await asyncio.to_thread(self._ledger.told, release.id)
+        known = await asyncio.to_thread(self._ledger.statuses.by_release, release.id)
         refused: GitHostError | None = None
         for name, report in await self._reports(release, preview):
             said = report.model_dump_json()
@@ -88,47 +88,47 @@ class Reporter:
                     raise
                 refused = refused or error  # a stranger's commit may be marked, but not deployed, or the reverse
             else:
-                await asyncio.to_thread(self._ledger.remember_told, release.id, name, said)
+                await asyncio.to_thread(self._ledger.statuses.save, release.id, name, said)
         if preview:
             await self._comment(app, host, preview, release, known)
         if refused:
             raise refused
         if not release.open:
-            await asyncio.to_thread(self._ledger.told_all, release.id)
+            await asyncio.to_thread(self._ledger.statuses.mark_complete, release.id)
 
     async def _comment(
         self, app: AppRecord, host: GitHost, preview: PreviewRecord, release: ReleaseRecord, known: dict[str, str]
     ) -> None:
         """Of the newest release alone: there is one comment, and an older one may be told late."""
-        if (await asyncio.to_thread(self._ledger.releases, preview.app, 1))[0].id != release.id:
+        if (await asyncio.to_thread(self._ledger.releases.recent, preview.app, 1))[0].id != release.id:
             return
         # As it is now: it may have come up, and its release ended, since this round began.
-        now = await asyncio.to_thread(self._ledger.preview, preview.app)
-        stages = await asyncio.to_thread(self._ledger.stages, release.id)
+        now = await asyncio.to_thread(self._ledger.previews.get, preview.app)
+        stages = await asyncio.to_thread(self._ledger.stages.by_release, release.id)
         text = previews.comment(now or preview, release, stages, self._control.run_url(release.flow_run_id or ""))
         if known.get(COMMENT) != text:
             await asyncio.to_thread(host.set_comment, app.path, preview.number, _mark(preview), text)
-            await asyncio.to_thread(self._ledger.remember_told, release.id, COMMENT, text)
+            await asyncio.to_thread(self._ledger.statuses.save, release.id, COMMENT, text)
 
     async def _tell_of_end(self, preview: PreviewRecord, app: AppRecord, host: GitHost) -> None:
         """It is torn down: its comment says so, and where the host knows of deployments, it is one no more."""
-        for release in await asyncio.to_thread(self._ledger.releases, preview.app, 1):
-            known = await asyncio.to_thread(self._ledger.told, release.id)
+        for release in await asyncio.to_thread(self._ledger.releases.recent, preview.app, 1):
+            known = await asyncio.to_thread(self._ledger.statuses.by_release, release.id)
             if COMMENT in known:
                 await self._comment(app, host, preview, release, known)
         # Not every commit is deployed: that of the newest release may have failed its checks.
-        if said := await asyncio.to_thread(self._ledger.told_last, preview.app, f"deployment/{preview.app}"):
+        if said := await asyncio.to_thread(self._ledger.statuses.last, preview.app, f"deployment/{preview.app}"):
             last = DeploymentStatus.model_validate_json(said)
             over = {"standing": StatusState.ENDED, "description": short(f"torn down, {preview.reason}"), "url": None}
             await asyncio.to_thread(host.set_deployment, app.path, last.model_copy(update=over))
-        await asyncio.to_thread(self._ledger.preview_told, preview.app)
+        await asyncio.to_thread(self._ledger.previews.mark_reported, preview.app)
 
     async def _reports(
         self, release: ReleaseRecord, preview: PreviewRecord | None
     ) -> list[tuple[str, CommitStatus | DeploymentStatus]]:
-        stages = await asyncio.to_thread(self._ledger.stages, release.id)
+        stages = await asyncio.to_thread(self._ledger.stages.by_release, release.id)
         url = self._control.run_url(release.flow_run_id or "")
-        environments = await asyncio.to_thread(self._ledger.environments, release.app)
+        environments = await asyncio.to_thread(self._ledger.rollouts.environments, release.app)
         there = [stage.name for stage in stages if stage.name in environments and stage.state == "passed"]
         urls = {name: await self._url(release.app, name) for name in there}
         places = deployments(release, stages, environments, urls, url)
@@ -143,8 +143,8 @@ class Reporter:
     async def _url(self, app: str, environment: str) -> str | None:
         """Where it answers; a target that does not tell is no reason to say nothing."""
         try:
-            live = self._ledger.live(app, environment)
-            _, spec = self._ledger.revision(app, live or "", environment=environment)
+            live = self._ledger.rollouts.live(app, environment)
+            _, spec = self._ledger.revisions.find(app, live or "", environment=environment)
             target = await self._load_target(spec.target)
             return (await asyncio.to_thread(target.observe, app)).url
         except HeadwayError:

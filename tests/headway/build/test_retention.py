@@ -38,8 +38,8 @@ def build(home: Path, repo: Repository, run: str, content: str) -> Artifact:
 
 
 def release(ledger: Ledger, run: str, artifact: Artifact) -> ReleaseRecord:
-    started = ledger.start_release("shop", "/repo", "main", flow_run_id=run, requested_by="ann")
-    return ledger.update_release(started.id, digest=artifact.digest)
+    started = ledger.releases.start("shop", "/repo", "main", flow_run_id=run, requested_by="ann")
+    return ledger.releases.update(started.id, digest=artifact.digest)
 
 
 def test_what_is_live_or_going_on_stays_and_the_rest_goes(tmp_path: Path, ledger: Ledger) -> None:
@@ -47,16 +47,16 @@ def test_what_is_live_or_going_on_stays_and_the_rest_goes(tmp_path: Path, ledger
     repo = Repository(tmp_path / "repo")
     forgotten, live, going = (build(home, repo, f"run-{name}", name) for name in ("forgotten", "live", "going"))
     for run, artifact in (("run-forgotten", forgotten), ("run-live", live)):
-        ledger.finish_release(release(ledger, run, artifact).id, "succeeded", "")
+        ledger.releases.finish(release(ledger, run, artifact).id, "succeeded", "")
     release(ledger, "run-going", going)
     spec = LaunchSpec(environment="staging", artifact=live, run="true")
     revision = spec.revision("shop", "1" * 40)
-    ledger.save_revision(revision, spec)
-    lock = ledger.acquire("shop", "staging", holder="x", revision=revision.id, lease=30)
+    ledger.revisions.save(revision, spec)
+    lock = ledger.locks.acquire("shop", "staging", holder="x", revision=revision.id, lease=30)
     assert lock is not None
     plan = Plan(strategy="rolling", new=revision.id, old=None, steps=())
-    done = ledger.start_rollout(None, "shop", "staging", plan, kind="release", reason="", token=lock.token)
-    ledger.finish_rollout(done.id, "done")
+    done = ledger.rollouts.start(None, "shop", "staging", plan, kind="release", reason="", token=lock.token)
+    ledger.rollouts.finish(done.id, "done")
 
     gone = retention.prune(home, ledger)
 
@@ -72,18 +72,18 @@ def test_the_bundle_of_a_preview_stays_while_it_stands(tmp_path: Path, ledger: L
     home = tmp_path / "home"
     repo = Repository(tmp_path / "repo")
     bundle = build(home, repo, "run-1", "shown")
-    ledger.open_preview("shop-pr-42", of="shop", number=42, head="1" * 40, fork=False)
+    ledger.previews.open("shop-pr-42", of="shop", number=42, head="1" * 40, fork=False)
     spec = LaunchSpec(environment="preview", artifact=bundle, run="true")
     revision = spec.revision("shop-pr-42", "1" * 40)
-    ledger.save_revision(revision, spec)
-    lock = ledger.acquire("shop-pr-42", "preview", holder="x", revision=revision.id, lease=30)
+    ledger.revisions.save(revision, spec)
+    lock = ledger.locks.acquire("shop-pr-42", "preview", holder="x", revision=revision.id, lease=30)
     assert lock is not None
     for new in (revision.id, ""):
         plan = Plan(strategy="rolling", new=new, old=None, steps=())
-        done = ledger.start_rollout(None, "shop-pr-42", "preview", plan, kind="release", reason="", token=lock.token)
-        ledger.finish_rollout(done.id, "done")
+        done = ledger.rollouts.start(None, "shop-pr-42", "preview", plan, kind="release", reason="", token=lock.token)
+        ledger.rollouts.finish(done.id, "done")
         assert bundle.digest not in retention.prune(home, ledger)
 
-    ledger.close_preview("shop-pr-42", "the pull request was closed")
+    ledger.previews.close("shop-pr-42", "the pull request was closed")
 
     assert bundle.digest in retention.prune(home, ledger)

@@ -25,7 +25,7 @@ from headway.domain.measurements import Bucket, Measurements, RequestCounts
 from headway.domain.plan import Launch, OperatorCommand, Plan, Promote
 from headway.domain.revision import Artifact, LaunchSpec, SecretRef
 from headway.domain.source import CheckReport, Coverage
-from headway.ledger import Delivery, Ledger, ReleaseRecord, RolloutKind, Users
+from headway.ledger import Delivery, Ledger, ReleaseRecord, RolloutKind, UserRequests
 from headway.ledger.database import MIGRATIONS
 from headway.ledger.schema import REVISION, metadata
 from headway.scm.webhooks import PushEvent
@@ -42,7 +42,7 @@ SPEC = LaunchSpec(
 
 
 def start(ledger: Ledger, app: str = "shop", run: str | None = None) -> ReleaseRecord:
-    return ledger.start_release(app, "/repo", "main", flow_run_id=run, requested_by="ann")
+    return ledger.releases.start(app, "/repo", "main", flow_run_id=run, requested_by="ann")
 
 
 def plan(new: str, old: str | None = None) -> Plan:
@@ -57,20 +57,20 @@ def rolled_out(
     release: ReleaseRecord | None = None,
     kind: RolloutKind = "release",
 ) -> None:
-    lock = ledger.acquire("shop", "staging", holder="x", revision=new, lease=30)
+    lock = ledger.locks.acquire("shop", "staging", holder="x", revision=new, lease=30)
     assert lock is not None
-    done = ledger.start_rollout(
+    done = ledger.rollouts.start(
         release.id if release else None, "shop", "staging", plan(new, old), kind=kind, reason="", token=lock.token
     )
-    ledger.finish_rollout(done.id, "done")
-    ledger.release_lock(lock)
+    ledger.rollouts.finish(done.id, "done")
+    ledger.locks.release(lock)
 
 
 def test_releases_are_numbered_by_app(ledger: Ledger) -> None:
     names = [start(ledger).name, start(ledger).name, start(ledger, "other").name]
     assert names == ["shop#1", "shop#2", "other#1"]
-    assert ledger.apps() == ["other", "shop"]
-    assert [one.name for one in ledger.releases("shop")] == ["shop#2", "shop#1"]
+    assert ledger.releases.apps() == ["other", "shop"]
+    assert [one.name for one in ledger.releases.recent("shop")] == ["shop#2", "shop#1"]
 
 
 def test_a_run_that_comes_back_gets_its_release_again(ledger: Ledger) -> None:
@@ -81,32 +81,32 @@ def test_a_run_that_comes_back_gets_its_release_again(ledger: Ledger) -> None:
 def test_a_release_is_found_by_name_run_and_beginning(ledger: Ledger) -> None:
     release = start(ledger, run="0f3c-1")
     for text in ("shop#1", release.id, release.id[:6], "0f3c-1", "0f3c"):
-        assert ledger.find_release(text) == release
+        assert ledger.releases.find(text) == release
     with pytest.raises(NotFound, match="no release shop#2"):
-        ledger.find_release("shop#2")
+        ledger.releases.find("shop#2")
     start(ledger, run="0f3c-2")
     with pytest.raises(UsageError, match="2 releases"):
-        ledger.find_release("0f3c")
+        ledger.releases.find("0f3c")
 
 
 def test_the_first_ending_of_a_release_counts(ledger: Ledger) -> None:
     release = start(ledger)
-    ledger.stage_started(release.id, "build")
-    assert ledger.finish_release(release.id, "failed", "no").finished_at is not None
-    assert ledger.finish_release(release.id, "succeeded", "").state == "failed"
-    assert ledger.stages(release.id)[0].state == "failed"
-    ledger.release_waits(release.id)
-    assert ledger.open_releases() == []
+    ledger.stages.start(release.id, "build")
+    assert ledger.releases.finish(release.id, "failed", "no").finished_at is not None
+    assert ledger.releases.finish(release.id, "succeeded", "").state == "failed"
+    assert ledger.stages.by_release(release.id)[0].state == "failed"
+    ledger.releases.set_waiting(release.id)
+    assert ledger.releases.unfinished() == []
 
 
 def test_stages_keep_the_order_they_began_in(ledger: Ledger) -> None:
     release = start(ledger)
     for name in ("lint", "unit", "build"):
-        ledger.stage_started(release.id, name)
-    ledger.stage_finished(release.id, "unit", "failed", "1 of 2 tests failed")
-    ledger.stage_started(release.id, "lint")
-    ledger.stage_finished(release.id, "lint", "passed", "")
-    told = [(stage.name, stage.state) for stage in ledger.stages(release.id)]
+        ledger.stages.start(release.id, name)
+    ledger.stages.finish(release.id, "unit", "failed", "1 of 2 tests failed")
+    ledger.stages.start(release.id, "lint")
+    ledger.stages.finish(release.id, "lint", "passed", "")
+    told = [(stage.name, stage.state) for stage in ledger.stages.by_release(release.id)]
     assert told == [("lint", "passed"), ("unit", "failed"), ("build", "running")]
 
 
@@ -119,126 +119,126 @@ def test_times_are_in_utc(ledger: Ledger) -> None:
 
 def test_a_revision_is_found_by_beginning_and_commit(ledger: Ledger) -> None:
     revision = SPEC.revision("shop", SHA)
-    ledger.save_revision(revision, SPEC)
-    ledger.save_revision(revision, SPEC.model_copy(update={"instances": 3}))
+    ledger.revisions.save(revision, SPEC)
+    ledger.revisions.save(revision, SPEC.model_copy(update={"instances": 3}))
     for text in (revision.id, "3f2a9c1", SHA):
-        found, spec = ledger.revision("shop", text, environment="staging")
+        found, spec = ledger.revisions.find("shop", text, environment="staging")
         assert found == revision
         assert spec.instances == 3
         assert spec.env == {"TOKEN": SecretRef(secret="a/b")}
     with pytest.raises(NotFound, match=r"no revision abc .*\n.*" + revision.id):
-        ledger.revision("shop", "abc", environment="staging")
+        ledger.revisions.find("shop", "abc", environment="staging")
     with pytest.raises(NotFound):
-        ledger.revision("shop", SHA, environment="production")
+        ledger.revisions.find("shop", SHA, environment="production")
 
 
 def test_live_and_previous_follow_the_rollouts(ledger: Ledger) -> None:
-    assert ledger.live("shop", "staging") is None
+    assert ledger.rollouts.live("shop", "staging") is None
     for new, old in (("r1", None), ("r2", "r1"), ("r2", "r2")):
         rolled_out(ledger, new, old)
-    assert (ledger.live("shop", "staging"), ledger.previous("shop", "staging")) == ("r2", "r1")
+    assert (ledger.rollouts.live("shop", "staging"), ledger.rollouts.previous("shop", "staging")) == ("r2", "r1")
     rolled_out(ledger, "r1", "r2")
-    assert (ledger.live("shop", "staging"), ledger.previous("shop", "staging")) == ("r1", "r2")
+    assert (ledger.rollouts.live("shop", "staging"), ledger.rollouts.previous("shop", "staging")) == ("r1", "r2")
     rolled_out(ledger, "")
-    assert ledger.live("shop", "staging") is None
-    assert ledger.environments("shop") == ["staging"]
+    assert ledger.rollouts.live("shop", "staging") is None
+    assert ledger.rollouts.environments("shop") == ["staging"]
 
 
 def test_going_back_twice_goes_further_back(ledger: Ledger) -> None:
     for new, old in (("r1", None), ("r2", "r1"), ("r3", "r2")):
         rolled_out(ledger, new, old)
     rolled_out(ledger, "r2", "r3", kind="rollback")
-    assert ledger.previous("shop", "staging") == "r1"
+    assert ledger.rollouts.previous("shop", "staging") == "r1"
     rolled_out(ledger, "r1", "r2", kind="rollback")
-    assert ledger.previous("shop", "staging") is None
+    assert ledger.rollouts.previous("shop", "staging") is None
     rolled_out(ledger, "r4", "r1")
-    assert ledger.previous("shop", "staging") == "r1"
+    assert ledger.rollouts.previous("shop", "staging") == "r1"
     rolled_out(ledger, "r9", "r4", kind="rollback")  # to one that is not on the way
-    assert ledger.previous("shop", "staging") == "r4"
+    assert ledger.rollouts.previous("shop", "staging") == "r4"
 
 
 def test_digests_in_use_are_those_of_the_last_rollouts_and_of_open_releases(ledger: Ledger) -> None:
-    ended = ledger.start_release("shop", "/repo", "main", flow_run_id="before", requested_by="ann")
-    ledger.finish_release(ended.id, "succeeded", "")
+    ended = ledger.releases.start("shop", "/repo", "main", flow_run_id="before", requested_by="ann")
+    ledger.releases.finish(ended.id, "succeeded", "")
     revisions = []
     for number in range(3):
         artifact = SPEC.artifact.model_copy(update={"digest": "sha256:" + str(number) * 64})
         revisions.append(SPEC.model_copy(update={"artifact": artifact}).revision("shop", SHA))
     for revision in revisions:
-        ledger.save_revision(revision, SPEC)
+        ledger.revisions.save(revision, SPEC)
         rolled_out(ledger, revision.id, None)
-    assert ledger.digests_in_use(1) == {revisions[-1].digest}
-    going = ledger.start_release("shop", "/repo", "main", flow_run_id="run", requested_by="ann")
-    ledger.update_release(going.id, digest="sha256:" + "b" * 64)
-    assert ledger.digests_in_use(0) == {"sha256:" + "b" * 64}
-    assert ledger.digests_in_use(3) == {"sha256:" + "b" * 64} | {revision.digest for revision in revisions}
+    assert ledger.revisions.digests_in_use(1) == {revisions[-1].digest}
+    going = ledger.releases.start("shop", "/repo", "main", flow_run_id="run", requested_by="ann")
+    ledger.releases.update(going.id, digest="sha256:" + "b" * 64)
+    assert ledger.revisions.digests_in_use(0) == {"sha256:" + "b" * 64}
+    assert ledger.revisions.digests_in_use(3) == {"sha256:" + "b" * 64} | {revision.digest for revision in revisions}
 
 
 def test_the_journal_is_only_written_by_the_holder(ledger: Ledger) -> None:
-    lock = ledger.acquire("shop", "staging", holder="shop#1", revision="r1", lease=30)
+    lock = ledger.locks.acquire("shop", "staging", holder="shop#1", revision="r1", lease=30)
     assert lock is not None
-    rollout = ledger.start_rollout(None, "shop", "staging", plan("r1"), kind="release", reason="", token=lock.token)
+    rollout = ledger.rollouts.start(None, "shop", "staging", plan("r1"), kind="release", reason="", token=lock.token)
     step = rollout.plan.steps[0]
-    ledger.step_started(rollout, 0, step, lock.token)
-    ledger.free_locks("shop#1")
+    ledger.rollouts.start_step(rollout, 0, step, lock.token)
+    ledger.locks.revoke("shop#1")
     for act in (
-        lambda: ledger.step_started(rollout, 1, step, lock.token),
-        lambda: ledger.step_finished(rollout, 0, "done", "", None, lock.token),
-        lambda: ledger.start_rollout(None, "shop", "staging", plan("r1"), kind="release", reason="", token=lock.token),
-        lambda: ledger.renew(lock),
+        lambda: ledger.rollouts.start_step(rollout, 1, step, lock.token),
+        lambda: ledger.rollouts.finish_step(rollout, 0, "done", "", None, lock.token),
+        lambda: ledger.rollouts.start(None, "shop", "staging", plan("r1"), kind="release", reason="", token=lock.token),
+        lambda: ledger.locks.renew(lock),
     ):
         with pytest.raises(LockLost):
             act()
-    (known,) = ledger.steps(rollout.id)
+    (known,) = ledger.rollouts.steps(rollout.id)
     assert (known.title, known.outcome) == ("launch 1 of r1", None)
-    assert ledger.unfinished_rollouts("shop", "staging") == [rollout]
+    assert ledger.rollouts.unfinished("shop", "staging") == [rollout]
 
 
 def test_measurements_are_kept_in_order(ledger: Ledger) -> None:
-    lock = ledger.acquire("shop", "staging", holder="x", revision="r1", lease=30)
+    lock = ledger.locks.acquire("shop", "staging", holder="x", revision="r1", lease=30)
     assert lock is not None
-    rollout = ledger.start_rollout(None, "shop", "staging", plan("r1"), kind="release", reason="", token=lock.token)
+    rollout = ledger.rollouts.start(None, "shop", "staging", plan("r1"), kind="release", reason="", token=lock.token)
     readings = [
         Measurements(at=datetime.now(UTC), counts={"r1": RequestCounts(requests=n, latency=(Bucket(0.2, 0.25, n),))})
         for n in range(3)
     ]
     for reading in readings:
-        ledger.record_measurement(rollout.id, 0, reading)
-    assert ledger.measurements(rollout.id) == [(0, reading) for reading in readings]
-    assert ledger.last_measurement(rollout.id) == readings[-1]
-    assert ledger.last_measurement("none") is None
+        ledger.readings.add(rollout.id, 0, reading)
+    assert ledger.readings.by_rollout(rollout.id) == [(0, reading) for reading in readings]
+    assert ledger.readings.last(rollout.id) == readings[-1]
+    assert ledger.readings.last("none") is None
 
 
 def test_an_order_is_for_the_rollout_under_way_and_taken_once(ledger: Ledger) -> None:
     with pytest.raises(NotFound, match="shop staging: no rollout is under way"):
-        ledger.give_order("shop", "staging", OperatorCommand(kind="skip", by="ann"), via="cli")
-    lock = ledger.acquire("shop", "staging", holder="x", revision="r1", lease=30)
+        ledger.commands.give("shop", "staging", OperatorCommand(kind="skip", by="ann"), via="cli")
+    lock = ledger.locks.acquire("shop", "staging", holder="x", revision="r1", lease=30)
     assert lock is not None
-    rollout = ledger.start_rollout(None, "shop", "staging", plan("r1"), kind="release", reason="", token=lock.token)
-    assert ledger.take_order(rollout.id) is None
-    ledger.step_started(rollout, 0, rollout.plan.steps[0], lock.token)
+    rollout = ledger.rollouts.start(None, "shop", "staging", plan("r1"), kind="release", reason="", token=lock.token)
+    assert ledger.commands.take(rollout.id) is None
+    ledger.rollouts.start_step(rollout, 0, rollout.plan.steps[0], lock.token)
     orders = [
         OperatorCommand(kind="skip", by="ann", position=0),
         OperatorCommand(kind="abort", by="bob", reason="no", position=0),
     ]
-    assert [ledger.give_order("shop", "staging", order, via="cli").id for order in orders] == [rollout.id] * 2
-    assert [ledger.take_order(rollout.id) for _ in range(3)] == [*orders, None]
-    back = ledger.start_rollout(None, "shop", "staging", plan("r0"), kind="rollback", reason="", token=lock.token)
-    ledger.finish_rollout(rollout.id, "rolled_back")
+    assert [ledger.commands.give("shop", "staging", order, via="cli").id for order in orders] == [rollout.id] * 2
+    assert [ledger.commands.take(rollout.id) for _ in range(3)] == [*orders, None]
+    back = ledger.rollouts.start(None, "shop", "staging", plan("r0"), kind="rollback", reason="", token=lock.token)
+    ledger.rollouts.finish(rollout.id, "rolled_back")
     with pytest.raises(NotFound):  # the way back takes no orders
-        ledger.give_order("shop", "staging", orders[0], via="ui")
-    assert ledger.take_order(back.id) is None
+        ledger.commands.give("shop", "staging", orders[0], via="ui")
+    assert ledger.commands.take(back.id) is None
 
 
 def test_what_users_were_answered_adds_up(ledger: Ledger) -> None:
     release = start(ledger)
-    assert ledger.users(release.id) is None
-    lock = ledger.acquire("shop", "staging", holder="x", revision="r1", lease=30)
+    assert ledger.rollouts.user_requests(release.id) is None
+    lock = ledger.locks.acquire("shop", "staging", holder="x", revision="r1", lease=30)
     assert lock is not None
     steps = plan("r1").steps
     kinds: list[tuple[RolloutKind, int]] = [("release", 3), ("rollback", 1)]
     for kind, failed in kinds:
-        rollout = ledger.start_rollout(
+        rollout = ledger.rollouts.start(
             release.id,
             "shop",
             "staging",
@@ -249,22 +249,25 @@ def test_what_users_were_answered_adds_up(ledger: Ledger) -> None:
         )
         seen = RequestCounts(requests=10, errors=failed, latency=(Bucket(0.1, 0.2, 9), Bucket(failed, failed + 1, 1)))
         for position, users in enumerate((None, seen)):
-            ledger.step_started(rollout, position, steps[position], lock.token)
-            ledger.step_finished(rollout, position, "done", "", users, lock.token)
-    assert ledger.users(release.id) == Users(requests=20, failed=4, worst=4.0)
-    assert str(ledger.users(release.id)) == "20 requests of users meanwhile, 4 failed, the longest took 4000 ms"
+            ledger.rollouts.start_step(rollout, position, steps[position], lock.token)
+            ledger.rollouts.finish_step(rollout, position, "done", "", users, lock.token)
+    assert ledger.rollouts.user_requests(release.id) == UserRequests(requests=20, failed=4, worst=4.0)
+    assert (
+        str(ledger.rollouts.user_requests(release.id))
+        == "20 requests of users meanwhile, 4 failed, the longest took 4000 ms"
+    )
 
 
 def test_a_stage_that_asks_says_what(ledger: Ledger) -> None:
     release = start(ledger)
-    ledger.stage_started(release.id, "production")
-    ledger.stage_waits(release.id, "production", "go on?")
-    assert [(one.state, one.detail) for one in ledger.stages(release.id)] == [("waiting", "go on?")]
-    ledger.stage_waits(release.id, "production", "")
-    assert [(one.state, one.detail) for one in ledger.stages(release.id)] == [("running", "")]
-    ledger.stage_finished(release.id, "production", "passed", "r1")
-    ledger.stage_waits(release.id, "production", "too late")
-    assert [(one.state, one.detail) for one in ledger.stages(release.id)] == [("passed", "r1")]
+    ledger.stages.start(release.id, "production")
+    ledger.stages.set_waiting(release.id, "production", "go on?")
+    assert [(one.state, one.detail) for one in ledger.stages.by_release(release.id)] == [("waiting", "go on?")]
+    ledger.stages.set_waiting(release.id, "production", "")
+    assert [(one.state, one.detail) for one in ledger.stages.by_release(release.id)] == [("running", "")]
+    ledger.stages.finish(release.id, "production", "passed", "r1")
+    ledger.stages.set_waiting(release.id, "production", "too late")
+    assert [(one.state, one.detail) for one in ledger.stages.by_release(release.id)] == [("passed", "r1")]
 
 
 # --- locks ---------------------------------------------------------------------------------------------------------
@@ -281,27 +284,27 @@ class Clock:
 def test_a_lock_is_one_holder_s_until_its_lease_runs_out(database: str) -> None:
     clock = Clock()
     with Ledger.open(database, clock) as ledger:
-        first = ledger.acquire("shop", "staging", holder="a", revision="r", lease=30)
+        first = ledger.locks.acquire("shop", "staging", holder="a", revision="r", lease=30)
         assert first is not None
-        assert ledger.acquire("shop", "staging", holder="b", revision="r", lease=30) is None
-        assert ledger.acquire("shop", "production", holder="b", revision="r", lease=30) is not None
+        assert ledger.locks.acquire("shop", "staging", holder="b", revision="r", lease=30) is None
+        assert ledger.locks.acquire("shop", "production", holder="b", revision="r", lease=30) is not None
         clock.now += timedelta(seconds=29)
-        ledger.renew(first)
+        ledger.locks.renew(first)
         clock.now += timedelta(seconds=29)
-        assert ledger.acquire("shop", "staging", holder="b", revision="r", lease=30) is None
+        assert ledger.locks.acquire("shop", "staging", holder="b", revision="r", lease=30) is None
         clock.now += timedelta(seconds=2)
-        second = ledger.acquire("shop", "staging", holder="b", revision="r", lease=30)
+        second = ledger.locks.acquire("shop", "staging", holder="b", revision="r", lease=30)
         assert second is not None
         assert second.token > first.token
         with pytest.raises(LockLost, match="held by b"):
-            ledger.renew(first)
-        ledger.release_lock(first)
-        holder = ledger.lock_holder("shop", "staging")
+            ledger.locks.renew(first)
+        ledger.locks.release(first)
+        holder = ledger.locks.holder("shop", "staging")
         assert holder is not None
         assert holder.holder == "b"
-        ledger.release_lock(second)
-        assert ledger.lock_holder("shop", "staging") is None
-        third = ledger.acquire("shop", "staging", holder="c", revision="r", lease=30)
+        ledger.locks.release(second)
+        assert ledger.locks.holder("shop", "staging") is None
+        third = ledger.locks.acquire("shop", "staging", holder="c", revision="r", lease=30)
         assert third is not None
         assert third.token > second.token
 
@@ -313,7 +316,9 @@ def test_many_threads_have_one_lock_between_them(ledger: Ledger) -> None:
 
     def work() -> None:
         for _ in range(10):
-            lock = ledger.acquire("shop", "staging", holder=threading.current_thread().name, revision="r", lease=30)
+            lock = ledger.locks.acquire(
+                "shop", "staging", holder=threading.current_thread().name, revision="r", lease=30
+            )
             if lock is None:
                 time.sleep(0.002)
                 continue
@@ -322,7 +327,7 @@ def test_many_threads_have_one_lock_between_them(ledger: Ledger) -> None:
             inside.append(1)
             tokens.append(lock.token)
             inside.pop()
-            ledger.release_lock(lock)
+            ledger.locks.release(lock)
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
@@ -337,7 +342,7 @@ def test_many_threads_have_one_lock_between_them(ledger: Ledger) -> None:
 def _acquire_once(url: str, start: float) -> int:
     time.sleep(max(0.0, start - time.time()))
     with Ledger.open(url) as ledger:
-        lock = ledger.acquire("shop", "staging", holder=str(os.getpid()), revision="r", lease=60)
+        lock = ledger.locks.acquire("shop", "staging", holder=str(os.getpid()), revision="r", lease=60)
         return lock.token if lock else 0
 
 
@@ -345,7 +350,7 @@ def _open_once(url: str, start: float) -> list[str]:
     while time.time() < start:
         pass
     with Ledger.open(url) as ledger:
-        return ledger.apps()
+        return ledger.releases.apps()
 
 
 def test_new_ledgers_opened_by_many_at_the_same_moment(tmp_path: Path) -> None:
@@ -365,17 +370,17 @@ def test_several_processes_open_a_new_ledger_and_one_gets_the_lock(database: str
 def test_a_newer_release_that_waits_takes_the_place_of_an_older(ledger: Ledger) -> None:
     first, second, third = (start(ledger) for _ in range(3))
     for release in (first, second):
-        ledger.enqueue(release.id, "shop", "staging")
-    assert ledger.superseded_by(second.id, "shop", "staging") is None
-    newer = ledger.superseded_by(first.id, "shop", "staging")
+        ledger.queue.enter(release.id, "shop", "staging")
+    assert ledger.queue.newer_release(second.id, "shop", "staging") is None
+    newer = ledger.queue.newer_release(first.id, "shop", "staging")
     assert newer is not None
     assert newer.name == "shop#2"
-    assert ledger.superseded_by(first.id, "shop", "production") is None
-    ledger.enqueue(third.id, "shop", "staging")
-    ledger.dequeue(third.id, "shop", "staging")
-    assert ledger.superseded_by(second.id, "shop", "staging") is None
-    ledger.finish_release(second.id, "cancelled", "")
-    assert ledger.superseded_by(first.id, "shop", "staging") is None
+    assert ledger.queue.newer_release(first.id, "shop", "production") is None
+    ledger.queue.enter(third.id, "shop", "staging")
+    ledger.queue.leave(third.id, "shop", "staging")
+    assert ledger.queue.newer_release(second.id, "shop", "staging") is None
+    ledger.releases.finish(second.id, "cancelled", "")
+    assert ledger.queue.newer_release(first.id, "shop", "staging") is None
 
 
 # --- approvals -----------------------------------------------------------------------------------------------------
@@ -383,25 +388,25 @@ def test_a_newer_release_that_waits_takes_the_place_of_an_older(ledger: Ledger) 
 
 def ask(ledger: Ledger, *, by: list[str] | None = None, not_author: bool = False, expires: float = 60) -> str:
     release = start(ledger)
-    ledger.update_release(release.id, author="Ann Developer <ann@example.com>")
+    ledger.releases.update(release.id, author="Ann Developer <ann@example.com>")
     end = datetime.now(UTC) + timedelta(seconds=expires)
-    asked = ledger.request_approval(
+    asked = ledger.approvals.request(
         release.id, "production", "r1", evidence={"digest": "d"}, expires_at=end, by=by or [], not_author=not_author
     )
-    again = ledger.request_approval(
+    again = ledger.approvals.request(
         release.id, "production", "r1", evidence={}, expires_at=end, by=[], not_author=False
     )
     assert again == asked
-    assert ledger.waiting_approval(release.id) == asked
+    assert ledger.approvals.waiting(release.id) == asked
     return asked.id
 
 
 def test_one_word_is_enough_and_the_last(ledger: Ledger) -> None:
     asked = ask(ledger)
-    done = ledger.decide(asked, "rejected", by="bob", reason="no", via="cli")
+    done = ledger.approvals.decide(asked, "rejected", by="bob", reason="no", via="cli")
     assert (done.state, done.decided_by, done.reason, done.via) == ("rejected", "bob", "no", "cli")
     with pytest.raises(HeadwayError, match="settled: rejected by bob"):
-        ledger.decide(asked, "approved", by="eve", reason="", via="ui")
+        ledger.approvals.decide(asked, "approved", by="eve", reason="", via="ui")
 
 
 @pytest.mark.parametrize(
@@ -410,31 +415,33 @@ def test_one_word_is_enough_and_the_last(ledger: Ledger) -> None:
 def test_the_author_may_be_barred(ledger: Ledger, author: str) -> None:
     asked = ask(ledger, not_author=True)
     with pytest.raises(UsageError, match="author of the change"):
-        ledger.decide(asked, "approved", by=author, reason="", via="cli")
-    assert ledger.decide(asked, "approved", by="bob", reason="", via="cli").state == "approved"
+        ledger.approvals.decide(asked, "approved", by=author, reason="", via="cli")
+    assert ledger.approvals.decide(asked, "approved", by="bob", reason="", via="cli").state == "approved"
 
 
 def test_only_those_who_are_named_may_decide(ledger: Ledger) -> None:
     asked = ask(ledger, by=["bob@example.com"])
     with pytest.raises(UsageError, match="eve may not decide"):
-        ledger.decide(asked, "approved", by="eve", reason="", via="cli")
+        ledger.approvals.decide(asked, "approved", by="eve", reason="", via="cli")
     with pytest.raises(UsageError, match="needs a name"):
-        ledger.decide(asked, "approved", by=" ", reason="", via="cli")
-    assert ledger.decide(asked, "approved", by="Bob <bob@example.com>", reason="", via="cli").state == "approved"
+        ledger.approvals.decide(asked, "approved", by=" ", reason="", via="cli")
+    assert (
+        ledger.approvals.decide(asked, "approved", by="Bob <bob@example.com>", reason="", via="cli").state == "approved"
+    )
 
 
 def test_an_approval_expires_once(ledger: Ledger) -> None:
     asked = ask(ledger, expires=-1)
     with pytest.raises(HeadwayError, match="expired at"):
-        ledger.decide(asked, "approved", by="bob", reason="", via="cli")
-    assert [one.id for one in ledger.expire_approvals(datetime.now(UTC))] == [asked]
-    assert ledger.expire_approvals(datetime.now(UTC)) == []
+        ledger.approvals.decide(asked, "approved", by="bob", reason="", via="cli")
+    assert [one.id for one in ledger.approvals.expire(datetime.now(UTC))] == [asked]
+    assert ledger.approvals.expire(datetime.now(UTC)) == []
 
 
 def freeze(ledger: Ledger, until: datetime) -> tuple[ReleaseRecord, str]:
     """A release that waits for the end of a freeze."""
     release = start(ledger)
-    asked = ledger.request_approval(
+    asked = ledger.approvals.request(
         release.id,
         "production",
         "r1",
@@ -444,13 +451,13 @@ def freeze(ledger: Ledger, until: datetime) -> tuple[ReleaseRecord, str]:
         not_author=False,
         asks=f"freeze until {until:%F %R}",
     )
-    ledger.release_waits(release.id)
+    ledger.releases.set_waiting(release.id)
     return release, asked.id
 
 
 def test_a_freeze_is_another_question_than_the_approval(ledger: Ledger) -> None:
     release, asked = freeze(ledger, datetime.now(UTC) + timedelta(days=2))
-    approval = ledger.request_approval(
+    approval = ledger.approvals.request(
         release.id,
         "production",
         "r1",
@@ -459,37 +466,37 @@ def test_a_freeze_is_another_question_than_the_approval(ledger: Ledger) -> None:
         by=[],
         not_author=False,
     )
-    assert (approval.frozen, ledger.approval(asked).frozen) == (False, True)
+    assert (approval.frozen, ledger.approvals.get(asked).frozen) == (False, True)
     assert approval.id != asked
 
 
 def test_who_goes_past_a_freeze_says_why(ledger: Ledger) -> None:
     _, asked = freeze(ledger, datetime.now(UTC) + timedelta(days=2))
     with pytest.raises(UsageError, match="production is frozen"):
-        ledger.decide(asked, "approved", by="bob", reason=" ", via="cli")
-    done = ledger.decide(asked, "approved", by="bob", reason="customers cannot pay", via="cli")
+        ledger.approvals.decide(asked, "approved", by="bob", reason=" ", via="cli")
+    done = ledger.approvals.decide(asked, "approved", by="bob", reason="customers cannot pay", via="cli")
     assert (done.state, done.decided_by, done.reason) == ("approved", "bob", "customers cannot pay")
 
 
 def test_after_a_freeze_only_the_newest_goes_on(ledger: Ledger) -> None:
     until = datetime.now(UTC) - timedelta(seconds=1)
     (first, _), (second, _), (third, _) = (freeze(ledger, until) for _ in range(3))
-    assert ledger.newer_at_the_freeze(first.id, "staging") is None
-    assert ledger.newer_at_the_freeze(third.id, "production") is None
-    assert getattr(ledger.newer_at_the_freeze(first.id, "production"), "name", None) == third.name
-    ledger.finish_release(third.id, "rejected", "")
-    assert getattr(ledger.newer_at_the_freeze(first.id, "production"), "name", None) == second.name
-    ledger.finish_release(second.id, "succeeded", "")
-    assert getattr(ledger.newer_at_the_freeze(first.id, "production"), "name", None) == second.name
+    assert ledger.approvals.newer_release_at_freeze(first.id, "staging") is None
+    assert ledger.approvals.newer_release_at_freeze(third.id, "production") is None
+    assert getattr(ledger.approvals.newer_release_at_freeze(first.id, "production"), "name", None) == third.name
+    ledger.releases.finish(third.id, "rejected", "")
+    assert getattr(ledger.approvals.newer_release_at_freeze(first.id, "production"), "name", None) == second.name
+    ledger.releases.finish(second.id, "succeeded", "")
+    assert getattr(ledger.approvals.newer_release_at_freeze(first.id, "production"), "name", None) == second.name
 
 
 def test_a_release_that_waits_for_another_word_is_not_woken_by_a_freeze_that_is_over(ledger: Ledger) -> None:
     release, _ = freeze(ledger, datetime.now(UTC) - timedelta(seconds=1))
-    ledger.expire_approvals(datetime.now(UTC))
-    assert [one.id for one in ledger.releases_with_closed_approval()] == [release.id]
+    ledger.approvals.expire(datetime.now(UTC))
+    assert [one.id for one in ledger.approvals.releases_to_resume()] == [release.id]
     later = datetime.now(UTC) + timedelta(hours=1)
-    ledger.request_approval(release.id, "production", "r2", evidence={}, expires_at=later, by=[], not_author=False)
-    assert ledger.releases_with_closed_approval() == []
+    ledger.approvals.request(release.id, "production", "r2", evidence={}, expires_at=later, by=[], not_author=False)
+    assert ledger.approvals.releases_to_resume() == []
 
 
 # --- databases -----------------------------------------------------------------------------------------------------
@@ -498,60 +505,70 @@ def test_a_release_that_waits_for_another_word_is_not_woken_by_a_freeze_that_is_
 def saved(ledger: Ledger, letter: str) -> str:
     """A revision that came to production."""
     revision = SPEC.revision("shop", letter * 40)
-    ledger.save_revision(revision, SPEC)
+    ledger.revisions.save(revision, SPEC)
     return revision.id
 
 
 def test_a_contract_waits_until_its_rollout_arrived_and_its_time_has_come(ledger: Ledger) -> None:
     now = datetime.now(UTC)
     release = start(ledger)
-    change = ledger.decide_change(release.id, "shop", "staging", saved(ledger, "a"), kind="contract", files=["v/3.py"])
+    change = ledger.schema_changes.plan(
+        release.id, "shop", "staging", saved(ledger, "a"), kind="contract", files=["v/3.py"]
+    )
     assert (change.state, change.files, change.due_at) == ("waiting", ("v/3.py",), None)
-    assert ledger.due_contracts(now + timedelta(days=999)) == []
-    assert ledger.waiting_contracts("shop", "staging") == []
-    ledger.contract_arrived(release.id, "staging", now + timedelta(hours=1))
-    assert [one.id for one in ledger.waiting_contracts("shop", "staging")] == [change.id]
-    assert ledger.due_contracts(now) == []
-    assert [one.id for one in ledger.due_contracts(now + timedelta(hours=1))] == [change.id]
-    lock = ledger.acquire("shop", "staging", holder="x", revision="r", lease=30)
+    assert ledger.schema_changes.due_contracts(now + timedelta(days=999)) == []
+    assert ledger.schema_changes.scheduled_contracts("shop", "staging") == []
+    ledger.schema_changes.schedule_contract(release.id, "staging", now + timedelta(hours=1))
+    assert [one.id for one in ledger.schema_changes.scheduled_contracts("shop", "staging")] == [change.id]
+    assert ledger.schema_changes.due_contracts(now) == []
+    assert [one.id for one in ledger.schema_changes.due_contracts(now + timedelta(hours=1))] == [change.id]
+    lock = ledger.locks.acquire("shop", "staging", holder="x", revision="r", lease=30)
     assert lock is not None
-    ledger.change_started(change, lock.token)
-    assert [one.state for one in ledger.due_contracts(now + timedelta(hours=1))] == ["running"]  # its run may die
-    ledger.change_finished(change.id, "done", "", "x" * 100_000)
-    done = ledger.change(change.id)
+    ledger.schema_changes.start(change, lock.token)
+    assert [one.state for one in ledger.schema_changes.due_contracts(now + timedelta(hours=1))] == [
+        "running"
+    ]  # its run may die
+    ledger.schema_changes.finish(change.id, "done", "", "x" * 100_000)
+    done = ledger.schema_changes.get(change.id)
     assert (done.state, len(done.output), done.begun) == ("done", 65_536, True)
-    assert ledger.due_contracts(now + timedelta(hours=1)) == []
+    assert ledger.schema_changes.due_contracts(now + timedelta(hours=1)) == []
 
 
 def test_a_database_is_changed_only_by_who_holds_the_environment(ledger: Ledger) -> None:
-    change = ledger.decide_change(start(ledger).id, "shop", "staging", "r", kind="expand", files=[])
+    change = ledger.schema_changes.plan(start(ledger).id, "shop", "staging", "r", kind="expand", files=[])
     with pytest.raises(LockLost):
-        ledger.change_started(change, 1)
-    assert ledger.change(change.id).state == "waiting"
+        ledger.schema_changes.start(change, 1)
+    assert ledger.schema_changes.get(change.id).state == "waiting"
 
 
 def test_contracts_are_in_the_way_of_what_came_before_them(ledger: Ledger) -> None:
     old, middle, new = (saved(ledger, letter) for letter in "abc")
     changes = [
-        ledger.decide_change(start(ledger).id, "shop", "staging", revision, kind="contract", files=[])
+        ledger.schema_changes.plan(start(ledger).id, "shop", "staging", revision, kind="contract", files=[])
         for revision in (middle, new)
     ]
-    assert [one.id for one in ledger.contracts_after("shop", "staging", old)] == [changes[1].id, changes[0].id]
-    assert [one.id for one in ledger.contracts_after("shop", "staging", middle)] == [changes[1].id]
-    assert ledger.contracts_after("shop", "staging", new) == []
-    assert len(ledger.contracts_after("shop", "staging", None)) == 2
-    assert ledger.contracts_after("shop", "production", None) == []
+    assert [one.id for one in ledger.schema_changes.contracts_after("shop", "staging", old)] == [
+        changes[1].id,
+        changes[0].id,
+    ]
+    assert [one.id for one in ledger.schema_changes.contracts_after("shop", "staging", middle)] == [changes[1].id]
+    assert ledger.schema_changes.contracts_after("shop", "staging", new) == []
+    assert len(ledger.schema_changes.contracts_after("shop", "staging", None)) == 2
+    assert ledger.schema_changes.contracts_after("shop", "production", None) == []
 
 
 def test_what_dead_runs_left_is_closed_by_the_next(ledger: Ledger) -> None:
-    lock = ledger.acquire("shop", "staging", holder="x", revision="r", lease=30)
+    lock = ledger.locks.acquire("shop", "staging", holder="x", revision="r", lease=30)
     assert lock is not None
-    died = ledger.decide_change(start(ledger).id, "shop", "staging", "r", kind="expand", files=[])
-    ledger.change_started(died, lock.token)
-    never = ledger.decide_change(start(ledger).id, "shop", "staging", "r", kind="contract", files=[])
-    ledger.decide_change(start(ledger).id, "shop", "staging", "r", kind="expand", files=[])
-    assert (ledger.change(died.id).state, ledger.change(died.id).detail) == ("failed", "its run died")
-    assert ledger.change(never.id).state == "cancelled"
+    died = ledger.schema_changes.plan(start(ledger).id, "shop", "staging", "r", kind="expand", files=[])
+    ledger.schema_changes.start(died, lock.token)
+    never = ledger.schema_changes.plan(start(ledger).id, "shop", "staging", "r", kind="contract", files=[])
+    ledger.schema_changes.plan(start(ledger).id, "shop", "staging", "r", kind="expand", files=[])
+    assert (ledger.schema_changes.get(died.id).state, ledger.schema_changes.get(died.id).detail) == (
+        "failed",
+        "its run died",
+    )
+    assert ledger.schema_changes.get(never.id).state == "cancelled"
 
 
 # --- what earlier releases know ------------------------------------------------------------------------------------
@@ -559,10 +576,10 @@ def test_what_dead_runs_left_is_closed_by_the_next(ledger: Ledger) -> None:
 
 def test_a_check_that_passed_is_known_with_its_first_release(ledger: Ledger) -> None:
     report = CheckReport(name="unit", passed=True, seconds=1.5, tests=3)
-    assert ledger.check_passed("key") is None
+    assert ledger.checks.passed("key") is None
     for _ in range(2):
-        ledger.remember_check("key", start(ledger).id, report)
-    known = ledger.check_passed("key")
+        ledger.checks.save("key", start(ledger).id, report)
+    known = ledger.checks.passed("key")
     assert known is not None
     assert (known.release, known.report) == ("shop#1", report)
 
@@ -570,11 +587,11 @@ def test_a_check_that_passed_is_known_with_its_first_release(ledger: Ledger) -> 
 def test_coverage_is_that_of_the_last_release_that_succeeded(ledger: Ledger) -> None:
     for covered, state in ((10, "succeeded"), (20, "succeeded"), (99, "failed")):
         release = start(ledger)
-        ledger.remember_coverage(release.id, "unit", Coverage(covered=1, lines=100))
-        ledger.remember_coverage(release.id, "unit", Coverage(covered=covered, lines=100))
-        ledger.finish_release(release.id, state, "")  # type: ignore[arg-type]
-    assert ledger.last_coverage("shop", "unit") == Coverage(covered=20, lines=100)
-    assert ledger.last_coverage("shop", "lint") is None
+        ledger.checks.save_coverage(release.id, "unit", Coverage(covered=1, lines=100))
+        ledger.checks.save_coverage(release.id, "unit", Coverage(covered=covered, lines=100))
+        ledger.releases.finish(release.id, state, "")  # type: ignore[arg-type]
+    assert ledger.checks.last_coverage("shop", "unit") == Coverage(covered=20, lines=100)
+    assert ledger.checks.last_coverage("shop", "lint") is None
 
 
 # --- the database --------------------------------------------------------------------------------------------------
@@ -596,7 +613,7 @@ def test_migrations_make_the_tables_and_take_them_away(database: str) -> None:
         assert sa.inspect(connection).get_table_names() == ["alembic_version"]
     engine.dispose()
     with Ledger.open(database) as ledger:
-        assert ledger.apps() == []
+        assert ledger.releases.apps() == []
 
 
 @pytest.mark.parametrize(
@@ -619,12 +636,12 @@ def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path) -> None:
         engine.dispose()
         with pytest.raises(HeadwayError, match="cannot be written: database or disk is full"):
             _write_a_lot(ledger)
-        assert ledger.release(kept.id) == kept
+        assert ledger.releases.get(kept.id) == kept
 
 
 def _write_a_lot(ledger: Ledger) -> None:
     for _ in range(1000):
-        ledger.start_release("shop", "/repo" * 1000, "main", flow_run_id=None, requested_by="ann")
+        ledger.releases.start("shop", "/repo" * 1000, "main", flow_run_id=None, requested_by="ann")
 
 
 def test_a_writer_killed_in_the_middle_leaves_a_ledger_that_can_be_read(tmp_path: Path) -> None:
@@ -634,7 +651,7 @@ def test_a_writer_killed_in_the_middle_leaves_a_ledger_that_can_be_read(tmp_path
         "from headway.ledger import Ledger\n"
         f"ledger = Ledger.open({url!r})\n"
         "while True:\n"
-        "    print(ledger.start_release('shop', 'r', 'main', flow_run_id=None, requested_by='x').number, flush=True)\n"
+        "    print(ledger.releases.start('shop', 'r', 'main', flow_run_id=None, requested_by='x').number, flush=True)\n"
     )
     writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert writer.stdout is not None
@@ -644,7 +661,7 @@ def test_a_writer_killed_in_the_middle_leaves_a_ledger_that_can_be_read(tmp_path
     writer.stdout.close()
     writer.wait(10)
     with Ledger.open(url) as ledger:
-        numbers = sorted(one.number for one in ledger.releases("shop", 10_000))
+        numbers = sorted(one.number for one in ledger.releases.recent("shop", 10_000))
     assert numbers[: len(told)] == told
     assert len(numbers) - len(told) in (0, 1)
 
@@ -655,22 +672,22 @@ def test_a_writer_killed_in_the_middle_leaves_a_ledger_that_can_be_read(tmp_path
 def pushed(ledger: Ledger, number: int, run: str) -> str:
     """A push, settled and started; its run's id."""
     event = PushEvent(places=(), ref="refs/heads/main", before=None, after=f"{number:040x}", by="ann")
-    ledger.receive([Delivery(app="shop", delivery=f"guid-{number}", event=event)])
-    (newest,) = ledger.deliveries("shop", 1)
-    assert ledger.settle_start([newest.id], newest.id, "shop", "refs/heads/main", f"{number:040x}")
-    ledger.started(newest.id, run)
+    ledger.deliveries.receive([Delivery(app="shop", delivery=f"guid-{number}", event=event)])
+    (newest,) = ledger.deliveries.recent("shop", 1)
+    assert ledger.deliveries.claim_start([newest.id], newest.id, "shop", "refs/heads/main", f"{number:040x}")
+    ledger.deliveries.mark_started(newest.id, run)
     return run
 
 
 def test_a_delivery_is_kept_once(ledger: Ledger) -> None:
     event = PushEvent(places=(), ref="refs/heads/main", before=None, after="1" * 40, by="ann")
     one = Delivery(app="shop", delivery="guid", event=event)
-    ledger.receive([one, one])
-    ledger.receive([one, one.model_copy(update={"position": 1}), one.model_copy(update={"app": "other"})])
-    ledger.receive([])
-    assert len(ledger.deliveries("shop")) == 2
-    assert len(ledger.deliveries("other")) == 1
-    assert [each.event for each in ledger.due_deliveries()] == [event] * 3
+    ledger.deliveries.receive([one, one])
+    ledger.deliveries.receive([one, one.model_copy(update={"position": 1}), one.model_copy(update={"app": "other"})])
+    ledger.deliveries.receive([])
+    assert len(ledger.deliveries.recent("shop")) == 2
+    assert len(ledger.deliveries.recent("other")) == 1
+    assert [each.event for each in ledger.deliveries.due()] == [event] * 3
 
 
 def test_what_waits_for_a_word_on_an_older_commit_is_void(ledger: Ledger) -> None:
@@ -678,33 +695,35 @@ def test_what_waits_for_a_word_on_an_older_commit_is_void(ledger: Ledger) -> Non
     asked = []
     for run in ("run-1", None):
         release = start(ledger, run=pushed(ledger, 1, run) if run else None)
-        ledger.release_waits(release.id)
+        ledger.releases.set_waiting(release.id)
         asked.append(
-            ledger.request_approval(
+            ledger.approvals.request(
                 release.id, "production", "r2", evidence={}, expires_at=later, by=[], not_author=False
             )
         )
-    assert ledger.void_approvals() == []
+    assert ledger.approvals.void_superseded() == []
     pushed(ledger, 2, "run-2")
 
-    assert [one.id for one in ledger.void_approvals()] == [asked[0].id]
+    assert [one.id for one in ledger.approvals.void_superseded()] == [asked[0].id]
 
-    assert ledger.void_approvals() == []
-    assert [one.id for one in ledger.releases_with_closed_approval()] == [asked[0].release_id]
+    assert ledger.approvals.void_superseded() == []
+    assert [one.id for one in ledger.approvals.releases_to_resume()] == [asked[0].release_id]
     with pytest.raises(HeadwayError, match="void, a newer commit was pushed"):
-        ledger.decide(asked[0].id, "approved", by="bob", reason="", via="cli")
-    assert ledger.decide(asked[1].id, "approved", by="bob", reason="", via="cli").state == "approved"
+        ledger.approvals.decide(asked[0].id, "approved", by="bob", reason="", via="cli")
+    assert ledger.approvals.decide(asked[1].id, "approved", by="bob", reason="", via="cli").state == "approved"
 
 
 def test_two_that_settle_the_same_commit_start_it_once(ledger: Ledger, database: str) -> None:
     events = [PushEvent(places=(), ref="refs/heads/main", before=None, after="1" * 40, by="ann") for _ in range(8)]
-    ledger.receive([Delivery(app="shop", delivery=f"guid-{n}", event=event) for n, event in enumerate(events)])
-    ids = [one.id for one in ledger.due_deliveries()]
+    ledger.deliveries.receive(
+        [Delivery(app="shop", delivery=f"guid-{n}", event=event) for n, event in enumerate(events)]
+    )
+    ids = [one.id for one in ledger.deliveries.due()]
     won: list[bool] = []
 
     def settle(chosen: int) -> None:
         with Ledger.open(database) as mine:
-            won.append(mine.settle_start([chosen], chosen, "shop", "refs/heads/main", "1" * 40))
+            won.append(mine.deliveries.claim_start([chosen], chosen, "shop", "refs/heads/main", "1" * 40))
 
     threads = [threading.Thread(target=settle, args=(chosen,)) for chosen in ids]
     for thread in threads:
@@ -712,16 +731,16 @@ def test_two_that_settle_the_same_commit_start_it_once(ledger: Ledger, database:
     for thread in threads:
         thread.join()
     assert sorted(won) == [False] * 7 + [True]
-    assert len([one for one in ledger.due_deliveries() if one.state == "starting"]) == 1
+    assert len([one for one in ledger.deliveries.due() if one.state == "starting"]) == 1
 
 
 def test_a_repository_is_one_apps(ledger: Ledger) -> None:
     with pytest.raises(NotFound, match="there are: none"):
-        ledger.registered_app("shop")
-    ledger.register_app("shop", repo="https://github.com/acme/shop", host="github", secret="s", by="ann")
+        ledger.apps.get("shop")
+    ledger.apps.register("shop", repo="https://github.com/acme/shop", host="github", secret="s", by="ann")
     with pytest.raises(UsageError, match="is the repository of shop already"):
-        ledger.register_app("other", repo="git@github.com:acme/shop.git", host="github", secret="s", by="ann")
-    moved = ledger.register_app("shop", repo="https://gitlab.com/acme/shop", host="gitlab", secret="t", by="bob")
+        ledger.apps.register("other", repo="git@github.com:acme/shop.git", host="github", secret="s", by="ann")
+    moved = ledger.apps.register("shop", repo="https://gitlab.com/acme/shop", host="gitlab", secret="t", by="bob")
     assert (moved.host, moved.secret, moved.added_by) == ("gitlab", "t", "ann")
-    assert ledger.unregister_app("shop") == moved
-    assert ledger.registered_apps() == []
+    assert ledger.apps.unregister("shop") == moved
+    assert ledger.apps.all() == []

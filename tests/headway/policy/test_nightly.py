@@ -88,12 +88,12 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 def repo(tmp_path: Path, ledger: Ledger) -> Repository:
     made = Repository(tmp_path / "shop")
     made.commit(headway_dot_yaml=SETTINGS)
-    ledger.register_app("shop", repo=str(made.path), host="generic", secret="s", by="ann")
+    ledger.apps.register("shop", repo=str(made.path), host="generic", secret="s", by="ann")
     return made
 
 
 def test_the_default_branch_says_which_branch_is_released(ledger: Ledger, repo: Repository, tmp_path: Path) -> None:
-    app = ledger.registered_app("shop")
+    app = ledger.apps.get("shop")
     first = repo.commit("First")
     assert head_of(app.repo, tmp_path / "workspaces")[:2] == ("refs/heads/main", first)
     repo.git("checkout", "--quiet", "-b", "stable")
@@ -112,16 +112,16 @@ async def test_a_push_that_nobody_told_of_is_found_once(ledger: Ledger, repo: Re
     sha = repo.git("rev-parse", "HEAD")
     assert await poller.round() == [f"shop: refs/heads/main names {sha[:7]}, and no webhook said so"]
     assert wake.is_set()
-    (one,) = ledger.deliveries("shop")
+    (one,) = ledger.deliveries.recent("shop")
     assert (one.ref, one.event.kind, one.delivery) == ("refs/heads/main", "push", f"poll-{sha}")
     assert await poller.round() == []
-    ledger.settle([one.id], "ignored", "")
+    ledger.deliveries.settle([one.id], "ignored", "")
     assert await poller.round() == []
 
 
 async def test_a_repository_that_is_away_does_not_hide_the_others(
     ledger: Ledger, repo: Repository, tmp_path: Path
 ) -> None:
-    ledger.register_app("away", repo="/srv/git/away", host="generic", secret="s", by="ann")
+    ledger.apps.register("away", repo="/srv/git/away", host="generic", secret="s", by="ann")
     said = await Poller(ledger, tmp_path / "workspaces", asyncio.Event()).round()
     assert [line.split(":")[0] for line in said] == ["away", "shop"]

@@ -267,11 +267,11 @@ async def test_what_the_cluster_remembers_is_enough_to_go_back_without_a_ledger(
         assert told == ("staging", [first.id, second.id, third.id])
         with pytest.raises(UsageError, match=f"{third.id} is live"):
             adopt(ledger, "shop", "kubernetes/prod", target)
-        assert ledger.live("shop", "staging") == third.id
-        assert ledger.previous("shop", "staging") == second.id
-        back, spec = ledger.revision("shop", second.id, environment="staging")
+        assert ledger.rollouts.live("shop", "staging") == third.id
+        assert ledger.rollouts.previous("shop", "staging") == second.id
+        back, spec = ledger.revisions.find("shop", second.id, environment="staging")
         assert "hunter2" not in spec.model_dump_json()
-        lock = ledger.acquire("shop", "staging", holder="rollback", revision=back.id, lease=30)
+        lock = ledger.locks.acquire("shop", "staging", holder="rollback", revision=back.id, lease=30)
     assert lock is not None
     other = KubernetesTarget(kubeconfig=served[1], namespace="shops", settle=0)
     other.claim("shop", lock.token)

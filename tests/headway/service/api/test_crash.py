@@ -218,16 +218,16 @@ def test_what_is_killed_in_mid_flood_loses_nothing_and_starts_nothing_twice(
     sent = [p.github("push", push, delivery=f"guid-{number}") for number, push in enumerate(pushes)]
     kept: list[str] = []
     with Ledger.open(f"sqlite:///{tmp_path / 'home' / 'ledger.db'}") as ledger:
-        ledger.register_app("shop", repo=str(repository.path), host="github", secret="shop-webhook", by="ann")
+        ledger.apps.register("shop", repo=str(repository.path), host="github", secret="shop-webhook", by="ann")
         with sending(web, sent, kept):
             for share, kill in ((0.2, web.kill_all), (0.6, web.kill)):
                 web.until(partial(_under_way, kept, prefect, share))
                 kill()
-                assert {one.delivery for one in ledger.deliveries("shop", 1000)} >= set(kept)
+                assert {one.delivery for one in ledger.deliveries.recent("shop", 1000)} >= set(kept)
                 web.start()
-        web.until(lambda: not ledger.due_deliveries())
+        web.until(lambda: not ledger.deliveries.due())
 
-        came = ledger.deliveries("shop", 1000)
+        came = ledger.deliveries.recent("shop", 1000)
 
     assert sorted(one.delivery for one in came) == sorted(one.headers["x-github-delivery"] for one in sent)
     assert {one.state for one in came} == {"started"}

@@ -97,7 +97,7 @@ def post(receiving: Receiver, host: str, headers: dict[str, str], body: bytes) -
 
 
 def kept(receiving: Receiver) -> int:
-    return sum(len(receiving.ledger.deliveries(host, 1_000_000)) for host in HOSTS)
+    return sum(len(receiving.ledger.deliveries.recent(host, 1_000_000)) for host in HOSTS)
 
 
 # --- what is sent ----------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ def receiving(tmp_path: Path) -> Iterator[Receiver]:
 
 
 def kept(receiving: Receiver) -> list[DeliveryRecord]:
-    return receiving.ledger.deliveries("shop", 100_000)
+    return receiving.ledger.deliveries.recent("shop", 100_000)
 
 
 def test_a_delivery_is_kept_before_it_is_answered(receiving: Receiver) -> None:
@@ -53,7 +53,7 @@ def test_every_ref_of_a_push_of_several_is_kept(receiving: Receiver) -> None:
     receiving.register("other", "https://bitbucket.org/acme/shop", "bitbucket", SECRET)
     answer = receiving.send("bitbucket", *p.bitbucket("repo:push", p.bitbucket_push()))
     assert answer.json() == {"stored": 2, "ignored": ["refs/heads/gone was deleted"]}
-    refs = {one.ref for one in receiving.ledger.deliveries("other")}
+    refs = {one.ref for one in receiving.ledger.deliveries.recent("other")}
     assert refs == {"refs/heads/main", "refs/tags/v1"}
 
 
@@ -115,7 +115,7 @@ def test_an_app_is_heard_as_soon_as_it_is_registered(receiving: Receiver, secret
     }
     answer = receiving.send("github", *p.github("push", p.github_push(repository=repository), secret=secret))
     assert answer.status_code == 202
-    assert len(receiving.ledger.deliveries("other")) == 1
+    assert len(receiving.ledger.deliveries.recent("other")) == 1
 
 
 def test_a_new_secret_counts_at_once(receiving: Receiver) -> None:

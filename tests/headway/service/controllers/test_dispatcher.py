@@ -93,7 +93,7 @@ class Place:
         self.workspaces = tmp_path / "workspaces"
         self.repo = Repository(tmp_path / "shop")
         self.first = self.repo.commit(headway_dot_yaml=SETTINGS, src__a="1")
-        self.ledger.register_app("shop", repo=str(self.repo.path), host="generic", secret="s", by="ann")
+        self.ledger.apps.register("shop", repo=str(self.repo.path), host="generic", secret="s", by="ann")
         self._names = itertools.count()
         self.host: FakeGitHost | HeadwayError | None = None
 
@@ -101,11 +101,11 @@ class Place:
         """A webhook came, so many seconds after the one before."""
         self.clock.passes(later)
         push = PushEvent(places=(), ref=ref, before=before, after=after, by="ann")
-        self.ledger.receive([Delivery(app="shop", delivery=f"guid-{next(self._names)}", event=push)])
+        self.ledger.deliveries.receive([Delivery(app="shop", delivery=f"guid-{next(self._names)}", event=push)])
 
     def dispatch(self) -> list[str]:
         """As the dispatcher does: pushes and pull requests apart."""
-        due, said = self.ledger.due_deliveries(), list[str]()
+        due, said = self.ledger.deliveries.due(), list[str]()
         for kind in dict.fromkeys(one.event.kind for one in due):
             ours = [one for one in due if one.event.kind == kind]
             said += dispatch(self.ledger, self.outside, self.workspaces, ours, self.host)
@@ -123,7 +123,7 @@ class Place:
         self.repo.git("update-ref", f"refs/pull/{number}/head", head)
         known = {"open": True, "ref": f"refs/pull/{number}/head", "base": "main", "fork": False, "by": "bob"}
         event = PullRequestEvent(places=(), number=number, head=head, **{**known, **said})
-        self.ledger.receive([Delivery(app="shop", delivery=f"guid-{next(self._names)}", event=event)])
+        self.ledger.deliveries.receive([Delivery(app="shop", delivery=f"guid-{next(self._names)}", event=event)])
         self.dispatch()
         return self.outside.pulls
 
@@ -136,11 +136,11 @@ class Place:
 
     @property
     def newest(self) -> DeliveryRecord:
-        return self.ledger.deliveries("shop", 1)[0]
+        return self.ledger.deliveries.recent("shop", 1)[0]
 
     def states(self) -> list[str]:
         """The oldest first."""
-        return [one.state for one in reversed(self.ledger.deliveries("shop", 1000))]
+        return [one.state for one in reversed(self.ledger.deliveries.recent("shop", 1000))]
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_a_push_to_the_branch_is_released(place: Place) -> None:
 def test_what_is_asked_of_git_is_the_registered_repository_alone(place: Place, tmp_path: Path) -> None:
     """Whatever the delivery says of where it comes from."""
     push = PushEvent(places=(str(tmp_path / "evil"),), ref=MAIN, before=None, after=place.first, by="mallory")
-    place.ledger.receive([Delivery(app="shop", delivery="guid", event=push)])
+    place.ledger.deliveries.receive([Delivery(app="shop", delivery="guid", event=push)])
     place.dispatch()
     assert [run["repo"] for run in place.outside.runs.values()] == [str(place.repo.path)]
 
@@ -250,7 +250,7 @@ def test_a_burst_is_one_release_of_the_last(place: Place) -> None:
     place.dispatch()
     assert place.outside.released == [pushes[-1]]
     assert place.states() == ["superseded"] * 49 + ["started"]
-    assert {one.followed_by for one in place.ledger.deliveries("shop", 50)} == {None, place.newest.id}
+    assert {one.followed_by for one in place.ledger.deliveries.recent("shop", 50)} == {None, place.newest.id}
 
 
 def test_a_burst_that_comes_in_any_order_ends_in_the_last(place: Place) -> None:
@@ -282,13 +282,13 @@ def test_a_newer_push_follows_the_run_of_an_older(place: Place) -> None:
     place.released(place.first)
     older = place.newest.flow_run_id
     assert older
-    assert place.ledger.follower(older) is None
+    assert place.ledger.deliveries.successor(older) is None
     newer = place.repo.commit(src__a="2")
     place.released(newer, place.first)
-    follower = place.ledger.follower(older)
+    follower = place.ledger.deliveries.successor(older)
     assert follower
     assert (follower.sha, follower.flow_run_id) == (newer, place.newest.flow_run_id)
-    assert place.ledger.follower(str(place.newest.flow_run_id)) is None
+    assert place.ledger.deliveries.successor(str(place.newest.flow_run_id)) is None
 
 
 def test_a_push_whose_webhook_was_lost_is_released_with_the_next_that_comes(place: Place) -> None:
@@ -342,10 +342,10 @@ def test_a_commit_that_never_comes_does_not_hold_up_the_branch(place: Place) -> 
 
 def test_its_release_is_known_before_its_run_has_begun(place: Place) -> None:
     place.released(place.first)
-    (release,) = place.ledger.releases("shop")
+    (release,) = place.ledger.releases.recent("shop")
     assert (release.state, release.sha, release.requested_by) == ("running", place.first, "ann at generic")
     assert release.flow_run_id == place.newest.flow_run_id
-    assert place.ledger.releases_to_tell(["shop"]) == [release]
+    assert place.ledger.statuses.releases_to_report(["shop"]) == [release]
 
 
 def test_whoever_dies_after_it_was_asked_for_asks_for_the_same_run(place: Place) -> None:
@@ -357,7 +357,7 @@ def test_whoever_dies_after_it_was_asked_for_asks_for_the_same_run(place: Place)
     place.dispatch()
     assert place.outside.released == [place.first]
     assert place.newest.state == "started"
-    assert [release.sha for release in place.ledger.releases("shop")] == [place.first]
+    assert [release.sha for release in place.ledger.releases.recent("shop")] == [place.first]
 
 
 def test_a_prefect_server_that_is_away_is_asked_again(place: Place) -> None:
@@ -372,11 +372,11 @@ def test_a_prefect_server_that_is_away_is_asked_again(place: Place) -> None:
 
 def test_two_that_dispatch_the_same_start_one(place: Place) -> None:
     place.hears(place.first)
-    due = place.ledger.due_deliveries()
+    due = place.ledger.deliveries.due()
     for _ in range(2):
         dispatch(place.ledger, place.outside, place.workspaces, due)
     place.hears(place.first)
-    assert not place.ledger.settle_start([place.newest.id], place.newest.id, "shop", MAIN, place.first)
+    assert not place.ledger.deliveries.claim_start([place.newest.id], place.newest.id, "shop", MAIN, place.first)
     assert place.outside.released == [place.first]
 
 
@@ -406,7 +406,7 @@ def test_a_repository_that_stays_away_is_said(place: Place) -> None:
 
 def test_an_app_that_is_removed_has_nothing_due(place: Place) -> None:
     place.hears(place.first)
-    place.ledger.unregister_app("shop")
+    place.ledger.apps.unregister("shop")
     assert place.dispatch() == []
     assert place.newest.state == "ignored"
 
@@ -426,7 +426,7 @@ def test_a_pull_request_is_shown(place: Place) -> None:
         "fork": True,
         "by": "bob at generic",
     }
-    known = place.ledger.preview("shop-pr-42")
+    known = place.ledger.previews.get("shop-pr-42")
     assert known
     assert (known.of, known.number, known.head, known.fork, known.stands) == ("shop", 42, head, True, True)
 
@@ -437,12 +437,12 @@ def test_a_newer_commit_takes_the_place_of_an_older_and_other_pull_requests_are_
     older = str(place.newest.flow_run_id)
     place.pull(first, 43)
     assert place.pull(second) == [("preview", 42, first), ("preview", 43, first), ("preview", 42, second)]
-    follower = place.ledger.follower(older)
+    follower = place.ledger.deliveries.successor(older)
     assert follower
     assert follower.sha == second
     place.hears(place.first)
     place.dispatch()
-    assert place.ledger.follower(str(place.newest.flow_run_id)) is None
+    assert place.ledger.deliveries.successor(str(place.newest.flow_run_id)) is None
 
 
 def test_a_pull_request_that_is_closed_is_torn_down_once(place: Place) -> None:
@@ -453,7 +453,7 @@ def test_a_pull_request_that_is_closed_is_torn_down_once(place: Place) -> None:
         started = place.pull(head, open=False)
     assert started == [("preview", 42, head), ("teardown", 42, "the pull request was closed")]
     assert place.states() == ["started", "started", "duplicate"]
-    follower = place.ledger.follower(run)  # what still goes on for it is broken off
+    follower = place.ledger.deliveries.successor(run)  # what still goes on for it is broken off
     assert follower
     assert follower.sha == NOTHING
 
@@ -462,7 +462,7 @@ def test_a_pull_request_that_is_opened_again_is_shown_again(place: Place) -> Non
     head = place.change(src__a="2")
     place.pull(head)
     place.pull(head, open=False)
-    place.ledger.close_preview("shop-pr-42", "the pull request was closed")
+    place.ledger.previews.close("shop-pr-42", "the pull request was closed")
     assert place.pull(head)[2:] == [("preview", 42, head)]
     assert place.pull(head)[3:] == []
 
@@ -471,13 +471,13 @@ def test_one_that_was_torn_down_when_its_time_was_over_is_shown_again_when_someb
     head = place.change(src__a="2")
     place.pull(head)
     assert place.pull(head)[1:] == []
-    place.ledger.close_preview("shop-pr-42", "its time was over")
+    place.ledger.previews.close("shop-pr-42", "its time was over")
     assert place.pull(head)[1:] == [("preview", 42, head)]
 
 
 def test_what_somebody_started_by_hand_is_torn_down_when_it_is_closed(place: Place) -> None:
     head = place.change(src__a="2")
-    place.ledger.open_preview("shop-pr-42", of="shop", number=42, head=head, fork=False)
+    place.ledger.previews.open("shop-pr-42", of="shop", number=42, head=head, fork=False)
     assert place.pull(head, open=False) == [("teardown", 42, "the pull request was closed")]
 
 
@@ -549,7 +549,7 @@ def test_what_a_fork_says_in_its_headway_yaml_does_not_count(place: Place) -> No
 
 
 def test_an_app_that_is_called_like_the_preview_keeps_its_name(place: Place) -> None:
-    place.ledger.start_release("shop-pr-42", "/elsewhere", "main", flow_run_id=None, requested_by="ann")
+    place.ledger.releases.start("shop-pr-42", "/elsewhere", "main", flow_run_id=None, requested_by="ann")
     assert place.pull(place.change(src__a="2")) == []
     assert "an app has this name" in place.newest.detail
 
@@ -586,7 +586,7 @@ def test_a_host_that_says_it_is_a_fork_is_believed(place: Place, host: FakeGitHo
     head = place.change(src__a="2")
     host.has_pull(42, head, fork=True)
     place.pull(head, fork=False)
-    known = place.ledger.preview("shop-pr-42")
+    known = place.ledger.previews.get("shop-pr-42")
     assert known
     assert known.fork
     assert [run["fork"] for run in place.outside.runs.values()] == [True]
@@ -658,9 +658,9 @@ async def test_one_host_that_hangs_does_not_keep_the_others_waiting(
         return real(repo, *arguments, **options)
 
     monkeypatch.setattr(git, "fetch_tip", fetch)
-    place.ledger.register_app("slow", repo="https://hangs.example/slow", host="generic", secret="s", by="ann")
+    place.ledger.apps.register("slow", repo="https://hangs.example/slow", host="generic", secret="s", by="ann")
     push = PushEvent(places=(), ref=MAIN, before=None, after=place.first, by="ann")
-    place.ledger.receive([Delivery(app="slow", delivery="guid", event=push)])
+    place.ledger.deliveries.receive([Delivery(app="slow", delivery="guid", event=push)])
     place.hears(place.first)
     dispatcher = Dispatcher(place.ledger, place.outside, place.workspaces, load_git_host)
     try:
@@ -688,11 +688,11 @@ async def test_what_is_asked_about_pull_requests_keeps_no_push_waiting(place: Pl
         return host
 
     where = {"repo": str(place.repo.path), "host": "generic", "secret": "s", "reports": "gitea/e2e"}
-    place.ledger.register_app("shop", **where, by="ann")
+    place.ledger.apps.register("shop", **where, by="ann")
     event = PullRequestEvent(
         places=(), number=42, open=False, head=place.first, ref="r", base="main", fork=False, by=""
     )
-    place.ledger.receive([Delivery(app="shop", delivery="guid", event=event)])
+    place.ledger.deliveries.receive([Delivery(app="shop", delivery="guid", event=event)])
     dispatcher = Dispatcher(place.ledger, place.outside, place.workspaces, load_git_host)
     await dispatcher.round()
     try:

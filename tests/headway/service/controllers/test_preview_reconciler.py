@@ -45,7 +45,7 @@ class Place:
 
     def register(self, reports: str | None) -> None:
         repo = "https://git.example/acme/shop"
-        self.ledger.register_app("shop", repo=repo, host="gitlab", secret="s", reports=reports, by="ann")
+        self.ledger.apps.register("shop", repo=repo, host="gitlab", secret="s", reports=reports, by="ann")
 
     async def _host(self, slug: str) -> GitHost:
         assert slug == "gitlab/acme"
@@ -53,14 +53,14 @@ class Place:
 
     def stands(self, number: int, *, ttl: float | None = None) -> PreviewRecord:
         name = f"shop-pr-{number}"
-        self.ledger.open_preview(name, of="shop", number=number, head=SHA, fork=False)
+        self.ledger.previews.open(name, of="shop", number=number, head=SHA, fork=False)
         until = self.clock.time + timedelta(seconds=ttl) if ttl else None
-        self.ledger.preview_is_up(name, f"http://{name}", until)
+        self.ledger.previews.mark_deployed(name, f"http://{name}", until)
         event = PullRequestEvent(places=(), number=number, open=True, head=SHA, ref="r", base="main", fork=False, by="")
-        self.ledger.receive([Delivery(app="shop", delivery=f"guid-{number}", event=event)])
-        (came,) = self.ledger.deliveries("shop", 1)
-        self.ledger.settle([came.id], "started", "")
-        found = self.ledger.preview(name)
+        self.ledger.deliveries.receive([Delivery(app="shop", delivery=f"guid-{number}", event=event)])
+        (came,) = self.ledger.deliveries.recent("shop", 1)
+        self.ledger.deliveries.settle([came.id], "started", "")
+        found = self.ledger.previews.get(name)
         assert found
         return found
 
@@ -116,7 +116,7 @@ async def test_while_the_host_does_not_answer_nothing_is_decided_but_what_time_d
 async def test_a_host_that_fails_is_not_asked_for_each_app_anew(place: Place) -> None:
     for app in ("bank", "cafe"):
         where = {"repo": f"https://git.example/acme/{app}", "host": "gitlab", "reports": "gitlab/acme"}
-        place.ledger.register_app(app, **where, secret="s", by="ann")
+        place.ledger.apps.register(app, **where, secret="s", by="ann")
     place.host.faults = [GitHostError("it does not answer", after=30)] * 3
     assert len(await place.reconciler.round()) == 1
     place.clock.passes(29)
@@ -140,7 +140,7 @@ async def test_what_time_decides_does_not_wait_until_all_hosts_have_answered(pla
     place.host.open_pull_requests = slowly  # type: ignore[method-assign]  # of this one
     for app in ("bank", "cafe"):
         where = {"repo": f"https://git.example/acme/{app}", "host": "gitlab", "reports": "gitlab/acme"}
-        place.ledger.register_app(app, **where, secret="s", by="ann")
+        place.ledger.apps.register(app, **where, secret="s", by="ann")
     await place.reconciler.round()
     assert (len(place.torn_down()), len(asked)) == (1, 1)
     await place.reconciler.round()
@@ -173,10 +173,10 @@ async def test_without_a_host_that_can_be_asked_time_alone_decides(place: Place)
 async def test_what_is_being_deployed_is_left_until_it_has_ended(place: Place) -> None:
     place.stands(42, ttl=60)
     place.host.has_pull(42, SHA)
-    going = place.ledger.start_release("shop-pr-42", "/repo", SHA, flow_run_id="r", requested_by="x", preview=True)
+    going = place.ledger.releases.start("shop-pr-42", "/repo", SHA, flow_run_id="r", requested_by="x", preview=True)
     place.clock.passes(60)
     assert await place.reconciler.round() == []
-    place.ledger.release_waits(going.id)  # for a person, maybe for days
+    place.ledger.releases.set_waiting(going.id)  # for a person, maybe for days
     await place.reconciler.round()
     assert len(place.torn_down()) == 1
 
@@ -200,7 +200,7 @@ async def test_a_teardown_that_fails_is_tried_again_and_then_given_up_on(place: 
         place.clock.passes(5)
         assert await place.reconciler.round() == [said]
     assert len(place.torn_down()) == TRIES
-    known = place.ledger.preview("shop-pr-42")
+    known = place.ledger.previews.get("shop-pr-42")
     assert known
     assert known.given_up_at  # headway previews says so
 
@@ -218,10 +218,10 @@ async def test_what_a_webhook_began_and_did_not_end_is_done_again(place: Place) 
     place.register(None)
     place.stands(42)
     event = PullRequestEvent(places=(), number=42, open=False, head=SHA, ref="r", base="main", fork=False, by="")
-    place.ledger.receive([Delivery(app="shop", delivery="guid", event=event)])
-    (came,) = place.ledger.deliveries("shop", 1)
-    place.ledger.settle_start([came.id], came.id, "shop", "#42", NOTHING)
-    place.ledger.started(came.id, "run of the webhook")
+    place.ledger.deliveries.receive([Delivery(app="shop", delivery="guid", event=event)])
+    (came,) = place.ledger.deliveries.recent("shop", 1)
+    place.ledger.deliveries.claim_start([came.id], came.id, "shop", "#42", NOTHING)
+    place.ledger.deliveries.mark_started(came.id, "run of the webhook")
     place.outside.has("run of the webhook", "RUNNING")
     assert await place.reconciler.round() == []
     place.outside.has("run of the webhook", "CRASHED", ended=place.clock.time)
@@ -232,10 +232,10 @@ async def test_what_a_webhook_began_and_did_not_end_is_done_again(place: Place) 
 async def test_a_teardown_that_died_is_done_again_when_nobody_is_at_it(place: Place) -> None:
     place.stands(42)
     place.host.has_pull(42, SHA)
-    lock = place.ledger.acquire("shop-pr-42", "preview", holder="teardown", revision="nothing", lease=30)
+    lock = place.ledger.locks.acquire("shop-pr-42", "preview", holder="teardown", revision="nothing", lease=30)
     assert lock
     plan = Plan(strategy=TEARDOWN, new="", old="r1", steps=())
-    place.ledger.start_rollout(
+    place.ledger.rollouts.start(
         None, "shop-pr-42", "preview", plan, kind="rollback", reason="asked for by ann", token=lock.token
     )
     assert await place.reconciler.round() == []
@@ -250,7 +250,7 @@ async def test_a_teardown_that_died_is_done_again_when_nobody_is_at_it(place: Pl
 async def test_a_preview_of_an_app_that_is_registered_no_more_is_listed_and_ends_with_its_time(place: Place) -> None:
     place.stands(41)
     place.stands(42, ttl=60)
-    place.ledger.unregister_app("shop")
+    place.ledger.apps.unregister("shop")
     assert await place.reconciler.round() == [
         f"shop-pr-{n}: an orphan, shop is registered no more: headway preview shop {n} --teardown" for n in (41, 42)
     ]
@@ -266,7 +266,7 @@ async def test_an_open_pull_request_that_nobody_told_of_is_entered_once(place: P
     place.host.has_pull(42, SHA, fork=True)
     assert await place.reconciler.round() == ["shop: pull request 42 has aaaaaaa, and no webhook said so"]
     assert place.wake.is_set()
-    (came,) = place.ledger.deliveries("shop")
+    (came,) = place.ledger.deliveries.recent("shop")
     assert isinstance(came.event, PullRequestEvent)
     assert (came.event.number, came.event.ref, came.event.base) == (42, "refs/merge-requests/42/head", "main")
     assert (came.event.head, came.event.open, came.event.fork) == (SHA, True, True)
@@ -282,7 +282,7 @@ async def test_a_newer_commit_that_nobody_told_of_is_entered(place: Place) -> No
 
 async def test_those_of_all_apps_together_are_a_few_at_a_time(place: Place) -> None:
     repo = "https://git.example/acme/bank"
-    place.ledger.register_app("bank", repo=repo, host="gitlab", secret="s", reports="gitlab/acme", by="ann")
+    place.ledger.apps.register("bank", repo=repo, host="gitlab", secret="s", reports="gitlab/acme", by="ann")
     for number in range(1, AT_ONCE + 3):
         place.host.has_pull(number, SHA)
     assert len(await place.reconciler.round()) == AT_ONCE
@@ -293,14 +293,14 @@ async def test_one_that_was_opened_again_without_a_word_is_entered_once(place: P
     place.host.has_pull(42, SHA)
     event = PullRequestEvent(places=(), number=42, open=False, head=SHA, ref="r", base="main", fork=False, by="")
     for name in ("guid", "the same again"):
-        place.ledger.receive([Delivery(app="shop", delivery=name, event=event)])
-    again, closed = place.ledger.deliveries("shop", 2)
-    place.ledger.settle_start([closed.id], closed.id, "shop", "#42", NOTHING)
-    place.ledger.settle([again.id], "duplicate", "it is closed, and was before")
-    place.ledger.close_preview("shop-pr-42", "the pull request was closed")
+        place.ledger.deliveries.receive([Delivery(app="shop", delivery=name, event=event)])
+    again, closed = place.ledger.deliveries.recent("shop", 2)
+    place.ledger.deliveries.claim_start([closed.id], closed.id, "shop", "#42", NOTHING)
+    place.ledger.deliveries.settle([again.id], "duplicate", "it is closed, and was before")
+    place.ledger.previews.close("shop-pr-42", "the pull request was closed")
     assert await place.reconciler.round() == ["shop: pull request 42 has aaaaaaa, and no webhook said so"]
-    (came,) = place.ledger.deliveries("shop", 1)
-    place.ledger.settle([came.id], "ignored", "its message says so")
+    (came,) = place.ledger.deliveries.recent("shop", 1)
+    place.ledger.deliveries.settle([came.id], "ignored", "its message says so")
     place.clock.passes(ASK)
     assert await place.reconciler.round() == []
 
@@ -309,8 +309,8 @@ async def test_many_are_entered_a_few_at_a_time_the_newest_first(place: Place) -
     for number in range(1, AT_ONCE + 3):
         place.host.has_pull(number, SHA)
     await place.reconciler.round()
-    came = [one.ref for one in place.ledger.deliveries("shop", 100)]
+    came = [one.ref for one in place.ledger.deliveries.recent("shop", 100)]
     assert sorted(came) == [f"#{number}" for number in range(3, AT_ONCE + 3)]
     place.clock.passes(ASK)
     await place.reconciler.round()
-    assert len(place.ledger.deliveries("shop", 100)) == AT_ONCE + 2
+    assert len(place.ledger.deliveries.recent("shop", 100)) == AT_ONCE + 2

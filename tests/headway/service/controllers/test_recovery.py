@@ -112,17 +112,17 @@ def outside() -> Outside:
 
 
 def start(ledger: Ledger, run: str | None = None) -> ReleaseRecord:
-    return ledger.start_release("shop", "/repo", "main", flow_run_id=run, requested_by="ann")
+    return ledger.releases.start("shop", "/repo", "main", flow_run_id=run, requested_by="ann")
 
 
 def waiting(ledger: Ledger, clock: Clock, run: str | None, *, expires: float = -1) -> tuple[ReleaseRecord, str]:
     """A release that waits for a person, and the approval it waits for."""
     release = start(ledger, run)
     end = clock.time + timedelta(seconds=expires)
-    asked = ledger.request_approval(
+    asked = ledger.approvals.request(
         release.id, "production", "r2", evidence={}, expires_at=end, by=[], not_author=False
     )
-    ledger.release_waits(release.id)
+    ledger.releases.set_waiting(release.id)
     return release, asked.id
 
 
@@ -135,13 +135,13 @@ def begin(
 ) -> RolloutRecord:
     """A rollout that has just begun, its environment locked."""
     holder = release.name if release else "rollback by headway"
-    lock = ledger.acquire("shop", environment, holder=holder, revision="r2", lease=LEASE)
+    lock = ledger.locks.acquire("shop", environment, holder=holder, revision="r2", lease=LEASE)
     assert lock is not None
     plan = Plan(
         strategy="rolling", new="r2", old="r1", steps=(Launch(revision="r2", instances=1), Promote(revision="r2"))
     )
     release_id = release.id if release else None
-    return ledger.start_rollout(release_id, "shop", environment, plan, kind=kind, reason="", token=lock.token)
+    return ledger.rollouts.start(release_id, "shop", environment, plan, kind=kind, reason="", token=lock.token)
 
 
 def die(ledger: Ledger, clock: Clock, environment: str = "staging", **more: Any) -> RolloutRecord:
@@ -152,13 +152,13 @@ def die(ledger: Ledger, clock: Clock, environment: str = "staging", **more: Any)
 
 
 def state(ledger: Ledger, release: ReleaseRecord) -> tuple[ReleaseState, str]:
-    now = ledger.release(release.id)
+    now = ledger.releases.get(release.id)
     return now.state, now.reason
 
 
 def rollout_state(ledger: Ledger, rollout: RolloutRecord) -> RolloutState:
     assert rollout.release_id is not None
-    return next(one.state for one in ledger.rollouts_of(rollout.release_id) if one.id == rollout.id)
+    return next(one.state for one in ledger.rollouts.by_release(rollout.release_id) if one.id == rollout.id)
 
 
 def test_nothing_begun_is_nothing_to_do(ledger: Ledger, outside: Outside) -> None:
@@ -172,10 +172,10 @@ def test_an_expired_approval_wakes_its_run_once(ledger: Ledger, outside: Outside
     release, asked = waiting(ledger, clock, "run-1")
     outside.has("run-1", "PAUSED")
     assert sweep(ledger, outside) == [f"{release.name}: approval for production expired"]
-    assert ledger.approval(asked).state == "expired"
+    assert ledger.approvals.get(asked).state == "expired"
     assert outside.woken == [("run-1", {"decision": "reject", "by": "headway", "reason": "nobody decided in time"})]
     # The run closes its release itself: it has only just been woken.
-    assert ledger.release(release.id).open
+    assert ledger.releases.get(release.id).open
     assert sweep(ledger, outside) == []
     assert len(outside.woken) == 1
 
@@ -184,7 +184,7 @@ def test_an_approval_that_has_time_left_is_left_alone(ledger: Ledger, outside: O
     release, asked = waiting(ledger, clock, "run-1", expires=60)
     outside.has("run-1", "PAUSED")
     assert sweep(ledger, outside) == []
-    assert (ledger.approval(asked).state, ledger.release(release.id).state) == ("waiting", "waiting")
+    assert (ledger.approvals.get(asked).state, ledger.releases.get(release.id).state) == ("waiting", "waiting")
     clock.passes(60)
     assert len(sweep(ledger, outside)) == 1
     assert len(outside.woken) == 1
@@ -193,7 +193,7 @@ def test_an_approval_that_has_time_left_is_left_alone(ledger: Ledger, outside: O
 def test_an_approval_that_was_decided_in_time_does_not_expire(ledger: Ledger, outside: Outside, clock: Clock) -> None:
     _, asked = waiting(ledger, clock, "run-1", expires=60)
     outside.has("run-1", "RUNNING")
-    ledger.decide(asked, "approved", by="bob", reason="", via="cli")
+    ledger.approvals.decide(asked, "approved", by="bob", reason="", via="cli")
     clock.passes(61)
     assert sweep(ledger, outside) == []
     assert outside.woken == []
@@ -201,7 +201,7 @@ def test_an_approval_that_was_decided_in_time_does_not_expire(ledger: Ledger, ou
 
 def test_a_freeze_that_is_over_wakes_the_run_that_waits_for_it(ledger: Ledger, outside: Outside, clock: Clock) -> None:
     release = start(ledger, "run-1")
-    ledger.request_approval(
+    ledger.approvals.request(
         release.id,
         "production",
         "r2",
@@ -211,7 +211,7 @@ def test_a_freeze_that_is_over_wakes_the_run_that_waits_for_it(ledger: Ledger, o
         not_author=False,
         asks="freeze until then",
     )
-    ledger.release_waits(release.id)
+    ledger.releases.set_waiting(release.id)
     outside.has("run-1", "PAUSED")
     assert sweep(ledger, outside) == []
     clock.passes(60)
@@ -222,7 +222,7 @@ def test_a_freeze_that_is_over_wakes_the_run_that_waits_for_it(ledger: Ledger, o
 def test_an_approval_of_a_release_without_a_run_expires(ledger: Ledger, outside: Outside, clock: Clock) -> None:
     _, asked = waiting(ledger, clock, None)
     assert sweep(ledger, outside) == ["shop#1: approval for production expired"]
-    assert ledger.approval(asked).state == "expired"
+    assert ledger.approvals.get(asked).state == "expired"
 
 
 def test_a_run_that_is_not_paused_any_more_is_not_woken_and_the_sweep_goes_on(
@@ -280,16 +280,16 @@ def test_a_release_whose_run_has_ended_is_closed_and_its_locks_are_freed(
     ledger: Ledger, outside: Outside, type_: str, message: str, ending: str, reason: str
 ) -> None:
     release = start(ledger, "run-1")
-    ledger.stage_started(release.id, "build")
-    lock = ledger.acquire("shop", "staging", holder=release.name, revision="r2", lease=LEASE)
+    ledger.stages.start(release.id, "build")
+    lock = ledger.locks.acquire("shop", "staging", holder=release.name, revision="r2", lease=LEASE)
     assert lock is not None
     outside.has("run-1", type_, message)
     assert sweep(ledger, outside) == [f"{release.name}: {ending}: {reason}"]
     assert state(ledger, release) == (ending, reason)
-    assert ledger.stages(release.id)[0].state == ending
-    assert ledger.lock_holder("shop", "staging") is None
+    assert ledger.stages.by_release(release.id)[0].state == ending
+    assert ledger.locks.holder("shop", "staging") is None
     with pytest.raises(LockLost):
-        ledger.renew(lock)
+        ledger.locks.renew(lock)
     assert sweep(ledger, outside) == []
 
 
@@ -311,28 +311,28 @@ def test_a_release_that_waited_when_its_run_was_cancelled_is_closed(
 @pytest.mark.parametrize("type_", ["SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING"])
 def test_a_release_whose_run_goes_on_is_left_alone(ledger: Ledger, outside: Outside, type_: str) -> None:
     release = start(ledger, "run-1")
-    ledger.acquire("shop", "staging", holder=release.name, revision="r2", lease=LEASE)
+    ledger.locks.acquire("shop", "staging", holder=release.name, revision="r2", lease=LEASE)
     outside.has("run-1", type_)
     assert sweep(ledger, outside) == []
-    assert ledger.release(release.id) == release
-    assert ledger.lock_holder("shop", "staging") is not None
+    assert ledger.releases.get(release.id) == release
+    assert ledger.locks.holder("shop", "staging") is not None
 
 
 def test_a_release_without_a_run_is_left_alone(ledger: Ledger, outside: Outside) -> None:
     release = start(ledger)
     assert sweep(ledger, outside) == []
-    assert ledger.release(release.id).open
+    assert ledger.releases.get(release.id).open
 
 
 def test_only_the_locks_of_the_dead_are_freed(ledger: Ledger, outside: Outside) -> None:
     dead, alive = start(ledger, "run-1"), start(ledger, "run-2")
-    ledger.acquire("shop", "staging", holder=dead.name, revision="r2", lease=LEASE)
-    ledger.acquire("shop", "production", holder=alive.name, revision="r2", lease=LEASE)
+    ledger.locks.acquire("shop", "staging", holder=dead.name, revision="r2", lease=LEASE)
+    ledger.locks.acquire("shop", "production", holder=alive.name, revision="r2", lease=LEASE)
     outside.has("run-1", "CRASHED")
     outside.has("run-2", "RUNNING")
     sweep(ledger, outside)
-    assert ledger.lock_holder("shop", "staging") is None
-    kept = ledger.lock_holder("shop", "production")
+    assert ledger.locks.holder("shop", "staging") is None
+    kept = ledger.locks.holder("shop", "production")
     assert kept is not None
     assert kept.holder == alive.name
 
@@ -342,7 +342,7 @@ def test_a_server_that_is_away_closes_no_release(ledger: Ledger, outside: Outsid
     outside.down = True
     with pytest.raises(ServiceUnavailable):
         sweep(ledger, outside)
-    assert ledger.release(release.id).open
+    assert ledger.releases.get(release.id).open
 
 
 # --- rollouts ------------------------------------------------------------------------------------------------------
@@ -421,17 +421,17 @@ def test_a_rollback_that_is_at_it_is_left_alone(ledger: Ledger, outside: Outside
 
 
 def test_a_rollout_that_was_finished_is_left_alone(ledger: Ledger, outside: Outside, clock: Clock) -> None:
-    ledger.finish_rollout(die(ledger, clock).id, "done")
+    ledger.rollouts.finish(die(ledger, clock).id, "done")
     assert sweep(ledger, outside) == []
 
 
 def test_what_was_to_be_torn_down_is_not_brought_back(ledger: Ledger, outside: Outside, clock: Clock) -> None:
     """Whoever wants it torn down has that done again."""
     die(ledger, clock)
-    lock = ledger.acquire("shop", "staging", holder="teardown", revision="nothing", lease=LEASE)
+    lock = ledger.locks.acquire("shop", "staging", holder="teardown", revision="nothing", lease=LEASE)
     assert lock
     plan = Plan(strategy=TEARDOWN, new="", old="r2", steps=())
-    ledger.start_rollout(None, "shop", "staging", plan, kind="rollback", reason="", token=lock.token)
+    ledger.rollouts.start(None, "shop", "staging", plan, kind="rollback", reason="", token=lock.token)
     clock.passes(LEASE + 1)
     assert sweep(ledger, outside) == []
     assert outside.started == {}
@@ -465,7 +465,7 @@ def test_after_enough_tries_it_is_halted_and_needs_a_person(ledger: Ledger, outs
     assert {rollout_state(ledger, one) for one in rollouts} == {"halted"}
     assert sweep(ledger, outside) == []
     # The person's rollback goes where the tries should have gone, and not one revision further.
-    assert [one.id for one in ledger.left_half_way("shop", "staging")] == [one.id for one in rollouts]
+    assert [one.id for one in ledger.rollouts.incomplete("shop", "staging")] == [one.id for one in rollouts]
 
 
 def test_a_rollback_that_dies_before_it_begins_is_a_try_too(ledger: Ledger, outside: Outside, clock: Clock) -> None:
@@ -500,12 +500,12 @@ async def test_what_is_live_is_revived(ledger: Ledger) -> None:
         run="true",
     )
     revision = spec.revision("shop", "1" * 40)
-    ledger.save_revision(revision, spec)
+    ledger.revisions.save(revision, spec)
     start(ledger)
-    lock = ledger.acquire("shop", "staging", holder="x", revision=revision.id, lease=LEASE)
+    lock = ledger.locks.acquire("shop", "staging", holder="x", revision=revision.id, lease=LEASE)
     assert lock is not None
     plan = Plan(strategy="rolling", new=revision.id, old=None, steps=())
-    done = ledger.start_rollout(None, "shop", "staging", plan, kind="release", reason="", token=lock.token)
+    done = ledger.rollouts.start(None, "shop", "staging", plan, kind="release", reason="", token=lock.token)
     target = Lamed()
 
     async def load(slug: str) -> Target:
@@ -513,7 +513,7 @@ async def test_what_is_live_is_revived(ledger: Ledger) -> None:
         return target
 
     assert await revive(ledger, load) == []
-    ledger.finish_rollout(done.id, "done")
+    ledger.rollouts.finish(done.id, "done")
     assert await revive(ledger, load) == ["shop staging: was not running on fake/one: started again"]
     assert await revive(ledger, load) == []
     assert target.revived == ["shop", "shop"]
@@ -525,8 +525,8 @@ async def test_what_is_live_is_revived(ledger: Ledger) -> None:
 def due(ledger: Ledger, clock: Clock) -> SchemaChange:
     """A contract whose time has come."""
     release = start(ledger)
-    change = ledger.decide_change(release.id, "shop", "staging", "r2", kind="contract", files=[])
-    ledger.contract_arrived(release.id, "staging", clock.time)
+    change = ledger.schema_changes.plan(release.id, "shop", "staging", "r2", kind="contract", files=[])
+    ledger.schema_changes.schedule_contract(release.id, "staging", clock.time)
     return change
 
 
@@ -550,5 +550,5 @@ def test_a_contract_whose_runs_die_is_given_up_on(ledger: Ledger, outside: Outsi
         sweep(ledger, outside)
         outside.fail(ended=clock.time - timedelta(days=1))
     assert sweep(ledger, outside) == ["shop staging: the contract of r2 could not be done in 3 tries"]
-    assert ledger.change(change.id).state == "failed"
+    assert ledger.schema_changes.get(change.id).state == "failed"
     assert sweep(ledger, outside) == []

@@ -27,24 +27,24 @@ class Place:
         self.host = FakeGitHost()
         self.reporter = Reporter(self.ledger, Control("http://prefect/api"), self._host, self._target)
         repo = "https://github.com/acme/shop"
-        self.ledger.register_app("shop", repo=repo, host="github", secret="s", reports="github/acme", by="ann")
+        self.ledger.apps.register("shop", repo=repo, host="github", secret="s", reports="github/acme", by="ann")
         self.release = self.started("shop")
 
     def started(self, app: str) -> ReleaseRecord:
-        made = self.ledger.start_release(app, "/repo", "main", flow_run_id=f"run of {app}", requested_by="ann")
-        return self.ledger.update_release(made.id, sha=SHA)
+        made = self.ledger.releases.start(app, "/repo", "main", flow_run_id=f"run of {app}", requested_by="ann")
+        return self.ledger.releases.update(made.id, sha=SHA)
 
     def shown(self, number: int = 42) -> ReleaseRecord:
         """A preview, and a run for it."""
         name = f"shop-pr-{number}"
-        self.ledger.open_preview(name, of="shop", number=number, head=SHA, fork=False)
-        run = f"run {len(self.ledger.releases(name)) + 1} of {name}"
-        made = self.ledger.start_release(name, "/repo", SHA, flow_run_id=run, requested_by="bob", preview=True)
-        return self.ledger.update_release(made.id, sha=SHA)
+        self.ledger.previews.open(name, of="shop", number=number, head=SHA, fork=False)
+        run = f"run {len(self.ledger.releases.recent(name)) + 1} of {name}"
+        made = self.ledger.releases.start(name, "/repo", SHA, flow_run_id=run, requested_by="bob", preview=True)
+        return self.ledger.releases.update(made.id, sha=SHA)
 
     def stage(self, release: ReleaseRecord, name: str, state: StageState = "passed") -> None:
-        self.ledger.stage_started(release.id, name)
-        self.ledger.stage_finished(release.id, name, state, "")
+        self.ledger.stages.start(release.id, name)
+        self.ledger.stages.finish(release.id, name, state, "")
 
     async def _host(self, slug: str) -> GitHost:
         assert slug == "github/acme"
@@ -62,14 +62,14 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 async def test_every_stage_and_the_whole_are_told(place: Place) -> None:
-    place.ledger.stage_started(place.release.id, "unit")
+    place.ledger.stages.start(place.release.id, "unit")
     await place.reporter.round()
     url = "http://prefect/runs/flow-run/run of shop"
     assert place.host.mark(SHA, "headway/unit") == (StatusState.RUNNING, "running", url)
     assert place.host.mark(SHA, "headway") == (StatusState.RUNNING, "shop#1 running", url)
 
-    place.ledger.stage_finished(place.release.id, "unit", "failed", "1 of 3 tests\nfailed " + "x" * 200)
-    place.ledger.finish_release(place.release.id, "failed", "unit: 1 of 3 tests failed")
+    place.ledger.stages.finish(place.release.id, "unit", "failed", "1 of 3 tests\nfailed " + "x" * 200)
+    place.ledger.releases.finish(place.release.id, "failed", "unit: 1 of 3 tests failed")
     await place.reporter.round()
 
     standing, words, _ = place.host.mark(SHA, "headway/unit")
@@ -79,15 +79,15 @@ async def test_every_stage_and_the_whole_are_told(place: Place) -> None:
 
 
 async def test_what_has_been_told_is_not_told_again(place: Place) -> None:
-    place.ledger.stage_started(place.release.id, "unit")
+    place.ledger.stages.start(place.release.id, "unit")
     for _ in range(3):
         await place.reporter.round()
     assert len(place.host.told) == 2
-    place.ledger.finish_release(place.release.id, "superseded", "superseded by shop#2")
+    place.ledger.releases.finish(place.release.id, "superseded", "superseded by shop#2")
     for _ in range(3):
         await place.reporter.round()
     assert [one.state for one in place.host.told[2:]] == [StatusState.ENDED, StatusState.ENDED]
-    assert place.ledger.releases_to_tell(["shop"]) == []
+    assert place.ledger.statuses.releases_to_report(["shop"]) == []
 
 
 async def test_whoever_takes_over_goes_on_from_what_was_told(place: Place) -> None:
@@ -115,7 +115,7 @@ async def test_a_host_that_fails_is_left_alone_and_told_later(place: Place, monk
 
 
 async def test_an_app_that_reports_to_nobody_is_told_to_nobody(place: Place) -> None:
-    place.ledger.register_app("other", repo="/srv/git/other", host="generic", secret="s", by="ann")
+    place.ledger.apps.register("other", repo="/srv/git/other", host="generic", secret="s", by="ann")
     place.started("other")
     await place.reporter.round()
     assert {one.description for one in place.host.told} == {"shop#1 running"}
@@ -124,9 +124,9 @@ async def test_an_app_that_reports_to_nobody_is_told_to_nobody(place: Place) -> 
 async def test_an_environment_is_a_deployment(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(place.ledger, "environments", lambda _app: ["staging", "production"])
     for name, state in (("staging", "passed"), ("production", "running")):
-        place.ledger.stage_started(place.release.id, name)
+        place.ledger.stages.start(place.release.id, name)
         if state == "passed":
-            place.ledger.stage_finished(place.release.id, name, "passed", "r1")
+            place.ledger.stages.finish(place.release.id, name, "passed", "r1")
     await place.reporter.round()
     told = [(one.environment, one.state) for one in place.host.told if isinstance(one, DeploymentStatus)]
     assert told == [("staging", StatusState.SUCCESS), ("production", StatusState.RUNNING)]
@@ -154,33 +154,33 @@ async def test_a_pull_request_has_one_comment_which_ends_with_the_preview(
     place.stage(release, "preview")
     await place.reporter.round()
     assert "in the making" in place.host.texts(42)[0]
-    place.ledger.preview_is_up("shop-pr-42", "http://here", None)
-    place.ledger.finish_release(release.id, "succeeded", "")
+    place.ledger.previews.mark_deployed("shop-pr-42", "http://here", None)
+    place.ledger.releases.finish(release.id, "succeeded", "")
     await place.reporter.round()
     (text,) = place.host.texts(42)
     assert "**: http://here" in text
     assert "(http://prefect/runs/flow-run/run 1 of shop-pr-42)" in text
-    place.ledger.close_preview("shop-pr-42", "the pull request was closed")
+    place.ledger.previews.close("shop-pr-42", "the pull request was closed")
     for _ in range(2):
         await place.reporter.round()
     (text,) = place.host.texts(42)
     assert "torn down, the pull request was closed" in text
     told = [(one.environment, one.state) for one in place.host.told if isinstance(one, DeploymentStatus)]
     assert told == [("shop-pr-42", StatusState.SUCCESS), ("shop-pr-42", StatusState.ENDED)]
-    assert place.ledger.previews_to_tell(["shop"]) == []
+    assert place.ledger.previews.unreported(["shop"]) == []
 
 
 async def test_what_an_earlier_commit_deployed_ends_too(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(place.ledger, "environments", lambda _app: ["preview"])
     deployed = place.shown()
     place.stage(deployed, "preview")
-    place.ledger.finish_release(deployed.id, "succeeded", "")
+    place.ledger.releases.finish(deployed.id, "succeeded", "")
     await place.reporter.round()
     newer = place.shown()
     place.stage(newer, "unit", "failed")
-    place.ledger.finish_release(newer.id, "failed", "unit: failed")
+    place.ledger.releases.finish(newer.id, "failed", "unit: failed")
     await place.reporter.round()
-    place.ledger.close_preview("shop-pr-42", "the pull request was closed")
+    place.ledger.previews.close("shop-pr-42", "the pull request was closed")
     await place.reporter.round()
     told = [one.state for one in place.host.told if isinstance(one, DeploymentStatus)]
     assert told == [StatusState.SUCCESS, StatusState.ENDED]
@@ -189,9 +189,9 @@ async def test_what_an_earlier_commit_deployed_ends_too(place: Place, monkeypatc
 async def test_what_is_told_late_of_an_older_commit_does_not_overwrite_the_comment(place: Place) -> None:
     older = place.shown()
     newer = place.shown()
-    place.ledger.finish_release(newer.id, "succeeded", "")
+    place.ledger.releases.finish(newer.id, "succeeded", "")
     await place.reporter.round()
-    place.ledger.finish_release(older.id, "superseded", "superseded by shop-pr-42#2")
+    place.ledger.releases.finish(older.id, "superseded", "superseded by shop-pr-42#2")
     await place.reporter.round()
     (text,) = place.host.texts(42)
     assert "shop-pr-42#2 succeeded" in text
@@ -201,16 +201,16 @@ async def test_what_comes_up_during_a_round_is_told_as_it_is_in_the_end(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = place.shown()
-    asked = place.ledger.releases_to_tell
+    asked = place.ledger.statuses.releases_to_report
 
     def meanwhile(apps: Sequence[str]) -> list[ReleaseRecord]:
-        place.ledger.preview_is_up("shop-pr-42", "http://here", None)
-        place.ledger.finish_release(release.id, "succeeded", "")
+        place.ledger.previews.mark_deployed("shop-pr-42", "http://here", None)
+        place.ledger.releases.finish(release.id, "succeeded", "")
         return asked(apps)
 
     monkeypatch.setattr(place.ledger, "releases_to_tell", meanwhile)
     await place.reporter.round()
-    assert place.ledger.told(release.id)[""] == ""  # nothing more is told of it
+    assert place.ledger.statuses.by_release(release.id)[""] == ""  # nothing more is told of it
     assert "http://here" in place.host.texts(42)[0]
 
 
@@ -226,8 +226,8 @@ async def test_two_pull_requests_have_a_comment_each(place: Place) -> None:
 async def test_what_is_refused_of_a_stranger_keeps_nothing_else_from_being_told(place: Place) -> None:
     """GitLab, for one, takes no mark on a commit that is on none of its branches."""
     place.shown()
-    place.ledger.finish_release(place.release.id, "succeeded", "")
-    place.ledger.update_release(place.release.id, sha="b" * 40)
+    place.ledger.releases.finish(place.release.id, "succeeded", "")
+    place.ledger.releases.update(place.release.id, sha="b" * 40)
     real = place.host.set_status
 
     def refusing(repo: str, status: CommitStatus) -> None:
@@ -246,10 +246,10 @@ async def test_a_host_that_refuses_a_comment_is_told_the_rest_later(
 ) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    place.ledger.finish_release(place.release.id, "succeeded", "")
+    place.ledger.releases.finish(place.release.id, "succeeded", "")
     await place.reporter.round()
     release = place.shown()
-    place.ledger.finish_release(release.id, "failed", "unit: failed")
+    place.ledger.releases.finish(release.id, "failed", "unit: failed")
     place.host.faults = [None, GitHostError("answers 403")]
     assert await place.reporter.round() == ["github/acme: answers 403"]
     now += 11
