@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import ClassVar
 
-from headway.domain.errors import LockLost, TargetError
+from headway.domain.errors import TargetError
+from headway.domain.fencing import FencingTokens
 from headway.domain.git import CommitStatus, DeploymentStatus, PullRequest
 from headway.domain.measurements import Bucket, Measurements, RequestCounts
 from headway.domain.ports import Command, GitHost, Target
@@ -40,14 +41,12 @@ class FakeTarget(Target):
         self.history: list[Traffic] = []
         self._instances: dict[str, dict[str, int]] = {}
         self._traffic: dict[str, Traffic] = {}
-        self._tokens: dict[str, int] = {}
-        self._mine: dict[str, int] = {}
+        self._tokens = FencingTokens()
+        self._newest: dict[str, int] = {}
         self._counts: dict[str, RequestCounts] = {}
 
     def claim(self, app: str, token: int) -> None:
-        if self._tokens.get(app, 0) > token:
-            raise LockLost(f"{app}: token {token} is older than {self._tokens[app]}")
-        self._tokens[app] = self._mine[app] = token
+        self._newest[app] = self._tokens.claim(app, token, self._newest.get(app, 0))
 
     def observe(self, app: str) -> Observation:
         self._maybe_fail("observe")
@@ -145,8 +144,7 @@ class FakeTarget(Target):
 
     def _writes(self, app: str, verb: str) -> None:
         self._maybe_fail(verb)
-        if self._tokens.get(app, 0) > self._mine.get(app, 0):
-            raise LockLost(f"{app}: another writer took over")
+        self._tokens.check(app, self._newest.get(app, 0))
 
     def _maybe_fail(self, verb: str) -> None:
         coming = self.faults.get(verb)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from headway.domain.measurements import Bucket, RequestCounts
+from headway.domain.revision import REVISION_HEADER
 from headway.domain.traffic import Traffic
 
 __all__ = [
@@ -33,7 +34,6 @@ __all__ = [
 
 TYPE = "type.googleapis.com/envoy."
 PUBLIC, PREVIEW = "edge", "preview"  # the two listeners; Envoy's statistics carry their names
-REVISION_HEADER = "x-headway-revision"  # also the name of the cookie that asks for one revision
 COUNTERS = (  # pattern of the statistics that `counts` and `edge_counts` read
     r"^cluster\..*\.upstream_(rq_(completed|5xx|time|total|active|retry|retry_success)"
     r"|rq_pending_(active|overflow|failure_eject)|cx_(protocol_error|none_healthy))$"
@@ -159,6 +159,7 @@ def routes(traffic: Traffic, known: Iterable[str]) -> dict[str, Any]:
     """All requests by weight, but for those that name a revision, or match a header rule. No traffic answers 503."""
     named = []
     for revision in known:
+        # A cookie of the same name asks for one revision.
         cookie = rf"(.*;\s*)?{REVISION_HEADER}={re.escape(revision)}\s*(;.*)?"
         named.append(_straight(revision, _header(REVISION_HEADER, exact=revision)))
         named.append(_straight(revision, _header("cookie", safe_regex={"regex": cookie})))

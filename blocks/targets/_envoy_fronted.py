@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import secrets
-import socket
 import time
 from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping
@@ -24,7 +23,8 @@ from prefect.blocks.core import Block
 from pydantic import Field, PrivateAttr
 
 from blocks.envoy.proxy import Address, Edge, Endpoints
-from headway.domain.errors import LockLost, TargetError
+from headway.domain.errors import TargetError
+from headway.domain.fencing import FencingTokens
 from headway.domain.measurements import Measurements
 from headway.domain.ports import Target
 from headway.domain.revision import LaunchSpec, Revision, SecretRef
@@ -35,7 +35,7 @@ from headway.system import paths as places
 from headway.system.atomic_files import locked, write_json
 from headway.system.supervisor import Program, Supervisor
 
-__all__ = ["LOOPBACK", "BehindEnvoy", "Standing", "is_free"]
+__all__ = ["LOOPBACK", "BehindEnvoy", "Standing"]
 
 LOOPBACK = "127.0.0.1"
 IN_FORCE = 10.0  # seconds that a route waits for an instance which is being started again
@@ -66,7 +66,7 @@ class BehindEnvoy(Block, Target):
         default=None, description="where it keeps everything; left out: targets/NAME in Headway's home"
     )
     host: str = Field(default=LOOPBACK, description="address that the public ports listen on")
-    _tokens: dict[str, int] = PrivateAttr(default_factory=dict)
+    _tokens: FencingTokens = PrivateAttr(default_factory=FencingTokens)
 
     # --- the platform's part -----------------------------------------------------------------------------------
 
@@ -98,10 +98,7 @@ class BehindEnvoy(Block, Target):
 
     def claim(self, app: str, token: int) -> None:
         with self._app(app) as state:
-            if state["token"] > token:
-                raise LockLost(f"{app}: token {token} is older than {state['token']}", "another writer took over")
-            state["token"] = token
-        self._tokens[app] = token
+            state["token"] = self._tokens.claim(app, token, state["token"])
 
     def observe(self, app: str) -> Observation:
         state = self._read(app)
@@ -306,10 +303,7 @@ class BehindEnvoy(Block, Target):
     @contextlib.contextmanager
     def _writing(self, app: str) -> Iterator[dict[str, Any]]:
         with self._app(app) as state:
-            if state["token"] > self._tokens.get(app, 0):
-                raise LockLost(
-                    f"{app}: another writer took over with token {state['token']}", "this run changes nothing more"
-                )
+            self._tokens.check(app, state["token"])
             yield state
 
     def _ports(self, app: str) -> tuple[int, int]:
@@ -393,7 +387,7 @@ class BehindEnvoy(Block, Target):
         return str(self._place(app) / "logs" / f"{name}.log")
 
     def _edge(self, app: str) -> Edge:
-        socket = self._supervisor.socket_place / f"{app}.admin"
+        socket = self._supervisor.socket_directory / f"{app}.admin"
         return Edge(app, self._place(app) / "envoy", socket, Path(self._log(app, f"{app}-edge")))
 
     def _running_edge(self, app: str) -> Edge:
@@ -429,7 +423,7 @@ class BehindEnvoy(Block, Target):
                 continue
             if wanted is None:
                 wanted = next(port for port in range(FIRST_PORT, 65536) if self._reserved(port, app, state))
-            elif not is_free(self.host, wanted):
+            elif not ports_in_use.is_free(self.host, wanted):
                 by = ports_in_use.owner(wanted)
                 raise TargetError(
                     f"environments/{spec.environment}/{name}: {wanted} on {self.host} is taken by {by}",
@@ -449,7 +443,7 @@ class BehindEnvoy(Block, Target):
                 owner = Path(reservation.read_text())
                 if owner != self._place(app) and owner.exists() and _may_hold(owner, port):
                     return False
-            if not is_free(self.host, port):
+            if not ports_in_use.is_free(self.host, port):
                 return False
             reservation.write_text(str(self._place(app)))
             return True
@@ -517,14 +511,3 @@ def _may_hold(place: Path, port: int) -> bool:
     except FileNotFoundError:
         return True
     return {port, None} & {state["port"], state["preview_port"]} != set()
-
-
-def is_free(host: str, port: int) -> bool:
-    """Whether one could listen there now."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True

@@ -19,7 +19,8 @@ from prefect.blocks.core import Block
 from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, SecretStr
 from tenacity import wait_exponential_jitter
 
-from headway.domain.errors import LockLost, TargetError
+from headway.domain.errors import TargetError
+from headway.domain.fencing import FencingTokens
 from headway.domain.measurements import Measurements
 from headway.domain.ports import Target
 from headway.domain.revision import LaunchSpec, Revision, SecretRef
@@ -128,7 +129,7 @@ class Hosted(Block, Target):
     poll: float = Field(
         default=3.0, gt=0, allow_inf_nan=False, description="seconds between two looks at something that takes time"
     )
-    _tokens: dict[str, int] = PrivateAttr(default_factory=dict)
+    _tokens: FencingTokens = PrivateAttr(default_factory=FencingTokens)
     _looked: float = PrivateAttr(default=0.0)
     _secrets: set[str] = PrivateAttr(default_factory=set)
 
@@ -136,10 +137,7 @@ class Hosted(Block, Target):
 
     def claim(self, app: str, token: int) -> None:
         with self._state(app) as state:
-            if state["token"] > token:
-                raise LockLost(f"{app}: token {token} is older than {state['token']}", "another writer took over")
-            state["token"] = token
-        self._tokens[app] = token
+            state["token"] = self._tokens.claim(app, token, state["token"])
 
     def measure(self, app: str) -> Measurements:  # noqa: ARG002  # the platform tells nobody
         return Measurements(at=datetime.now(UTC), counts={})
@@ -165,7 +163,7 @@ class Hosted(Block, Target):
     @contextlib.contextmanager
     def _writing(self, app: str) -> Iterator[dict[str, Any]]:
         with self._state(app) as state:
-            _refuse_late(app, state["token"], self._tokens)
+            self._tokens.check(app, state["token"])
             yield state
 
     def _read(self, app: str) -> dict[str, Any]:
@@ -177,7 +175,7 @@ class Hosted(Block, Target):
 
     def _may_write(self, app: str) -> None:
         """Raises LockLost. Asked again before each change: the platform knows no token."""
-        _refuse_late(app, self._read(app)["token"], self._tokens)
+        self._tokens.check(app, self._read(app)["token"])
 
     # --- what is asked on the way ------------------------------------------------------------------------------
 
@@ -217,8 +215,3 @@ class Hosted(Block, Target):
             timeout=timeout, headers=self.request_headers, trust_env=False, verify=tls.for_url(url)
         ) as client:
             return unhealthy(client, url, versions)
-
-
-def _refuse_late(app: str, token: int, mine: Mapping[str, int]) -> None:
-    if token > mine.get(app, 0):
-        raise LockLost(f"{app}: another writer took over with token {token}", "this run changes nothing more")

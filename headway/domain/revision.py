@@ -10,6 +10,7 @@ from pydantic import Field, JsonValue
 from headway.domain.base import Frozen
 
 __all__ = [
+    "REVISION_HEADER",
     "Artifact",
     "Autoscale",
     "Health",
@@ -20,6 +21,8 @@ __all__ = [
     "Revision",
     "SecretRef",
 ]
+
+REVISION_HEADER = "x-headway-revision"  # of responses: the proxy names the revision that answered
 
 
 class Artifact(Frozen):

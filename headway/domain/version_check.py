@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import httpx
 
-__all__ = ["is_release", "unhealthy"]
+from headway.domain.revision import REVISION_HEADER
 
+__all__ = ["is_release", "unhealthy", "version_errors"]
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 _REVISION = re.compile(r"[0-9a-f]{7}-[0-9a-f]{6}")
 
 
-def is_release(said: object, sha: str, revision: str) -> bool | None:
-    """Whether the version that an app says it has is this commit, or this revision.
+def is_release(reported: object, sha: str, revision: str) -> bool | None:
+    """Whether the version that an app reports is this commit, or this revision.
 
-    None when it names neither: an app that has a number of its own, such as 10.4.2 or 20261102, says nothing of the
-    release.
+    None when it names neither: an app with a version number of its own, such as 10.4.2 or 20261102, does not tell.
     """
-    if not isinstance(said, str):
+    if not isinstance(reported, str):
         return None
-    if said == revision or (len(said) >= 7 and sha.startswith(said)):
+    if reported == revision or (len(reported) >= 7 and sha.startswith(reported)):
         return True
-    numbered = said.isdecimal() and len(said) < len(sha)
-    return False if _REVISION.fullmatch(said) or (_COMMIT.fullmatch(said) and not numbered) else None
+    numbered = reported.isdecimal() and len(reported) < len(sha)
+    return False if _REVISION.fullmatch(reported) or (_COMMIT.fullmatch(reported) and not numbered) else None
 
 
 def unhealthy(client: httpx.Client, url: str, versions: tuple[str, str]) -> str:
@@ -34,10 +35,33 @@ def unhealthy(client: httpx.Client, url: str, versions: tuple[str, str]) -> str:
         return f"{url}: {type(error).__name__}"
     if answer.status_code != httpx.codes.OK:
         return f"{url} answers {answer.status_code}"
-    try:
-        said = answer.json()
-    except ValueError:
-        return ""
-    version = said.get("version") if isinstance(said, dict) else None
     sha, revision = versions
+    version = _version(answer)
     return f"{url} answers version {version}, expected {sha}" if is_release(version, sha, revision) is False else ""
+
+
+def version_errors(answer: httpx.Response, versions: tuple[str, str]) -> Iterator[str]:
+    """What contradicts that this commit and revision answered; an answer that does not tell contradicts it, too.
+
+    The proxy names the revision in a header, the app its version in the JSON of the body.
+    """
+    sha, revision = versions
+    version = _version(answer)
+    same = is_release(version, sha, revision)
+    header = answer.headers.get(REVISION_HEADER)
+    if header is None and same is None:
+        yield f"cannot tell which version answers: neither a header {REVISION_HEADER} nor a JSON `version`" + (
+            f" with a commit: it says {version}" if version is not None else ""
+        )
+    if header is not None and header != revision:
+        yield f"expected revision {revision}, {REVISION_HEADER} says {header}"
+    if same is False:
+        yield f"expected version {sha}, it says {version}"
+
+
+def _version(answer: httpx.Response) -> object:
+    try:
+        content = answer.json()
+    except ValueError:
+        return None
+    return content.get("version") if isinstance(content, dict) else None

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from headway.domain.base import Frozen
 from headway.domain.freeze_windows import Closed
+from headway.domain.markdown import table_cell
 from headway.ledger import ReleaseRecord
 
 __all__ = ["Night", "night_markdown", "why_not"]
@@ -46,13 +47,9 @@ def night_markdown(nights: Sequence[Night], override: str, by: str) -> str:
     """The summary that people read in the morning."""
     lines = ["### What the night released", ""]
     if override:
-        lines += [f"In spite of freezes, says {_cell(by)}: {_cell(override)}", ""]
+        lines += [f"In spite of freezes, says {table_cell(by)}: {table_cell(override)}", ""]
     if not nights:
         return "\n".join([*lines, "No app is registered: `headway app add REPO`"])
     lines += ["| app | commit | | |", "|---|---|---|---|"]
-    lines += [f"| {one.app} | `{one.sha[:7] or '-'}` | {one.outcome} | {_cell(one.why)} |" for one in nights]
+    lines += [f"| {one.app} | `{one.sha[:7] or '-'}` | {one.outcome} | {table_cell(one.why)} |" for one in nights]
     return "\n".join(lines)
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())

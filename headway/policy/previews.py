@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from headway.domain.git import PullRequest
+from headway.domain.markdown import code_cell
 from headway.ledger import PreviewRecord, ReleaseRecord, StageRecord
 
 __all__ = ["comment", "name", "why_gone"]
@@ -46,9 +47,9 @@ def comment(preview: PreviewRecord, release: ReleaseRecord | None, stages: Itera
     lines = [f"**Preview of {preview.of} #{preview.number}**: {_standing(preview, release)}", ""]
     if release is None or release.sha is None:
         return "\n".join(lines).rstrip()
-    why = f": {_code(release.reason)}" if release.reason else ""
+    why = f": {code_cell(release.reason, TOLD)}" if release.reason else ""
     lines.append(f"Commit {release.sha[:7]}, {release.name} {release.state.replace('_', ' ')}{why}")
-    rows = [f"| {one.name} | {one.state} | {_code(one.detail)} |" for one in stages]
+    rows = [f"| {one.name} | {one.state} | {code_cell(one.detail, TOLD)} |" for one in stages]
     lines += ["", "| stage | | |", "|---|---|---|", *rows] if rows else []
     return "\n".join([*lines, "", f"[The run]({url})"])
 
@@ -63,9 +64,3 @@ def _standing(preview: PreviewRecord, release: ReleaseRecord | None) -> str:
     until = f", until {preview.expires_at:%Y-%m-%d %H:%M} UTC or the next push" if preview.expires_at else ""
     older = ", with an earlier commit" if release and release.state not in ("succeeded", "running") else ""
     return f"{preview.url}{older}{until}"
-
-
-def _code(text: str) -> str:
-    """On one line, as code, in a cell of a table."""
-    line = " ".join(text.replace("`", "'").replace("|", "¦").split())
-    return f"`{line[:TOLD]}`" if line else ""

@@ -12,6 +12,7 @@ from types import MappingProxyType, TracebackType
 
 import httpx
 
+from headway.domain.revision import REVISION_HEADER
 from headway.system import tls
 
 __all__ = ["Load"]
@@ -89,4 +90,4 @@ def _one(client: httpx.Client, path: str) -> tuple[str, str]:
     except httpx.HTTPError as error:
         return type(error).__name__, ""
     failure = f"{answer.status_code} {answer.text[:80].strip()}" if answer.is_server_error else ""
-    return failure, answer.headers.get("x-headway-revision", "")
+    return failure, answer.headers.get(REVISION_HEADER, "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from headway.domain.markdown import table_cell
 from headway.ledger import ApprovalRecord, ReleaseRecord, StageRecord, UserRequests
 from headway.ledger.records import FORK
 
@@ -23,20 +24,20 @@ def evidence_markdown(asked: ApprovalRecord, refusal: str = "") -> str:
         "|---|---|",
         f"| artifact | `{evidence['digest']}` |",
         f"| configuration | `{evidence['configuration']}` |",
-        f"| commit | `{evidence['sha']}` by {_cell(evidence['author'])} |",
+        f"| commit | `{evidence['sha']}` by {table_cell(evidence['author'])} |",
         f"| live now | `{evidence['live'] or 'nothing'}` |",
-        *([f"| database | {_cell(evidence['database'])} |"] if evidence.get("database") else []),
-        *([f"| frozen | {_cell(evidence['frozen'])} |"] if evidence.get("frozen") else []),
+        *([f"| database | {table_cell(evidence['database'])} |"] if evidence.get("database") else []),
+        *([f"| frozen | {table_cell(evidence['frozen'])} |"] if evidence.get("frozen") else []),
         f"| {'goes on' if asked.frozen else 'expires'} | {asked.expires_at:%Y-%m-%d %H:%M} UTC |",
         "",
         *_readiness(evidence.get("readiness", []), evidence.get("not_ready", [])),
         "**Commits since the last release**",
         "",
-        *[f"- {_cell(commit)}" for commit in evidence["commits"]],
+        *[f"- {table_cell(commit)}" for commit in evidence["commits"]],
         "",
         "**What has passed**",
         "",
-        *[f"- {_cell(stage)}" for stage in evidence["stages"]],
+        *[f"- {table_cell(stage)}" for stage in evidence["stages"]],
     ]
     return "\n".join(lines)
 
@@ -44,7 +45,7 @@ def evidence_markdown(asked: ApprovalRecord, refusal: str = "") -> str:
 def _fork(asked: ApprovalRecord) -> list[str]:
     """Words of strangers are shown as code: they are nobody's links."""
     evidence = asked.evidence
-    author, subject = (_cell(str(evidence[name])).replace("`", "'") for name in ("author", "subject"))
+    author, subject = (table_cell(str(evidence[name])).replace("`", "'") for name in ("author", "subject"))
     return [
         f"### May {evidence['release']} run here?",
         "",
@@ -61,20 +62,20 @@ def _readiness(rows: list[dict[str, str]], not_ready: list[str]) -> list[str]:
     """The checklist; above it what is accepted with an approval."""
     if not rows:
         return []
-    accepted = ["**Not ready: who approves accepts that**", "", *[f"- {_cell(one)}" for one in not_ready], ""]
-    table = [f"| {row['item']} | {row['state']} | {row['needed']} | {_cell(row['evidence'])} |" for row in rows]
+    accepted = ["**Not ready: who approves accepts that**", "", *[f"- {table_cell(one)}" for one in not_ready], ""]
+    table = [f"| {row['item']} | {row['state']} | {row['needed']} | {table_cell(row['evidence'])} |" for row in rows]
     return [*(accepted if not_ready else []), "| readiness | | needed | |", "|---|---|---|---|", *table, ""]
 
 
 def release_markdown(release: ReleaseRecord, stages: Iterable[StageRecord], users: UserRequests | None) -> str:
     """The whole release in one table."""
-    rows = [f"| {stage.name} | {stage.state} | {stage.seconds:.1f} s | {_cell(stage.detail)} |" for stage in stages]
+    rows = [f"| {one.name} | {one.state} | {one.seconds:.1f} s | {table_cell(one.detail)} |" for one in stages]
     return "\n".join(
         [
             f"## {release.name}: {release.state}",
             "",
-            *([_cell(release.reason), ""] if release.reason else []),
-            f"`{release.sha}` {_cell(release.subject or '')}, `{release.digest or 'nothing built'}`",
+            *([table_cell(release.reason), ""] if release.reason else []),
+            f"`{release.sha}` {table_cell(release.subject or '')}, `{release.digest or 'nothing built'}`",
             *(["", f"**{users}**"] if users else []),
             "",
             "| stage | | | |",
@@ -86,8 +87,4 @@ def release_markdown(release: ReleaseRecord, stages: Iterable[StageRecord], user
 
 def live_markdown(lines: Iterable[str]) -> str:
     """What runs, as its platform says."""
-    return "\n".join(f"- {_cell(line)}" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    return "\n".join(f"- {table_cell(line)}" for line in lines)

@@ -15,6 +15,7 @@ from headway.domain.errors import HeadwayError
 from headway.domain.measurements import Measurements, RequestCounts
 from headway.domain.plan import Analyze, MetricLimit, Synthetic
 from headway.domain.ports import MetricSource, Target
+from headway.domain.revision import REVISION_HEADER
 from headway.rollout.request_counter import Meter
 from headway.system import tls
 
@@ -23,7 +24,6 @@ __all__ = ["Watch", "watching"]
 ASK_AGAIN = 5.0  # seconds between two questions to a metric source
 TIMEOUT = 30.0  # seconds for a synthetic request; a user would have gone
 AT_ONCE = 50  # synthetic requests in flight, at most: more would not find out more about a revision that hangs
-REVISION_HEADER = "x-headway-revision"
 
 
 class Watch:

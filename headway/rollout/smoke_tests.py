@@ -16,7 +16,7 @@ from pydantic import JsonValue
 from headway.domain.errors import SmokeFailed
 from headway.domain.revision import Revision
 from headway.domain.source import SmokeReport
-from headway.domain.version_check import is_release
+from headway.domain.version_check import version_errors
 from headway.system import tls
 from headway.system.redaction import Masker
 
@@ -24,7 +24,6 @@ __all__ = ["run"]
 
 REQUEST_TIMEOUT = 10.0
 EXCERPT = 300
-REVISION_HEADER = "x-headway-revision"
 _CONFIDENTIAL = re.compile("auth|token|key|secret|cookie|password", re.IGNORECASE)
 
 
@@ -190,7 +189,7 @@ def _faults(probe: Probe, revision: Revision, answer: httpx.Response, seconds: f
     if probe.within is not None and seconds > probe.within:
         yield f"expected it within {probe.within:g} s, took {seconds:.2f} s"
     if probe.version:
-        yield from _wrong_version(revision, answer)
+        yield from version_errors(answer, (revision.sha, revision.id))
 
 
 class _NoJson:
@@ -223,18 +222,3 @@ def _differences(expected: JsonValue, found: JsonValue | _NoJson, where: str) ->
     # Python takes true for 1; JSON does not.
     elif isinstance(expected, bool) is not isinstance(found, bool) or expected != found:
         yield f"expected {place} to be {expected!r}, is {found!r}"
-
-
-def _wrong_version(revision: Revision, answer: httpx.Response) -> Iterator[str]:
-    content = _json(answer)
-    said = content.get("version") if isinstance(content, dict) else None
-    right = is_release(said, revision.sha, revision.id)
-    header = answer.headers.get(REVISION_HEADER)
-    if header is None and right is None:
-        yield f"cannot tell which version answers: neither a header {REVISION_HEADER} nor a JSON `version`" + (
-            f" with a commit: it says {said}" if said is not None else ""
-        )
-    if header is not None and header != revision.id:
-        yield f"expected revision {revision.id}, {REVISION_HEADER} says {header}"
-    if right is False:
-        yield f"expected version {revision.sha}, it says {said}"

@@ -10,9 +10,9 @@ from headway.config import FILE_NAME, Settings
 from headway.domain.errors import SettingsError
 from headway.scm import git
 
-__all__ = ["head_of", "settings_at"]
+__all__ = ["FETCH_TIMEOUT", "head_of", "settings_at"]
 
-FETCH = 60.0  # seconds for a repository to answer
+FETCH_TIMEOUT = 60.0  # seconds for a repository to answer
 SETTINGS_BYTES = 256 * 1024
 
 
@@ -31,11 +31,11 @@ def head_of(repo: str, workspaces: Path) -> tuple[str, str, Settings]:
 
     The default branch says which branch is released. Raises SourceError, SettingsError.
     """
-    default = git.fetch_tip(repo, "HEAD", workspaces, timeout=FETCH)
+    default = git.fetch_tip(repo, "HEAD", workspaces, timeout=FETCH_TIMEOUT)
     if default is None:
         raise SettingsError(f"{repo}: has no commit yet", "push something")
     branch = settings_at(default, default.sha).branch
-    tip = git.fetch_tip(repo, f"refs/heads/{branch}", workspaces, timeout=FETCH)
+    tip = git.fetch_tip(repo, f"refs/heads/{branch}", workspaces, timeout=FETCH_TIMEOUT)
     if tip is None:
         raise SettingsError(f"{repo}: has no branch {branch}", f"{FILE_NAME}/branch names the one that is released")
     return f"refs/heads/{branch}", tip.sha, settings_at(tip, tip.sha)

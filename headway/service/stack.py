@@ -12,7 +12,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -28,6 +27,7 @@ from headway.system import ports_in_use
 from headway.system.paths import home
 from headway.system.project_root import project_root
 from headway.system.tls import one_authority
+from headway.system.unix_socket import socket_directory
 
 __all__ = ["Service", "Up", "running"]
 
@@ -126,8 +126,8 @@ async def running(*, host: str, prefect_port: int, web_port: int, on_line: Calla
     own_server = "PREFECT_API_URL" not in os.environ
     _refuse_second(state)
     if own_server:
-        _require_free(host, prefect_port, "--prefect-port")
-    _require_free(host, web_port, "--port")
+        ports_in_use.require_free(host, prefect_port, "--prefect-port")
+    ports_in_use.require_free(host, web_port, "--port")
     api_url = f"http://{host}:{prefect_port}/api" if own_server else os.environ["PREFECT_API_URL"]
     up = Up(api_url=api_url, web_url=f"http://{host}:{web_port}", logs=logs)
     environment = _environment(api_url)
@@ -198,23 +198,12 @@ def _environment(api_url: str) -> dict[str, str]:
         "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.5",
         "HEADWAY_HOME": str(state),
         "HEADWAY_PROJECT": root,
-        "HEADWAY_WARM": str(_short(state) / "warm.sock"),
+        "HEADWAY_WARM": str(socket_directory(state) / "warm.sock"),
         "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
         # The programs of our own environment (git hooks, the demo's tools) are found by the checks too.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
     }
     return {**os.environ, **ours}
-
-
-def _short(state: Path) -> Path:
-    """A Unix socket's path has 107 bytes; a home deep in a tree has more."""
-    from hashlib import sha256
-
-    if len(str(state)) < 80:
-        return state
-    place = Path(f"/tmp/headway-{os.getuid()}-{sha256(str(state).encode()).hexdigest()[:12]}")  # noqa: S108  # mode 0700 below
-    place.mkdir(mode=0o700, exist_ok=True)
-    return place
 
 
 async def _register(environment: dict[str, str], log: Path) -> None:
@@ -290,15 +279,3 @@ def _refuse_second(state: Path) -> None:
             f"headway is up already (pid {known['pid']}): {known['api_url'].removesuffix('/api')}",
             "stop that one with Ctrl-C, or give this one a HEADWAY_HOME of its own",
         )
-
-
-def _require_free(host: str, port: int, option: str) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ServiceUnavailable(
-                f"port {port} on {host} is taken by {ports_in_use.owner(port)} ({error.strerror})",
-                f"stop it, or choose another with {option}",
-            ) from error

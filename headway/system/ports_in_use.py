@@ -1,19 +1,46 @@
-"""Who listens on this machine."""
+"""TCP ports of this machine: which are free, and who has the others."""
 
 from __future__ import annotations
 
+import socket
 from contextlib import suppress
 
 import psutil
 
-__all__ = ["owner"]
+from headway.domain.errors import ServiceUnavailable
+
+__all__ = ["is_free", "owner", "require_free"]
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether a server could listen there now."""
+    return _bind_error(host, port) is None
+
+
+def require_free(host: str, port: int, option: str) -> None:
+    """Raise ServiceUnavailable when a server could not listen there. `option` of the command chooses another port."""
+    if error := _bind_error(host, port):
+        raise ServiceUnavailable(
+            f"port {port} on {host} is taken by {owner(port)} ({error.strerror})",
+            f"stop it, or choose another with {option}",
+        ) from error
 
 
 def owner(port: int) -> str:
-    """The program that has a TCP port, in words."""
+    """Name and pid of the program that listens on a port."""
     for connection in psutil.net_connections("tcp"):
         listens = connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr[1] == port
         if listens and connection.pid:
             with suppress(psutil.NoSuchProcess):
                 return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
     return "another program"
+
+
+def _bind_error(host: str, port: int) -> OSError | None:
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, port))
+        except OSError as error:
+            return error
+    return None

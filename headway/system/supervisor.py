@@ -8,7 +8,6 @@ the next `ensure` starts another supervisord, whose launchers stand in for those
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import signal
 import subprocess
@@ -26,6 +25,7 @@ from headway.domain.base import Frozen
 from headway.domain.errors import TargetError
 from headway.system import launcher
 from headway.system.atomic_files import locked, write_json
+from headway.system.unix_socket import socket_directory
 
 __all__ = ["Program", "Supervisor"]
 
@@ -58,8 +58,8 @@ class Supervisor:
     def __init__(self, home: Path) -> None:
         self.home = home
         self._programs = home / "programs"
-        self.socket_place = _socket_place(home)
-        self._socket = self.socket_place / "supervisor.sock"
+        self.socket_directory = socket_directory(home)
+        self._socket = self.socket_directory / "supervisor.sock"
 
     def ensure(self) -> None:
         """Have it running. Raises TargetError when it does not come up."""
@@ -230,16 +230,6 @@ killasgroup=true
 redirect_stderr=true
 stdout_logfile=NONE
 """
-
-
-def _socket_place(home: Path) -> Path:
-    """Where Unix sockets go: their paths have at most 107 bytes, and a home deep in a tree has more."""
-    if len(str(home)) < 60:
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return home
-    place = Path(f"/tmp/headway-{os.getuid()}-{hashlib.sha256(str(home).encode()).hexdigest()[:12]}")  # noqa: S108 # 0700
-    place.mkdir(mode=0o700, exist_ok=True)
-    return place
 
 
 def _mark(process: psutil.Process) -> str | None:

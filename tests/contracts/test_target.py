@@ -17,7 +17,7 @@ import pytest
 
 from blocks import loading
 from blocks.registries.oci import Registry
-from blocks.targets._envoy_fronted import BehindEnvoy, is_free
+from blocks.targets._envoy_fronted import BehindEnvoy
 from blocks.targets._hosted import Hosted
 from blocks.targets.docker.target import DockerTarget
 from blocks.targets.kubernetes import replica_weights
@@ -30,6 +30,7 @@ from headway.domain.ports import Target
 from headway.domain.revision import Artifact, Health, LaunchSpec, ProbeSettings, Revision, SecretRef
 from headway.domain.traffic import Capability, HeaderRule, Traffic
 from headway.system import tls
+from headway.system.ports_in_use import is_free
 from headway.testing import FakeTarget
 from tests.e2e.conftest import APP, GOOD, Repo
 from tests.standins import gateway_controller as gateways

@@ -15,8 +15,8 @@ import httpx
 import psutil
 import pytest
 
-from blocks.targets._envoy_fronted import is_free
 from headway.ledger import PreviewRecord, ReleaseRecord
+from headway.system.ports_in_use import is_free
 from tests.e2e.conftest import APP, GOOD, Headway, Repo, Up
 from tests.standins import webhook_payloads
 from tests.standins.git_hosts import REPO, Gitea, listening

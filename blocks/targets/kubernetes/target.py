@@ -51,7 +51,8 @@ from blocks.targets.kubernetes.one_off_pod import GONE
 from blocks.targets.kubernetes.pod_prober import probed
 from blocks.targets.kubernetes.routing import ByGateway, ByIngress, ByPods, Router, Routing
 from blocks.targets.kubernetes.routing.base import routed
-from headway.domain.errors import LockLost, MetricsUnavailable, RegistryError, TargetError, UsageError
+from headway.domain.errors import MetricsUnavailable, RegistryError, TargetError, UsageError
+from headway.domain.fencing import FencingTokens
 from headway.domain.measurements import Measurements, RequestCounts
 from headway.domain.plan import Plan, Rehearse, Route
 from headway.domain.ports import Command, Target
@@ -146,7 +147,7 @@ class KubernetesTarget(Block, Target):
         default=1.0, ge=0, description="seconds until every node goes by changed endpoints: kube-proxy's longest rest"
     )
     _cluster_: Cluster | None = PrivateAttr(default=None)
-    _tokens: dict[str, int] = PrivateAttr(default_factory=dict)
+    _tokens: FencingTokens = PrivateAttr(default_factory=FencingTokens)
     _counted: dict[str, RequestCounts] = PrivateAttr(default_factory=dict)
     _counters: dict[str, promql.Counters] = PrivateAttr(default_factory=dict)
 
@@ -206,12 +207,9 @@ class KubernetesTarget(Block, Target):
 
     def claim(self, app: str, token: int) -> None:
         def higher(kept: state_config_map.State) -> state_config_map.State:
-            if kept.token > token:
-                raise LockLost(f"{app}: token {token} is older than {kept.token}", "another writer took over")
-            return kept.model_copy(update={"token": token})
+            return kept.model_copy(update={"token": self._tokens.claim(app, token, kept.token)})
 
         state_config_map.change(self._cluster, app, higher)
-        self._tokens[app] = token
 
     def check(self, app: str, plan: Plan) -> None:
         self._router.found(app)  # its kinds of objects are known here, and may be read
@@ -600,9 +598,7 @@ class KubernetesTarget(Block, Target):
                 self._cluster.delete(kind, name)
 
     def _may_write(self, app: str) -> None:
-        highest = state_config_map.read(self._cluster, app).token
-        if highest > self._tokens.get(app, 0):
-            raise LockLost(f"{app}: another writer took over with token {highest}", "this run changes nothing more")
+        self._tokens.check(app, state_config_map.read(self._cluster, app).token)
 
     def _environment(self, app: str) -> str:
         front = self._cluster.get(SERVICE, app)

@@ -7,6 +7,7 @@ Sato, Parallel Change, 2014). Pure: what files say comes in, what is to be done 
 
 from headway.config.migration_tools import FILES, files_of, is_migration
 from headway.policy.schema_migrations.decision import Decision, decide
-from headway.policy.schema_migrations.operations import Operation, operations
+from headway.policy.schema_migrations.operation import Operation
+from headway.policy.schema_migrations.operations import operations
 
 __all__ = ["FILES", "Decision", "Operation", "decide", "files_of", "is_migration", "operations"]

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from headway.domain.errors import MigrationRefused
-from headway.policy.schema_migrations.operations import Kind, Operation, operations
+from headway.policy.schema_migrations.operation import Kind, Operation
+from headway.policy.schema_migrations.operations import operations
 
 __all__ = ["Decision", "decide"]
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from headway.policy.schema_migrations import sql_parser
-from headway.policy.schema_migrations.operations import Operation
+from headway.policy.schema_migrations.operation import Operation
 
 __all__ = ["read"]
 

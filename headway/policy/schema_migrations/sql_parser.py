@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from headway.policy.schema_migrations.operations import Kind, Operation
+from headway.policy.schema_migrations.operation import Kind, Operation
 
 __all__ = ["read"]
 

@@ -24,14 +24,13 @@ from headway.domain.ports import GitHost
 from headway.ledger import AppRecord, DeliveryRecord, Ledger
 from headway.policy import previews, trigger_rules
 from headway.scm import git
-from headway.scm.branch_head import settings_at
+from headway.scm.branch_head import FETCH_TIMEOUT, settings_at
 from headway.scm.webhooks import PullRequestEvent, PushEvent
 from headway.service.prefect.client import Control
 
 __all__ = ["Dispatcher", "dispatch"]
 
 AT_ONCE = 8  # apps whose repositories are asked side by side
-FETCH = 60.0  # seconds for a repository to answer
 TRIES = 12
 BURST = timedelta(seconds=2)  # a push that comes so soon after one that was started waits for those behind it
 EARLY = 4  # tries until a commit that the repository does not have is taken for one that it has no more
@@ -124,7 +123,7 @@ def _push(ledger: Ledger, workspaces: Path, app: AppRecord, ref: str, rows: Sequ
     """Every push of one ref that waits, together: only what the ref names now matters."""
     before = ledger.deliveries.latest_start(app.name, ref)
     try:
-        tip = git.fetch_tip(app.repo, ref, workspaces, timeout=FETCH)
+        tip = git.fetch_tip(app.repo, ref, workspaces, timeout=FETCH_TIMEOUT)
         if tip is None:
             return _ignore(ledger, rows, f"{ref} is there no more")
         unknown = git.unknown(tip.mirror, {_after(row) for row in rows if row.tries < EARLY})
@@ -170,8 +169,8 @@ def _pull(
             return _close(ledger, app, event, rows)
         if asked.out_of_reach:
             return _ignore(ledger, rows, f"its commits are in a fork that {app.host} keeps to itself")
-        tip = git.fetch_tip(app.repo, event.ref, workspaces, timeout=FETCH)
-        base = git.fetch_tip(app.repo, f"refs/heads/{asked.base}", workspaces, timeout=FETCH)
+        tip = git.fetch_tip(app.repo, event.ref, workspaces, timeout=FETCH_TIMEOUT)
+        base = git.fetch_tip(app.repo, f"refs/heads/{asked.base}", workspaces, timeout=FETCH_TIMEOUT)
         early = [row for row in rows if row.tries < EARLY]
         if early and (tip is None or not tip.sha.startswith(asked.head or "")):
             return _later(ledger, early, f"{app.repo} has no {(asked.head or event.ref)[:7]} yet")
