@@ -18,7 +18,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, TaskRunFilter, TaskRunFilterName
 from prefect.client.schemas.objects import TaskRun
 from prefect.client.schemas.sorting import TaskRunSort
-from prefect.context import TaskRunContext
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.results import ResultRecordMetadata  # type: ignore[attr-defined]  # where the documentation has it
 
 __all__ = ["OncePerRun", "once_per_run"]
@@ -46,7 +46,7 @@ class OncePerRun(CachePolicy):
             return None
         named = [str(attrgetter(path)(_Namespace(inputs))) for path in self.inputs]
         key = hashlib.sha256("\0".join([str(run), task_ctx.task.name, *named]).encode()).hexdigest()[:32]
-        if task_ctx.task_run.flow_run_run_count > 1:
+        if _was_suspended():
             return self._stored_by_last_release(task_ctx.task_run, key) or key
         return key
 
@@ -62,6 +62,13 @@ class OncePerRun(CachePolicy):
         stored = _stored_keys(task_run)
         position = called.index(key)
         return stored[position] if key not in stored and position < len(stored) else None
+
+
+def _was_suspended() -> bool:
+    """Whether this flow run has been suspended before. Prefect does not count that as another run."""
+    context = FlowRunContext.get()
+    policy = context.flow_run.empirical_policy if context and context.flow_run else None
+    return bool(policy and policy.pause_keys)
 
 
 class _Namespace:

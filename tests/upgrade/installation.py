@@ -179,10 +179,18 @@ class Installation:
             return db.execute(query, values).fetchall()
 
     def prefect(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        """A GET of Prefect's API, or a POST of this body."""
         url = f"http://127.0.0.1:{self._ports[1]}/api/{path}"
-        answer = httpx.post(url, json=body or {}, trust_env=False, timeout=30)
+        method = "GET" if body is None else "POST"
+        answer = httpx.request(method, url, json=body, trust_env=False, timeout=30)
         assert answer.is_success, answer.text
         return answer.json()
+
+    def start_release(self, repository: Path, ref: str) -> None:
+        """As the form in Prefect's UI does: the run finds out itself which commit the ref names."""
+        deployment = self.prefect("deployments/name/release/main")["id"]
+        asked = {"parameters": {"repo": str(repository), "ref": ref}, "state": {"type": "SCHEDULED"}}
+        self.prefect(f"deployments/{deployment}/create_flow_run", asked)
 
     def deliver(self, body: bytes, headers: dict[str, str]) -> None:
         """A webhook of a Gitea."""
