@@ -23,11 +23,18 @@ MOVED: dict[str, tuple[str, ...]] = {
     "headway.readiness.checklist": ("headway.policy.readiness.checklist", "headway.domain.readiness"),
     "headway.settings": ("headway.config",),
     "headway.settings.repository": ("headway.config.settings",),
-    "headway.settings.sections": ("headway.config.sections",),
-    "headway.settings.strategies": ("headway.config.strategy",),
+    "headway.settings.sections": ("headway.config.sections", "headway.config.environment"),
+    "headway.settings.strategies": (
+        "headway.config.strategy",
+        "headway.config.analysis",
+        "headway.config.http_request",
+    ),
     "headway.settings.variables": ("headway.config.env_schema",),
 }
 """Old module -> the modules that have its classes now."""
+
+RENAMED = {"Probe": "HttpRequest"}
+"""Old name -> new name of a class of headway.settings, for modules of MOVED that no longer have the old name."""
 
 
 class _Finder:
@@ -48,9 +55,10 @@ class _Finder:
         )
 
         def found(name: str) -> Any:
-            for place in places:
-                if not name.startswith("__") and hasattr(new := importlib.import_module(place), name):
-                    return getattr(new, name)
+            for known in (name, RENAMED.get(name, name)):
+                for place in places:
+                    if not known.startswith("__") and hasattr(new := importlib.import_module(place), known):
+                        return getattr(new, known)
             raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
 
         module.__getattr__ = found  # type: ignore[method-assign]

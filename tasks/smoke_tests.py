@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 
 from blocks import loading
 from blocks.secrets import resolve
-from headway.config import Probe
+from headway.config import HttpRequest
 from headway.domain import dependency_health
 from headway.domain.errors import HeadwayError, SmokeFailed
 from headway.domain.revision import LaunchSpec, Revision
@@ -30,7 +30,7 @@ ANSWER = 5.0  # seconds that an answer may take: the app asks others for it
 
 @task(name="smoke", task_run_name="smoke {spec.environment}", cache_policy=NO_CACHE)
 async def smoke_test(
-    release: ReleaseRecord, revision: Revision, spec: LaunchSpec, probes: tuple[Probe, ...]
+    release: ReleaseRecord, revision: Revision, spec: LaunchSpec, probes: tuple[HttpRequest, ...]
 ) -> SmokeReport:
     """Every probe has its own deadline until which it is retried. Raises SmokeFailed with the last answer."""
     with stage(release, f"{spec.environment} smoke") as going_on:

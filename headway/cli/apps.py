@@ -14,7 +14,7 @@ from headway.cli.identity import current_user
 from headway.cli.lazy_group import typer_app
 from headway.cli.options import AppArgument, Json
 from headway.cli.output import output
-from headway.config.value_types import parse_label, parse_secret
+from headway.config.value_parsers import parse_label, parse_secret
 from headway.domain.errors import UsageError
 from headway.ledger import AppRecord, DeliveryRecord, Ledger, ReleaseRecord
 from headway.scm.webhooks import HOSTS, place

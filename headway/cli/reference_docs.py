@@ -13,7 +13,7 @@ from typing import Any
 from headway.cli import command_docs
 from headway.config import FILE_NAME, schema
 from headway.config.platforms import platform
-from headway.config.value_types import format_duration
+from headway.config.value_parsers import format_duration
 from headway.domain.traffic import Capability
 from headway.rollout import strategies
 from headway.service.prefect.connections import connections

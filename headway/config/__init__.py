@@ -7,36 +7,14 @@ One source: these models validate the file, print the JSON Schema for editors an
 
 from __future__ import annotations
 
+from headway.config.analysis import Analysis, CanaryAnalysis, Metric, Synthetic
 from headway.config.env_schema import Variable
+from headway.config.environment import Approval, Environment, Instances
+from headway.config.http_request import HttpRequest
 from headway.config.loader import load, schema
-from headway.config.sections import (
-    Approval,
-    Build,
-    Check,
-    Environment,
-    Health,
-    Inputs,
-    Instances,
-    Leaks,
-    Lint,
-    Migrations,
-    On,
-    Resources,
-)
+from headway.config.sections import Build, Check, Health, Inputs, Leaks, Lint, Migrations, On, Resources
 from headway.config.settings import FILE_NAME, PREVIEW, Settings
-from headway.config.strategy import (
-    Analysis,
-    BlueGreen,
-    Canary,
-    CanaryAnalysis,
-    CanaryStep,
-    Metric,
-    Probe,
-    Recreate,
-    Rolling,
-    Strategy,
-    Synthetic,
-)
+from headway.config.strategy import BlueGreen, Canary, CanaryStep, Recreate, Rolling, Strategy
 
 __all__ = [
     "FILE_NAME",
@@ -51,6 +29,7 @@ __all__ = [
     "Check",
     "Environment",
     "Health",
+    "HttpRequest",
     "Inputs",
     "Instances",
     "Leaks",
@@ -58,7 +37,6 @@ __all__ = [
     "Metric",
     "Migrations",
     "On",
-    "Probe",
     "Recreate",
     "Resources",
     "Rolling",

@@ -1,4 +1,4 @@
-"""What every section of headway.yaml is."""
+"""Base class of every section of headway.yaml."""
 
 from __future__ import annotations
 
@@ -10,4 +10,6 @@ __all__ = ["Section"]
 
 
 class Section(Frozen):
+    """Frozen, without unknown keys, and serialized with the names of the file."""
+
     model_config = ConfigDict(serialize_by_alias=True)

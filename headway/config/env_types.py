@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from pydantic import EmailStr, TypeAdapter
 
-from headway.config.value_types import parse_duration, parse_memory
+from headway.config.value_parsers import parse_duration, parse_memory
 
 __all__ = ["VALUES", "Value", "ValueType"]
 

@@ -10,11 +10,11 @@ from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, field_
 
 from headway.config.base import Section
 from headway.config.env_schema import Variable, contract_faults, is_given
+from headway.config.environment import Environment
 from headway.config.platforms import platform, platforms
 from headway.config.sections import (
     Build,
     Check,
-    Environment,
     Health,
     Leaks,
     Migrations,
@@ -235,8 +235,8 @@ def _kind_faults(environments: Mapping[str, Environment], image: str | None) -> 
             )
             continue
         if environment.instances.autoscale and not its.autoscaling:
-            scaling = ", ".join(one.kind for one in known.values() if one.autoscaling)
-            yield Fault((name, "instances"), f"{kind} has no autoscaler: say one number, or choose {scaling}")
+            scaling = " or ".join(one.kind for one in known.values() if one.autoscaling)
+            yield Fault((name, "instances"), f"{kind} has no autoscaler: say one number, or choose a {scaling} target")
         if environment.manifests is not None and its.manifests is None:
             yield Fault((name, "manifests"), f"{kind} has no use for manifests")
         if "bundle" not in its.artifacts and image is None:

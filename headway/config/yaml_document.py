@@ -6,7 +6,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from headway.config.validation import Fault, Keys, shorten
-from headway.config.value_types import parse_secret
+from headway.config.value_parsers import parse_secret
 
 __all__ = ["Document"]
 

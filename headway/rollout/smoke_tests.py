@@ -28,7 +28,7 @@ _CONFIDENTIAL = re.compile("auth|token|key|secret|cookie|password", re.IGNORECAS
 
 
 class Probe(Protocol):
-    """A request and what it has to answer, as `headway.config.Probe` describes it. Times in seconds."""
+    """A request and what it has to answer, as `headway.config.HttpRequest` describes it. Times in seconds."""
 
     @property
     def method(self) -> str: ...

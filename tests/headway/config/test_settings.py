@@ -17,7 +17,7 @@ from headway import config
 from headway.cli import reference_docs
 from headway.config import Canary, CanaryStep, Rolling, Settings
 from headway.config.base import Section
-from headway.config.value_types import format_duration, parse_duration
+from headway.config.value_parsers import format_duration, parse_duration
 from headway.config.yaml_document import Document
 from headway.domain.errors import NotFound, SettingsError
 from headway.domain.plan import Condition
@@ -631,8 +631,8 @@ def test_without_the_environment_a_pull_request_is_checked_and_not_shown(tmp_pat
 @pytest.mark.parametrize(
     ("said", "fault"),
     [
-        ("target: vercel/a", "target: vercel runs one app a target: choose process, docker, kubernetes"),
-        ("target: railway/a", "target: railway runs one app a target: choose process, docker, kubernetes"),
+        ("target: vercel/a", "target: vercel runs one app a target: choose docker, kubernetes, process"),
+        ("target: railway/a", "target: railway runs one app a target: choose docker, kubernetes, process"),
         ("target: process/a, port: 80", "port: each preview has a port of its own: leave it out"),
         (
             "target: process/a, strategy: {blue_green: {preview_port: 81}}",

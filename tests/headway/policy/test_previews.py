@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from headway.config.value_types import parse_label
+from headway.config.value_parsers import parse_label
 from headway.domain.git import PullRequest
 from headway.ledger import PreviewRecord, ReleaseRecord, ReleaseState, StageRecord, StageState
 from headway.policy import previews

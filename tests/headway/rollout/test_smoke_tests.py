@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from headway.config import Probe
+from headway.config import HttpRequest
 from headway.domain.errors import SmokeFailed
 from headway.domain.revision import Revision
 from headway.domain.source import SmokeReport
@@ -84,7 +84,7 @@ Ask = Callable[..., "asyncio.Future[SmokeReport]"]
 @pytest.fixture
 def ask(server: Server, lines: list[str]) -> Ask:
     def run(*probes: dict[str, Any], **options: Any) -> asyncio.Future[SmokeReport]:
-        models = [Probe.model_validate({"deadline": 1, **probe}) for probe in probes]
+        models = [HttpRequest.model_validate({"deadline": 1, **probe}) for probe in probes]
         options = {"environment": "staging", "on_line": lines.append, **options}
         return asyncio.ensure_future(smoke_tests.run(server.url, models, REVISION, **options))
 
@@ -234,7 +234,7 @@ async def test_nobody_listens(lines: list[str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        probe = Probe.model_validate({"get": "/a", "deadline": 0.3})
+        probe = HttpRequest.model_validate({"get": "/a", "deadline": 0.3})
         asking = asyncio.ensure_future(
             smoke_tests.run(url, [probe], REVISION, environment="staging", on_line=lines.append)
         )
