@@ -27,7 +27,8 @@ _TOP = f"""# {FILE_NAME}
 
 <!-- Generated from headway/config by `make reference`. -->
 
-One file at the root of a repository says how it is checked, what is built and where it runs. The least that works:
+The file is at the root of a repository. It says how the app is checked, what is built and where it runs. A minimal
+file:
 
 ```yaml
 app: shop
@@ -38,9 +39,9 @@ environments:
   production: {{target: process/production}}
 ```
 
-The file is YAML 1.2 in UTF-8. Unknown keys, keys written twice and keys without a value are errors; they are reported
-together, each with its line. [headway.schema.json](headway.schema.json) says the same as a JSON Schema: with it an
-editor completes and checks the file, for example after this first line:
+The file is YAML 1.2 in UTF-8. Unknown keys, duplicate keys and keys without a value are errors. `headway check` reports
+all errors at once, each with its line. [headway.schema.json](headway.schema.json) is the JSON Schema of the file. To
+let your editor complete and validate it, start the file with this line:
 
 ```yaml
 # yaml-language-server: $schema=docs/reference/headway.schema.json
@@ -52,8 +53,9 @@ _TARGETS = """# Targets
 
 <!-- Generated from blocks/targets by `make reference`. -->
 
-What the platforms can do, each as its block is when only what is required is said. A strategy that needs more than its
-target can do is refused before anything is changed, and the choices are named.
+The table shows what each kind of target can do when its block has only the required settings; [Targets and
+Envoy](../concepts/targets.md#what-a-target-can-do) explains the rows. Headway refuses a strategy that a target cannot
+carry out before it changes anything, and names those that are possible.
 """
 
 
