@@ -95,8 +95,9 @@ class Supervisor:
     def _name_present_launcher(self) -> None:
         """Programs that were launched by another version, or from another environment, name its files."""
         for configuration in self._programs.glob("*.ini"):
-            what = configuration.with_suffix(".json")
-            configuration.write_text(_ini(Program.model_validate_json(what.read_text()), what))
+            section, _, others = configuration.read_text().split("\n", 2)
+            command = _command(configuration.with_suffix(".json"))
+            configuration.write_text(f"{section}\ncommand={command}\n{others}")
 
     @property
     def running(self) -> bool:
@@ -215,10 +216,13 @@ files={self._programs}/*.ini
 """
 
 
+def _command(what: Path) -> str:
+    return f'{sys.executable} -I -S {launcher.__file__} "{what}"'.replace("%", "%%")
+
+
 def _ini(program: Program, what: Path) -> str:
-    command = f'{sys.executable} -I -S {launcher.__file__} "{what}"'
     return f"""[program:{program.name}]
-command={command.replace("%", "%%")}
+command={_command(what)}
 autostart=true
 autorestart=true
 startsecs=1
