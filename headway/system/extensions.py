@@ -1,4 +1,4 @@
-"""What installed packages add to Headway, by entry point. Headway's own adapters are found in the same way."""
+"""Adapters that installed packages offer as entry points. Headway's own are found in the same way."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["extensions"]
 def extensions(group: str) -> dict[str, Any]:
     """The objects of an entry-point group such as `headway.platforms`, by name, sorted.
 
-    Raises HeadwayError when a package's entry point cannot be imported, or two packages use the same name.
+    Raises HeadwayError, which names the package, when its entry point cannot be imported or its name is taken.
     """
     project_root()
     found: dict[str, Any] = {}
-    for point in sorted(entry_points(group=group), key=lambda one: one.name):
+    for point in sorted(entry_points(group=group), key=lambda point: point.name):
         package = point.dist.name if point.dist else point.value
         if point.name in found:
             raise HeadwayError(
@@ -29,9 +29,9 @@ def extensions(group: str) -> dict[str, Any]:
             )
         try:
             found[point.name] = point.load()
-        except (ImportError, AttributeError) as error:
+        except Exception as error:  # whatever its import raises
             raise HeadwayError(
-                f"{group}: {point.name} of the package {package} cannot be loaded: {error}",
+                f"{group}: {point.name} of the package {package} cannot be loaded: {type(error).__name__}: {error}",
                 f"upgrade or uninstall it: pip install --upgrade {package}",
             ) from error
     return found

@@ -82,13 +82,14 @@ class Headway:
     def __init__(self, up: Up) -> None:
         self.home = up.home
         self.environment = up.environment
+        self.program = up.program
         self.ledger = Ledger.open(up.environment.get("HEADWAY_LEDGER_URL", f"sqlite:///{up.home / 'ledger.db'}"))
 
     def run(
         self, *arguments: str | Path, code: int | None = 0, cwd: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [*HEADWAY, *map(str, arguments)],
+            [*self.program, *map(str, arguments)],
             env=self.environment,
             cwd=cwd or self.home,
             capture_output=True,
@@ -158,6 +159,8 @@ class Repo:
 class Up:
     """A `headway up` of a test's own, that can be stopped and started again."""
 
+    program = HEADWAY
+
     def __init__(self, home: Path, **environment: str) -> None:
         ours = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "HEADWAY_"))}
         self.home = home
@@ -172,7 +175,7 @@ class Up:
     def start(self) -> None:
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [*HEADWAY, "up", "--port", str(self._ports[0]), "--prefect-port", str(self._ports[1])],
+                [*self.program, "up", "--port", str(self._ports[0]), "--prefect-port", str(self._ports[1])],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -16,9 +16,8 @@ from headway.domain.measurements import RequestCounts
 from headway.domain.revision import LaunchSpec
 from headway.domain.traffic import Traffic
 from headway.rollout.request_counter import Meter
-from tests.contracts.test_target import process, spec, up
-
-__all__ = ["spec"]
+from headway.testing.contracts import start
+from tests.contracts import targets
 
 NUMBER = 6  # requests of each kind
 GIVE_UP = 2.0  # seconds; Envoy breaks an answer off a second after the instance did
@@ -61,9 +60,13 @@ while True:
 
 
 @pytest.fixture
-def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ProcessTarget]:
-    with process(request, tmp_path / "target") as made:
-        assert isinstance(made, ProcessTarget)
+def spec(tmp_path: Path) -> LaunchSpec:
+    return targets.bundle_spec(tmp_path)
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Iterator[ProcessTarget]:
+    with targets.process(tmp_path / "target") as made:
         yield made
 
 
@@ -125,7 +128,7 @@ def test_each_request_counts_once_however_it_ends(
     target: ProcessTarget, spec: LaunchSpec, path: str, method: str, saw: str, own: RequestCounts, edge: RequestCounts
 ) -> None:
     (Path(spec.artifact.location) / "app.py").write_text(APP)
-    revision = up(target, spec)
+    revision = start(target, spec)
     target.route("shop", Traffic.all_to(revision))
     meter = Meter(target, "shop")
     first = meter.read()
@@ -149,7 +152,7 @@ def send(url: str, method: str) -> str:
 
 def test_an_envoy_that_was_killed_is_counted_on(target: ProcessTarget, spec: LaunchSpec) -> None:
     (Path(spec.artifact.location) / "app.py").write_text(APP)
-    revision = up(target, spec)
+    revision = start(target, spec)
     target.route("shop", Traffic.all_to(revision))
     url = target.observe("shop").url
     assert url is not None

@@ -53,3 +53,11 @@ def test_a_secret_that_is_committed_is_an_error(tmp_path: Path) -> None:
     assert "✗ secrets" in done.stdout
     assert "a secret is in the repository" in done.stderr
     assert "QYLPMN5HHHFPZAM2" not in done.stdout + done.stderr
+
+
+def test_an_unknown_platform_is_an_error(tmp_path: Path) -> None:
+    repository = Repository(tmp_path / "repo")
+    repository.commit(headway_dot_yaml=SETTINGS.replace("process/p", "proces/p"))
+    told = check(repository, code=2).stderr
+    assert "headway.yaml:6: environments/production/target: no platform is called 'proces'" in told
+    assert "(did you mean 'process'?); there are: docker, kubernetes, process, railway, vercel" in told

@@ -26,20 +26,23 @@ from headway.domain.errors import TargetError
 from headway.domain.revision import LaunchSpec, Revision
 from headway.domain.traffic import Traffic
 from headway.rollout.load_generator import Load
-from tests.contracts.test_target import SHA, docker, spec, until, up
+from headway.testing.contracts import SHA, start, until
+from tests.contracts import targets
 from tests.e2e.conftest import APP, GOOD
 from tests.standins.docker_engine import Engine
 from tests.standins.registries import serving
-
-__all__ = ["spec"]
 
 pytestmark = pytest.mark.xdist_group("docker")
 
 
 @pytest.fixture
-def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[DockerTarget]:
-    with docker(request, tmp_path / "target") as made:
-        assert isinstance(made, DockerTarget)
+def spec(engine: Engine) -> LaunchSpec:
+    return targets.image_spec(engine)
+
+
+@pytest.fixture
+def target(engine: Engine, tmp_path: Path) -> Iterator[DockerTarget]:
+    with targets.docker(engine, tmp_path / "target") as made:
         yield made
 
 
@@ -55,17 +58,17 @@ def app(engine: Engine, code: str, dockerfile: str = 'CMD ["python3", "app.py"]'
 
 
 def test_switching_and_replacing_under_load_drops_nothing(target: DockerTarget, spec: LaunchSpec) -> None:
-    old = up(target, spec)
+    old = start(target, spec)
     target.route("shop", Traffic.all_to(old))
     with Load(url(target), rate=150) as load:
         for _ in range(2):
-            new = up(target, spec, "new")
+            new = start(target, spec, "new")
             target.route("shop", Traffic(weights={old.id: 50, new.id: 50}))
             target.retire(old, keep=1)
             target.route("shop", Traffic.all_to(new))
             target.drain(old, 5)
             target.retire(old)
-            old = up(target, spec)
+            old = start(target, spec)
             target.route("shop", Traffic.all_to(old))
             target.retire(new)
     assert load.sent > 100
@@ -74,7 +77,7 @@ def test_switching_and_replacing_under_load_drops_nothing(target: DockerTarget, 
 
 def test_a_container_may_do_little(target: DockerTarget, spec: LaunchSpec, engine: Engine) -> None:
     limited = spec.model_copy(update={"memory": 128 * 2**20, "cpu": 0.5, "release": "shop#7", "env": {"COLOUR": "red"}})
-    revision = up(target, limited, instances=1)
+    revision = start(target, limited, instances=1)
     (container,) = engine.client.containers.list()
     host = container.attrs["HostConfig"]
     assert (host["Memory"], host["MemorySwap"], host["NanoCpus"]) == (128 * 2**20, 128 * 2**20, 500_000_000)
@@ -90,7 +93,7 @@ def test_a_container_may_do_little(target: DockerTarget, spec: LaunchSpec, engin
 def test_nothing_but_the_engine_is_needed_to_know_what_runs(
     target: DockerTarget, spec: LaunchSpec, tmp_path: Path
 ) -> None:
-    revision = up(target, spec)
+    revision = start(target, spec)
     target.route("shop", Traffic.all_to(revision))
     before = target.observe("shop")
     state = tmp_path / "target" / "apps" / "shop" / "state.json"
@@ -104,7 +107,7 @@ def test_nothing_but_the_engine_is_needed_to_know_what_runs(
 def test_a_worker_without_its_files_finds_everything_where_it_was(
     target: DockerTarget, spec: LaunchSpec, tmp_path: Path
 ) -> None:
-    old = up(target, spec)
+    old = start(target, spec)
     target.route("shop", Traffic.all_to(old))
     before = target.observe("shop")
     target._supervisor.shut_down()
@@ -113,7 +116,7 @@ def test_a_worker_without_its_files_finds_everything_where_it_was(
     assert {one.name for one in seen.instances[old.id]} == {one.name for one in before.instances[old.id]}
     assert seen.url == before.url
     assert not seen.traffic.weights  # nobody knows who had it: the next release or rollback says so
-    new = up(target, spec, "new")
+    new = start(target, spec, "new")
     target.route("shop", Traffic.all_to(new))
     assert httpx.get(str(before.url), trust_env=False).json()["version"] == new.sha
     target.retire(old)
@@ -123,7 +126,7 @@ def test_a_worker_without_its_files_finds_everything_where_it_was(
 def test_one_that_was_removed_by_hand_is_said_and_comes_back(
     target: DockerTarget, spec: LaunchSpec, engine: Engine
 ) -> None:
-    revision = up(target, spec)
+    revision = start(target, spec)
     target.route("shop", Traffic.all_to(revision))
     engine.client.containers.list()[0].remove(force=True)
     until(lambda: target.observe("shop").ready(revision) == 1)
@@ -138,14 +141,14 @@ def test_a_network_without_a_free_address_is_said(target: DockerTarget, spec: La
     free = docker_types.IPAMPool(subnet=f"{engine.network}.254.0/30")  # a gateway and one more
     api = engine.client.api
     api.create_network(target.namespace, ipam=docker_types.IPAMConfig(pool_configs=[free]))
-    only = up(target, spec, instances=1)
+    only = start(target, spec, instances=1)
     with pytest.raises(TargetError, match="no address is left for another instance; containers have 1"):
         target.launch(only, spec.model_copy(update={"instances": 2}))
     assert target.ready(only).ready == 1
 
 
 def test_what_crashes_is_started_again_where_it_was(target: DockerTarget, spec: LaunchSpec, engine: Engine) -> None:
-    revision = up(target, spec)
+    revision = start(target, spec)
     target.route("shop", Traffic.all_to(revision))
     before = {one.name: one for one in target.observe("shop").instances[revision.id]}
     for container in engine.client.containers.list():
@@ -207,7 +210,7 @@ def test_the_healthcheck_of_the_image_is_obeyed(
 def test_an_image_that_is_nowhere_is_said(target: DockerTarget, spec: LaunchSpec) -> None:
     location = "127.0.0.1:1/shop@sha256:" + "b" * 64
     missing = spec.model_copy(update={"artifact": spec.artifact.model_copy(update={"location": location})})
-    old, new = up(target, spec, instances=1), spec.revision("shop", SHA["new"])
+    old, new = start(target, spec, instances=1), spec.revision("shop", SHA["new"])
     target.route("shop", Traffic.all_to(old))
     with pytest.raises(TargetError, match="is not on the engine, and it cannot pull it"):
         target.launch(new, missing)
@@ -219,7 +222,7 @@ def test_an_image_that_is_nowhere_is_said(target: DockerTarget, spec: LaunchSpec
 def test_one_that_was_called_back_while_it_was_to_be_ended_stays(
     target: DockerTarget, spec: LaunchSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old, new = up(target, spec, instances=1), up(target, spec, "new", 1)
+    old, new = start(target, spec, instances=1), start(target, spec, "new", 1)
     target.route("shop", Traffic.all_to(new))
     with monkeypatch.context() as broken:
         broken.setattr(DockerTarget, "_tidy", lambda *_: (_ for _ in ()).throw(TargetError("busy")))
@@ -250,7 +253,7 @@ def test_an_engine_that_is_not_there_is_said(spec: LaunchSpec, tmp_path: Path) -
 
 
 def test_an_engine_that_dies_takes_nobody_along(target: DockerTarget, spec: LaunchSpec, engine: Engine) -> None:
-    old = up(target, spec)
+    old = start(target, spec)
     target.route("shop", Traffic.all_to(old))
     with Load(url(target), rate=50) as load:
         engine.stop(signal.SIGKILL)
@@ -262,7 +265,7 @@ def test_an_engine_that_dies_takes_nobody_along(target: DockerTarget, spec: Laun
     assert target.revive("shop")
     until(lambda: target.observe("shop").ready(old) == 2)
     assert target.observe("shop").live == old.id
-    new = up(target, spec, "new")
+    new = start(target, spec, "new")
     target.route("shop", Traffic.all_to(new))
     target.retire(old)
     assert set(target.observe("shop").instances) == {new.id}
@@ -302,13 +305,13 @@ def test_the_last_revisions_are_kept_and_nothing_of_others_is_touched(
 
 def test_what_ended_last_is_kept_however_old_it_is(target: DockerTarget, spec: LaunchSpec, engine: Engine) -> None:
     target.keep = 1
-    good, bad = up(target, spec, "old", 1), up(target, spec, "bad", 1)
+    good, bad = start(target, spec, "old", 1), start(target, spec, "bad", 1)
     target.route("shop", Traffic.all_to(bad))
     target.retire(good)
-    good = up(target, spec, "old", 1)  # the way back: the container that was made first
+    good = start(target, spec, "old", 1)  # the way back: the container that was made first
     target.route("shop", Traffic.all_to(good))
     target.retire(bad)
-    new = up(target, spec, "new", 1)
+    new = start(target, spec, "new", 1)
     target.route("shop", Traffic.all_to(new))
     target.retire(good)
     left = {one.labels["headway.revision"] for one in engine.client.containers.list(all=True)}
@@ -319,12 +322,12 @@ def test_what_never_had_all_the_traffic_is_forgotten_first(
     target: DockerTarget, spec: LaunchSpec, engine: Engine
 ) -> None:
     target.keep = 1
-    good = up(target, spec, "old", 1)
+    good = start(target, spec, "old", 1)
     target.route("shop", Traffic.all_to(good))
-    newer = up(target, spec, "new", 1)
+    newer = start(target, spec, "new", 1)
     target.route("shop", Traffic.all_to(newer))
     target.retire(good)
-    bad = up(target, spec, "bad", 1)
+    bad = start(target, spec, "bad", 1)
     target.route("shop", Traffic(weights={newer.id: 90, bad.id: 10}))
     target.route("shop", Traffic.all_to(newer))
     target.retire(bad)
@@ -335,7 +338,7 @@ def test_what_never_had_all_the_traffic_is_forgotten_first(
 def test_an_address_that_somebody_took_meanwhile_is_not_waited_for(
     target: DockerTarget, spec: LaunchSpec, engine: Engine
 ) -> None:
-    kept, serving = up(target, spec, instances=1), up(target, spec, "new", 1)
+    kept, serving = start(target, spec, instances=1), start(target, spec, "new", 1)
     ((address, _, _),) = [one.address.partition(":") for one in target.observe("shop").instances[kept.id]]
     target.route("shop", Traffic.all_to(serving))
     target.retire(kept)
@@ -349,7 +352,7 @@ def test_an_address_that_somebody_took_meanwhile_is_not_waited_for(
     )
     api.start(squatter)
     try:
-        assert up(target, spec, instances=1) == kept
+        assert start(target, spec, instances=1) == kept
         (instance,) = target.observe("shop").instances[kept.id]
         assert not instance.address.startswith(f"{address}:")
     finally:
@@ -360,27 +363,27 @@ def test_what_cannot_be_started_gets_another_address(
     target: DockerTarget, spec: LaunchSpec, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The address was free when it was looked for, and is not when the container starts."""
-    serving = up(target, spec, "new", 1)
+    serving = start(target, spec, "new", 1)
     target.route("shop", Traffic.all_to(serving))
     (instance,) = target.observe("shop").instances[serving.id]
     taken = instance.address.partition(":")[0]
     with monkeypatch.context() as blind:
         blind.setattr(DockerTarget, "_address", lambda self, _: (taken, 8080))
         with pytest.raises(TargetError, match="in use"):
-            up(target, spec, instances=1)
+            start(target, spec, instances=1)
     revision = spec.revision("shop", SHA["old"])
     assert target.ready(revision).failed
-    assert up(target, spec, instances=1) == revision
+    assert start(target, spec, instances=1) == revision
 
 
 def test_settings_of_the_block_reach_what_is_started_again(
     target: DockerTarget, spec: LaunchSpec, engine: Engine
 ) -> None:
-    kept, serving = up(target, spec, instances=1), up(target, spec, "new", 1)
+    kept, serving = start(target, spec, instances=1), start(target, spec, "new", 1)
     target.route("shop", Traffic.all_to(serving))
     target.retire(kept)
     target.read_only, target.cap_add = False, ["CHOWN"]
-    up(target, spec, instances=1)
+    start(target, spec, instances=1)
     (container,) = [one for one in engine.client.containers.list() if one.labels["headway.revision"] == kept.id]
     assert not container.attrs["HostConfig"]["ReadonlyRootfs"]
     assert container.attrs["HostConfig"]["CapAdd"] in (["CHOWN"], ["CAP_CHOWN"])
@@ -396,8 +399,8 @@ def test_an_image_goes_with_the_tags_it_was_built_with(
         registry = Registry(host=host, plain_http=True)
         digest = registry.push(engine.client, built.location, repository, ["main", "1" * 40], lambda _: None)
         pushed = built.model_copy(update={"digest": digest, "location": f"{repository}@{digest}"})
-        old = up(target, spec.model_copy(update={"artifact": pushed}), instances=1)
-        new = up(target, spec, "new", 1)
+        old = start(target, spec.model_copy(update={"artifact": pushed}), instances=1)
+        new = start(target, spec, "new", 1)
         target.route("shop", Traffic.all_to(new))
         target.retire(old)
     image = engine.client.images.get(built.location)
@@ -409,7 +412,7 @@ def test_a_secret_that_has_changed_is_in_what_is_started_again(
     target: DockerTarget, spec: LaunchSpec, engine: Engine
 ) -> None:
     first = spec.model_copy(update={"instances": 1, "env": {"TOKEN": "old"}})
-    old, new = up(target, first, instances=1), up(target, spec, "new", 1)
+    old, new = start(target, first, instances=1), start(target, spec, "new", 1)
     target.route("shop", Traffic.all_to(new))
     target.retire(old)
     target.launch(old, first.model_copy(update={"env": {"TOKEN": "new"}}))
@@ -422,7 +425,7 @@ def test_what_cannot_be_removed_now_is_removed_the_next_time(
     target: DockerTarget, spec: LaunchSpec, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target.keep = 0
-    old, new = up(target, spec, instances=1), up(target, spec, "new", 1)
+    old, new = start(target, spec, instances=1), start(target, spec, "new", 1)
     target.route("shop", Traffic.all_to(new))
 
     def busy(*_: object, **__: object) -> None:
@@ -435,14 +438,14 @@ def test_what_cannot_be_removed_now_is_removed_the_next_time(
         refusing.setattr(APIClient, "remove_container", busy)
         target.retire(old)
     assert left() == {old.id, new.id}
-    target.route("shop", Traffic.all_to(up(target, spec, instances=1)))
+    target.route("shop", Traffic.all_to(start(target, spec, instances=1)))
     target.retire(new)
     assert left() == {old.id}
 
 
 def test_one_that_runs_is_not_replaced_under_its_users(target: DockerTarget, spec: LaunchSpec, engine: Engine) -> None:
     first = spec.model_copy(update={"instances": 1, "env": {"TOKEN": "old"}})
-    revision = up(target, first, instances=1)
+    revision = start(target, first, instances=1)
     before = [one.id for one in engine.client.containers.list()]
     target.launch(revision, first.model_copy(update={"env": {"TOKEN": "new"}}))
     assert [one.id for one in engine.client.containers.list()] == before
@@ -468,7 +471,7 @@ def test_secrets_are_masked_in_whatever_a_container_says(
 
 def test_logs_are_followed(target: DockerTarget, spec: LaunchSpec, engine: Engine) -> None:
     loud = "def answer(path):\n    print('asked for', path, flush=True)\n    return 200, {}\n"
-    revision = up(target, spec.model_copy(update=app(engine, loud)), instances=1)
+    revision = start(target, spec.model_copy(update=app(engine, loud)), instances=1)
     target.route("shop", Traffic.all_to(revision))
     heard: list[str] = []
     following = target.logs("shop", lines=0, follow=True)
@@ -497,7 +500,7 @@ def test_a_remote_engine_publishes_ports(
         namespace = f"headway-test-{secrets.token_hex(3)}"
         target = DockerTarget(directory=tmp_path / "t", url=f"tcp://127.0.0.1:{port}", namespace=namespace)
         try:
-            old, new = up(target, spec), up(target, spec, "new", 1)
+            old, new = start(target, spec), start(target, spec, "new", 1)
             for wanted in (old, new, old):
                 target.route("shop", Traffic.all_to(wanted))
                 assert httpx.get(url(target), trust_env=False).json()["version"] == wanted.sha
@@ -520,10 +523,10 @@ def test_an_engine_is_reached_through_ssh_by_the_name_in_its_configuration(
         namespace = f"headway-test-{secrets.token_hex(3)}"
         target = DockerTarget(directory=tmp_path / "t", url="ssh://engine", namespace=namespace)
         try:
-            revision = up(target, spec, instances=1)
+            revision = start(target, spec, instances=1)
             target.route("shop", Traffic.all_to(revision))
             assert httpx.get(url(target), trust_env=False).json()["version"] == revision.sha
-            target.retire(up(target, spec, "new", 1))
+            target.retire(start(target, spec, "new", 1))
         finally:
             target.destroy()
 

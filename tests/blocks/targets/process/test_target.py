@@ -19,16 +19,19 @@ from headway.domain.errors import LockLost, TargetError
 from headway.domain.revision import LaunchSpec
 from headway.domain.traffic import HeaderRule, Traffic
 from headway.rollout.load_generator import Load
-from tests.contracts.test_target import SHA, process, spec, until, up
+from headway.testing.contracts import SHA, start, until
+from tests.contracts import targets
 from tests.e2e.conftest import APP
-
-__all__ = ["spec"]
 
 
 @pytest.fixture
-def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ProcessTarget]:
-    with process(request, tmp_path / "target") as made:
-        assert isinstance(made, ProcessTarget)
+def spec(tmp_path: Path) -> LaunchSpec:
+    return targets.bundle_spec(tmp_path)
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Iterator[ProcessTarget]:
+    with targets.process(tmp_path / "target") as made:
         yield made
 
 
@@ -39,7 +42,7 @@ def url(target: ProcessTarget) -> str:
 
 
 def test_switching_back_and_forth_under_load_drops_nothing(target: ProcessTarget, spec: LaunchSpec) -> None:
-    old, new = up(target, spec), up(target, spec, "new")
+    old, new = start(target, spec), start(target, spec, "new")
     target.route("shop", Traffic.all_to(old))
     with Load(url(target), rate=200) as load:
         for _ in range(10):
@@ -50,17 +53,17 @@ def test_switching_back_and_forth_under_load_drops_nothing(target: ProcessTarget
 
 
 def test_replacing_every_instance_under_load_drops_nothing(target: ProcessTarget, spec: LaunchSpec) -> None:
-    old = up(target, spec)
+    old = start(target, spec)
     target.route("shop", Traffic.all_to(old))
     with Load(url(target), rate=200) as load:
         for _ in range(3):
-            new = up(target, spec, "new", 1)
+            new = start(target, spec, "new", 1)
             target.route("shop", Traffic(weights={old.id: 50, new.id: 50}))
             target.retire(old, keep=1)
-            new = up(target, spec, "new", 2)
+            new = start(target, spec, "new", 2)
             target.route("shop", Traffic.all_to(new))
             target.retire(old)
-            up(target, spec)
+            start(target, spec)
             target.route("shop", Traffic.all_to(old))
             target.retire(new)
     assert load.sent > 100
@@ -68,7 +71,7 @@ def test_replacing_every_instance_under_load_drops_nothing(target: ProcessTarget
 
 
 def test_weights_are_what_users_see(target: ProcessTarget, spec: LaunchSpec) -> None:
-    old, new = up(target, spec), up(target, spec, "new", 1)
+    old, new = start(target, spec), start(target, spec, "new", 1)
     target.route("shop", Traffic(weights={old.id: 80, new.id: 20}))
     with httpx.Client(base_url=url(target), trust_env=False) as client:
         seen = [client.get("/").headers["x-headway-revision"] for _ in range(1000)]
@@ -78,7 +81,7 @@ def test_weights_are_what_users_see(target: ProcessTarget, spec: LaunchSpec) -> 
 
 
 def test_a_header_or_a_cookie_chooses_the_version(target: ProcessTarget, spec: LaunchSpec) -> None:
-    old, new = up(target, spec), up(target, spec, "new", 1)
+    old, new = start(target, spec), start(target, spec, "new", 1)
     rules = (HeaderRule(name="x-beta", value="yes", revision=new.id),)
     wanted = Traffic(weights={old.id: 100, new.id: 0}, headers=rules)
     target.route("shop", wanted)
@@ -97,7 +100,7 @@ def test_a_header_or_a_cookie_chooses_the_version(target: ProcessTarget, spec: L
 
 
 def test_sticky_users_stay_and_a_rising_weight_moves_nobody_back(target: ProcessTarget, spec: LaunchSpec) -> None:
-    old, new = up(target, spec), up(target, spec, "new", 1)
+    old, new = start(target, spec), start(target, spec, "new", 1)
     address = url(target)
 
     def visit(session: str) -> str:
@@ -125,7 +128,7 @@ def test_sticky_users_stay_and_a_rising_weight_moves_nobody_back(target: Process
 
 
 def test_the_preview_has_a_port_and_a_header_of_its_own(target: ProcessTarget, spec: LaunchSpec) -> None:
-    old, new = up(target, spec), up(target, spec, "new", 1)
+    old, new = start(target, spec), start(target, spec, "new", 1)
     target.route("shop", Traffic(weights={old.id: 100}, preview=new.id))
     seen = target.observe("shop")
     assert seen.traffic.preview == new.id
@@ -147,7 +150,7 @@ def test_the_preview_s_port_may_be_named(target: ProcessTarget, spec: LaunchSpec
         named = spec.model_copy(update={"preview_port": port})
         with pytest.raises(TargetError, match=f"environments/staging/preview_port: {port} on 127.0.0.1 is taken"):
             target.launch(spec.revision("shop", SHA["new"]), named)
-    new = up(target, named, "new", 1)
+    new = start(target, named, "new", 1)
     target.route("shop", Traffic(preview=new.id))
     assert target.observe("shop").preview_url == f"http://127.0.0.1:{port}"
     assert httpx.get(f"http://127.0.0.1:{port}", trust_env=False).json()["version"] == SHA["new"]
@@ -156,7 +159,7 @@ def test_the_preview_s_port_may_be_named(target: ProcessTarget, spec: LaunchSpec
 def test_latency_is_measured_where_users_are(target: ProcessTarget, spec: LaunchSpec, tmp_path: Path) -> None:
     slow = "import time\ndef answer(path):\n    time.sleep(0.2 if path == '/slow' else 0)\n    return 200, {}\n"
     (tmp_path / "bundle" / "app.py").write_text(slow + APP)
-    revision = up(target, spec)
+    revision = start(target, spec)
     target.route("shop", Traffic.all_to(revision))
     before = target.measure("shop")
     with httpx.Client(base_url=url(target), trust_env=False) as client:
@@ -208,8 +211,8 @@ def test_an_app_that_dies_late_or_never_serves_is_quoted_though_nobody_has_given
 
 def test_a_compound_command_is_stopped_with_all_its_processes(target: ProcessTarget, spec: LaunchSpec) -> None:
     nested = spec.model_copy(update={"run": "cd . && (python3 app.py; echo ended)"})
-    old = up(target, nested)
-    new = up(target, spec, "new", 1)
+    old = start(target, nested)
+    new = start(target, spec, "new", 1)
     target.route("shop", Traffic.all_to(new))
     target.retire(old)
     assert _instances(target, old.id) == set()
@@ -219,7 +222,7 @@ def test_errors_are_counted(target: ProcessTarget, spec: LaunchSpec, tmp_path: P
     (tmp_path / "bundle" / "app.py").write_text(
         "def answer(path):\n    return (500 if path == '/bad' else 200), {}\n" + APP
     )
-    revision = up(target, spec)
+    revision = start(target, spec)
     target.route("shop", Traffic.all_to(revision))
     before = target.measure("shop")
     with httpx.Client(base_url=url(target), trust_env=False) as client:
@@ -229,7 +232,7 @@ def test_errors_are_counted(target: ProcessTarget, spec: LaunchSpec, tmp_path: P
 
 
 def test_envoy_killed_comes_back_with_the_same_routes(target: ProcessTarget, spec: LaunchSpec) -> None:
-    old, new = up(target, spec), up(target, spec, "new", 1)
+    old, new = start(target, spec), start(target, spec, "new", 1)
     split = Traffic(weights={old.id: 90, new.id: 10})
     target.route("shop", split)
     envoys = [one for one in psutil.process_iter() if "envoy" in one.name() and _mark(one) == str(target.directory)]
@@ -244,7 +247,7 @@ def test_supervisord_killed_interrupts_nobody(target: ProcessTarget, spec: Launc
     (tmp_path / "bundle" / "app.py").write_text(
         "def answer(path):\n    print(path, flush=True)\n    return 200, {}\n" + APP
     )
-    old = up(target, spec)
+    old = start(target, spec)
     target.route("shop", Traffic.all_to(old))
     running, address = _instances(target, old.id), url(target)
     assert target.directory is not None
@@ -260,7 +263,7 @@ def test_supervisord_killed_interrupts_nobody(target: ProcessTarget, spec: Launc
     assert load.failures == []
     assert _instances(target, old.id) == running
     assert any("/said-meanwhile" in line for line in target.logs("shop"))
-    new = up(target, spec, "new")
+    new = start(target, spec, "new")
     target.route("shop", Traffic.all_to(new))
     target.retire(old)
     assert _instances(target, old.id) == set()
@@ -268,7 +271,7 @@ def test_supervisord_killed_interrupts_nobody(target: ProcessTarget, spec: Launc
 
 def test_what_was_stood_in_for_is_killed_when_it_takes_too_long(target: ProcessTarget, spec: LaunchSpec) -> None:
     deaf = spec.model_copy(update={"run": "trap '' TERM; python3 app.py & wait; wait; sleep 60", "stop_grace": 1})
-    old = up(target, deaf)
+    old = start(target, deaf)
     assert target.directory is not None
     os.kill(int((target.directory / "supervisord.pid").read_text()), signal.SIGKILL)
     target.retire(old)
@@ -296,10 +299,8 @@ def test_a_taken_port_is_somebody_else_s(target: ProcessTarget, spec: LaunchSpec
             target.launch(spec.revision("shop", SHA["old"]), spec.model_copy(update={"port": port}))
 
 
-def test_apps_of_two_targets_never_share_a_port(
-    target: ProcessTarget, request: pytest.FixtureRequest, tmp_path: Path, spec: LaunchSpec
-) -> None:
-    with process(request, tmp_path / "two") as two, ThreadPoolExecutor() as pool:
+def test_apps_of_two_targets_never_share_a_port(target: ProcessTarget, tmp_path: Path, spec: LaunchSpec) -> None:
+    with targets.process(tmp_path / "two") as two, ThreadPoolExecutor() as pool:
         launched = [pool.submit(each.launch, spec.revision("shop", SHA["old"]), spec) for each in (target, two)]
         for each in launched:
             each.result()
@@ -342,7 +343,7 @@ def _revision(one: psutil.Process) -> str | None:
 
 
 def test_the_port_of_an_app_that_is_forgotten_is_anybody_s(target: ProcessTarget, spec: LaunchSpec) -> None:
-    revision = up(target, spec)
+    revision = start(target, spec)
     port = httpx.URL(str(target.observe("shop").url)).port
     reservation = Path(f"/tmp/headway-{os.getuid()}-ports") / str(port)
     assert reservation.read_text() == str(target._place("shop"))

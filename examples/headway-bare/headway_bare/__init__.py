@@ -1,0 +1,1 @@
+"""A target for Headway: bare processes behind a small HTTP router."""

@@ -1,0 +1,7 @@
+"""Fakes and port contract tests, for the tests of whatever is built on Headway."""
+
+from __future__ import annotations
+
+from headway.testing.fakes import FakeGitHost, FakeTarget
+
+__all__ = ["FakeGitHost", "FakeTarget"]
