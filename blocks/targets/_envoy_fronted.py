@@ -1,14 +1,12 @@
-"""What targets have in common whose instances stand behind an Envoy on the worker's machine.
+"""Base of targets whose instances are behind an Envoy on the worker's machine.
 
-A directory an app: `HOME/apps/APP/` has its state and the files Envoy reads. Envoy is a program of one supervisord,
-which outlives the flow, the worker and the shell. How instances are run is the platform's part: a few verbs.
+Each app has a directory, `HOME/apps/APP/`, with its state and the files that Envoy reads. Envoy is a program of one
+supervisord, which outlives the flow, the worker and the shell. A platform implements how instances are run.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import secrets
 import time
 from abc import abstractmethod
@@ -16,45 +14,46 @@ from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import httpx
 from prefect.blocks.core import Block
 from pydantic import Field, PrivateAttr
 
-from blocks.envoy.proxy import Address, Edge, Endpoints
+from blocks.envoy.proxy import Address, Edge
+from blocks.targets import _public_ports
+from blocks.targets._app_state import AppState, InstanceState, RevisionState, endpoints
 from headway.domain.errors import TargetError
 from headway.domain.fencing import FencingTokens
 from headway.domain.measurements import Measurements
 from headway.domain.ports import Target
+from headway.domain.refusal import Refusal
 from headway.domain.revision import LaunchSpec, Revision, SecretRef
 from headway.domain.traffic import Capability, Instance, InstanceReadiness, Observation, Traffic
 from headway.domain.version_check import unhealthy
-from headway.system import directories, ports_in_use, tls
-from headway.system import paths as places
-from headway.system.atomic_files import locked, write_json
+from headway.system import directories, paths, ports_in_use, tls
+from headway.system.atomic_files import locked
 from headway.system.supervisor import Program, Supervisor
 
-__all__ = ["LOOPBACK", "BehindEnvoy", "Standing"]
+__all__ = ["LOOPBACK", "BehindEnvoy", "InstanceStatus"]
 
 LOOPBACK = "127.0.0.1"
-IN_FORCE = 10.0  # seconds that a route waits for an instance which is being started again
+RESTART = 10.0  # seconds that `route` waits for an instance which is being started again
 POLL = 0.05  # seconds
 WHOLE = 100  # percent
-LAST_WORDS = 3  # lines of an instance that is not ready
-REMEMBERED = 100  # revisions that carried everything once
-FIRST_PORT = 8100  # the public ports that are given out when headway.yaml names none
+LAST_LINES = 3  # of the log of an instance that is not ready
+NOT_IN_ENVOY = Refusal("Envoy sees it as unhealthy")
 
 
-class Standing(NamedTuple):
-    """How the platform sees an instance."""
+class InstanceStatus(NamedTuple):
+    """State of an instance according to the platform."""
 
     run: str | None = None
-    """Another one each time it is started; None while it does not run."""
-    given_up: str = ""
-    """Why it will not run, however long one waits."""
-    ailing: str = ""
-    """Why it is not well, though it may answer its health path."""
+    """Different each time it is started; None while it does not run."""
+    failed: Refusal | None = None
+    """Why it will never run."""
+    unhealthy: Refusal | None = None
+    """Why it is not ready, whatever its health path answers."""
 
 
 class BehindEnvoy(Block, Target):
@@ -63,65 +62,77 @@ class BehindEnvoy(Block, Target):
     capabilities: ClassVar[frozenset[Capability]] = frozenset(Capability)
 
     directory: Path | None = Field(
-        default=None, description="where it keeps everything; left out: targets/NAME in Headway's home"
+        default=None, description="directory of its files. Default: `targets/NAME` in Headway's home"
     )
     host: str = Field(default=LOOPBACK, description="address that the public ports listen on")
     _tokens: FencingTokens = PrivateAttr(default_factory=FencingTokens)
 
-    # --- the platform's part -----------------------------------------------------------------------------------
+    # --- implemented by the platform ---------------------------------------------------------------------------
 
     @abstractmethod
-    def _standing(self, app: str, names: Collection[str]) -> Mapping[str, Standing]:
-        """Those of these instances that the platform knows."""
+    def _statuses(self, app: str, names: Collection[str]) -> Mapping[str, InstanceStatus]:
+        """Status of those of these instances that the platform knows."""
 
     @abstractmethod
-    def _address(self, taken: Collection[Address]) -> Address:
-        """Where a new instance will answer; none of these, and nobody else gets it."""
+    def _free_address(self, taken: Collection[Address]) -> Address:
+        """Address for a new instance, not in `taken`, that nothing else gets."""
 
     @abstractmethod
     def _start(self, name: str, address: Address, revision: Revision, spec: LaunchSpec) -> None:
-        """Have this instance running, there; one that runs is left alone, one that had been given up on is not."""
+        """Run this instance at this address. One that runs stays as it is; one that has failed is started again."""
 
     @abstractmethod
     def _end(self, app: str, names: Collection[str]) -> None:
-        """SIGTERM, the grace of their spec, SIGKILL; all at once. What does not run has ended already."""
+        """End instances, all at once: SIGTERM, the grace of their spec, SIGKILL. Repeatable."""
 
     @abstractmethod
-    def _said(self, app: str, name: str, lines: int) -> list[str]:
-        """The last lines that an instance wrote."""
+    def _log_lines(self, app: str, name: str, lines: int) -> list[str]:
+        """Last lines of an instance's log."""
 
-    def _kept(self, revision: Revision) -> Mapping[str, Address]:  # noqa: ARG002  # for platforms that keep nothing
-        """Instances of an earlier time that stand still, to be started again."""
+    @abstractmethod
+    def _instances_with_logs(self, app: str) -> list[str]:
+        """Names of instances whose logs exist, ended ones too."""
+
+    @abstractmethod
+    def _follow(self, app: str, names: list[str]) -> Iterator[str]:
+        """New lines of these instances' logs, as they are written."""
+
+    def _stopped(self, revision: Revision) -> Mapping[str, Address]:  # noqa: ARG002  # for platforms that keep none
+        """Stopped instances of the revision that can be started again."""
         return {}
 
     # --- the port ----------------------------------------------------------------------------------------------
 
     def claim(self, app: str, token: int) -> None:
         with self._app(app) as state:
-            state["token"] = self._tokens.claim(app, token, state["token"])
+            state.token = self._tokens.claim(app, token, state.token)
 
     def observe(self, app: str) -> Observation:
         state = self._read(app)
-        if not state["instances"]:
-            return Observation(app=app, url=self._url(state["port"]), traffic=Traffic(), instances={})
+        if not state.instances:
+            return Observation(app=app, url=self._url(state.port), traffic=Traffic(), instances={})
         edge = self._running_edge(app)
         traffic, healthy = edge.traffic, edge.healthy()
-        standing = self._standing(app, [name for ours in state["instances"].values() for name in ours])
+        statuses = self._statuses(app, state.names())
         instances = {
             revision: tuple(
-                _seen(name, _at(one), standing.get(name, Standing()), (revision, _at(one)) in healthy)
-                for name, one in ours.items()
-                if not one["draining"]
+                _instance(
+                    name,
+                    one.address,
+                    statuses.get(name, InstanceStatus()),
+                    None if (revision, one.address) in healthy else NOT_IN_ENVOY,
+                )
+                for name, one in launched.items()
+                if not one.draining
             )
-            for revision, ours in state["instances"].items()
+            for revision, launched in state.instances.items()
         }
-        running = {revision: ours for revision, ours in instances.items() if ours}
         return Observation(
             app=app,
-            url=self._url(state["port"]),
-            preview_url=self._url(state["preview_port"]) if traffic.preview else None,
+            url=self._url(state.port),
+            preview_url=self._url(state.preview_port) if traffic.preview else None,
             traffic=traffic,
-            instances=running,
+            instances={revision: running for revision, running in instances.items() if running},
         )
 
     def launch(self, revision: Revision, spec: LaunchSpec) -> None:
@@ -131,75 +142,63 @@ class BehindEnvoy(Block, Target):
         app = revision.app
         with self._writing(app) as state:
             self._choose_ports(app, state, spec)
-            state["specs"][revision.id] = self._remembered(revision, spec)
-            ours = state["instances"].setdefault(revision.id, {})
-            kept = [(name, at) for name, at in self._kept(revision).items() if name not in ours]
-            while len(ours) < spec.instances:
-                name, (host, port) = kept.pop() if kept else (_name(revision), self._address(_addresses(state)))
-                ours[name] = {"host": host, "port": port, "draining": False}
-            standing = self._standing(app, list(ours))
-            for name, instance in ours.items():
-                instance["draining"] = False  # one that was on its way out is as good as a new one, and warm
-                if standing.get(name, Standing()).given_up:  # its address may be what it died of
-                    instance["host"], instance["port"] = self._address(_addresses(state))
-            # Called back while it was to be ended: whoever ends the others later must not end it.
-            state["stopping"] = [name for name in state["stopping"] if name not in ours]
-        self._write_clusters(app, self._read(app))  # Envoy has to know even what cannot be started: it is retired then
-        for name, instance in ours.items():
-            self._start(name, _at(instance), revision, spec)
+            state.specs[revision.id] = RevisionState.of(revision, spec)
+            instances = self._wanted_instances(state, revision, spec)
+            # An instance that was stopping runs again: whoever ends the others later must not end it.
+            state.stopping = [name for name in state.stopping if name not in instances]
+        # Envoy must know even an instance that cannot be started, or retiring it would wait for Envoy in vain.
+        self._write_clusters(app, self._read(app))
+        for name, instance in instances.items():
+            self._start(name, instance.address, revision, spec)
         self._running_edge(app)
 
     def ready(self, revision: Revision) -> InstanceReadiness:
         app = revision.app
         state = self._read(app)
-        ours = state["instances"].get(revision.id, {})
+        launched = state.of(revision.id)
         instances = self._probe(app, state, revision.id)
-        if all(instance.ready for instance in instances):  # then Envoy has to see it too: it is what sends requests
-            seen = self._seen_by_envoy(revision)
+        if all(instance.ready for instance in instances):  # Envoy, which sends the requests, must see them too
+            seen = self._healthy_in_envoy(revision)
             instances = [one for one in instances if one.address in seen]
-        ready = sum(instance.ready for instance in instances)
-        missing = "Envoy has not seen it yet"
-        if ailing := next((one for one in instances if not one.ready), None):
-            said = " | ".join(line.strip() for line in self._said(app, ailing.name, LAST_WORDS) if line.strip())
-            missing = ailing.detail + (f"; {ailing.name} said: {said}" if said else "")
-        given_up = [(name, one.given_up) for name, one in self._standing(app, list(ours)).items() if one.given_up]
-        if given_up:
-            name, why = given_up[0]
-            missing = f"{name} {why}: {' | '.join(self._said(app, name, LAST_WORDS))}"
-        return InstanceReadiness(wanted=len(ours), ready=ready, failed=bool(given_up), detail=missing)
+        statuses = self._statuses(app, list(launched))
+        failed = next(((name, one.failed) for name, one in statuses.items() if one.failed), None)
+        return InstanceReadiness(
+            wanted=len(launched),
+            ready=sum(instance.ready for instance in instances),
+            failed=failed is not None,
+            detail=self._detail(app, instances, failed),
+        )
 
     def route(self, app: str, traffic: Traffic) -> None:
         serving = [revision for revision, weight in traffic.weights.items() if weight]
         state = self._read(app)
-        if not state["port"] and not serving:
+        if not state.port and not serving:
             return  # nothing was ever launched: nothing is routed already
         ready = {revision: self._await_one_ready(app, revision) for revision in serving}
         edge = self._running_edge(app)
         edge.await_healthy(ready)
-        with self._writing(app) as state:  # nobody has taken over while it was waited for
-            edge.set_traffic(traffic, list(state["instances"]))
-            whole = [revision for revision, weight in traffic.weights.items() if weight == WHOLE]
-            state["carried"] = [*whole, *(one for one in state["carried"] if one not in whole)][:REMEMBERED]
+        with self._writing(app) as state:  # fails if another writer took over during the wait
+            edge.set_traffic(traffic, list(state.instances))
+            state.add_carried([revision for revision, weight in traffic.weights.items() if weight == WHOLE])
 
     def measure(self, app: str) -> Measurements:
         state = self._read(app)
-        if not state["port"]:
+        if not state.port:
             return Measurements(at=datetime.now(UTC), counts={})
-        measured = self._edge(app).measure(list(state["instances"]))
+        measured = self._edge(app).measure(list(state.instances))
         pid = self._supervisor.pid(f"{app}-edge")
         return measured.model_copy(update={"run": str(pid) if pid else None})
 
     def drain(self, revision: Revision, deadline: float) -> bool:
-        ours = self._read(revision.app)["instances"].get(revision.id, {})
-        addresses = {_at(one) for one in ours.values()}
+        addresses = {one.address for one in self._read(revision.app).of(revision.id).values()}
         return not addresses or self._running_edge(revision.app).drained(revision.id, addresses, deadline)
 
     def retire(self, revision: Revision, keep: int = 0, drain: float | None = None) -> None:
         app, name = revision.app, revision.id
         with self._writing(app) as state:
-            ours = state["instances"].get(name, {})
-            going = list(ours)[: max(0, len(ours) - keep)]
-            if not going and not state["stopping"]:
+            instances = state.of(name)
+            leaving = list(instances)[: max(0, len(instances) - keep)]
+            if not leaving and not state.stopping:
                 return
             edge = self._running_edge(app)
             weight = edge.traffic.weights.get(name)
@@ -208,121 +207,108 @@ class BehindEnvoy(Block, Target):
                     f"{app}: {name} gets {weight} % of the traffic and cannot be retired",
                     "route to another revision first",
                 )
-            for instance in going:
-                ours[instance]["draining"] = True
-            addresses = {_at(ours[instance]) for instance in going}
-            spec = state["specs"].get(name, {})
-        if going:
-            edge.set_endpoints(name, _endpoints(ours))
-            edge.drained(name, addresses, spec["drain"] if drain is None else drain)
-        with self._writing(app) as state:
-            ours = state["instances"].get(name, {})
-            # A rollback may have called them back meanwhile: then they stay.
-            going = [instance for instance in going if ours.get(instance, {}).get("draining")]
-            for instance in going:
-                del ours[instance]
-            state["stopping"] += going  # remembered until they have: what goes wrong before is done again
-            if not ours:
-                state["instances"].pop(name, None)
-                state["specs"].pop(name, None)
-                edge.set_traffic(edge.traffic.without(name), list(state["instances"]))
-                self._write_clusters(app, state)
+            for one in leaving:
+                instances[one].draining = True
+        if leaving:
+            edge.set_endpoints(name, endpoints(instances))
+            addresses = {instances[one].address for one in leaving}
+            edge.drained(name, addresses, state.specs[name].drain if drain is None else drain)
+        remaining = self._remove_drained(revision, leaving, edge)
         self._stop(app)
-        if ours:
-            edge.set_endpoints(name, _endpoints(ours))
+        if remaining:
+            edge.set_endpoints(name, endpoints(remaining))
 
     def forget(self, app: str) -> None:
         with self._writing(app) as state:
-            if state["instances"]:
-                raise TargetError(f"{app}: {', '.join(state['instances'])} runs still", "retire it first")
-            ports = {state["port"], state["preview_port"]} - {None}
+            if state.instances:
+                raise TargetError(f"{app}: {', '.join(state.instances)} runs still", "retire it first")
+            ports = {state.port, state.preview_port} - {None}
         self._stop(app)
         if ports:
             self._supervisor.stop(f"{app}-edge")
         with self._writing(app) as state:
-            state |= _nothing() | {"token": state["token"]}  # by which an older writer is refused still
+            state.forget()
             for directory in ("envoy", "logs"):
-                directories.remove(self._place(app) / directory)
-        self._unreserve(app, ports)
+                directories.remove(self._directory(app) / directory)
+        _public_ports.release(self._directory(app), ports)
 
     def logs(self, app: str, revision: str | None = None, *, lines: int = 100, follow: bool = False) -> Iterator[str]:
-        names = [name for name in self._logged(app) if revision is None or revision in name]
+        names = [name for name in self._instances_with_logs(app) if revision is None or revision in name]
         for name in names:
-            for line in self._said(app, name, lines):
+            for line in self._log_lines(app, name, lines):
                 yield f"{name}: {line}"
         if follow:
             yield from self._follow(app, names)
 
-    @abstractmethod
-    def _logged(self, app: str) -> list[str]:
-        """Instances, gone ones too, whose logs are still there."""
-
-    @abstractmethod
-    def _follow(self, app: str, names: list[str]) -> Iterator[str]:
-        """New lines of these instances, as they come."""
-
     def revive(self, app: str) -> bool:
-        if not self._read(app)["instances"] or self._supervisor.running:
+        if not self._read(app).instances or self._supervisor.running:
             return False
         self._supervisor.ensure()
         return True
 
-    # --- places and state --------------------------------------------------------------------------------------
+    # --- files and state ---------------------------------------------------------------------------------------
 
     @property
     def _home(self) -> Path:
         name = self._block_document_name or "default"
-        return (self.directory or places.home() / "targets" / name).absolute()
+        return (self.directory or paths.home() / "targets" / name).absolute()
 
-    def _place(self, app: str) -> Path:
+    def _directory(self, app: str) -> Path:
         return self._home / "apps" / app
 
     @property
     def _supervisor(self) -> Supervisor:
         return Supervisor(self._home)
 
-    def _read(self, app: str) -> dict[str, Any]:
-        state = _nothing()
-        with contextlib.suppress(FileNotFoundError):
-            state |= json.loads((self._place(app) / "state.json").read_text())
-        return state
+    def _read(self, app: str) -> AppState:
+        return AppState.read(self._directory(app))
 
-    def _make_places(self, app: str) -> None:
+    def _make_directories(self, app: str) -> None:
         for directory in ("envoy", "logs"):
-            (self._place(app) / directory).mkdir(parents=True, exist_ok=True, mode=0o700)
+            (self._directory(app) / directory).mkdir(parents=True, exist_ok=True, mode=0o700)
 
     @contextlib.contextmanager
-    def _app(self, app: str) -> Iterator[dict[str, Any]]:
-        place = self._place(app)
-        self._make_places(app)
-        with locked(place / "lock"):
+    def _app(self, app: str) -> Iterator[AppState]:
+        """The state, for one process at a time; it is written when the block ends without an error."""
+        directory = self._directory(app)
+        self._make_directories(app)
+        with locked(directory / "lock"):
             state = self._read(app)
             yield state
-            write_json(place / "state.json", state)
+            state.write(directory)
 
     @contextlib.contextmanager
-    def _writing(self, app: str) -> Iterator[dict[str, Any]]:
+    def _writing(self, app: str) -> Iterator[AppState]:
+        """Like `_app`. Raises LockLost when another writer has claimed the app since."""
         with self._app(app) as state:
-            self._tokens.check(app, state["token"])
+            self._tokens.check(app, state.token)
             yield state
-
-    def _ports(self, app: str) -> tuple[int, int]:
-        """The public one and that of the preview."""
-        state = self._read(app)
-        return state["port"], state["preview_port"]
 
     def _url(self, port: int | None) -> str | None:
         return f"http://{self.host}:{port}" if port else None
 
     # --- instances ---------------------------------------------------------------------------------------------
 
-    def _remembered(self, revision: Revision, spec: LaunchSpec) -> dict[str, Any]:
-        """What has to be known of a revision while it runs."""
-        health = spec.health.model_dump()
-        return {"sha": revision.sha, "health": health, "drain": spec.drain}
+    def _wanted_instances(self, state: AppState, revision: Revision, spec: LaunchSpec) -> dict[str, InstanceState]:
+        """The revision's instances in the state, at least as many as the spec wants; none of them drains."""
+        instances = state.instances.setdefault(revision.id, {})
+        stopped = [(name, address) for name, address in self._stopped(revision).items() if name not in instances]
+        while len(instances) < spec.instances:
+            if stopped:
+                name, address = stopped.pop()
+            else:
+                name = f"{revision.app}-{revision.id}-{secrets.token_hex(2)}"
+                address = self._free_address(state.addresses())
+            instances[name] = InstanceState.at(address)
+        statuses = self._statuses(revision.app, list(instances))
+        for name, instance in instances.items():
+            instance.draining = False  # a draining instance is as good as a new one, and warm
+            if statuses.get(name, InstanceStatus()).failed:  # its address may be the cause
+                instance.host, instance.port = self._free_address(state.addresses())
+        return instances
 
     def _identity(self, app: str, revision: Revision, spec: LaunchSpec, port: int) -> dict[str, str]:
-        """What every instance is told of itself."""
+        """Environment variables that every instance gets from Headway."""
         return {
             "PORT": str(port),
             "HEADWAY_APP": app,
@@ -331,183 +317,143 @@ class BehindEnvoy(Block, Target):
             "HEADWAY_VERSION": revision.sha,
         }
 
-    def _probe(self, app: str, state: dict[str, Any], revision: str) -> list[Instance]:
-        """Ask every instance that is not on its way out, at the same time."""
-        ours = state["instances"].get(revision, {})
-        asked = {name: _at(one) for name, one in ours.items() if not one["draining"]}
-        if not asked:
+    def _probe(self, app: str, state: AppState, revision: str) -> list[Instance]:
+        """Request the health path of every instance that does not drain, all at the same time."""
+        probed = {name: one.address for name, one in state.of(revision).items() if not one.draining}
+        if not probed:
             return []
-        spec = state["specs"][revision]
-        versions = (spec["sha"], revision)
-        standing = self._standing(app, list(asked))
+        spec = state.specs[revision]
+        statuses = self._statuses(app, list(probed))
         with (
-            httpx.Client(
-                timeout=spec["health"]["timeout"], trust_env=False, verify=tls.for_url("http://instance")
-            ) as client,
-            ThreadPoolExecutor(len(asked)) as pool,
+            httpx.Client(timeout=spec.health.timeout, trust_env=False, verify=tls.for_url("http://instance")) as client,
+            ThreadPoolExecutor(len(probed)) as pool,
         ):
-            details = pool.map(
-                lambda at: unhealthy(client, f"http://{at[0]}:{at[1]}{spec['health']['path']}", versions),
-                asked.values(),
+            results = pool.map(
+                lambda address: unhealthy(client, f"http://{_text(address)}{spec.health.path}", (spec.sha, revision)),
+                probed.values(),
             )
             return [
-                _seen(name, at, standing.get(name, Standing()), not detail, detail)
-                for (name, at), detail in zip(asked.items(), details, strict=True)
+                _instance(name, address, statuses.get(name, InstanceStatus()), result)
+                for (name, address), result in zip(probed.items(), results, strict=True)
             ]
 
+    def _detail(self, app: str, instances: list[Instance], failed: tuple[str, Refusal] | None) -> str:
+        """Why the revision is not ready, with the last log lines of an instance."""
+        if failed:
+            name, reason = failed
+            return f"{name} {reason}: {' | '.join(self._log_lines(app, name, LAST_LINES))}"
+        unready = next((one for one in instances if not one.ready), None)
+        if unready is None:
+            return "Envoy has not seen it yet"
+        last = " | ".join(line.strip() for line in self._log_lines(app, unready.name, LAST_LINES) if line.strip())
+        return unready.detail + (f"; {unready.name} said: {last}" if last else "")
+
+    def _remove_drained(self, revision: Revision, leaving: list[str], edge: Edge) -> dict[str, InstanceState]:
+        """Move instances that have drained from the state to its list of stopping ones. Returns those that remain."""
+        app, name = revision.app, revision.id
+        with self._writing(app) as state:
+            instances = state.of(name)
+            # A rollback may have launched them again meanwhile: then they stay.
+            drained = [one for one in leaving if one in instances and instances[one].draining]
+            for one in drained:
+                del instances[one]
+            state.stopping += drained  # until they have ended: an interrupted `retire` is completed by the next one
+            if not instances:
+                state.instances.pop(name, None)
+                state.specs.pop(name, None)
+                edge.set_traffic(edge.traffic.without(name), list(state.instances))
+                self._write_clusters(app, state)
+        return instances
+
     def _stop(self, app: str) -> None:
-        """End what is to be ended. Not under the lock: it takes as long as the app's grace."""
-        stopping = self._read(app)["stopping"]
+        """End the stopping instances. Without the lock: it takes as long as the app's grace."""
+        stopping = self._read(app).stopping
         self._end(app, stopping)
         with self._app(app) as state:
-            state["stopping"] = [name for name in state["stopping"] if name not in stopping]
+            state.stopping = [name for name in state.stopping if name not in stopping]
 
     def _await_one_ready(self, app: str, revision: str) -> int:
-        """How many are ready. One that died a moment ago is being started again: it is waited for, but not for ever."""
-        end = time.monotonic() + IN_FORCE
+        """Number of ready instances. Waits a while for one that died a moment ago and is being started again."""
+        end = time.monotonic() + RESTART
         while True:
             state = self._read(app)
             if ready := sum(one.ready for one in self._probe(app, state, revision)):
                 return ready
-            if not state["instances"].get(revision) or time.monotonic() >= end:
+            if not state.of(revision) or time.monotonic() >= end:
                 raise TargetError(f"{app}: {revision} has no ready instance to route to", "launch it first")
             time.sleep(POLL)
 
-    def _seen_by_envoy(self, revision: Revision) -> set[str]:
-        """Addresses of the instances that it sends requests to; none while it is being started again."""
+    def _healthy_in_envoy(self, revision: Revision) -> set[str]:
+        """Addresses of the instances that Envoy sends requests to; none while Envoy is being started again."""
         try:
             healthy = self._edge(revision.app).healthy()
         except TargetError:
             return set()
-        return {_written(at) for one, at in healthy if one == revision.id}
+        return {_text(address) for name, address in healthy if name == revision.id}
 
     # --- Envoy -------------------------------------------------------------------------------------------------
 
     def _log(self, app: str, name: str) -> str:
-        return str(self._place(app) / "logs" / f"{name}.log")
+        return str(self._directory(app) / "logs" / f"{name}.log")
 
     def _edge(self, app: str) -> Edge:
         socket = self._supervisor.socket_directory / f"{app}.admin"
-        return Edge(app, self._place(app) / "envoy", socket, Path(self._log(app, f"{app}-edge")))
+        return Edge(app, self._directory(app) / "envoy", socket, Path(self._log(app, f"{app}-edge")))
 
     def _running_edge(self, app: str) -> Edge:
-        """Envoy, running with the configuration it last had, and answering."""
-        self._make_places(app)
+        """Envoy, running with its last configuration, and answering."""
+        self._make_directories(app)
         edge = self._edge(app)
         edge.prepare()
-        if not edge.told:  # its files are lost, and with them who had the traffic
+        if not edge.has_listeners:  # its files are lost, and with them the routes
             state = self._read(app)
-            edge.listen(self.host, *self._ports(app))
+            assert state.port
+            assert state.preview_port
+            edge.listen(self.host, state.port, state.preview_port)
             self._write_clusters(app, state)
         if not self._supervisor.running or not edge.answers:
-            ours = {"HEADWAY_SUPERVISED_BY": str(self._home)}
+            environment = {"HEADWAY_SUPERVISED_BY": str(self._home)}
             name = f"{app}-edge"
             self._supervisor.start(
-                Program(name=name, command=edge.command, env=ours, log=self._log(app, name), grace=5)
+                Program(name=name, command=edge.command, env=environment, log=self._log(app, name), grace=5)
             )
             edge.await_start()
         return edge
 
-    def _write_clusters(self, app: str, state: dict[str, Any]) -> None:
-        specs = state["specs"]
+    def _write_clusters(self, app: str, state: AppState) -> None:
         self._edge(app).set_clusters(
-            {one: (specs[one]["health"]["path"], _endpoints(ours)) for one, ours in state["instances"].items()}
+            {
+                revision: (state.specs[revision].health.path, endpoints(instances))
+                for revision, instances in state.instances.items()
+            }
         )
 
-    def _choose_ports(self, app: str, state: dict[str, Any], spec: LaunchSpec) -> None:
-        """The ports of headway.yaml, or ones that are kept for the app. Raises TargetError when one is taken."""
-        before = (state["port"], state["preview_port"])
-        for name, wanted in (("port", spec.port), ("preview_port", spec.preview_port)):
-            wanted = wanted or state[name]
-            if wanted is not None and wanted == state[name]:
-                continue
-            if wanted is None:
-                wanted = next(port for port in range(FIRST_PORT, 65536) if self._reserved(port, app, state))
-            elif not ports_in_use.is_free(self.host, wanted):
-                by = ports_in_use.owner(wanted)
-                raise TargetError(
-                    f"environments/{spec.environment}/{name}: {wanted} on {self.host} is taken by {by}",
-                    "stop it, or choose another port",
-                )
-            state[name] = wanted
-        if (state["port"], state["preview_port"]) != before:
-            self._edge(app).listen(self.host, state["port"], state["preview_port"])
+    def _choose_ports(self, app: str, state: AppState, spec: LaunchSpec) -> None:
+        """Set the ports of headway.yaml, or reserve some for the app. Raises TargetError when one is taken."""
+        before = (state.port, state.preview_port)
+        state.port = self._port(app, state, spec, "port")
+        state.preview_port = self._port(app, state, spec, "preview_port")
+        if (state.port, state.preview_port) != before:
+            self._edge(app).listen(self.host, state.port, state.preview_port)
 
-    def _reserved(self, port: int, app: str, state: dict[str, Any]) -> bool:
-        """Whether the port is free and ours from now on, whatever else on this machine looks for one just now."""
-        if port in (state["port"], state["preview_port"]):
-            return False
-        with _reservations() as place:
-            reservation = place / str(port)
-            if reservation.exists():
-                owner = Path(reservation.read_text())
-                if owner != self._place(app) and owner.exists() and _may_hold(owner, port):
-                    return False
-            if not ports_in_use.is_free(self.host, port):
-                return False
-            reservation.write_text(str(self._place(app)))
-            return True
-
-    def _unreserve(self, app: str, ports: Collection[int]) -> None:
-        with _reservations() as place:
-            for reservation in (place / str(port) for port in ports):
-                if reservation.exists() and reservation.read_text() == str(self._place(app)):
-                    reservation.unlink()
+    def _port(self, app: str, state: AppState, spec: LaunchSpec, field: Literal["port", "preview_port"]) -> int:
+        current: int | None = getattr(state, field)
+        wanted: int | None = getattr(spec, field) or current
+        if wanted is None:
+            return _public_ports.reserve(self._directory(app), self.host, (state.port, state.preview_port))
+        if wanted != current and not ports_in_use.is_free(self.host, wanted):
+            raise TargetError(
+                f"environments/{spec.environment}/{field}: {wanted} on {self.host} is taken by "
+                f"{ports_in_use.owner(wanted)}",
+                "stop it, or choose another port",
+            )
+        return wanted
 
 
-@contextlib.contextmanager
-def _reservations() -> Iterator[Path]:
-    """Where the ports of this machine that are given out are written down, for one process at a time."""
-    place = Path(f"/tmp/headway-{os.getuid()}-ports")  # noqa: S108  # mode 0700
-    place.mkdir(mode=0o700, exist_ok=True)
-    with locked(place / "lock"):
-        yield place
+def _text(address: Address) -> str:
+    return f"{address[0]}:{address[1]}"
 
 
-def _nothing() -> dict[str, Any]:
-    """The state of an app that was never launched."""
-    return {
-        "token": 0,
-        "port": None,
-        "preview_port": None,
-        "instances": {},
-        "specs": {},
-        "stopping": [],
-        "carried": [],  # revisions that had all the traffic, the last one first
-    }
-
-
-def _name(revision: Revision) -> str:
-    return f"{revision.app}-{revision.id}-{secrets.token_hex(2)}"
-
-
-def _at(one: Mapping[str, Any]) -> Address:
-    return one["host"], one["port"]
-
-
-def _addresses(state: Mapping[str, Any]) -> set[Address]:
-    return {_at(one) for ours in state["instances"].values() for one in ours.values()}
-
-
-def _written(at: Address) -> str:
-    return f"{at[0]}:{at[1]}"
-
-
-def _seen(
-    name: str, at: Address, standing: Standing, healthy: bool, detail: str = "Envoy sees it as unhealthy"
-) -> Instance:
-    why = standing.ailing or ("" if healthy else detail)
-    return Instance(name=name, address=_written(at), ready=not why, detail=why, run=standing.run)
-
-
-def _endpoints(ours: dict[str, Any]) -> Endpoints:
-    return {_at(one): one["draining"] for one in ours.values()}
-
-
-def _may_hold(place: Path, port: int) -> bool:
-    """Whether the app there has the port, or has not entered yet which ports it has."""
-    try:
-        state = json.loads((place / "state.json").read_text())
-    except FileNotFoundError:
-        return True
-    return {port, None} & {state["port"], state["preview_port"]} != set()
+def _instance(name: str, address: Address, status: InstanceStatus, refusal: Refusal | None) -> Instance:
+    reason = status.unhealthy or refusal
+    return Instance(name=name, address=_text(address), ready=reason is None, detail=str(reason or ""), run=status.run)

@@ -23,6 +23,7 @@ from headway.domain.errors import TargetError
 from headway.domain.fencing import FencingTokens
 from headway.domain.measurements import Measurements
 from headway.domain.ports import Target
+from headway.domain.refusal import Refusal
 from headway.domain.revision import LaunchSpec, Revision, SecretRef
 from headway.domain.traffic import Traffic
 from headway.domain.version_check import unhealthy
@@ -209,8 +210,8 @@ class Hosted(Block, Target):
             time.sleep(wait)
         self._looked = time.monotonic()
 
-    def _unwell(self, url: str, timeout: float, versions: tuple[str, str]) -> str:
-        """Why the deployment at this address is not ready; empty when it is."""
+    def _unhealthy(self, url: str, timeout: float, versions: tuple[str, str]) -> Refusal | None:
+        """Return why the deployment at this address is not ready."""
         with httpx.Client(
             timeout=timeout, headers=self.request_headers, trust_env=False, verify=tls.for_url(url)
         ) as client:

@@ -1,6 +1,7 @@
-"""The outside world as Headway sees it.
+"""Ports: what Headway needs of targets, registries, metric sources, git hosts and secret stores.
 
-Each port has one contract suite in tests/contracts/ that every adapter passes.
+Each port has a contract suite that every implementation passes: `headway.testing.contracts` has those that other
+packages can run, tests/contracts/ the others.
 """
 
 from __future__ import annotations
@@ -8,12 +9,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Event
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from headway.domain.errors import TargetError
 from headway.domain.git import CommitStatus, DeploymentStatus, PullRequest
 from headway.domain.measurements import Measurements
 from headway.domain.plan import Plan
+from headway.domain.refusal import Refusal
 from headway.domain.revision import LaunchSpec, Revision
 from headway.domain.traffic import (
     AdoptableState,
@@ -27,11 +29,11 @@ from headway.domain.traffic import (
 if TYPE_CHECKING:
     import docker
 
-__all__ = ["Command", "GitHost", "MetricSource", "Registry", "Target"]
+__all__ = ["Command", "GitHost", "MetricSource", "Registry", "SecretStore", "Target"]
 
 
 class Command(NamedTuple):
-    """A shell command that is run once, and how: `timeout` in seconds, `on_line` gets what it says, secrets masked."""
+    """A shell command that runs once. `timeout` in seconds; `on_line` gets each line of its output, secrets masked."""
 
     text: str
     timeout: float
@@ -42,136 +44,132 @@ class Command(NamedTuple):
 class Target(ABC):
     """Where revisions run.
 
-    Verbs are idempotent: doing one twice is doing it once, and one that died half-way is mended by doing it again. They
-    block for a bounded time and raise `TargetError` when the platform refuses or does not answer within it.
+    Methods are idempotent: calling one twice has the same result as calling it once, and an interrupted call is
+    completed by the next one. They return in bounded time, and raise TargetError when the platform refuses or does not
+    answer. Objects share no memory: each step of a release may run in another process.
     """
 
     @property
     @abstractmethod
     def capabilities(self) -> frozenset[Capability]:
-        """What it can do: of every target of its kind, or as it is set."""
+        """What this target can do. Strategies that need more are refused before a release starts."""
 
     @abstractmethod
     def claim(self, app: str, token: int) -> None:
-        """Become the writer of this app with a fencing token; from now on writers with a lower token are refused.
+        """Become the writer of this app with a fencing token: writers with a lower token get LockLost from now on.
 
-        Raises LockLost when a higher token has been seen. A target object that never claimed may write only while
-        nobody has.
+        Raises LockLost when a higher token was claimed. An object that did not claim may write only while no token was
+        claimed at all.
         """
 
     @abstractmethod
     def observe(self, app: str) -> Observation:
-        """What is live now, read from the platform. An app never launched here is empty, not an error."""
+        """Return what runs now, read from the platform. An app that was never launched is empty, not an error."""
 
     @abstractmethod
     def launch(self, revision: Revision, spec: LaunchSpec) -> None:
-        """Have at least `spec.instances` instances of the revision running; returns before they are ready.
+        """Run at least `spec.instances` instances of the revision. Returns before they are ready.
 
-        Every value of `spec.env` is resolved by now: a `SecretRef` here is a `TargetError`.
+        All values of `spec.env` are resolved: a SecretRef is refused with TargetError.
         """
 
     @abstractmethod
-    def missing(self, spec: LaunchSpec) -> str:
-        """Why the spec's artifact cannot be launched, in words; empty when it can. Asked before a way back needs it."""
+    def missing(self, spec: LaunchSpec) -> Refusal | None:
+        """Return why the spec's artifact cannot be launched any more. Called before a rollback depends on it."""
 
     @abstractmethod
     def ready(self, revision: Revision) -> InstanceReadiness:
-        """How many instances answer their health path with 200 and the right version. Quick: the caller does the
-        waiting.
+        """Return how many instances answer their health path with 200 and the right version. Does not wait for them.
 
-        `failed` is set when an instance will not get there by itself: its program cannot be started or keeps dying.
+        `failed` is set when an instance will never be ready: its program cannot be started, or keeps dying.
         """
 
     @abstractmethod
     def route(self, app: str, traffic: Traffic) -> None:
-        """Put this traffic in force, atomically; returns when it is. Empty traffic answers 503.
+        """Put this traffic in force, atomically. Returns when it is in force. Without weights, requests get 503.
 
-        Raises TargetError when a revision with a positive weight has no ready instance.
+        Raises TargetError when a revision with a positive weight has no ready instance, and for what the target does
+        not declare in `capabilities`.
         """
 
     @abstractmethod
     def measure(self, app: str) -> Measurements:
-        """Counters of every revision the proxy knows, now."""
+        """Return the request counters of every revision; none without Capability.METRICS."""
 
     @abstractmethod
     def drain(self, revision: Revision, deadline: float) -> bool:
-        """Wait until the revision has no request in flight, at most `deadline` seconds; False when it still had
-        some.
-        """
+        """Wait until no request of the revision is in flight, at most `deadline` seconds. False if some are left."""
 
     @abstractmethod
     def retire(self, revision: Revision, keep: int = 0, drain: float | None = None) -> None:
-        """Stop instances of the revision until `keep` are left; each takes no new request first and finishes those it
-        has, within `drain` seconds, or those of its spec.
+        """Stop instances of the revision until `keep` are left. Each gets no new requests first, then finishes those in
+        flight, for at most `drain` seconds (by default those of its spec).
 
-        Raises TargetError when it would stop all instances of a revision that has a positive weight.
+        Raises TargetError when it would stop all instances of a revision with a positive weight.
         """
 
     @abstractmethod
     def logs(self, app: str, revision: str | None = None, *, lines: int = 100, follow: bool = False) -> Iterator[str]:
-        """The last log lines of the app's instances, each prefixed with its instance; with `follow`, then new ones
-        as they come.
-        """
+        """Yield the last log lines of each instance, as `INSTANCE: LINE`; then, with `follow`, new ones as they come."""
 
     @property
     def request_headers(self) -> Mapping[str, str]:
-        """What lets Headway's own requests in where strangers are kept out. Secret: masked wherever it is said."""
+        """Headers that Headway adds to its own requests to a protected app. Their values are masked in all output."""
         return {}
 
-    def check(self, app: str, plan: Plan) -> None:  # noqa: B027  # for targets that can always do what they declare
-        """Before the first step: whether every step can be taken here, where that depends on what is paid for or set.
+    def check(self, app: str, plan: Plan) -> None:  # noqa: B027  # nothing to check by default
+        """Check, before the first step, that every step of the plan is possible here. Changes nothing.
 
-        Nothing is changed. Raises UsageError, with the choices, when one cannot; TargetError when this is not the
-        right place, or the platform refuses us.
+        For what depends on the platform's plan or settings. Raises UsageError, which names the choices, when a step is
+        impossible; TargetError when the platform refuses access.
         """
 
     def execute(self, revision: Revision, spec: LaunchSpec, command: Command) -> int:  # noqa: ARG002  # by default
-        """Run a shell command once, as an instance of the revision would run: same files, variables and limits, without
-        PORT. Its exit code, when it has ended by itself.
+        """Run a shell command once, with the files, variables and limits of an instance but without PORT.
 
-        One at a time for each app. When its time is over, or its `stop` is set, it is ended, with all that it started.
-        Raises TargetError then, and when it cannot be started.
+        Returns its exit code. One command at a time for each app. At its timeout, or when its `stop` is set, it and its
+        children are ended. Raises TargetError then, and when it cannot be started.
         """
         raise TargetError(
             f"{spec.environment}: {spec.target} runs no commands: `{command.text}` cannot be run there",
             "let a check or the app itself do it, or choose another target",
         )
 
-    def remarks(self, app: str, plan: Plan) -> tuple[str, ...]:  # noqa: ARG002  # for targets that do exactly as they are told
-        """What a person should know of a plan before it is walked, a line each: weights that can only be had nearly."""
+    def remarks(self, app: str, plan: Plan) -> tuple[str, ...]:  # noqa: ARG002  # by default
+        """Return what differs from the plan when it runs here, a line each, such as weights that are rounded."""
         return ()
 
     def describe(self, app: str) -> tuple[str, ...]:
-        """What runs now, in words for people, a line each; the platform's own objects and events where it has some."""
+        """Describe what runs now, for people, a line each. With the platform's own objects and events if it has any."""
         return self.observe(app).lines
 
-    def remembered(self, app: str) -> AdoptableState:  # noqa: ARG002  # for targets whose revisions only the ledger knows
-        """What the platform knows by itself, for a ledger that is lost; nothing where it knows nothing."""
+    def remembered(self, app: str) -> AdoptableState:  # noqa: ARG002  # by default
+        """Return what the platform itself knows of the app, to rebuild a lost ledger. Empty by default."""
         return AdoptableState()
 
     def compare(self, revision: Revision, spec: LaunchSpec) -> tuple[ObjectDiff, ...] | None:  # noqa: ARG002  # by default
-        """What a launch would change besides starting instances, as the platform itself says; nothing is changed.
+        """Return what a launch would change besides starting instances, according to the platform. Changes nothing.
 
-        `spec` may have secrets without a value. None for targets that have nothing to compare. Raises TargetError with
-        everything that the platform would refuse.
+        `spec` may have secrets without a value. None when the target cannot compare. Raises TargetError with everything
+        that the platform would refuse.
         """
         return None
 
     def forget(self, app: str) -> None:
-        """Free all that is kept for an app of which nothing runs: ports, a proxy, objects, logs. Repeatable.
+        """Remove everything that is kept for an app of which nothing runs: ports, proxy, objects, logs. Repeatable.
 
-        Afterwards it is as if it had never been launched here, but that an older writer is refused still. Raises
-        TargetError when something of it runs, and where there is one app a target.
+        Only its fencing token stays. Raises TargetError while something of the app runs, and on targets of a single
+        app.
         """
-        raise TargetError(f"{app}: this target is one app's: it cannot be forgotten", "take it away on the platform")
+        raise TargetError(f"{app}: this target is one app's: it cannot be forgotten", "remove it on the platform")
 
-    def revive(self, app: str) -> bool:  # noqa: ARG002  # for targets that have nothing to revive
-        """Start again what should be running and nobody else starts; whether there was anything. Repeatable."""
+    def revive(self, app: str) -> bool:  # noqa: ARG002  # by default
+        """Start again what should run and nothing else restarts, after a reboot. True if there was any."""
         return False
 
 
 class Registry(ABC):
-    """Where images are, known by the digest that the registry itself says."""
+    """An image registry. Images are identified by the digest that the registry itself reports."""
 
     @abstractmethod
     def push(
@@ -182,29 +180,29 @@ class Registry(ABC):
         tags: Sequence[str],
         on_line: Callable[[str], None],
     ) -> str:
-        """Push an image of this engine under these tags; its digest. Repeatable: what is there is not sent again.
+        """Push an image of this engine under these tags. Returns its digest. Layers that exist are not sent again.
 
-        Raises RegistryError when the registry refuses, or does not take it in several tries.
+        Raises RegistryError when the registry refuses it, or fails several times.
         """
 
     @abstractmethod
     def exists(self, repository: str, digest: str) -> bool:
-        """Whether all of the image is still there. Raises RegistryError when the registry does not say."""
+        """Whether the complete image is still there. Raises RegistryError when the registry does not answer."""
 
     @abstractmethod
     def attach(self, repository: str, subject_digest: str, artifact_type: str, content: bytes, media_type: str) -> str:
-        """Keep a statement about an image, such as what it is made of, beside it; its digest. Repeatable.
+        """Store a statement about an image beside it, such as an SBOM. Returns its digest. Repeatable.
 
         Raises RegistryError.
         """
 
 
 class MetricSource(ABC):
-    """Where business metrics are asked for: orders per minute, payments that failed."""
+    """A source of business metrics, such as orders per minute or failed payments."""
 
     @abstractmethod
     def query(self, expression: str) -> float | None:
-        """The value of an expression now; None when there is no data. NaN is no data.
+        """Return the current value of an expression; None when there is no data. NaN is no data.
 
         Raises MetricsUnavailable when the source does not answer, refuses the expression, or answers with more than
         one value.
@@ -212,27 +210,42 @@ class MetricSource(ABC):
 
 
 class GitHost(ABC):
-    """Where a repository is at home: it is told how its commits do, and asked about pull requests.
+    """A git host: takes the statuses of commits, and answers questions about pull requests.
 
-    `repo` is the repository's path there, such as `acme/shop`. Verbs are idempotent, block for a bounded time, and
-    raise GitHostError, which says when to ask again where the host does.
+    `repo` is the repository's path there, such as `acme/shop`. Methods are idempotent, return in bounded time, and
+    raise GitHostError, which has the time to retry after when the host sent one.
     """
 
     @abstractmethod
     def set_status(self, repo: str, status: CommitStatus) -> None:
-        """Mark a commit. The mark that it had in this context is replaced."""
+        """Set the status of a commit. Replaces the one that it has in this context."""
 
-    def set_deployment(self, repo: str, deployment: DeploymentStatus) -> None:  # noqa: B027  # for hosts that know of none
-        """Say how a commit's way into an environment stands, where the host has a place for it."""
+    def set_deployment(self, repo: str, deployment: DeploymentStatus) -> None:  # noqa: B027  # by default
+        """Set the deployment status of a commit in an environment. Does nothing on hosts without such statuses."""
 
     @abstractmethod
     def set_comment(self, repo: str, number: int, marker: str, text: str) -> None:
-        """Have one comment with this marker under a pull request, and this text in it."""
+        """Create or update the one comment with this marker on a pull request."""
 
     @abstractmethod
     def pull_request(self, repo: str, number: int) -> PullRequest | None:
-        """As it is now; None when there is none."""
+        """Return the pull request as it is now; None when there is none."""
 
     @abstractmethod
     def open_pull_requests(self, repo: str) -> dict[int, PullRequest]:
-        """All that are open now, by number."""
+        """Return all open pull requests, by number."""
+
+
+class SecretStore(ABC):
+    """A place where secrets are kept, by names such as `shop-production/database-url`."""
+
+    order: ClassVar[int] = 100
+    """Stores are asked in ascending order, and the first value is used. Headway's own have 10, 20 and 30."""
+
+    @abstractmethod
+    async def get(self, name: str) -> str | None:
+        """Return the value; None when this store does not have it. Raises HeadwayError when that cannot be told."""
+
+    @abstractmethod
+    def location(self, name: str) -> str:
+        """Return where this store looks for the secret, for the error that it was not found. Without its value."""

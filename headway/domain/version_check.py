@@ -1,4 +1,4 @@
-"""Whether an instance can serve, and is the version that it should be."""
+"""Health check of an instance: does it answer, and with the right version?"""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Iterator
 
 import httpx
 
+from headway.domain.refusal import Refusal
 from headway.domain.revision import REVISION_HEADER
 
 __all__ = ["is_release", "unhealthy", "version_errors"]
+
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 _REVISION = re.compile(r"[0-9a-f]{7}-[0-9a-f]{6}")
 
@@ -27,21 +29,23 @@ def is_release(reported: object, sha: str, revision: str) -> bool | None:
     return False if _REVISION.fullmatch(reported) or (_COMMIT.fullmatch(reported) and not numbered) else None
 
 
-def unhealthy(client: httpx.Client, url: str, versions: tuple[str, str]) -> str:
-    """Why the instance whose health path this is, is not ready; empty when it is. `versions`: commit and revision."""
+def unhealthy(client: httpx.Client, url: str, versions: tuple[str, str]) -> Refusal | None:
+    """Request an instance's health URL. Returns why it is not ready. `versions`: its commit and its revision id."""
     try:
         answer = client.get(url)
     except httpx.HTTPError as error:
-        return f"{url}: {type(error).__name__}"
+        return Refusal(f"{url}: {type(error).__name__}")
     if answer.status_code != httpx.codes.OK:
-        return f"{url} answers {answer.status_code}"
+        return Refusal(f"{url} answers {answer.status_code}")
     sha, revision = versions
     version = _version(answer)
-    return f"{url} answers version {version}, expected {sha}" if is_release(version, sha, revision) is False else ""
+    if is_release(version, sha, revision) is False:
+        return Refusal(f"{url} answers version {version}, expected {sha}")
+    return None
 
 
 def version_errors(answer: httpx.Response, versions: tuple[str, str]) -> Iterator[str]:
-    """What contradicts that this commit and revision answered; an answer that does not tell contradicts it, too.
+    """Errors if not this commit and revision answered, or the answer does not tell which did.
 
     The proxy names the revision in a header, the app its version in the JSON of the body.
     """

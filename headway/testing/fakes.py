@@ -11,6 +11,7 @@ from headway.domain.fencing import FencingTokens
 from headway.domain.git import CommitStatus, DeploymentStatus, PullRequest
 from headway.domain.measurements import Bucket, Measurements, RequestCounts
 from headway.domain.ports import Command, GitHost, Target
+from headway.domain.refusal import Refusal
 from headway.domain.revision import LaunchSpec, Revision, SecretRef
 from headway.domain.traffic import Capability, Instance, InstanceReadiness, Observation, Traffic
 
@@ -71,8 +72,8 @@ class FakeTarget(Target):
         running = self._instances.setdefault(revision.app, {})
         running[revision.id] = max(running.get(revision.id, 0), spec.instances)
 
-    def missing(self, spec: LaunchSpec) -> str:
-        return "it is lost" if spec.artifact.digest in self.lost else ""
+    def missing(self, spec: LaunchSpec) -> Refusal | None:
+        return Refusal("it is lost") if spec.artifact.digest in self.lost else None
 
     def execute(self, revision: Revision, spec: LaunchSpec, command: Command) -> int:
         self._maybe_fail("execute")

@@ -199,8 +199,8 @@ class Up:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        self.start()
         try:
+            self.start()
             yield
         finally:
             self.stop()

@@ -1,8 +1,8 @@
-"""Containers on a Docker Engine, here or elsewhere, behind an Envoy on the worker's machine.
+"""Containers on a local or remote Docker Engine, behind an Envoy on the worker's machine.
 
-Labels say what a container is, so nothing but the engine is needed to know what runs. On a local engine instances have
-an address of their own on a network of the target's; on a remote one each publishes a port. Either stays the same when
-the engine starts a container again, so Envoy never has to be told.
+Labels say what a container is, so the engine alone shows what runs. On a local engine each instance has an IP address
+in a network of the target; on a remote one each publishes a port. Both stay the same when the engine restarts a
+container, so Envoy's configuration need not change.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ from prefect.logging import get_logger
 from pydantic import Field, SecretStr
 
 from blocks.envoy.proxy import Address
-from blocks.targets._envoy_fronted import BehindEnvoy, Standing
+from blocks.targets._app_state import AppState, InstanceState, RevisionState
+from blocks.targets._envoy_fronted import BehindEnvoy, InstanceStatus
 from headway.build import docker_engine as engines
 from headway.build.docker_engine import connected, words
 from headway.domain.errors import TargetError
 from headway.domain.ports import Command
+from headway.domain.refusal import Refusal
 from headway.domain.revision import LaunchSpec, Revision
 from headway.system.atomic_files import locked
 from headway.system.redaction import Masker
@@ -37,18 +39,18 @@ from headway.system.redaction import Masker
 __all__ = ["DockerTarget"]
 
 LABEL = "headway."  # before each of ours
-MADE = f"{LABEL}made"
-PORT = 8080  # what a container is told to listen on; each has an address of its own
-PUBLISHED = range(20000, 32000)  # ports of a remote engine that instances may get; below where systems take theirs
+CONFIG_HASH = f"{LABEL}made"
+PORT = 8080  # that a container listens on; each has an IP address of its own
+PUBLISHED = range(20000, 32000)  # ports of a remote engine for instances; below the range of ephemeral ports
 HEALTHCHECK = 5.0  # seconds between two HEALTHCHECKs, at most: an instance is not ready before the first
-CRASHES = 3  # in a row; Supervisor gives up on a process as soon
+CRASHES = 3  # in a row, after which an instance has failed; supervisord gives up on a process as soon
 CONFLICT = 409
 SECOND = 1_000_000_000  # in nanoseconds, the engine's unit
 LOGS = {"type": "json-file", "config": {"max-size": "10m", "max-file": "4"}}
 PROCESSES = 4096  # of one container
-STILL = ("exited", "created", "dead")  # states of a container that does not run, and will not by itself
+STOPPED = ("exited", "created", "dead")  # states of a container that nothing starts again
 RANDOM = secrets.SystemRandom()
-FOLLOW = 0.3  # seconds between two looks at the logs
+FOLLOW = 0.3  # seconds between two reads of the logs
 
 
 class DockerTarget(BehindEnvoy):
@@ -71,63 +73,62 @@ class DockerTarget(BehindEnvoy):
     cap_add: list[str] = Field(default=[], description="Linux capabilities an app keeps, such as CHOWN; else none")
 
     def destroy(self) -> None:
-        """End and remove everything of this target: containers, their network, the proxies. Images and files stay."""
+        """End and remove the containers, network and proxies of this target. Images and files stay."""
         self._supervisor.shut_down()
         with self._engine() as engine:
             for label in ("target", "command"):
-                for container in engine.api.containers(all=True, filters={"label": f"{LABEL}{label}={self._marked}"}):
+                for container in engine.api.containers(all=True, filters={"label": f"{LABEL}{label}={self._label}"}):
                     with suppress(NotFound):
                         engine.api.remove_container(container["Id"], force=True, v=True)
             with suppress(NotFound):
                 engine.api.remove_network(self._network)
 
     def revive(self, app: str) -> bool:
-        """An engine that was killed takes those for stopped by hand that it finds dead."""
+        """Start Envoy and dead containers again: an engine that was killed does not restart them by itself."""
         revived = super().revive(app)
-        names = [name for ours in self._read(app)["instances"].values() for name in ours]
         with self._engine() as engine:
-            for name in names:
+            for name in self._read(app).names():
                 found = self._inspected(engine, name)
-                if found is not None and found["State"]["Status"] in STILL:
+                if found is not None and found["State"]["Status"] in STOPPED:
                     engine.api.start(found["Id"])
                     revived = True
         return revived
 
     # --- instances ---------------------------------------------------------------------------------------------
 
-    def _standing(self, app: str, names: Collection[str]) -> Mapping[str, Standing]:  # noqa: ARG002  # one engine
+    def _statuses(self, app: str, names: Collection[str]) -> Mapping[str, InstanceStatus]:  # noqa: ARG002  # one engine
         with self._engine() as engine:
-            return {name: _stands(self._inspected(engine, name)) for name in names}
+            return {name: _status(self._inspected(engine, name)) for name in names}
 
-    def _address(self, taken: Collection[Address]) -> Address:
+    def _free_address(self, taken: Collection[Address]) -> Address:
         with self._engine() as engine:
-            gone = {*taken, *(_labelled(one) for one in self._containers(engine)), *self._in_use(engine)}
-            some = len(gone) + 1  # so many different ones cannot all be gone
+            used = {*taken, *(_labelled(one) for one in self._containers(engine)), *self._in_use(engine)}
+            enough = len(used) + 1  # of so many candidates at least one is free
             if remote := self._remote:
-                chosen = [(remote, port) for port in RANDOM.sample(PUBLISHED, min(some, len(PUBLISHED)))]
+                candidates = [(remote, port) for port in RANDOM.sample(PUBLISHED, min(enough, len(PUBLISHED)))]
             else:
-                chosen = [(host, PORT) for host in self._hosts(engine, some)]
-        free = next((one for one in chosen if one not in gone), None)
+                candidates = [(host, PORT) for host in self._hosts(engine, enough)]
+        free = next((one for one in candidates if one not in used), None)
         if free is None:
             raise TargetError(
-                f"{self._marked}: no address is left for another instance; containers have {len(gone)}",
+                f"{self._label}: no address is left for another instance; containers have {len(used)}",
                 "retire some, or give the target a lower `keep`",
             )
         return free
 
-    def _kept(self, revision: Revision) -> Mapping[str, Address]:
+    def _stopped(self, revision: Revision) -> Mapping[str, Address]:
         with self._engine() as engine:
-            gone = self._in_use(engine)
+            used = self._in_use(engine)
             return {
                 one["Labels"][f"{LABEL}instance"]: _labelled(one)
                 for one in self._containers(engine, revision.app)
                 if one["Labels"][f"{LABEL}revision"] == revision.id
-                and one["State"] in STILL
-                and _labelled(one) not in gone
+                and one["State"] in STOPPED
+                and _labelled(one) not in used
             }
 
     def _in_use(self, engine: docker.DockerClient) -> set[Address]:
-        """Addresses that containers have now, whoever made them."""
+        """Addresses of all running containers, of other targets too."""
         if remote := self._remote:
             return {
                 (remote, port["PublicPort"])
@@ -144,21 +145,21 @@ class DockerTarget(BehindEnvoy):
     def _start(self, name: str, address: Address, revision: Revision, spec: LaunchSpec) -> None:
         with self._engine() as engine:
             image = self._image(engine, spec.artifact.location)
-            wanted = self._wanted(engine, name, address, revision, spec, image)
+            wanted = self._config(engine, name, address, revision, spec, image)
             found = self._inspected(engine, name)
             if found is not None and not found["State"]["Running"] and not _fits(found, wanted):
                 engine.api.remove_container(found["Id"], force=True, v=True)
                 found = None
             if found is None:
-                engine.api.create_container_from_config(wanted, name=self._called(name))
+                engine.api.create_container_from_config(wanted, name=self._container_name(name))
             if found is None or not found["State"]["Running"]:
-                engine.api.start(self._called(name))
+                engine.api.start(self._container_name(name))
 
     def _end(self, app: str, names: Collection[str]) -> None:
         with self._engine() as engine:
             with ThreadPoolExecutor(max(1, len(names))) as pool:
                 list(pool.map(lambda name: self._end_one(engine, name), names))
-            self._tidy(engine, app, self.keep)
+            self._remove_stopped(engine, app, self.keep)
 
     def _end_one(self, engine: docker.DockerClient, name: str) -> None:
         found = self._inspected(engine, name)
@@ -171,38 +172,40 @@ class DockerTarget(BehindEnvoy):
     def forget(self, app: str) -> None:
         super().forget(app)
         with self._engine() as engine:
-            self._tidy(engine, app, 0)
+            self._remove_stopped(engine, app, 0)
 
-    def _tidy(self, engine: docker.DockerClient, app: str, keep: int) -> None:
-        """Remove what stands still of revisions that ended before those that are kept, and their images.
+    def _remove_stopped(self, engine: docker.DockerClient, app: str, keep: int) -> None:
+        """Remove stopped containers of all but the `keep` newest revisions, and their images.
 
-        One that never had all the traffic is the last thing anybody goes back to, and the first that is forgotten.
+        A revision that never had all the traffic is removed first: nobody rolls back to it.
         """
-        carried = self._read(app)["carried"]
+        carried = self._read(app).carried
         containers = self._containers(engine, app)
-        running = {one["Labels"][f"{LABEL}revision"] for one in containers if one["State"] not in STILL}
-        still = [one for one in containers if one["State"] in STILL]
-        still.sort(
+        running = {one["Labels"][f"{LABEL}revision"] for one in containers if one["State"] not in STOPPED}
+        stopped = [one for one in containers if one["State"] in STOPPED]
+        stopped.sort(
             key=lambda one: (one["Labels"][f"{LABEL}revision"] in carried, _ended(engine, one["Id"])), reverse=True
         )
-        older = list(dict.fromkeys(one["Labels"][f"{LABEL}revision"] for one in still))
-        forgotten = [revision for revision in older if revision not in running][keep:]
-        for one in still:
-            if one["Labels"][f"{LABEL}revision"] in forgotten:
-                with _tidying(one["Id"]):
+        revisions = list(dict.fromkeys(one["Labels"][f"{LABEL}revision"] for one in stopped))
+        removed = [revision for revision in revisions if revision not in running][keep:]
+        for one in stopped:
+            if one["Labels"][f"{LABEL}revision"] in removed:
+                with _best_effort(one["Id"]):
                     engine.api.remove_container(one["Id"], v=True)
         used = {one["ImageID"] for one in engine.api.containers(all=True)}
-        for image, location in {(one["ImageID"], one["Labels"][f"{LABEL}image"]) for one in still}:
+        for image, location in {(one["ImageID"], one["Labels"][f"{LABEL}image"]) for one in stopped}:
             if image not in used:
-                with _tidying(image):
-                    _forget_image(engine, image, location)
+                with _best_effort(image):
+                    _remove_image(engine, image, location)
 
     def execute(self, revision: Revision, spec: LaunchSpec, command: Command) -> int:
-        name = self._called(f"{revision.app}-command")
-        address = self._address(())
+        name = self._container_name(f"{revision.app}-command")
+        address = self._free_address(())
         with self._engine() as engine:
             image = self._image(engine, spec.artifact.location)
-            wanted = _once(self._wanted(engine, name, address, revision, spec, image), command.text, self._marked)
+            wanted = _command_config(
+                self._config(engine, name, address, revision, spec, image), command.text, self._label
+            )
             with suppress(NotFound):
                 if engine.api.inspect_container(name)["State"]["Running"]:
                     raise TargetError(
@@ -213,38 +216,38 @@ class DockerTarget(BehindEnvoy):
             made = engine.api.create_container_from_config(wanted, name=name)["Id"]
             try:
                 engine.api.start(made)
-                return _ended_by_itself(engine, made, command)
+                return _await_exit(engine, made, command)
             finally:
                 engine.api.remove_container(made, force=True, v=True)
 
-    def missing(self, spec: LaunchSpec) -> str:
+    def missing(self, spec: LaunchSpec) -> Refusal | None:
         location = spec.artifact.location
         with self._engine() as engine:
             with suppress(ImageNotFound):
                 engine.api.inspect_image(location)
-                return ""
+                return None
             try:
                 engine.api.inspect_distribution(location, auth_config=self._login)
             except APIError as error:
-                return f"image {location} is not on the engine, and its registry says: {words(error)}"
-        return ""
+                return Refusal(f"image {location} is not on the engine, and its registry says: {words(error)}")
+        return None
 
     # --- logs --------------------------------------------------------------------------------------------------
 
-    def _logged(self, app: str) -> list[str]:
+    def _instances_with_logs(self, app: str) -> list[str]:
         with self._engine() as engine:
             return sorted(one["Labels"][f"{LABEL}instance"] for one in self._containers(engine, app))
 
-    def _said(self, app: str, name: str, lines: int) -> list[str]:  # noqa: ARG002  # one engine
+    def _log_lines(self, app: str, name: str, lines: int) -> list[str]:  # noqa: ARG002  # one engine
         with self._engine() as engine:
             found = self._inspected(engine, name)
             if found is None:
                 return []
             try:
-                said: bytes = engine.api.logs(found["Id"], tail=lines)
+                output: bytes = engine.api.logs(found["Id"], tail=lines)
             except NotFound:
                 return []
-        return _masker(found)(said.decode(errors="replace")).splitlines()
+        return _masker(found)(output.decode(errors="replace")).splitlines()
 
     def _follow(self, app: str, names: list[str]) -> Iterator[str]:  # noqa: ARG002  # one engine
         since = dict.fromkeys(names, datetime.now(UTC).isoformat())
@@ -264,47 +267,45 @@ class DockerTarget(BehindEnvoy):
 
     # --- what is on the engine ---------------------------------------------------------------------------------
 
-    def _read(self, app: str) -> dict[str, Any]:
-        """The state, and what runs on the engine without being in it: the file may be older, or lost."""
+    def _read(self, app: str) -> AppState:
+        """The state of the file, with the containers that run and are not in it: the file may be older, or lost."""
         state = super()._read(app)
-        known = {name for ours in state["instances"].values() for name in ours} | set(state["stopping"])
+        known = {*state.names(), *state.stopping}
         with self._engine() as engine:
             for one in self._containers(engine, app):
                 labels = one["Labels"]
                 name, revision = labels[f"{LABEL}instance"], labels[f"{LABEL}revision"]
-                if name in known or one["State"] in STILL:
+                if name in known or one["State"] in STOPPED:
                     continue
-                host, port = _labelled(one)
-                ours = state["instances"].setdefault(revision, {})
-                ours[name] = {"host": host, "port": port, "draining": False}
-                state["specs"].setdefault(revision, json.loads(labels[f"{LABEL}spec"]))
-                if not state["port"]:
-                    state["port"], state["preview_port"] = json.loads(labels[f"{LABEL}ports"])
+                state.instances.setdefault(revision, {})[name] = InstanceState.at(_labelled(one))
+                state.specs.setdefault(revision, RevisionState.model_validate_json(labels[f"{LABEL}spec"]))
+                if not state.port:
+                    state.port, state.preview_port = json.loads(labels[f"{LABEL}ports"])
         return state
 
     def _containers(self, engine: docker.DockerClient, app: str | None = None) -> list[dict[str, Any]]:
-        labels = [f"{LABEL}target={self._marked}", *([f"{LABEL}app={app}"] if app else [])]
+        labels = [f"{LABEL}target={self._label}", *([f"{LABEL}app={app}"] if app else [])]
         found: list[dict[str, Any]] = engine.api.containers(all=True, filters={"label": labels})
         return found
 
     def _inspected(self, engine: docker.DockerClient, name: str) -> dict[str, Any] | None:
         try:
-            found: dict[str, Any] = engine.api.inspect_container(self._called(name))
+            found: dict[str, Any] = engine.api.inspect_container(self._container_name(name))
         except NotFound:
             return None
         return found
 
     @property
-    def _marked(self) -> str:
+    def _label(self) -> str:
         return self.namespace or f"headway-{self._block_document_name or 'default'}"
 
-    def _called(self, name: str) -> str:
-        """The name of an instance's container, on an engine that others use as well."""
-        return f"{self._marked}-{name}"
+    def _container_name(self, name: str) -> str:
+        """Name of an instance's container, unique on an engine that others use as well."""
+        return f"{self._label}-{name}"
 
-    # --- making containers -------------------------------------------------------------------------------------
+    # --- creating containers -------------------------------------------------------------------------------------
 
-    def _wanted(
+    def _config(
         self,
         engine: docker.DockerClient,
         name: str,
@@ -313,27 +314,28 @@ class DockerTarget(BehindEnvoy):
         spec: LaunchSpec,
         image: dict[str, Any],
     ) -> dict[str, Any]:
-        """The container, as the engine's API wants it."""
+        """Config of an instance's container, for the engine's API."""
         environment = {name: str(value) for name, value in spec.env.items()}
         environment |= self._identity(revision.app, revision, spec, PORT)
         host, port = address
+        state = self._read(revision.app)
         labels = {
-            "target": self._marked,
+            "target": self._label,
             "app": revision.app,
             "environment": spec.environment,
             "revision": revision.id,
             "release": spec.release,
             "instance": name,
             "address": f"{host}:{port}",
-            "ports": json.dumps(self._ports(revision.app)),
+            "ports": json.dumps([state.port, state.preview_port]),
             "image": spec.artifact.location,
-            "spec": json.dumps(self._remembered(revision, spec)),
+            "spec": RevisionState.of(revision, spec).model_dump_json(),
             "secrets": json.dumps(spec.secrets),
         }
         api = engine.api
         host_config = api.create_host_config(
             restart_policy={"Name": "unless-stopped"},
-            init=True,  # an app that is the first process would get no SIGTERM it does not ask for
+            init=True,  # without an init, process 1 ignores SIGTERM unless it handles it
             read_only=self.read_only,
             tmpfs={"/tmp": ""},  # noqa: S108  # the container's
             cap_drop=["ALL"],
@@ -341,7 +343,7 @@ class DockerTarget(BehindEnvoy):
             security_opt=["no-new-privileges"],
             pids_limit=PROCESSES,
             mem_limit=spec.memory,
-            memswap_limit=spec.memory,  # no swap beside it: out of memory is out of memory
+            memswap_limit=spec.memory,  # no swap
             nano_cpus=round(spec.cpu * SECOND) if spec.cpu else None,
             log_config=LOGS,
             network_mode=None if self._remote else self._network,
@@ -359,11 +361,11 @@ class DockerTarget(BehindEnvoy):
             networking_config=None if self._remote else api.create_networking_config(endpoint),
             healthcheck=_healthcheck(image),
         )
-        config["Labels"][MADE] = _made(config)
+        config["Labels"][CONFIG_HASH] = _config_hash(config)
         return config
 
     def _image(self, engine: docker.DockerClient, location: str) -> dict[str, Any]:
-        """The image, pulled when it is not there."""
+        """The inspected image, pulled if it is missing."""
         try:
             return dict(engine.api.inspect_image(location))
         except ImageNotFound:
@@ -373,18 +375,18 @@ class DockerTarget(BehindEnvoy):
             return dict(engine.api.inspect_image(location))
         except APIError as error:
             raise TargetError(
-                f"{self._marked}: image {location} is not on the engine, and it cannot pull it: {words(error)}",
+                f"{self._label}: image {location} is not on the engine, and it cannot pull it: {words(error)}",
                 "was it removed from the registry? if it is private, give the target its user and password",
             ) from error
 
     # --- the engine --------------------------------------------------------------------------------------------
 
     def _engine(self) -> AbstractContextManager[docker.DockerClient]:
-        return connected(self._marked, self.url)
+        return connected(self._label, self.url)
 
     @property
     def _remote(self) -> str:
-        """IP address of an engine that is not on this machine; empty for one that is."""
+        """IP address of a remote engine; empty for a local one."""
         return engines.host(self.url)
 
     @property
@@ -397,23 +399,23 @@ class DockerTarget(BehindEnvoy):
 
     @property
     def _network(self) -> str:
-        return self._marked
+        return self._label
 
-    def _hosts(self, engine: docker.DockerClient, some: int) -> list[str]:
-        """At most that many addresses of the target's network, which is made when it is not there."""
+    def _hosts(self, engine: docker.DockerClient, number: int) -> list[str]:
+        """At most `number` random IP addresses of the target's network, which is created if it is missing."""
         self._home.mkdir(parents=True, exist_ok=True, mode=0o700)
         with locked(self._home / "network.lock"):
             try:
                 network = engine.api.inspect_network(self._network)
             except NotFound:
-                network = self._made_network(engine)
+                network = self._create_network(engine)
         subnet = ipaddress.ip_network(network["IPAM"]["Config"][0]["Subnet"])
         numbers = range(2, subnet.num_addresses - 1)  # the first host is the gateway
-        return [str(subnet[number]) for number in RANDOM.sample(numbers, min(some, len(numbers)))]
+        return [str(subnet[host]) for host in RANDOM.sample(numbers, min(number, len(numbers)))]
 
-    def _made_network(self, engine: docker.DockerClient) -> dict[str, Any]:
-        """With a subnet that is named: otherwise nobody may choose an address. The engine knows which one is free."""
-        labels = {f"{LABEL}target": self._marked}
+    def _create_network(self, engine: docker.DockerClient) -> dict[str, Any]:
+        """With an explicit subnet, without which addresses cannot be chosen. The engine proposes one that is free."""
+        labels = {f"{LABEL}target": self._label}
         probe = engine.api.create_network(self._network, driver="bridge", labels=labels)["Id"]
         subnet = engine.api.inspect_network(probe)["IPAM"]["Config"][0]["Subnet"]
         engine.api.remove_network(probe)
@@ -423,18 +425,18 @@ class DockerTarget(BehindEnvoy):
 
 
 @contextmanager
-def _tidying(what: str) -> Iterator[None]:
-    """What the engine does not give up now is left for the next time: nobody's release fails for it."""
+def _best_effort(what: str) -> Iterator[None]:
+    """Log what the engine refuses to remove, and leave it for the next time: no release fails for it."""
     try:
         yield
     except NotFound:
         pass
     except APIError as error:
-        get_logger("headway.docker").warning("%s stays until the next time: %s", what, words(error))
+        get_logger("headway.docker").warning("%s could not be removed and is tried again later: %s", what, words(error))
 
 
 def _ended(engine: docker.DockerClient, container: str) -> datetime:
-    """When it last ran, not when it was made: the way back may have started an old one again since."""
+    """When it last ran, not when it was created: a rollback may have started an old container again."""
     try:
         state = engine.api.inspect_container(container)["State"]
     except NotFound:
@@ -442,8 +444,8 @@ def _ended(engine: docker.DockerClient, container: str) -> datetime:
     return datetime.fromisoformat(state["FinishedAt"])
 
 
-def _forget_image(engine: docker.DockerClient, image: str, location: str) -> None:
-    """With the tags that it got in its own repository when it was built here; what others call it stays."""
+def _remove_image(engine: docker.DockerClient, image: str, location: str) -> None:
+    """Remove the image with the tags of its own repository. Tags of other repositories stay."""
     repository = engines.familiar(location.partition("@")[0])
     with suppress(ImageNotFound):
         tags = engine.api.inspect_image(image)["RepoTags"] or []
@@ -451,33 +453,36 @@ def _forget_image(engine: docker.DockerClient, image: str, location: str) -> Non
             try:
                 engine.api.remove_image(name)
             except APIError as error:
-                if error.status_code != CONFLICT:  # somebody has made another image of it: then it stays
+                if error.status_code != CONFLICT:  # another image is based on it: it stays
                     raise
 
 
-def _stands(found: dict[str, Any] | None) -> Standing:
-    """What the engine says of a container."""
+def _status(found: dict[str, Any] | None) -> InstanceStatus:
+    """Status of an inspected container."""
     if found is None:
-        return Standing(ailing="its container is gone: somebody removed it")
+        return InstanceStatus(unhealthy=Refusal("its container is gone: somebody removed it"))
     state = found["State"]
     if state["Running"] and not state["Restarting"]:
-        return Standing(run=f"{state['StartedAt']}", ailing=_masker(found)(_sick(state.get("Health"))))
-    died = _died(found)
-    if state["Status"] in STILL and state["Error"]:
-        return Standing(given_up=f"cannot be started: {died}", ailing=died)
-    if found["RestartCount"] >= CRASHES:
-        return Standing(given_up=f"keeps dying: {died}", ailing=died)
-    return Standing(ailing=died)
+        reason = _masker(found)(_unhealthy(state.get("Health")))
+        return InstanceStatus(run=f"{state['StartedAt']}", unhealthy=Refusal(reason) if reason else None)
+    died = _exit_reason(found)
+    failed = None
+    if state["Status"] in STOPPED and state["Error"]:
+        failed = Refusal(f"cannot be started: {died}")
+    elif found["RestartCount"] >= CRASHES:
+        failed = Refusal(f"keeps dying: {died}")
+    return InstanceStatus(failed=failed, unhealthy=Refusal(died))
 
 
-def _died(found: dict[str, Any]) -> str:
+def _exit_reason(found: dict[str, Any]) -> str:
     state = found["State"]
     if state["OOMKilled"]:
         return f"out of memory (OOMKilled): its limit is {found['HostConfig']['Memory'] // 2**20} MiB"
     return state["Error"] or f"it exited with code {state['ExitCode']}"
 
 
-def _sick(health: dict[str, Any] | None) -> str:
+def _unhealthy(health: dict[str, Any] | None) -> str:
+    """Why the image's HEALTHCHECK does not pass; empty when it does, or there is none."""
     if health is None or health["Status"] in ("none", "healthy"):
         return ""
     if health["Status"] == "starting" or not health["Log"]:
@@ -486,7 +491,7 @@ def _sick(health: dict[str, Any] | None) -> str:
 
 
 def _healthcheck(image: dict[str, Any]) -> dict[str, Any] | None:
-    """The image's own, but asked often enough: a rollout waits for its first answer."""
+    """The image's own, at a shorter interval: a rollout waits for its first result."""
     check = image["Config"].get("Healthcheck")
     if not check or check["Test"][:1] == ["NONE"]:
         return None
@@ -494,41 +499,41 @@ def _healthcheck(image: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _fits(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    """Whether this container is what is wanted: secrets may have changed since, its address, the block's settings."""
-    same = found["Config"]["Labels"].get(MADE) == wanted["Labels"][MADE]
+    """Whether this container has the wanted config: secrets, address or block settings may have changed."""
+    same = found["Config"]["Labels"].get(CONFIG_HASH) == wanted["Labels"][CONFIG_HASH]
     return same and set(wanted["Env"]) <= set(found["Config"]["Env"])
 
 
-def _made(config: dict[str, Any]) -> str:
-    """Another one for each way to make a container. Without its variables: a digest gives a short secret away."""
+def _config_hash(config: dict[str, Any]) -> str:
+    """Hash of the config without its environment: the hash of a short secret gives the secret away."""
     rest = {key: value for key, value in config.items() if key not in ("Env", "Labels")}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _once(config: dict[str, Any], command: str, marked: str) -> dict[str, Any]:
-    """The container of an instance, but for a command that ends: nobody takes it for an instance."""
+def _command_config(config: dict[str, Any], command: str, label: str) -> dict[str, Any]:
+    """Config of a container that runs one command, from that of an instance. Its labels are not an instance's."""
     host = config["HostConfig"]
     host["RestartPolicy"] = {"Name": "no"}
     host.pop("PortBindings", None)
     environment = [one for one in config["Env"] if not one.startswith("PORT=")]
-    labels = {f"{LABEL}command": marked, f"{LABEL}secrets": config["Labels"][f"{LABEL}secrets"]}
+    labels = {f"{LABEL}command": label, f"{LABEL}secrets": config["Labels"][f"{LABEL}secrets"]}
     healthcheck = {"Test": ["NONE"]}
     shell = ["/bin/sh", "-c", command]
     return {**config, "Cmd": shell, "Env": environment, "Labels": labels, "Healthcheck": healthcheck}
 
 
-def _ended_by_itself(engine: docker.DockerClient, container: str, command: Command) -> int:
-    """The exit code. Raises TargetError when it took too long, or somebody stopped it."""
+def _await_exit(engine: docker.DockerClient, container: str, command: Command) -> int:
+    """Exit code of the command. Raises TargetError when it is stopped or runs out of time."""
     deadline = time.monotonic() + command.timeout
     last = ""
     while True:
-        found = engine.api.inspect_container(container)  # before its log: what it says last is there then
+        found = engine.api.inspect_container(container)  # before its log, which is complete then
         masker = _masker(found)
-        for line in sorted(masker(_stamped(engine, container)).splitlines()):  # its two outputs are kept as they come
-            stamp, _, said = line.partition(" ")
+        for line in sorted(masker(_stamped(engine, container)).splitlines()):  # stdout and stderr come unordered
+            stamp, _, text = line.partition(" ")
             if stamp > last:
                 last = stamp
-                command.on_line(said)
+                command.on_line(text)
         if not found["State"]["Running"]:
             return int(found["State"]["ExitCode"])
         if command.stop.is_set() or time.monotonic() >= deadline:
@@ -545,12 +550,12 @@ def _labelled(container: dict[str, Any]) -> Address:
 
 
 def _masker(found: dict[str, Any]) -> Masker:
-    """For whatever a container says: which of its variables are secrets is in its labels, but not their values."""
+    """Masks the secrets in a container's output. Its labels name the secret variables, without their values."""
     environment = dict(one.partition("=")[::2] for one in found["Config"]["Env"] or [])
     secret = json.loads(found["Config"]["Labels"].get(f"{LABEL}secrets", "[]"))
     return Masker(environment[name] for name in secret if name in environment)
 
 
 def _stamped(engine: docker.DockerClient, container: str) -> str:
-    said: bytes = engine.api.logs(container, timestamps=True, tail=1000)
-    return said.decode(errors="replace")
+    output: bytes = engine.api.logs(container, timestamps=True, tail=1000)
+    return output.decode(errors="replace")

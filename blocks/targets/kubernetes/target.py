@@ -56,6 +56,7 @@ from headway.domain.fencing import FencingTokens
 from headway.domain.measurements import Measurements, RequestCounts
 from headway.domain.plan import Plan, Rehearse, Route
 from headway.domain.ports import Command, Target
+from headway.domain.refusal import Refusal
 from headway.domain.revision import LaunchSpec, Revision, SecretRef
 from headway.domain.traffic import (
     AdoptableState,
@@ -297,14 +298,15 @@ class KubernetesTarget(Block, Target):
         self._cluster.changed(POD, ours, version, WATCHED)
         return self._readiness(revision, self._cluster.find(POD, ours))
 
-    def missing(self, spec: LaunchSpec) -> str:
+    def missing(self, spec: LaunchSpec) -> Refusal | None:
         repository, _, digest = spec.artifact.location.partition("@")
         host = repository.partition("/")[0]
         try:
-            there = (self.registry or Registry(host=host)).exists(repository, digest)
+            if (self.registry or Registry(host=host)).exists(repository, digest):
+                return None
         except RegistryError as error:
-            return f"image {spec.artifact.location}: {error.what}"
-        return "" if there else f"image {spec.artifact.location} is not in its registry any more"
+            return Refusal(f"image {spec.artifact.location}: {error.what}")
+        return Refusal(f"image {spec.artifact.location} is not in its registry any more")
 
     def route(self, app: str, traffic: Traffic) -> None:
         self._may_write(app)

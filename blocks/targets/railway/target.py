@@ -21,6 +21,7 @@ from blocks.targets.railway.client import BROKEN, GOING, SECRETS, SERVING, Deplo
 from blocks.targets.railway.client import Instance as Service
 from headway.domain.errors import RegistryError, TargetError, UsageError
 from headway.domain.plan import Plan
+from headway.domain.refusal import Refusal
 from headway.domain.revision import LaunchSpec, Revision
 from headway.domain.traffic import Capability, Instance, InstanceReadiness, Observation, Traffic
 
@@ -140,21 +141,23 @@ class RailwayTarget(Hosted):
                 )
         self._prepared[revision.id] = (revision, spec)
 
-    def missing(self, spec: LaunchSpec) -> str:
-        """Of a commit only its repository knows; of an image its registry, unless Railway has kept it."""
+    def missing(self, spec: LaunchSpec) -> Refusal | None:
+        """Look for an image at Railway and in its registry. Whether a commit exists only its repository knows."""
         location = spec.artifact.location
         if spec.artifact.kind != "image":
-            return ""
+            return None
         with self._railway() as railway:
             place = self._place_of(railway)
             if place and any(one.can_roll_back and _is_of(one, spec) for one in railway.deployments(place)):
-                return ""
+                return None
         repository, _, digest = location.partition("@")
         registry = Registry(host=repository.partition("/")[0], username=self.username, password=self.password, tries=2)
         try:
-            return "" if registry.exists(repository, digest) else f"image {location} is not in its registry any more"
+            if registry.exists(repository, digest):
+                return None
         except RegistryError as error:
-            return f"Railway has not kept image {location}, and its registry does not say: {error.what}"
+            return Refusal(f"Railway has not kept image {location}, and its registry does not say: {error.what}")
+        return Refusal(f"image {location} is not in its registry any more")
 
     def ready(self, revision: Revision) -> InstanceReadiness:
         self._pace()

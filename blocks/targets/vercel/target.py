@@ -23,6 +23,7 @@ from blocks.targets._hosted import LAST_LINES, Api, Hosted, Token, Unsure, senda
 from blocks.targets.vercel.client import WAITING, Deployment, Vercel
 from headway.domain.errors import TargetError, UsageError
 from headway.domain.plan import Plan, Rehearse, Route
+from headway.domain.refusal import Refusal
 from headway.domain.revision import LaunchSpec, Revision
 from headway.domain.traffic import Capability, Instance, InstanceReadiness, Observation, Traffic
 
@@ -156,9 +157,10 @@ class VercelTarget(Hosted):
         with self._writing(revision.app) as state:
             state["launched"][revision.id] = made.id
 
-    def missing(self, spec: LaunchSpec) -> str:
-        there = self.from_git or (spec.artifact.kind == "bundle" and Path(spec.artifact.location).is_dir())
-        return "" if there else f"there is no bundle {spec.artifact.location} on this machine"
+    def missing(self, spec: LaunchSpec) -> Refusal | None:
+        if self.from_git or (spec.artifact.kind == "bundle" and Path(spec.artifact.location).is_dir()):
+            return None
+        return Refusal(f"there is no bundle {spec.artifact.location} on this machine", "release it again")
 
     def ready(self, revision: Revision) -> InstanceReadiness:
         self._pace()
@@ -173,10 +175,11 @@ class VercelTarget(Hosted):
                 why = f"{found.id} is {found.state}: {found.why or 'no reason given'}: {said}"
                 return InstanceReadiness(wanted=1, ready=0, failed=True, detail=vercel.api.words(why))
         path, timeout = found.meta.get("headwayHealth", "/"), float(found.meta.get("headwayTimeout", "5"))
-        unwell = self._unwell(found.url + path, timeout, (revision.sha, revision.id))
-        if unwell and not self.bypass and "answers 401" in unwell:
-            unwell += ": protected; give the target a `bypass`"
-        return InstanceReadiness(wanted=1, ready=0 if unwell else 1, detail=unwell)
+        refusal = self._unhealthy(found.url + path, timeout, (revision.sha, revision.id))
+        detail = refusal.what if refusal else ""
+        if not self.bypass and "answers 401" in detail:
+            detail += ": protected; give the target a `bypass`"
+        return InstanceReadiness(wanted=1, ready=0 if refusal else 1, detail=detail)
 
     def route(self, app: str, traffic: Traffic) -> None:
         serving = self._routable(app, traffic)
@@ -320,8 +323,8 @@ class VercelTarget(Hosted):
         if self.from_git:
             wanted["gitSource"] = _git_source(vercel.where, project.get("link"), revision.sha)
         else:
-            if lost := self.missing(spec):
-                raise TargetError(f"{vercel.where}: {lost}", "release it again")
+            if refusal := self.missing(spec):
+                raise TargetError(f"{vercel.where}: {refusal.what}", refusal.hint)
             wanted["files"], files = _files(Path(spec.artifact.location))
             wanted["gitMetadata"] = {"commitSha": revision.sha}
         for _ in range(ROUNDS):

@@ -18,9 +18,11 @@ import httpx
 from prefect.blocks.core import Block
 from pydantic import Field, PrivateAttr
 
-from headway.domain.errors import LockLost, TargetError
+from headway.domain.errors import TargetError
+from headway.domain.fencing import FencingTokens
 from headway.domain.measurements import Measurements
 from headway.domain.ports import Target
+from headway.domain.refusal import Refusal
 from headway.domain.revision import LaunchSpec, Revision, SecretRef
 from headway.domain.traffic import Capability, Instance, InstanceReadiness, Observation, Traffic
 from headway.domain.version_check import unhealthy
@@ -50,14 +52,11 @@ class BareTarget(Block, Target):
     directory: Path | None = Field(
         default=None, description="Directory of its files. Default: `targets/bare-NAME` in Headway's home."
     )
-    _tokens: dict[str, int] = PrivateAttr(default_factory=dict)
+    _tokens: FencingTokens = PrivateAttr(default_factory=FencingTokens)
 
     def claim(self, app: str, token: int) -> None:
         with changing(self._files(app)) as state:
-            if state.token > token:
-                raise LockLost(f"{app}: token {token} is older than {state.token}", "another writer took over")
-            state.token = token
-        self._tokens[app] = token
+            state.token = self._tokens.claim(app, token, state.token)
 
     def observe(self, app: str) -> Observation:
         state = read(self._files(app))
@@ -72,8 +71,8 @@ class BareTarget(Block, Target):
         unresolved = [name for name, value in spec.env.items() if isinstance(value, SecretRef)]
         if unresolved:
             raise TargetError(f"{spec.environment}: secrets without a value: {', '.join(unresolved)}")
-        if reason := self.missing(spec):
-            raise TargetError(f"{spec.environment}: {reason}", "release it again")
+        if refusal := self.missing(spec):
+            raise TargetError(f"{spec.environment}: {refusal.what}", refusal.hint)
         app = revision.app
         with self._writing(app) as state:
             wanted = spec.port or state.port or _free_port()
@@ -91,9 +90,10 @@ class BareTarget(Block, Target):
                 self._start(name, port, revision, spec)
         self._ensure_router(app)
 
-    def missing(self, spec: LaunchSpec) -> str:
-        there = spec.artifact.kind == "bundle" and Path(spec.artifact.location).is_dir()
-        return "" if there else f"there is no bundle {spec.artifact.location} on this machine"
+    def missing(self, spec: LaunchSpec) -> Refusal | None:
+        if spec.artifact.kind == "bundle" and Path(spec.artifact.location).is_dir():
+            return None
+        return Refusal(f"there is no bundle {spec.artifact.location} on this machine", "release it again")
 
     def ready(self, revision: Revision) -> InstanceReadiness:
         instances = self._instances(revision.app, read(self._files(revision.app)), revision.id)
@@ -200,8 +200,7 @@ class BareTarget(Block, Target):
     @contextmanager
     def _writing(self, app: str) -> Iterator[AppState]:
         with changing(self._files(app)) as state:
-            if state.token > self._tokens.get(app, 0):
-                raise LockLost(f"{app}: another writer took over with token {state.token}", "this run stops here")
+            self._tokens.check(app, state.token)
             yield state
 
     # --- processes ---------------------------------------------------------------------------------------------
@@ -242,13 +241,12 @@ class BareTarget(Block, Target):
         with httpx.Client(timeout=launched.health_timeout, trust_env=False) as client:
             for name, port in launched.instances.items():
                 if name in running:
-                    reason = unhealthy(client, f"http://{HOST}:{port}{launched.health_path}", versions)
+                    refusal = unhealthy(client, f"http://{HOST}:{port}{launched.health_path}", versions)
                 else:
-                    reason = f"{name} has ended: {' | '.join(_last_lines(self._log(app, name)))}"
+                    refusal = Refusal(f"{name} has ended: {' | '.join(_last_lines(self._log(app, name)))}")
                 run = str(running[name]) if name in running else None
-                found.append(
-                    Instance(name=name, address=f"{HOST}:{port}", ready=not reason, detail=str(reason or ""), run=run)
-                )
+                detail = refusal.what if refusal else ""
+                found.append(Instance(name=name, address=f"{HOST}:{port}", ready=not refusal, detail=detail, run=run))
         return found
 
     def _ensure_router(self, app: str) -> None:

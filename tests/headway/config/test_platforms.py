@@ -52,15 +52,15 @@ def test_an_entry_point_that_is_no_platform_of_its_name_is_an_error(
                 "  production: {target: process/production}"
             ),
             (
-                "5: environments/production/target: process runs bundles, and build/image makes an image: choose another "
-                "target"
+                "5: environments/production/target: process runs bundles, and build/image makes an image: choose "
+                "another target"
             ),
         ),
         (
             "run: x\nenvironments:\n  production: {target: kubernetes/production}",
             (
-                "4: environments/production/target: kubernetes runs images: build one with build/image, or choose another "
-                "target"
+                "4: environments/production/target: kubernetes runs images: build one with build/image, or "
+                "choose another target"
             ),
         ),
     ],

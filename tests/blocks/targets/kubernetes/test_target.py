@@ -444,7 +444,7 @@ def test_an_image_that_is_nowhere_is_said(real: KubernetesTarget, cluster: Borro
     nowhere = spec.artifact.location.partition("@")[0] + "@sha256:" + "b" * 64
     lost = spec.model_copy(update={"artifact": spec.artifact.model_copy(update={"location": nowhere})})
     assert "not found" in failure(real, lost)
-    assert "not in its registry any more" in real.missing(lost)
+    assert "not in its registry any more" in str(real.missing(lost))
 
 
 def test_who_would_run_as_root_is_refused(real: KubernetesTarget, cluster: Borrowed, engine: Engine) -> None:

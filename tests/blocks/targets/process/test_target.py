@@ -346,9 +346,9 @@ def test_the_port_of_an_app_that_is_forgotten_is_anybody_s(target: ProcessTarget
     revision = start(target, spec)
     port = httpx.URL(str(target.observe("shop").url)).port
     reservation = Path(f"/tmp/headway-{os.getuid()}-ports") / str(port)
-    assert reservation.read_text() == str(target._place("shop"))
+    assert reservation.read_text() == str(target._directory("shop"))
     target.route("shop", Traffic())
     target.retire(revision)
     target.forget("shop")
-    assert not reservation.exists() or reservation.read_text() != str(target._place("shop"))
-    assert sorted(one.name for one in target._place("shop").iterdir()) == ["lock", "state.json"]
+    assert not reservation.exists() or reservation.read_text() != str(target._directory("shop"))
+    assert sorted(one.name for one in target._directory("shop").iterdir()) == ["lock", "state.json"]
