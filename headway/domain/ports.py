@@ -110,7 +110,7 @@ class Target(ABC):
 
     @abstractmethod
     def logs(self, app: str, revision: str | None = None, *, lines: int = 100, follow: bool = False) -> Iterator[str]:
-        """Yield the last log lines of each instance, as `INSTANCE: LINE`; then, with `follow`, new ones as they come."""
+        """Yield the last log lines of each instance, as `INSTANCE: LINE`; with `follow`, then new ones as they come."""
 
     @property
     def request_headers(self) -> Mapping[str, str]:

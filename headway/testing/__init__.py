@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from headway.testing.fakes import FakeGitHost, FakeTarget
+from headway.testing.fakes import FakeGitHost, FakeSecretStore, FakeTarget
 
-__all__ = ["FakeGitHost", "FakeTarget"]
+__all__ = ["FakeGitHost", "FakeSecretStore", "FakeTarget"]

@@ -1,8 +1,8 @@
-"""Fakes that behave: for the tests of strategies, executors and of whatever is built on Headway."""
+"""Fakes of the ports, in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import ClassVar
 
@@ -10,22 +10,22 @@ from headway.domain.errors import TargetError
 from headway.domain.fencing import FencingTokens
 from headway.domain.git import CommitStatus, DeploymentStatus, PullRequest
 from headway.domain.measurements import Bucket, Measurements, RequestCounts
-from headway.domain.ports import Command, GitHost, Target
+from headway.domain.ports import Command, GitHost, SecretStore, Target
 from headway.domain.refusal import Refusal
 from headway.domain.revision import LaunchSpec, Revision, SecretRef
 from headway.domain.traffic import Capability, Instance, InstanceReadiness, Observation, Traffic
 
-__all__ = ["FakeGitHost", "FakeTarget"]
+__all__ = ["FakeGitHost", "FakeSecretStore", "FakeTarget"]
 
 
 class FakeTarget(Target):
-    """A target in memory. Instances are ready at once, unless their revision is in `broken`, and artifacts are there,
-    unless their digest is in `lost`.
+    """A target in memory.
 
-    `faults` makes verbs fail: `faults["route"] = [TargetError("..."), None]` fails the next call of `route` and lets
-    the one after it pass. `error_rate` is the share of a revision's requests that fail, `slowness` how many times as
-    long as 10 to 50 ms they take; `requests` come in per call of `measure`. Commands are `executed` in name only, and
-    end with 0, or as `exit_codes` has it.
+    Instances are ready at once, unless their revision is in `broken`. Artifacts exist, unless their digest is in
+    `lost`. `faults["route"] = [TargetError("..."), None]` makes the next call of `route` fail and the one after it
+    succeed. Each call of `measure` counts `requests` more, of which the share `error_rate[revision]` fails; they take
+    10 to 50 ms, times `slowness[revision]`. Commands are only recorded, in `executed`, and end with 0 or as
+    `exit_codes` says.
     """
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(Capability)
@@ -109,7 +109,7 @@ class FakeTarget(Target):
             )
         known = self._instances.get(app, {})
         counts = {revision: self._counts.get(revision, RequestCounts()) for revision in known}
-        # A revision that is gone has left its requests with the proxy.
+        # The proxy still counts the requests of retired revisions.
         edge = RequestCounts(
             requests=sum(each.requests for each in self._counts.values()),
             errors=sum(each.errors for each in self._counts.values()),
@@ -155,7 +155,7 @@ class FakeTarget(Target):
 
 
 class FakeGitHost(GitHost):
-    """A git host in memory. `faults` is raised from, the first first, as calls come in; None lets one pass."""
+    """A git host in memory. Each call raises the next of `faults`, if any; None lets it succeed."""
 
     def __init__(self) -> None:
         self.faults: list[Exception | None] = []
@@ -167,7 +167,7 @@ class FakeGitHost(GitHost):
         self.pulls[number] = PullRequest(number=number, open=open, head=sha, fork=fork, base="main", branch="feature")
 
     def mark(self, sha: str, context: str) -> tuple[str, str, str]:
-        """How a commit is marked: standing, description, link."""
+        """Status of a commit: state, description, link."""
         marks = {
             (one.sha, one.context): (one.state, one.description, one.url)
             for one in self.told
@@ -202,6 +202,19 @@ class FakeGitHost(GitHost):
         fault = self.faults.pop(0) if self.faults else None
         if fault is not None:
             raise fault
+
+
+class FakeSecretStore(SecretStore):
+    """A secret store in memory."""
+
+    def __init__(self, secrets: Mapping[str, str]) -> None:
+        self.secrets = dict(secrets)
+
+    async def get(self, name: str) -> str | None:
+        return self.secrets.get(name)
+
+    def location(self, name: str) -> str:
+        return f"the key {name} of the fake store"
 
 
 def _spread(requests: int, slowness: float) -> tuple[Bucket, ...]:

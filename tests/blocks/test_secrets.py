@@ -1,15 +1,27 @@
-"""Where the value of a secret is looked for: the worker's environment before files."""
+"""Which secret store is asked first, and what a missing secret's error says."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from prefect.blocks.system import Secret
 
-from blocks.secrets import look_up
+from blocks import secrets
+from blocks.secrets import look_up, values_of
+from headway.domain.errors import NotFound
 from headway.domain.revision import SecretRef
+from headway.testing import FakeSecretStore
 
 NAMED: dict[str, str | SecretRef] = {"LEVEL": "info", "URL": SecretRef(secret="shop-prod/database-url")}
+
+
+@pytest.fixture(autouse=True)
+def no_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def aload(name: str) -> Secret[str]:
+        raise ValueError(name)
+
+    monkeypatch.setattr(Secret, "aload", aload)
 
 
 @pytest.fixture
@@ -28,3 +40,29 @@ async def test_a_file(files: Path) -> None:
 async def test_a_variable_comes_first(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADWAY_SECRET_SHOP_PROD_DATABASE_URL", "postgresql://of-a-variable")
     assert await look_up(NAMED) == ({"LEVEL": "info", "URL": "postgresql://of-a-variable"}, {})
+
+
+async def test_a_store_of_another_package_comes_last(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Vault(FakeSecretStore):
+        def __init__(self) -> None:
+            super().__init__({"shop-prod/database-url": "postgresql://of-vault", "shop-prod/token": "of-vault"})
+
+    installed = {**secrets.extensions("headway.secret_stores"), "a-vault": Vault}
+    monkeypatch.setattr(secrets, "extensions", lambda group: installed)
+    secrets.stores.cache_clear()
+    try:
+        values, missing = await look_up({**NAMED, "TOKEN": SecretRef(secret="shop-prod/token")})
+    finally:
+        secrets.stores.cache_clear()
+    assert values == {"LEVEL": "info", "URL": "postgresql://of-a-file", "TOKEN": "of-vault"}
+    assert missing == {}
+
+
+async def test_a_missing_secret_is_an_error_that_says_where_it_was_looked_for() -> None:
+    with pytest.raises(NotFound) as raised:
+        await values_of(NAMED, "environments/prod/env")
+    assert raised.value.what == (
+        "environments/prod/env: URL (!secret shop-prod/database-url: not found in "
+        "$HEADWAY_SECRET_SHOP_PROD_DATABASE_URL, the file shop-prod/database-url in HEADWAY_SECRETS, "
+        "the Secret block shop-prod)"
+    )

@@ -16,16 +16,18 @@ from __future__ import annotations
 
 import pytest
 
-pytest.register_assert_rewrite("headway.testing.contracts.target", "headway.testing.contracts.commands")
+pytest.register_assert_rewrite(*(f"{__name__}.{name}" for name in ("target", "commands", "secret_store")))
 
 from headway.testing.contracts.commands import CommandContract  # noqa: E402  # after the line that rewrites its asserts
 from headway.testing.contracts.samples import SAMPLE_APP, launch_spec, sample_bundle  # noqa: E402
+from headway.testing.contracts.secret_store import SecretStoreContract  # noqa: E402
 from headway.testing.contracts.target import SHA, TargetContract, start, until, versions  # noqa: E402
 
 __all__ = [
     "SAMPLE_APP",
     "SHA",
     "CommandContract",
+    "SecretStoreContract",
     "TargetContract",
     "launch_spec",
     "sample_bundle",
