@@ -11,6 +11,7 @@ from blocks import secrets
 from blocks.secrets import look_up, values_of
 from headway.domain.errors import NotFound
 from headway.domain.revision import SecretRef
+from headway.system.extensions import extensions
 from headway.testing import FakeSecretStore
 
 NAMED: dict[str, str | SecretRef] = {"LEVEL": "info", "URL": SecretRef(secret="shop-prod/database-url")}
@@ -47,7 +48,7 @@ async def test_a_store_of_another_package_comes_last(files: Path, monkeypatch: p
         def __init__(self) -> None:
             super().__init__({"shop-prod/database-url": "postgresql://of-vault", "shop-prod/token": "of-vault"})
 
-    installed = {**secrets.extensions("headway.secret_stores"), "a-vault": Vault}
+    installed = {**extensions("headway.secret_stores"), "a-vault": Vault}
     monkeypatch.setattr(secrets, "extensions", lambda group: installed)
     secrets.stores.cache_clear()
     try:

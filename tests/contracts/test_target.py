@@ -152,8 +152,9 @@ class TestRailway(TargetContract):
         return targets.bundle_spec(tmp_path, instances=1)
 
     def unavailable(self, target: Target, spec: LaunchSpec) -> LaunchSpec:
-        # Railway builds from the repository, and only that knows whether a commit still exists.
-        return spec.model_copy(update={"artifact": spec.artifact.model_copy(update={"kind": "image"})})
+        # Railway builds commits from the repository, and only that knows whether one still exists.
+        gone = super().unavailable(target, spec)
+        return gone.model_copy(update={"artifact": gone.artifact.model_copy(update={"kind": "image"})})
 
 
 def test_every_platform_passes_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:

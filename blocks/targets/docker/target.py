@@ -7,7 +7,6 @@ container, so Envoy's configuration need not change.
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import json
 import math
@@ -27,6 +26,8 @@ from pydantic import Field, SecretStr
 from blocks.envoy.proxy import Address
 from blocks.targets._app_state import AppState, InstanceState, RevisionState
 from blocks.targets._envoy_fronted import BehindEnvoy, InstanceStatus
+from blocks.targets.docker import containers
+from blocks.targets.docker.containers import CONFIG_HASH, LABEL, SECOND, STOPPED
 from headway.build import docker_engine as engines
 from headway.build.docker_engine import connected, words
 from headway.domain.errors import TargetError
@@ -34,21 +35,14 @@ from headway.domain.ports import Command
 from headway.domain.refusal import Refusal
 from headway.domain.revision import LaunchSpec, Revision
 from headway.system.atomic_files import locked
-from headway.system.redaction import Masker
 
 __all__ = ["DockerTarget"]
 
-LABEL = "headway."  # before each of ours
-CONFIG_HASH = f"{LABEL}made"
 PORT = 8080  # that a container listens on; each has an IP address of its own
 PUBLISHED = range(20000, 32000)  # ports of a remote engine for instances; below the range of ephemeral ports
-HEALTHCHECK = 5.0  # seconds between two HEALTHCHECKs, at most: an instance is not ready before the first
-CRASHES = 3  # in a row, after which an instance has failed; supervisord gives up on a process as soon
 CONFLICT = 409
-SECOND = 1_000_000_000  # in nanoseconds, the engine's unit
 LOGS = {"type": "json-file", "config": {"max-size": "10m", "max-file": "4"}}
 PROCESSES = 4096  # of one container
-STOPPED = ("exited", "created", "dead")  # states of a container that nothing starts again
 RANDOM = secrets.SystemRandom()
 FOLLOW = 0.3  # seconds between two reads of the logs
 
@@ -98,11 +92,11 @@ class DockerTarget(BehindEnvoy):
 
     def _statuses(self, app: str, names: Collection[str]) -> Mapping[str, InstanceStatus]:  # noqa: ARG002  # one engine
         with self._engine() as engine:
-            return {name: _status(self._inspected(engine, name)) for name in names}
+            return {name: containers.status(self._inspected(engine, name)) for name in names}
 
     def _free_address(self, taken: Collection[Address]) -> Address:
         with self._engine() as engine:
-            used = {*taken, *(_labelled(one) for one in self._containers(engine)), *self._in_use(engine)}
+            used = {*taken, *(containers.address(one) for one in self._containers(engine)), *self._in_use(engine)}
             enough = len(used) + 1  # of so many candidates at least one is free
             if remote := self._remote:
                 candidates = [(remote, port) for port in RANDOM.sample(PUBLISHED, min(enough, len(PUBLISHED)))]
@@ -120,11 +114,11 @@ class DockerTarget(BehindEnvoy):
         with self._engine() as engine:
             used = self._in_use(engine)
             return {
-                one["Labels"][f"{LABEL}instance"]: _labelled(one)
+                one["Labels"][f"{LABEL}instance"]: containers.address(one)
                 for one in self._containers(engine, revision.app)
                 if one["Labels"][f"{LABEL}revision"] == revision.id
                 and one["State"] in STOPPED
-                and _labelled(one) not in used
+                and containers.address(one) not in used
             }
 
     def _in_use(self, engine: docker.DockerClient) -> set[Address]:
@@ -147,7 +141,7 @@ class DockerTarget(BehindEnvoy):
             image = self._image(engine, spec.artifact.location)
             wanted = self._config(engine, name, address, revision, spec, image)
             found = self._inspected(engine, name)
-            if found is not None and not found["State"]["Running"] and not _fits(found, wanted):
+            if found is not None and not found["State"]["Running"] and not containers.fits(found, wanted):
                 engine.api.remove_container(found["Id"], force=True, v=True)
                 found = None
             if found is None:
@@ -180,9 +174,9 @@ class DockerTarget(BehindEnvoy):
         A revision that never had all the traffic is removed first: nobody rolls back to it.
         """
         carried = self._read(app).carried
-        containers = self._containers(engine, app)
-        running = {one["Labels"][f"{LABEL}revision"] for one in containers if one["State"] not in STOPPED}
-        stopped = [one for one in containers if one["State"] in STOPPED]
+        made = self._containers(engine, app)
+        running = {one["Labels"][f"{LABEL}revision"] for one in made if one["State"] not in STOPPED}
+        stopped = [one for one in made if one["State"] in STOPPED]
         stopped.sort(
             key=lambda one: (one["Labels"][f"{LABEL}revision"] in carried, _ended(engine, one["Id"])), reverse=True
         )
@@ -203,7 +197,7 @@ class DockerTarget(BehindEnvoy):
         address = self._free_address(())
         with self._engine() as engine:
             image = self._image(engine, spec.artifact.location)
-            wanted = _command_config(
+            wanted = containers.command_config(
                 self._config(engine, name, address, revision, spec, image), command.text, self._label
             )
             with suppress(NotFound):
@@ -247,7 +241,7 @@ class DockerTarget(BehindEnvoy):
                 output: bytes = engine.api.logs(found["Id"], tail=lines)
             except NotFound:
                 return []
-        return _masker(found)(output.decode(errors="replace")).splitlines()
+        return containers.masker(found)(output.decode(errors="replace")).splitlines()
 
     def _follow(self, app: str, names: list[str]) -> Iterator[str]:  # noqa: ARG002  # one engine
         since = dict.fromkeys(names, datetime.now(UTC).isoformat())
@@ -258,7 +252,7 @@ class DockerTarget(BehindEnvoy):
                     if found is None:
                         continue
                     with suppress(NotFound):
-                        for line in _masker(found)(_stamped(engine, found["Id"])).splitlines():
+                        for line in containers.masker(found)(containers.output(engine, found["Id"])).splitlines():
                             stamp, _, words = line.partition(" ")
                             if stamp > since[name]:
                                 since[name] = stamp
@@ -277,7 +271,7 @@ class DockerTarget(BehindEnvoy):
                 name, revision = labels[f"{LABEL}instance"], labels[f"{LABEL}revision"]
                 if name in known or one["State"] in STOPPED:
                     continue
-                state.instances.setdefault(revision, {})[name] = InstanceState.at(_labelled(one))
+                state.instances.setdefault(revision, {})[name] = InstanceState.at(containers.address(one))
                 state.specs.setdefault(revision, RevisionState.model_validate_json(labels[f"{LABEL}spec"]))
                 if not state.port:
                     state.port, state.preview_port = json.loads(labels[f"{LABEL}ports"])
@@ -359,9 +353,9 @@ class DockerTarget(BehindEnvoy):
             stop_timeout=math.ceil(spec.stop_grace),
             host_config=host_config,
             networking_config=None if self._remote else api.create_networking_config(endpoint),
-            healthcheck=_healthcheck(image),
+            healthcheck=containers.healthcheck(image),
         )
-        config["Labels"][CONFIG_HASH] = _config_hash(config)
+        config["Labels"][CONFIG_HASH] = containers.config_hash(config)
         return config
 
     def _image(self, engine: docker.DockerClient, location: str) -> dict[str, Any]:
@@ -457,79 +451,14 @@ def _remove_image(engine: docker.DockerClient, image: str, location: str) -> Non
                     raise
 
 
-def _status(found: dict[str, Any] | None) -> InstanceStatus:
-    """Status of an inspected container."""
-    if found is None:
-        return InstanceStatus(unhealthy=Refusal("its container is gone: somebody removed it"))
-    state = found["State"]
-    if state["Running"] and not state["Restarting"]:
-        reason = _masker(found)(_unhealthy(state.get("Health")))
-        return InstanceStatus(run=f"{state['StartedAt']}", unhealthy=Refusal(reason) if reason else None)
-    died = _exit_reason(found)
-    failed = None
-    if state["Status"] in STOPPED and state["Error"]:
-        failed = Refusal(f"cannot be started: {died}")
-    elif found["RestartCount"] >= CRASHES:
-        failed = Refusal(f"keeps dying: {died}")
-    return InstanceStatus(failed=failed, unhealthy=Refusal(died))
-
-
-def _exit_reason(found: dict[str, Any]) -> str:
-    state = found["State"]
-    if state["OOMKilled"]:
-        return f"out of memory (OOMKilled): its limit is {found['HostConfig']['Memory'] // 2**20} MiB"
-    return state["Error"] or f"it exited with code {state['ExitCode']}"
-
-
-def _unhealthy(health: dict[str, Any] | None) -> str:
-    """Why the image's HEALTHCHECK does not pass; empty when it does, or there is none."""
-    if health is None or health["Status"] in ("none", "healthy"):
-        return ""
-    if health["Status"] == "starting" or not health["Log"]:
-        return "its HEALTHCHECK has not passed yet"
-    return f"its HEALTHCHECK fails: {' '.join(str(health['Log'][-1]['Output']).split())[:200]}"
-
-
-def _healthcheck(image: dict[str, Any]) -> dict[str, Any] | None:
-    """The image's own, at a shorter interval: a rollout waits for its first result."""
-    check = image["Config"].get("Healthcheck")
-    if not check or check["Test"][:1] == ["NONE"]:
-        return None
-    return {**check, "Interval": min(check.get("Interval") or math.inf, round(HEALTHCHECK * SECOND))}
-
-
-def _fits(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    """Whether this container has the wanted config: secrets, address or block settings may have changed."""
-    same = found["Config"]["Labels"].get(CONFIG_HASH) == wanted["Labels"][CONFIG_HASH]
-    return same and set(wanted["Env"]) <= set(found["Config"]["Env"])
-
-
-def _config_hash(config: dict[str, Any]) -> str:
-    """Hash of the config without its environment: the hash of a short secret gives the secret away."""
-    rest = {key: value for key, value in config.items() if key not in ("Env", "Labels")}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _command_config(config: dict[str, Any], command: str, label: str) -> dict[str, Any]:
-    """Config of a container that runs one command, from that of an instance. Its labels are not an instance's."""
-    host = config["HostConfig"]
-    host["RestartPolicy"] = {"Name": "no"}
-    host.pop("PortBindings", None)
-    environment = [one for one in config["Env"] if not one.startswith("PORT=")]
-    labels = {f"{LABEL}command": label, f"{LABEL}secrets": config["Labels"][f"{LABEL}secrets"]}
-    healthcheck = {"Test": ["NONE"]}
-    shell = ["/bin/sh", "-c", command]
-    return {**config, "Cmd": shell, "Env": environment, "Labels": labels, "Healthcheck": healthcheck}
-
-
 def _await_exit(engine: docker.DockerClient, container: str, command: Command) -> int:
     """Exit code of the command. Raises TargetError when it is stopped or runs out of time."""
     deadline = time.monotonic() + command.timeout
     last = ""
     while True:
         found = engine.api.inspect_container(container)  # before its log, which is complete then
-        masker = _masker(found)
-        for line in sorted(masker(_stamped(engine, container)).splitlines()):  # stdout and stderr come unordered
+        masker = containers.masker(found)
+        for line in sorted(masker(containers.output(engine, container)).splitlines()):  # unordered
             stamp, _, text = line.partition(" ")
             if stamp > last:
                 last = stamp
@@ -542,20 +471,3 @@ def _await_exit(engine: docker.DockerClient, container: str, command: Command) -
                 f"{masker(command.text)}: {why}; its container was removed", "its last lines say what it did"
             )
         time.sleep(FOLLOW)
-
-
-def _labelled(container: dict[str, Any]) -> Address:
-    host, _, port = container["Labels"][f"{LABEL}address"].rpartition(":")
-    return host, int(port)
-
-
-def _masker(found: dict[str, Any]) -> Masker:
-    """Masks the secrets in a container's output. Its labels name the secret variables, without their values."""
-    environment = dict(one.partition("=")[::2] for one in found["Config"]["Env"] or [])
-    secret = json.loads(found["Config"]["Labels"].get(f"{LABEL}secrets", "[]"))
-    return Masker(environment[name] for name in secret if name in environment)
-
-
-def _stamped(engine: docker.DockerClient, container: str) -> str:
-    output: bytes = engine.api.logs(container, timestamps=True, tail=1000)
-    return output.decode(errors="replace")

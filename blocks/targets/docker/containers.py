@@ -1,0 +1,119 @@
+"""Containers of a Docker target: their labels, configuration, status and output."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import Any
+
+import docker
+
+from blocks.envoy.proxy import Address
+from blocks.targets._envoy_fronted import InstanceStatus
+from headway.domain.refusal import Refusal
+from headway.system.redaction import Masker
+
+__all__ = [
+    "CONFIG_HASH",
+    "LABEL",
+    "SECOND",
+    "STOPPED",
+    "address",
+    "command_config",
+    "config_hash",
+    "fits",
+    "healthcheck",
+    "masker",
+    "output",
+    "status",
+]
+
+LABEL = "headway."  # before each of ours
+CONFIG_HASH = f"{LABEL}made"
+HEALTHCHECK = 5.0  # seconds between two HEALTHCHECKs, at most: an instance is not ready before the first
+CRASHES = 3  # in a row, after which an instance has failed; supervisord gives up on a process as soon
+SECOND = 1_000_000_000  # in nanoseconds, the engine's unit
+STOPPED = ("exited", "created", "dead")  # states of a container that nothing starts again
+
+
+def status(found: dict[str, Any] | None) -> InstanceStatus:
+    """Status of an inspected container."""
+    if found is None:
+        return InstanceStatus(unhealthy=Refusal("its container is gone: somebody removed it"))
+    state = found["State"]
+    if state["Running"] and not state["Restarting"]:
+        reason = masker(found)(_unhealthy(state.get("Health")))
+        return InstanceStatus(run=f"{state['StartedAt']}", unhealthy=Refusal(reason) if reason else None)
+    died = _exit_reason(found)
+    failed = None
+    if state["Status"] in STOPPED and state["Error"]:
+        failed = Refusal(f"cannot be started: {died}")
+    elif found["RestartCount"] >= CRASHES:
+        failed = Refusal(f"keeps dying: {died}")
+    return InstanceStatus(failed=failed, unhealthy=Refusal(died))
+
+
+def _exit_reason(found: dict[str, Any]) -> str:
+    state = found["State"]
+    if state["OOMKilled"]:
+        return f"out of memory (OOMKilled): its limit is {found['HostConfig']['Memory'] // 2**20} MiB"
+    return state["Error"] or f"it exited with code {state['ExitCode']}"
+
+
+def _unhealthy(health: dict[str, Any] | None) -> str:
+    """Why the image's HEALTHCHECK does not pass; empty when it does, or there is none."""
+    if health is None or health["Status"] in ("none", "healthy"):
+        return ""
+    if health["Status"] == "starting" or not health["Log"]:
+        return "its HEALTHCHECK has not passed yet"
+    return f"its HEALTHCHECK fails: {' '.join(str(health['Log'][-1]['Output']).split())[:200]}"
+
+
+def healthcheck(image: dict[str, Any]) -> dict[str, Any] | None:
+    """The image's own, at a shorter interval: a rollout waits for its first result."""
+    check = image["Config"].get("Healthcheck")
+    if not check or check["Test"][:1] == ["NONE"]:
+        return None
+    return {**check, "Interval": min(check.get("Interval") or math.inf, round(HEALTHCHECK * SECOND))}
+
+
+def fits(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether this container has the wanted config: secrets, address or block settings may have changed."""
+    same = found["Config"]["Labels"].get(CONFIG_HASH) == wanted["Labels"][CONFIG_HASH]
+    return same and set(wanted["Env"]) <= set(found["Config"]["Env"])
+
+
+def config_hash(config: dict[str, Any]) -> str:
+    """Hash of the config without its environment: the hash of a short secret gives the secret away."""
+    rest = {key: value for key, value in config.items() if key not in ("Env", "Labels")}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def command_config(config: dict[str, Any], command: str, label: str) -> dict[str, Any]:
+    """Config of a container that runs one command, from that of an instance. Its labels are not an instance's."""
+    host = config["HostConfig"]
+    host["RestartPolicy"] = {"Name": "no"}
+    host.pop("PortBindings", None)
+    environment = [one for one in config["Env"] if not one.startswith("PORT=")]
+    labels = {f"{LABEL}command": label, f"{LABEL}secrets": config["Labels"][f"{LABEL}secrets"]}
+    healthcheck = {"Test": ["NONE"]}
+    shell = ["/bin/sh", "-c", command]
+    return {**config, "Cmd": shell, "Env": environment, "Labels": labels, "Healthcheck": healthcheck}
+
+
+def address(container: dict[str, Any]) -> Address:
+    host, _, port = container["Labels"][f"{LABEL}address"].rpartition(":")
+    return host, int(port)
+
+
+def masker(found: dict[str, Any]) -> Masker:
+    """Masks the secrets in a container's output. Its labels name the secret variables, without their values."""
+    environment = dict(one.partition("=")[::2] for one in found["Config"]["Env"] or [])
+    secret = json.loads(found["Config"]["Labels"].get(f"{LABEL}secrets", "[]"))
+    return Masker(environment[name] for name in secret if name in environment)
+
+
+def output(engine: docker.DockerClient, container: str) -> str:
+    output: bytes = engine.api.logs(container, timestamps=True, tail=1000)
+    return output.decode(errors="replace")
