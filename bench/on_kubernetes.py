@@ -31,14 +31,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from switch import BENCH, RATE, TIMEOUT, WARM_UP, Journal, load
+from switch import BENCH, RATE, TIMEOUT, WARM_UP, Journal, load, record
 
 from blocks.registries.oci import Registry
 from blocks.targets.kubernetes.target import KubernetesTarget
 from headway.build.docker_engine import connected
 from headway.domain.plan import Pause, Plan
 from headway.domain.revision import Artifact, Health, LaunchSpec, ProbeSettings, Revision
-from headway.rollout.executor import Rollout, walk
+from headway.rollout.executor import RolloutContext, walk
 from headway.rollout.strategies import Share, Situation, blue_green, canary, rollback, rolling
 
 APP = "switch"
@@ -87,7 +87,10 @@ class Stand:
             if line.startswith("in force"):
                 routed.append(time.monotonic() - begun)
 
-        asyncio.run(walk(Rollout(APP, plan, self.target, self.specs, Journal(), heard)))
+        context = RolloutContext(
+            record=record(plan), target=self.target, specs=self.specs, journal=Journal(), on_line=heard
+        )
+        asyncio.run(walk(context))
         self.restored = routed[0] if routed else 0.0
 
     def rolling(self) -> None:

@@ -60,7 +60,8 @@ from headway.domain.plan import OperatorCommand, Pause, Plan, Step
 from headway.domain.revision import Artifact, Health, LaunchSpec, Revision
 from headway.domain.source import Source
 from headway.domain.traffic import Traffic
-from headway.rollout.executor import Rollout, walk
+from headway.ledger import RolloutRecord
+from headway.rollout.executor import RolloutContext, walk
 from headway.rollout.strategies import Share, Situation, blue_green, canary, rollback, rolling
 
 BENCH = Path(__file__).parent.absolute()
@@ -138,7 +139,9 @@ class Stand:
             if line.startswith("in force"):
                 routed.append(time.monotonic() - begun)
 
-        await walk(Rollout(APP, plan, self.target, self.specs, Journal(), heard))
+        await walk(
+            RolloutContext(record=record(plan), target=self.target, specs=self.specs, journal=Journal(), on_line=heard)
+        )
         self.routed = routed[0] if routed else 0.0
 
     def go(self, plan: Plan) -> None:
@@ -155,6 +158,24 @@ class Stand:
         """Requests that instances still had when they were told to stop: the drain had missed them."""
         lines = self.target.logs(APP, lines=1000)
         return sum(int(told[1]) for line in lines if (told := re.search(r"told to stop with (\d+) requests", line)))
+
+
+def record(plan: Plan) -> RolloutRecord:
+    """A rollout that no ledger knows."""
+    return RolloutRecord(
+        id="bench",
+        release_id=None,
+        app=APP,
+        environment="bench",
+        sequence=1,
+        kind="release",
+        state="running",
+        reason="",
+        token=1,
+        plan=plan,
+        started_at=datetime.now(UTC),
+        finished_at=None,
+    )
 
 
 class Journal:

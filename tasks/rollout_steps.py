@@ -19,7 +19,7 @@ from headway.domain.revision import LaunchSpec, Revision
 from headway.ledger import Lock, ReleaseRecord, RolloutKind, RolloutRecord, SchemaChange
 from headway.policy.schema_migrations.rollback_safety import in_the_way
 from headway.rollout import strategies
-from headway.rollout.executor import Outcome, Rollout, take
+from headway.rollout.executor import Outcome, RolloutContext, take
 from headway.rollout.markdown import live_markdown
 from headway.rollout.step_titles import titles
 from tasks.approvals import held
@@ -72,7 +72,7 @@ class Journal:
 class Prepared:
     """A rollout with its entry in the ledger, ready to be walked."""
 
-    def __init__(self, rollout: Rollout, record: RolloutRecord) -> None:
+    def __init__(self, rollout: RolloutContext, record: RolloutRecord) -> None:
         self.rollout = rollout
         self.record = record
         self.in_the_way: list[SchemaChange] = []
@@ -270,14 +270,13 @@ async def prepare(
     sources = {source: await loading.load_metric_source(source) for source in asked}
     lock = held(app, environment)
     record = ledger().rollouts.start(release_id, app, environment, plan, kind=kind, reason=reason, token=lock.token)
-    rollout = Rollout(
-        app,
-        plan,
-        target,
-        specs,
-        Journal(record, lock, supersede=supersede),
-        _say,
-        progress_deadline,
+    rollout = RolloutContext(
+        record=record,
+        target=target,
+        specs=specs,
+        journal=Journal(record, lock, supersede=supersede),
+        on_line=_say,
+        progress_deadline=progress_deadline,
         patience=patience,
         sources=sources,
         reading=reading,

@@ -100,9 +100,9 @@ def test_blue_green_is_verified_in_the_preview_and_the_way_back_is_one_switch(he
         "launch", "await", "route", "verify", "analyze", "rehearse", "wait", "route", "promote",
     ]  # fmt: skip
     assert "in the preview at http://127.0.0.1:" in steps[2].detail
-    assert "1 probes passed" in steps[3].detail
+    assert "1 smoke tests passed" in steps[3].detail
     assert "synthetic" in steps[4].detail
-    assert "the way back took" in steps[5].detail
+    assert "the rollback took" in steps[5].detail
     assert "promoted by ann" in steps[6].detail
     assert sum(step.failed or 0 for step in steps) == 0
     assert sum(step.requests or 0 for step in steps) > 100

@@ -13,13 +13,13 @@ from headway.rollout.analysis.metric_limits import metric
 from headway.rollout.analysis.sequential_test import Tally
 from headway.rollout.analysis.thresholds import Judgement, judge
 
-__all__ = ["Replayed", "look", "replay"]
+__all__ = ["Replayed", "evaluate", "replay"]
 
 # The worst wins: a fail is shown whatever else is unknown, and what could not be judged is no pass.
 WORST_FIRST = (Verdict.FAIL, Verdict.ERROR, Verdict.INCONCLUSIVE, Verdict.PASS)
 
 
-def look(tally: Tally, step: Analyze, readings: Sequence[Measurements]) -> tuple[Tally, Judgement]:
+def evaluate(tally: Tally, step: Analyze, readings: Sequence[Measurements]) -> tuple[Tally, Judgement]:
     """One more look, at the last of `readings`: the revision's own figures since the first of them, both revisions'
     requests since the one before.
 
@@ -80,7 +80,7 @@ def replay(analyses: Sequence[tuple[Analyze, Sequence[Measurements]]]) -> list[R
         judgement = Judgement(verdict=Verdict.INCONCLUSIVE, evidence="no readings were kept")
         looks, seconds = 0, 0.0
         for end in range(2, len(readings) + 1):
-            tally, judgement = look(tally, step, readings[:end])
+            tally, judgement = evaluate(tally, step, readings[:end])
             looks, seconds = looks + 1, (readings[end - 1].at - readings[0].at).total_seconds()
             if judgement.verdict is Verdict.FAIL:
                 break

@@ -32,9 +32,10 @@ from headway.domain.plan import (
 )
 from headway.domain.revision import Artifact, Autoscale, Health, LaunchSpec, Revision
 from headway.domain.traffic import Capability, Observation, Traffic
+from headway.ledger import RolloutRecord
 from headway.rollout import strategies as make
 from headway.rollout.analysis import judge
-from headway.rollout.executor import Rollout, walk
+from headway.rollout.executor import RolloutContext, walk
 from headway.rollout.step_titles import titles
 from headway.rollout.strategies import Situation
 from headway.testing import FakeTarget
@@ -80,10 +81,31 @@ class Journal:
         self.asked.append(asks)
 
 
-def rollout(plan: Plan, target: FakeTarget, instances: int, *, deadline: float = 0.3) -> Rollout:
+def rollout(plan: Plan, target: FakeTarget, instances: int, *, deadline: float = 0.3) -> RolloutContext:
     spec = SPEC.model_copy(update={"instances": instances})
     specs = {revision.id: (revision, spec) for revision in (OLD, NEW)}
-    return Rollout("shop", plan, target, specs, Journal(), lambda _: None, deadline)
+    record = RolloutRecord(
+        id="r1",
+        release_id=None,
+        app="shop",
+        environment="production",
+        sequence=1,
+        kind="release",
+        state="running",
+        reason="",
+        token=1,
+        plan=plan,
+        started_at=datetime.now(UTC),
+        finished_at=None,
+    )
+    return RolloutContext(
+        record=record,
+        target=target,
+        specs=specs,
+        journal=Journal(),
+        on_line=lambda _: None,
+        progress_deadline=deadline,
+    )
 
 
 class Guarded(FakeTarget):
@@ -142,8 +164,8 @@ def planned(target: FakeTarget, strategy: object, instances: int = 2) -> Plan:
 def no_time_to_lose() -> Iterator[None]:
     """Look at once: what happens between two looks of a fake target happens in the look."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("headway.rollout.executor.ANALYSIS_POLL", 0.01)
-        patch.setattr("headway.rollout.executor.ORDER_POLL", 0.01)
+        patch.setattr("headway.rollout.steps.analyze.POLL", 0.01)
+        patch.setattr("headway.rollout.operator_commands.POLL", 0.01)
         yield
 
 
@@ -525,7 +547,7 @@ def test_a_promoted_rollout_asks_and_judges_no_more() -> None:
     target, journal = steered(FOREVER, None, order("promote"))
     assert target.observe("shop").live == NEW.id
     assert [asked for asked in journal.asked if asked] == ["go on from 5 %?"]
-    assert any("left out: promoted by ann" in line for line in journal.lines)
+    assert any("skipped: promoted by ann" in line for line in journal.lines)
 
 
 def test_an_aborted_rollout_ends_at_once() -> None:
@@ -631,7 +653,7 @@ def test_what_goes_wrong_with_looking_is_no_verdict(fault: Exception | None, mon
         going.target.measure = lambda app: (_ for _ in ()).throw(fault)  # type: ignore[method-assign]
         words = "nothing can be measured: Envoy does not answer"
     else:
-        monkeypatch.setattr("headway.rollout.executor.look", lambda *_: 1 / 0)
+        monkeypatch.setattr("headway.rollout.steps.analyze.evaluate", lambda *_: 1 / 0)
         words = "the judge failed: ZeroDivisionError"
     with pytest.raises(RolloutFailed, match=f"no verdict after .*{words}"):
         asyncio.run(walk(going))
@@ -718,13 +740,13 @@ def rehearsed(target: Answering) -> Journal:
 def test_a_way_back_that_works_is_written_down_and_the_rollout_goes_on(address: str) -> None:
     target = Answering(address)
     journal = rehearsed(target)
-    assert any(re.search(r"the way back took \d+ ms, 0 of \d+ requests failed", line) for line in journal.lines)
+    assert any(re.search(r"the rollback took \d+ ms, 0 of \d+ requests failed", line) for line in journal.lines)
     assert [traffic.weights.get(NEW.id, 0) for traffic in target.history] == [0, 5, 0, 5, 50, 100]
 
 
 def test_a_way_back_that_is_too_slow_is_not_promoted(address: str) -> None:
     target = Answering(address, 0.3)
-    with pytest.raises(RolloutFailed, match=r"was not promoted: the way back took 3\d\d ms, 0 of"):
+    with pytest.raises(RolloutFailed, match=r"was not promoted: the rollback took 3\d\d ms, 0 of"):
         rehearsed(target)
     assert target.observe("shop").live == OLD.id
 

@@ -10,7 +10,7 @@ import pytest
 from headway.domain.measurements import Measurements, RequestCounts, Verdict
 from headway.domain.plan import Analyze, Condition
 from headway.domain.traffic import Instance
-from headway.rollout.analysis import look
+from headway.rollout.analysis import evaluate
 from headway.rollout.analysis.instance_health import UNHEALTHY, steadiness
 from headway.rollout.analysis.sequential_test import Tally
 
@@ -90,8 +90,8 @@ def test_a_crash_fails_an_analysis_whose_figures_are_good() -> None:
         min_requests=10,
     )
     steady = readings([instance()], [instance()])
-    assert look(Tally(), step, steady)[1].verdict is Verdict.PASS
+    assert evaluate(Tally(), step, steady)[1].verdict is Verdict.PASS
     crashed = readings([instance()], [instance(run="2")])
-    judgement = look(Tally(), step, crashed)[1]
+    judgement = evaluate(Tally(), step, crashed)[1]
     assert judgement.verdict is Verdict.FAIL
     assert judgement.evidence == "a crashed and was started again"

@@ -8,7 +8,7 @@ import pytest
 
 from headway.domain.measurements import Bucket, Measurements, RequestCounts, Verdict
 from headway.domain.plan import Analyze, Comparison, Condition, MetricLimit
-from headway.rollout.analysis import Judgement, Tally, look, replay
+from headway.rollout.analysis import Judgement, Tally, evaluate, replay
 from headway.rollout.analysis.metric_limits import metric
 
 BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -130,7 +130,7 @@ def test_a_metric_is_judged_by_how_long_its_limit_is_broken(
 
 
 def judged(step: Analyze, taken: list[Measurements]) -> Judgement:
-    return look(Tally(), step, taken)[1]
+    return evaluate(Tally(), step, taken)[1]
 
 
 def test_the_worst_verdict_wins_and_a_fail_is_explained_by_what_failed() -> None:
