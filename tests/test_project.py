@@ -257,7 +257,8 @@ def test_the_documents_name_modules_and_variables_that_exist() -> None:
     programs = "".join(path.read_text() for name in places for path in (ROOT / name).rglob("*.py"))
     for document in DOCUMENTS:
         for variable in re.findall(r"\bHEADWAY_[A-Z_]+", document.read_text()):
-            assert variable in programs, f"{document.name}: {variable}"
+            if not variable.startswith("HEADWAY_SECRET_"):  # the rest is the name of a secret
+                assert variable in programs, f"{document.name}: {variable}"
 
 
 def test_links_lead_somewhere() -> None:
