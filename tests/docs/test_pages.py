@@ -77,7 +77,7 @@ def _parsed(what: str, words: list[str], *, complete: bool) -> None:
 
 @pytest.mark.parametrize("block", [one for one in BLOCKS if one.language == "yaml"], ids=lambda block: block.place)
 def test_yaml_of_a_page_parses(block: Block) -> None:
-    YAML(typ="rt").load(block.text)
+    list(YAML(typ="rt").load_all(block.text))
 
 
 @pytest.mark.parametrize("block", [one for one in BLOCKS if one.language == "json"], ids=lambda block: block.place)
