@@ -1,4 +1,4 @@
-"""A ledger that is lost, or new: what a platform knows of an app is entered again, and work goes on from there."""
+"""Adoption: record the revisions that a platform remembers in a ledger that is new, or replaces a lost one."""
 
 from __future__ import annotations
 
@@ -9,31 +9,30 @@ from headway.ledger import Ledger
 
 __all__ = ["adopt"]
 
-LEASE = 30.0  # seconds; it takes a moment
+LEASE = 30.0  # seconds
 
 
 def adopt(ledger: Ledger, app: str, slug: str, target: Target) -> tuple[str, list[str]]:
-    """Enter what the target `slug` remembers of an app: the environment, and their ids, the live one last.
+    """Record what the target `slug` remembers of an app.
 
-    Nothing on the platform is changed. Raises NotFound when it remembers none, UsageError when the ledger knows some
-    already, EnvironmentLocked when somebody is at work there.
+    Returns the environment and the ids of the revisions, the live one last. Changes nothing
+    on the platform. Raises NotFound when the target remembers no revision, UsageError when the ledger has a live one
+    already, EnvironmentLocked when another run holds the environment.
     """
     known = target.remembered(app)
     if not known.revisions:
         raise NotFound(
             f"{slug} remembers no revision of {app}",
-            "only kubernetes targets do; what others run is in the ledger alone",
+            "only kubernetes targets remember revisions; those of other targets are in the ledger only",
         )
     environment = known.revisions[-1][1].environment
     if live := ledger.rollouts.live(app, environment):
-        raise UsageError(
-            f"{app} {environment}: the ledger knows already that {live} is live", "headway history tells more"
-        )
+        raise UsageError(f"{app} {environment}: {live} is live already, according to the ledger", "see headway history")
     lock = ledger.locks.acquire(
         app, environment, holder="adoption", revision=known.revisions[-1][0].id, lease=LEASE, above=known.token
     )
     if lock is None:
-        raise EnvironmentLocked(f"{app} {environment}: somebody is at work there", "wait for its end")
+        raise EnvironmentLocked(f"{app} {environment}: another run holds the environment", "wait until it ends")
     try:
         before: str | None = None
         for revision, spec in known.revisions:

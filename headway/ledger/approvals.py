@@ -85,14 +85,16 @@ class Approvals(Repository):
         """
         request = self.get(approval_id)
         if not by.strip():
-            raise UsageError("an approval needs a name", "say who decides: --by NAME")
+            raise UsageError("an approval needs a name", "give the name of who decides: --by NAME")
         if request.by and not any(_same_person(by, each) for each in request.by):
-            raise UsageError(f"{by} may not decide on {request.environment}", f"it is for: {', '.join(request.by)}")
+            raise UsageError(f"{by} may not decide on {request.environment}", f"these may: {', '.join(request.by)}")
         if request.frozen and decision == "approved" and not reason.strip():
-            raise UsageError(f"{request.environment} is frozen", "say why it cannot wait: --reason WHY")
+            raise UsageError(f"{request.environment} is frozen", "give the reason why it cannot wait: --reason WHY")
         author = self._releases.get(request.release_id).author or ""
         if request.not_author and decision == "approved" and _same_person(by, author):
-            raise UsageError(f"{by} is the author of the change", f"{request.environment} wants somebody else's word")
+            raise UsageError(
+                f"{by} is the author of the change", f"another person has to decide on {request.environment}"
+            )
         with writing(self._engine) as db:
             done = db.execute(
                 t.approvals.update()

@@ -29,7 +29,7 @@ class Apps(Repository):
             if other:
                 raise UsageError(
                     f"{row['place']} is the repository of {other['name']} already",
-                    f"take that away first: headway app remove {other['name']}",
+                    f"remove that app first: headway app remove {other['name']}",
                 )
             if not db.execute(t.apps.update().where(t.apps.c.name == name).values(row)).rowcount:
                 db.execute(t.apps.insert().values(row | {"name": name, "added_at": self._now(), "added_by": by}))

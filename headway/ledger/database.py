@@ -1,4 +1,4 @@
-"""Opens the ledger's database: SQLite or PostgreSQL, migrated, with errors a person can act on."""
+"""The ledger's database: SQLite or PostgreSQL, migrated when it is opened."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import sqlalchemy as sa
 from headway.domain.errors import HeadwayError, ServiceUnavailable
 from headway.ledger.schema import REVISION
 
-__all__ = ["connect", "one_at_a_time", "writing"]
+__all__ = ["connect", "serialize", "writing"]
 
-BUSY = 10_000  # milliseconds; how long a writer waits for another: well below a lock's lease
-ADVISORY = 0x48656164  # "Head": the key of our lock while a PostgreSQL database is migrated
+BUSY = 10_000  # milliseconds that a writer waits for another; well below the lease of a lock
+ADVISORY = 0x48656164  # "Head": key of the advisory lock during a migration of PostgreSQL
 MIGRATIONS = Path(__file__).with_name("migrations")
 
 
 def connect(url: str) -> sa.Engine:
-    """An engine on a database that has the newest schema. Raises ServiceUnavailable when it cannot be opened."""
+    """Open a database and migrate it to the newest schema. Raises ServiceUnavailable."""
     try:
         parsed = sa.make_url(url)
         if parsed.get_backend_name() == "sqlite" and parsed.database:
@@ -30,7 +30,7 @@ def connect(url: str) -> sa.Engine:
             _use_wal(parsed.database)
         engine = sa.create_engine(parsed, pool_pre_ping=parsed.get_backend_name() != "sqlite")
         if engine.dialect.name == "sqlite":
-            _tame_sqlite(engine)
+            _configure_sqlite(engine)
         _migrate(engine)
     except (sa.exc.SQLAlchemyError, sqlite3.Error, OSError, ModuleNotFoundError) as error:
         shown = sa.make_url(url).render_as_string() if "://" in url else url
@@ -43,19 +43,22 @@ def connect(url: str) -> sa.Engine:
 
 @contextmanager
 def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """One transaction, alone among the writers (SQLite takes its lock at once). Raises HeadwayError when refused."""
+    """One write transaction. SQLite takes its write lock at once. Raises HeadwayError when the write fails."""
     try:
         with engine.connect().execution_options(writing=True) as connection, connection.begin():
             yield connection
     except sa.exc.OperationalError as error:
         raise HeadwayError(
             f"the ledger cannot be written: {_reason(error)}",
-            "make room on its disk, or see that its server is up; what was begun is found again by the next run",
+            "free space on its disk, or check that its server is up; the next run continues what was started",
         ) from error
 
 
 def _use_wal(file: str) -> None:
-    """The file remembers it. SQLite waits for nobody when the mode changes: two that open a new file must not meet."""
+    """Switch to WAL, which the file remembers.
+
+    SQLite does not wait when the mode changes: two processes that open a new file must not do it at once.
+    """
     if file == ":memory:":
         return
     with _locked(file), closing(sqlite3.connect(file, timeout=BUSY / 1000)) as connection:
@@ -69,8 +72,8 @@ def _locked(file: str) -> Iterator[None]:
         yield
 
 
-def _tame_sqlite(engine: sa.Engine) -> None:
-    """Patience, and transactions that take the write lock when they begin: two deferred ones can deadlock."""
+def _configure_sqlite(engine: sa.Engine) -> None:
+    """Wait for locks, and take the write lock when a write transaction begins: two deferred ones can deadlock."""
 
     @sa.event.listens_for(engine, "connect")
     def pragmas(connection: Any, _record: object) -> None:
@@ -87,7 +90,7 @@ def _tame_sqlite(engine: sa.Engine) -> None:
 def _migrate(engine: sa.Engine) -> None:
     if _current(engine) == REVISION:
         return
-    with _alone(engine):
+    with _migration_lock(engine):
         if _current(engine) == REVISION:
             return
         # A slow import that only a new database needs.
@@ -110,17 +113,18 @@ def _current(engine: sa.Engine) -> str | None:
         return version
 
 
-def one_at_a_time(db: sa.Connection, key: str) -> None:
-    """Until the transaction ends nobody else comes past here with the same key: two that enter something for the first
-    time have no row to fight over. SQLite has one writer at a time anyway.
+def serialize(db: sa.Connection, key: str) -> None:
+    """Block other transactions with the same key until this one ends.
+
+    For inserts that have no row to lock yet. SQLite has one writer at a time anyway.
     """
     if db.dialect.name == "postgresql":
         db.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:key))"), {"key": key})
 
 
 @contextmanager
-def _alone(engine: sa.Engine) -> Iterator[None]:
-    """Two processes that open a new ledger at once migrate it once."""
+def _migration_lock(engine: sa.Engine) -> Iterator[None]:
+    """Let one process migrate while others that open the ledger wait."""
     if engine.dialect.name == "sqlite":
         if not engine.url.database or engine.url.database == ":memory:":
             yield

@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from headway.domain.events import PullRequestEvent, PushEvent
 from headway.ledger import schema as t
 from headway.ledger.base import Repository, record
-from headway.ledger.database import one_at_a_time, writing
+from headway.ledger.database import serialize, writing
 from headway.ledger.records import Delivery, DeliveryRecord, DeliveryState
 
 __all__ = ["Deliveries"]
@@ -105,7 +105,7 @@ class Deliveries(Repository):
         settled already.
         """
         with writing(self._engine) as db:
-            one_at_a_time(db, f"inbox {app}")
+            serialize(db, f"inbox {app}")
             before = db.execute(sa.select(t.inbox.c.id, t.inbox.c.sha).where(*_latest(app, ref))).first()
             if before and before.sha == sha and not again:
                 return False

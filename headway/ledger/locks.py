@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from headway.domain.errors import LockLost
 from headway.ledger import schema as t
 from headway.ledger.base import Repository, first
-from headway.ledger.database import one_at_a_time, writing
+from headway.ledger.database import serialize, writing
 from headway.ledger.records import Lock, LockRecord
 
 __all__ = ["Locks"]
@@ -29,7 +29,7 @@ class Locks(Repository):
         now = self._now()
         own = (t.locks.c.app == app, t.locks.c.environment == environment)
         with writing(self._engine) as db:
-            one_at_a_time(db, f"{app}/{environment}")
+            serialize(db, f"{app}/{environment}")
             row = first(db, sa.select(t.locks).where(*own))
             if row and row["holder"] and row["expires_at"] > now:
                 return None

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from headway.domain.errors import UsageError
 from headway.ledger import schema as t
 from headway.ledger.base import Repository, first, new_id, record
-from headway.ledger.database import one_at_a_time, writing
+from headway.ledger.database import serialize, writing
 from headway.ledger.records import PreviewRecord
 from headway.ledger.reported_statuses import REPORT_FOR
 
@@ -26,7 +26,7 @@ class Previews(Repository):
         new = {"head": head, "fork": fork, "updated_at": now, "closed_at": None, "reason": "", "told": False}
         new["given_up_at"] = None
         with writing(self._engine) as db:
-            one_at_a_time(db, f"preview {app}")
+            serialize(db, f"preview {app}")
             ours = (t.previews.c.app == app, t.previews.c.of == of)
             if db.execute(t.previews.update().where(*ours).values(new)).rowcount:
                 return record(PreviewRecord, db.execute(_named(app)).mappings().one())

@@ -1,4 +1,4 @@
-"""What the ledger gives back: frozen, typed, times in UTC."""
+"""Records that the ledger returns: frozen, typed, times in UTC."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ RolloutKind = Literal["release", "rollback"]
 RolloutState = Literal["running", "done", "rolled_back", "halted"]
 DeliveryState = Literal["waiting", "starting", "started", "superseded", "duplicate", "ignored", "failed"]
 ApprovalState = Literal["waiting", "approved", "rejected", "expired", "void"]
-APPROVAL = "approval"  # what is asked for
-FORK = "a fork"  # likewise: whether commits of strangers may run here
+APPROVAL = "approval"  # `asks` of a request to release a revision
+FORK = "a fork"  # `asks` of a request to run a commit of a fork
 ChangeState = Literal["waiting", "running", "done", "failed", "cancelled", "reverted"]
 OPEN: tuple[ReleaseState, ...] = ("running", "waiting")
 
 
 class ReleaseRecord(Frozen):
-    """One way of a commit towards production."""
+    """A release: one commit of an app, on its way through the environments."""
 
     id: str
     app: str
@@ -79,13 +79,13 @@ class ReleaseRecord(Frozen):
 
     @property
     def summary(self) -> str:
-        """How it stands or ended, and why."""
-        words = f"{self.name} {self.state.replace('_', ' ')}"
-        return f"{words}: {self.reason}" if self.reason else words
+        """Name, state and reason."""
+        text = f"{self.name} {self.state.replace('_', ' ')}"
+        return f"{text}: {self.reason}" if self.reason else text
 
 
 class StageRecord(Frozen):
-    """One stage of a release, as `headway release` shows it."""
+    """A stage of a release, such as a check, the build, or the rollout to an environment."""
 
     release_id: str
     position: int
@@ -97,12 +97,12 @@ class StageRecord(Frozen):
 
     @property
     def seconds(self) -> float:
-        """How long it took, or has been going on."""
+        """Duration until its end, or until now."""
         return ((self.finished_at or datetime.now(UTC)) - self.started_at).total_seconds()
 
 
 class RolloutRecord(Frozen):
-    """One change of one environment, forwards or back."""
+    """A rollout or rollback of one environment."""
 
     id: str
     release_id: str | None
@@ -119,7 +119,7 @@ class RolloutRecord(Frozen):
 
 
 class StepRecord(Frozen):
-    """One line of a rollout's journal."""
+    """A step in the journal of a rollout."""
 
     rollout_id: str
     position: int
@@ -128,9 +128,9 @@ class StepRecord(Frozen):
     detail: str
     started_at: datetime
     finished_at: datetime | None
-    requests: int | None = Field(default=None, description="answered to users since the step before; None: not counted")
-    failed: int | None = Field(default=None, description="of those, 5xx, broken off, or given up on")
-    worst: float | None = Field(default=None, description="the longest of those, in seconds")
+    requests: int | None = Field(default=None, description="requests of users since the step before; None: not counted")
+    failed: int | None = Field(default=None, description="of those, answered 5xx, interrupted, or without a response")
+    worst: float | None = Field(default=None, description="the longest response time, in seconds")
 
 
 class UserRequests(Frozen):
@@ -138,7 +138,7 @@ class UserRequests(Frozen):
 
     requests: int
     failed: int
-    worst: float | None = Field(description="the longest, in seconds")
+    worst: float | None = Field(description="the longest response time, in seconds")
 
     def __str__(self) -> str:
         worst = f", the longest took {1000 * self.worst:.0f} ms" if self.worst is not None else ""
@@ -146,10 +146,9 @@ class UserRequests(Frozen):
 
 
 class ApprovalRecord(Frozen):
-    """A person's word on one revision for one environment, or the wait for it.
+    """A request for a person's decision on one revision in one environment, and the decision.
 
-    It `asks` for an approval or, as `freeze until TIME`, whether the revision may go there in spite of a freeze; of `a
-    fork`, whether its commit may run here at all.
+    `asks` is "approval", "freeze until TIME" (to release in spite of a freeze), or "a fork" (to run its commit at all).
     """
 
     id: str
@@ -174,7 +173,7 @@ class ApprovalRecord(Frozen):
 
 
 class Lock(Frozen):
-    """The right to change an environment. `token` rises with every acquisition and is never given twice."""
+    """The right to change an environment. Every acquisition has a higher fencing token than the one before."""
 
     app: str
     environment: str
@@ -184,31 +183,31 @@ class Lock(Frozen):
 
 
 class SchemaChange(Frozen):
-    """What a release does to the database of an environment, before its rollout or after."""
+    """A schema migration of an environment: expand before the rollout of its release, contract long after it."""
 
     id: str
     release_id: str
     app: str
     environment: str
-    revision: str = Field(description="the version that brought it, and whose files are run")
+    revision: str = Field(description="the revision that brought it, whose files are run")
     kind: Literal["expand", "contract"]
     state: ChangeState
-    files: tuple[str, ...] = Field(description="the migrations it is about, as far as that is known")
+    files: tuple[str, ...] = Field(description="its migration files, as far as they are known")
     detail: str
-    output: str = Field(description="what the commands said, the end of it")
+    output: str = Field(description="the end of what its commands printed")
     decided_at: datetime
-    due_at: datetime | None = Field(description="a contract is done then; None: its rollout has not arrived yet")
+    due_at: datetime | None = Field(description="when a contract runs; None: its release is not accepted yet")
     started_at: datetime | None
     finished_at: datetime | None
 
     @property
     def begun(self) -> bool:
-        """Whether the database may have changed by it."""
+        """Whether it may have changed the database."""
         return self.state in ("running", "done", "failed")
 
 
 class LockRecord(Frozen):
-    """Who holds an environment, for messages."""
+    """The holder of an environment's lock."""
 
     app: str
     environment: str
@@ -221,53 +220,51 @@ class LockRecord(Frozen):
 
 
 class KnownCheck(Frozen):
-    """A check that passed with the same inputs before."""
+    """The report of a check that passed with the same inputs in an earlier release."""
 
     release: str
     report: CheckReport
 
 
 class AppRecord(Frozen):
-    """An app whose git host may tell Headway what happened in its repository."""
+    """A registered app: its repository, and how its webhooks are verified."""
 
     name: str
-    repo: str = Field(description="URL or path it is fetched from; what a delivery says of that does not count")
-    place: str = Field(description="what all its addresses have in common, see `headway.scm.webhooks.place`")
+    repo: str = Field(description="URL or path that is fetched, whatever URL a delivery contains")
+    place: str = Field(description="host and path that all URLs of the repository share, such as github.com/acme/shop")
     host: str = Field(description="kind of git host: github, gitlab, gitea, bitbucket or generic")
-    secret: str = Field(description="name of the secret that its deliveries are signed with")
-    reports: str | None = Field(description="block of the host that is told how its commits do, as type/name")
+    secret: str = Field(description="name of the secret that signs its deliveries")
+    reports: str | None = Field(description="block of the git host that gets commit statuses, as type/name")
     added_at: datetime
     added_by: str
 
     @property
     def path(self) -> str:
-        """What its host calls the repository, such as acme/shop."""
+        """Path of the repository at its host, such as acme/shop."""
         return self.place.partition("/")[2]
 
 
 class PreviewRecord(Frozen):
-    """What stands for a pull request: an app of its own, `shop-pr-42`, in one environment."""
+    """The preview environment of a pull request, an app of its own such as `shop-pr-42`."""
 
     app: str
-    of: str = Field(description="the app whose pull request it is")
+    of: str = Field(description="the app that the pull request belongs to")
     number: int
-    mark: str = Field(description="what nobody else knows beforehand: by it the comment on the pull request is found")
-    head: str = Field(description="the commit that was asked for last")
-    fork: bool = Field(description="that commit is from somebody else's repository")
-    url: str | None = Field(description="where it answers; None: nothing is deployed")
+    mark: str = Field(description="random marker by which Headway finds its comment on the pull request")
+    head: str = Field(description="the newest commit that was requested")
+    fork: bool = Field(description="whether that commit is from a fork")
+    url: str | None = Field(description="None: nothing is deployed")
     opened_at: datetime
-    updated_at: datetime = Field(description="when something was last begun or deployed")
-    expires_at: datetime | None = Field(description="it is torn down then; None: not before the pull request is closed")
-    closed_at: datetime | None = Field(description="when it was torn down; None: it stands, or is being made")
+    updated_at: datetime = Field(description="when a deployment was last started or finished")
+    expires_at: datetime | None = Field(description="when it is torn down; None: when the pull request is closed")
+    closed_at: datetime | None = Field(description="when it was torn down; None: not yet")
     reason: str = Field(description="why it was torn down")
-    told: bool = Field(description="the host has the last word on it")
-    given_up_at: datetime | None = Field(
-        default=None, description="when it was last tried in vain to tear it down: it needs a person"
-    )
+    told: bool = Field(description="whether its last state was reported to the git host")
+    given_up_at: datetime | None = Field(default=None, description="when its teardown last failed and needed a person")
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Name in messages."""
         return f"{self.of} pull request {self.number}"
 
     @property
@@ -276,16 +273,16 @@ class PreviewRecord(Frozen):
 
 
 class Delivery(Frozen):
-    """One event as it came in, verified."""
+    """One verified event of a webhook delivery."""
 
     app: str
-    delivery: str = Field(description="what the host calls it")
-    position: int = Field(default=0, description="of the event, in a delivery of several")
+    delivery: str = Field(description="id that the host gave it")
+    position: int = Field(default=0, description="of the event in the delivery")
     event: PushEvent | PullRequestEvent = Field(discriminator="kind")
 
 
 class DeliveryRecord(Delivery):
-    """One event, and what has become of it."""
+    """One event, and how it was settled."""
 
     id: int
     ref: str = Field(description="the ref of a push, or `#42` of a pull request")
@@ -293,7 +290,7 @@ class DeliveryRecord(Delivery):
     state: DeliveryState
     detail: str
     tries: int
-    due_at: datetime = Field(description="when it may be looked at; once it has started something, when that was")
-    sha: str | None = Field(description="the commit that it started")
+    due_at: datetime = Field(description="when it is processed; of one that started a run, when that was")
+    sha: str | None = Field(description="the commit whose run it started")
     flow_run_id: str | None
-    followed_by: int | None = Field(description="the delivery that started a newer commit of the same ref")
+    followed_by: int | None = Field(description="id of the delivery that started a newer commit of the same ref")

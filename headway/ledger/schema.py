@@ -1,4 +1,4 @@
-"""The tables. Migrations are in migrations/; a test holds the two together."""
+"""Tables of the ledger. A test compares them with the result of migrations/."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from sqlalchemy.engine import Dialect
 __all__ = ["REVISION", "metadata"]
 
 REVISION = "0007"
-"""The newest migration; a database that is there already needs no Alembic to find that out."""
+"""The newest migration. Comparing it with the database needs no import of Alembic, which is slow."""
 
 
 class Utc(sa.TypeDecorator[datetime]):
-    """Times in UTC. SQLite forgets the zone, PostgreSQL answers in its own."""
+    """Times in UTC. SQLite drops the time zone, PostgreSQL returns its own."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True

@@ -1,4 +1,4 @@
-"""Alembic runs on the connection that the ledger hands it: there is no alembic.ini and no second URL."""
+"""Environment of Alembic. It uses the ledger's connection: there is no alembic.ini and no second URL."""
 
 from alembic import context
 
