@@ -1,4 +1,4 @@
-"""Releases every night what was merged and is not live yet."""
+"""Nightly release: every app whose main branch has commits that are not live yet."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ import asyncio
 from prefect import flow
 
 from headway.policy.nightly import Night
-from tasks.nightly import look, registered, release_tonight, summarize
+from tasks.nightly import check_head, registered_apps, release_head, summarize
+from tasks.release_record import open_ledger
 
 __all__ = ["nightly"]
 
 
 @flow(name="nightly", flow_run_name="nightly")
 async def nightly(apps: list[str] | None = None, override: str = "", by: str = "nightly") -> list[Night]:
-    """Release the head of each registered app where it differs from what is live and nothing speaks against it.
+    """Release the head of each registered app, if it is not live yet and nothing prevents it.
 
     Args:
-        apps: names of the apps to look at; all that are registered when left out
-        override: why to release in spite of a freeze; kept in the record
+        apps: names of the apps; all registered apps by default
+        override: reason to release in spite of a freeze; kept in the record
         by: who asks for it
     """
-    places = registered(apps)
-    found = await asyncio.gather(*(look(app, override) for app in places))
-    done = await asyncio.gather(
-        *(release_tonight(app, one, override, by) for app, one in zip(places, found, strict=True))
-    )
-    await summarize(list(done), override, by)
-    return list(done)
+    with open_ledger() as ledger:
+        chosen = registered_apps(ledger, apps)
+        heads = await asyncio.gather(*(check_head(ledger, app, override) for app in chosen))
+        pairs = zip(chosen, heads, strict=True)
+        nights = await asyncio.gather(*(release_head(ledger, app, head, override, by) for app, head in pairs))
+    await summarize(list(nights), override, by)
+    return list(nights)

@@ -1,22 +1,32 @@
-"""Shows a pull request: checks its commit, and brings it to a place of its own for as long as it is open."""
+"""Preview: check the commit of a pull request, and deploy it to an environment of its own until it is closed."""
 
 from __future__ import annotations
 
 from prefect import State, flow
 from prefect.exceptions import Pause
 
-from flows.rollout import deliver
+from flows.rollout import deliver_revision
 from flows.teardown import teardown
 from flows.verify import verify
 from headway.config import PREVIEW
 from headway.domain.errors import Superseded
 from headway.ledger import ReleaseRecord
-from tasks.approvals import hold, let_in, while_newest
+from tasks.approvals import wait_for_fork_approval
 from tasks.build import build
 from tasks.checkout import checkout, look
+from tasks.environment_lock import hold_for_release
 from tasks.preflight import preconditions
-from tasks.previews import ask, base_settings, closed, open_preview, preview_settings, require_open, up
-from tasks.release_record import close_release, run_state, skip_stage
+from tasks.previews import (
+    base_settings,
+    is_closed,
+    open_preview,
+    preview_settings,
+    pull_request,
+    record_deployed,
+    require_open,
+)
+from tasks.release_record import ReleaseSession, close_release, open_ledger, run_state, undelivered
+from tasks.supersede import while_newest
 
 __all__ = ["preview"]
 
@@ -25,40 +35,43 @@ __all__ = ["preview"]
 async def preview(
     app: str, number: int, sha: str, base: str = "main", fork: bool = False, by: str = ""
 ) -> ReleaseRecord | State[ReleaseRecord]:
-    """Check the newest commit of a pull request, and show it at a URL of its own.
+    """Check the newest commit of a pull request, and deploy it to a preview environment.
 
     Args:
         app: name of the registered app
         number: of the pull request
         sha: the commit
         base: the branch that the pull request is for
-        fork: its commits are from somebody else's repository: they wait for a person, and get no secrets
+        fork: whether the commit is from a fork: it waits for a person, and gets no secrets
         by: who asks for it
     """
-    pull = await ask(app, number, sha, base, fork)
-    seen = await look(pull.repo, sha)
-    record = await open_preview(pull, seen, by)
-    try:
-        if pull.fork:
-            await let_in(record, seen, await base_settings(pull))
-        source = (await checkout(pull.repo, sha)).model_copy(update={"trusted": not pull.fork})
-        settings, why_not = await preview_settings(pull, source)
-        await preconditions(record, source, settings, [] if why_not else [PREVIEW])
-        async with while_newest(record):
-            await verify(record, source, settings)
-        if why_not:
-            skip_stage(record, PREVIEW, why_not)
-            return await close_release(record)
-        spec = settings.launch_spec(PREVIEW, await build(record, source, settings), record.name)
-        await require_open(pull)
-        async with hold(record.app, PREVIEW, holder=record.name, revision=sha, release=record):
-            await deliver(record, source, settings.environment(PREVIEW), spec)
-            await up(pull, settings, spec)
-        if await closed(pull):
-            await teardown(app, number, reason="the pull request was closed while it was deployed")
-            raise Superseded(f"pull request #{number} was closed meanwhile")
-    except Pause:
-        raise
-    except BaseException as error:
-        return run_state(await close_release(record, error), error)
-    return await close_release(record)
+    with open_ledger() as ledger:
+        pull = await pull_request(ledger, app, number, sha, base, fork)
+        commit = await look(pull.repo, sha)
+        release = ReleaseSession(ledger, await open_preview(ledger, pull, commit, by))
+        try:
+            if pull.fork:
+                await wait_for_fork_approval(release, commit, await base_settings(pull))
+            source = (await checkout(pull.repo, sha)).model_copy(update={"trusted": not pull.fork})
+            settings, why_not = await preview_settings(pull, source)
+            await preconditions(release, source, settings, [] if why_not else [PREVIEW])
+            async with while_newest(release):
+                await verify(release, source, settings)
+            if why_not:
+                release.skip_stage(PREVIEW, why_not)
+                return await close_release(release)
+            spec = settings.launch_spec(PREVIEW, await build(release, source, settings), release.record.name)
+            await require_open(ledger, pull)
+            async with hold_for_release(release, PREVIEW, sha) as session:
+                if revision := undelivered(release, spec):
+                    rules = settings.environment(PREVIEW)
+                    await deliver_revision(release, session, source, rules, revision, spec)
+                await record_deployed(session, pull, settings, spec)
+            if await is_closed(ledger, pull):
+                await teardown(app, number, reason="the pull request was closed while it was deployed")
+                raise Superseded(f"pull request #{number} was closed meanwhile")
+        except Pause:
+            raise
+        except BaseException as error:
+            return run_state(await close_release(release, error), error)
+        return await close_release(release)

@@ -1,14 +1,17 @@
-"""Brings an environment back: a rollout of an older revision, through the same steps, on the fast path."""
+"""Rollback: an older revision back to one environment, through the same steps as a rollout."""
 
 from __future__ import annotations
 
 from prefect import flow
 
-from tasks.approvals import hold
-from tasks.rollout_steps import finish_rollback, plan_rollback, show_what_runs, take_step
+from tasks.artifacts import publish_live_state
+from tasks.environment_lock import EnvironmentSession, hold
+from tasks.release_record import open_ledger
+from tasks.rollback_steps import RollbackRequest, finish_rollback, plan_rollback
+from tasks.rollout_steps import take_steps
 from tasks.schema_migrations import revert_schema
 
-__all__ = ["rollback"]
+__all__ = ["roll_back_failed", "rollback"]
 
 
 @flow(name="rollback", flow_run_name="{app} {environment}")
@@ -27,24 +30,33 @@ async def rollback(
     Args:
         app: name of the app, as in its headway.yaml
         environment: staging, production, ...
-        to: revision or commit to go back to; the one before the present one when left out
+        to: revision or commit to return to; the one before the live one by default
         reason: kept in the record
         by: who asks for it
-        only_unfinished: do nothing when no rollout was left half-way
-        force: go back although a contract has taken away what that version may need; the reason says why
-        revert: take such contracts back first, with the command that the repository declares for it
+        only_unfinished: do nothing unless a rollout was interrupted
+        force: roll back although a contract migration removed what that version may need; needs a reason
+        revert: revert such contract migrations first, with the command in migrations/revert
     """
-    async with hold(
-        app, environment, holder=f"rollback by {by or 'headway'}", revision=to or "the one before", release=None
-    ):
-        prepared = await plan_rollback(
-            app, environment, to, reason, only_unfinished=only_unfinished, force=force, revert=revert, by=by
-        )
-        if prepared is None:
-            return
-        for change in prepared.in_the_way:
-            await revert_schema(app, environment, change)
-        for index, title in prepared.steps:
-            await take_step(prepared, index, title)
-        await show_what_runs(prepared)
-        await finish_rollback(prepared)
+    request = RollbackRequest(to=to, reason=reason, by=by, only_unfinished=only_unfinished, force=force, revert=revert)
+    holder, revision = f"rollback by {by or 'headway'}", to or "the one before"
+    with open_ledger() as ledger:
+        async with hold(ledger, app, environment, holder=holder, revision=revision) as session:
+            await _roll_back(session, request)
+
+
+@flow(name="rollback", flow_run_name="{session}", validate_parameters=False)
+async def roll_back_failed(session: EnvironmentSession, reason: str) -> None:
+    """Roll back the rollout that has failed, in the session that holds the environment."""
+    await _roll_back(session, RollbackRequest(reason=reason))
+
+
+async def _roll_back(session: EnvironmentSession, request: RollbackRequest) -> None:
+    planned = await plan_rollback(session, request)
+    if planned is None:
+        return
+    context, contracts = planned
+    for change in contracts:
+        await revert_schema(session, change)
+    await take_steps(session, context)
+    await publish_live_state(context)
+    await finish_rollback(session, context)

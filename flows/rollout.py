@@ -1,51 +1,61 @@
-"""Brings a revision into an environment; whatever goes wrong after the first change brings the old one back."""
+"""Rollout: one revision to one environment. A failure after the first change rolls the environment back."""
 
 from __future__ import annotations
 
 from prefect import flow
 
-from flows.rollback import rollback
+from flows.rollback import roll_back_failed
 from headway.config import Environment
 from headway.domain.revision import LaunchSpec, Revision
 from headway.domain.source import Source
-from headway.ledger import ReleaseRecord
-from tasks.approvals import hold
-from tasks.release_record import accept, stage, undelivered
-from tasks.rollout_steps import has_changed_something, plan_rollout, show_what_runs, take_step
-from tasks.schema_migrations import contract_arrives, migrate
-from tasks.smoke_tests import check_dependencies, degraded, smoke_test
+from tasks.artifacts import publish_live_state
+from tasks.environment_lock import EnvironmentSession, hold_for_release
+from tasks.release_record import ReleaseSession, accept, undelivered
+from tasks.rollout_steps import has_changed_something, plan_rollout, take_steps
+from tasks.schema_migrations import migrate, schedule_contract
+from tasks.smoke_tests import check_dependencies, degraded_dependencies, smoke_test
 
-__all__ = ["deliver", "rollout"]
+__all__ = ["deliver", "deliver_revision", "rollout"]
 
 
-async def deliver(record: ReleaseRecord, source: Source, environment: Environment, spec: LaunchSpec) -> None:
-    """One environment: migrate, roll out, smoke-test, accept; or roll back. Nothing to do when the release is there
-    already.
-    """
-    revision = undelivered(record, spec)
-    if revision is None:
-        return
-    async with hold(record.app, spec.environment, holder=record.name, revision=revision.id, release=record):
-        await migrate(record, source, revision, spec)
-        before = await degraded(record.app, spec)
-        try:
-            await rollout(record, environment, revision, spec)
-            await smoke_test(record, revision, spec, environment.smoke)
-            await check_dependencies(record, revision, spec, before)
-            contract_arrives(record, environment, spec)
-            await accept(record, spec.environment, environment.strategy)
-        except BaseException as error:
-            if has_changed_something(record.app, spec.environment):
-                await rollback(record.app, spec.environment, reason=f"{type(error).__name__}: {error}")
-            raise
+async def deliver(release: ReleaseSession, source: Source, environment: Environment, spec: LaunchSpec) -> None:
+    """Deliver a release to one environment, unless it was accepted there before the run was resumed."""
+    revision = undelivered(release, spec)
+    if revision is not None:
+        async with hold_for_release(release, spec.environment, revision.id) as session:
+            await deliver_revision(release, session, source, environment, revision, spec)
+
+
+async def deliver_revision(
+    release: ReleaseSession,
+    session: EnvironmentSession,
+    source: Source,
+    environment: Environment,
+    revision: Revision,
+    spec: LaunchSpec,
+) -> None:
+    """Migrate, roll out, smoke-test and accept a revision; roll back on any failure."""
+    await migrate(release, session, source, revision, spec)
+    degraded = await degraded_dependencies(session, spec)
+    try:
+        await rollout(release, session, environment, revision, spec)
+        await smoke_test(release, session, revision, spec, environment.smoke)
+        await check_dependencies(release, session, revision, spec, degraded)
+        schedule_contract(release, environment, spec)
+        await accept(release, spec.environment, environment.strategy)
+    except BaseException as error:
+        if has_changed_something(session):
+            await roll_back_failed(session, reason=f"{type(error).__name__}: {error}")
+        raise
 
 
 @flow(name="rollout", flow_run_name="{spec.environment} {revision}", validate_parameters=False)
-async def rollout(record: ReleaseRecord, environment: Environment, revision: Revision, spec: LaunchSpec) -> None:
-    """Walk the plan that the environment's strategy makes of what is live now."""
-    with stage(record, spec.environment) as going_on:
-        prepared = await plan_rollout(record, environment, revision, spec)
-        for index, title in prepared.steps:
-            await take_step(prepared, index, title)
-        await show_what_runs(prepared)
-        going_on.detail = str(revision)
+async def rollout(
+    release: ReleaseSession, session: EnvironmentSession, environment: Environment, revision: Revision, spec: LaunchSpec
+) -> None:
+    """Take the steps of the plan that the environment's strategy makes from what is live now."""
+    with release.stage(spec.environment) as stage:
+        context = await plan_rollout(release, session, environment, revision, spec)
+        await take_steps(session, context)
+        await publish_live_state(context)
+        stage.detail = str(revision)

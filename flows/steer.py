@@ -1,4 +1,4 @@
-"""Promotes, skips or aborts a rollout while it runs: the form behind it in the UI, and `headway promote`."""
+"""Steer: promote, skip or abort a running rollout, from a form in the Prefect UI."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Literal
 
 from prefect import flow
 
-from tasks.approvals import give_order
+from tasks.release_record import open_ledger
+from tasks.rollout_commands import give_command
 
 __all__ = ["steer"]
 
@@ -15,14 +16,15 @@ __all__ = ["steer"]
 async def steer(
     app: str, environment: str, decision: Literal["promote", "skip", "abort"], by: str, reason: str = ""
 ) -> None:
-    """Tell the rollout that is under way what to do.
+    """Give a command to the running rollout.
 
     Args:
         app: name of the app, as in its headway.yaml
         environment: staging, production, ...
-        decision: `skip` leaves out the step that is going on, `promote` every pause, wait and analysis from now on,
-            `abort` brings the old version back
+        decision: `skip` skips the current step, `promote` skips every pause, wait and analysis from now on, `abort`
+            rolls back
         by: who decides
         reason: kept in the record
     """
-    await give_order(app, environment, decision, by, reason)
+    with open_ledger() as ledger:
+        await give_command(ledger, app, environment, decision, by, reason)

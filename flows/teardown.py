@@ -1,4 +1,4 @@
-"""Takes the preview of a pull request away: nothing of it is routed, runs or is kept; the ledger's record stays."""
+"""Teardown: remove the preview environment of a pull request; its record in the ledger stays."""
 
 from __future__ import annotations
 
@@ -10,50 +10,56 @@ from prefect.runtime import flow_run
 from headway.config import PREVIEW
 from headway.domain.errors import HeadwayError
 from headway.policy import previews
-from tasks.approvals import hold
-from tasks.previews import close, forget, plan_teardown, standing_on, wanted_again
-from tasks.rollout_steps import finish_rollback, take_step
+from tasks.environment_lock import EnvironmentSession, hold
+from tasks.previews import close_preview, forget, plan_teardown, preview_targets, why_keep
+from tasks.release_record import open_ledger
+from tasks.rollback_steps import finish_rollback
+from tasks.rollout_steps import take_steps
 
 __all__ = ["teardown"]
 
 
 @flow(name="teardown", flow_run_name="{app} #{number}")
 async def teardown(app: str, number: int, reason: str = "", by: str = "", seen: datetime | None = None) -> None:
-    """Tear down the preview of a pull request; what is being brought there just now is waited for.
+    """Tear down the preview of a pull request, after the run that deploys it, if there is one.
 
-    Nothing is done when the pull request was opened again, or has another commit, meanwhile. One target that cannot
-    be cleared keeps no other from it.
+    Does nothing if the pull request was opened again or has another commit. A target that fails does not keep the
+    other targets from being cleared.
 
     Args:
-        app: name of the app, as it is or was registered
+        app: name of the registered app
         number: of the pull request
         reason: kept in the record
         by: who asks for it
-        seen: when the preview had changed last, as far as whoever asks knows; left out, it goes whatever came since
+        seen: when the preview had last changed, if it must not be torn down after a later change
     """
     name, reason = previews.name(app, number), reason or f"asked for by {by or 'somebody'}"
-    async with hold(
-        name, PREVIEW, holder=f"teardown by {by or 'headway'}", revision="nothing", release=None, patient=True
-    ):
-        if late := wanted_again(name, str(flow_run.get_root_flow_run_id()), seen):
-            get_run_logger().info("nothing is torn down: %s", late)
-            return
-        failed: list[HeadwayError] = []
-        for target in standing_on(name):
-            try:
-                await clear(name, target, reason)
-            except HeadwayError as error:
-                get_run_logger().error("%s: %s", target, error)
-                failed.append(error)
-        if failed:
-            raise failed[0]
-        close(name, reason)
+    holder = f"teardown by {by or 'headway'}"
+    with open_ledger() as ledger:
+        async with hold(ledger, name, PREVIEW, holder=holder, revision="nothing", patient=True) as session:
+            if late := why_keep(ledger, name, str(flow_run.get_root_flow_run_id()), seen):
+                get_run_logger().info("%s: not torn down: %s", name, late)
+                return
+            await _clear_all(session, reason)
+            close_preview(session, reason)
 
 
-async def clear(name: str, target: str, reason: str) -> None:
-    """Take away what there is of it on one target."""
-    prepared = await plan_teardown(name, target, reason)
-    for index, title in prepared.steps:
-        await take_step(prepared, index, title)
-    await finish_rollback(prepared)
-    await forget(name, target)
+async def _clear_all(session: EnvironmentSession, reason: str) -> None:
+    """Clear every target, and raise the first error at the end."""
+    errors: list[HeadwayError] = []
+    for target in preview_targets(session):
+        try:
+            await _clear(session, target, reason)
+        except HeadwayError as error:
+            get_run_logger().error("%s: %s", target, error)
+            errors.append(error)
+    if errors:
+        raise errors[0]
+
+
+async def _clear(session: EnvironmentSession, target: str, reason: str) -> None:
+    """Stop and remove everything of the preview on one target."""
+    context = await plan_teardown(session, target, reason)
+    await take_steps(session, context)
+    await finish_rollback(session, context)
+    await forget(session, target)

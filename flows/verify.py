@@ -1,4 +1,4 @@
-"""Lint to tests: side by side, but for what `needs` puts in order."""
+"""Verify: all checks of a commit, in parallel as far as their `needs` allow."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ import asyncio
 from headway.config import Settings
 from headway.domain.errors import HeadwayError
 from headway.domain.source import CheckReport, Source
-from headway.ledger import ReleaseRecord
 from tasks.checks import run_check
-from tasks.release_record import skip_stage
+from tasks.release_record import ReleaseSession
 
 __all__ = ["verify"]
 
 
-async def verify(record: ReleaseRecord, source: Source, settings: Settings) -> list[CheckReport]:
+async def verify(release: ReleaseSession, source: Source, settings: Settings) -> list[CheckReport]:
     """Run every check.
 
-    One that fails lets the others finish and starts none that needs it; then its error is raised.
+    After a failure the other checks finish, except those that need the failed one. Then its error is raised.
     """
     running: dict[str, asyncio.Task[CheckReport | HeadwayError]] = {}
 
@@ -26,10 +25,10 @@ async def verify(record: ReleaseRecord, source: Source, settings: Settings) -> l
         needed = [await running[other] for other in check.needs]
         for outcome in needed:
             if isinstance(outcome, HeadwayError):
-                skip_stage(record, name, f"needs {', '.join(check.needs)}")
+                release.skip_stage(name, f"needs {', '.join(check.needs)}")
                 return outcome
         try:
-            return await run_check.with_options(retries=check.retries)(record, source, name, check, wait_for=needed)
+            return await run_check.with_options(retries=check.retries)(release, source, name, check, wait_for=needed)
         except HeadwayError as failed:
             return failed
 

@@ -1,4 +1,4 @@
-"""From a commit to the one artifact that goes everywhere."""
+"""Build: from a commit to the one artifact that every environment gets."""
 
 from __future__ import annotations
 
@@ -17,31 +17,30 @@ from headway.config import Build, Settings
 from headway.domain.errors import BuildFailed, TargetError
 from headway.domain.revision import Artifact
 from headway.domain.source import Source
-from headway.ledger import ReleaseRecord
 from headway.system import command_runner
 from headway.system.paths import home
-from tasks.release_record import ledger, stage
+from tasks.release_record import ReleaseSession
 from tasks.run_results import once_per_run
 
 __all__ = ["build"]
 
 
 @task(name="build", task_run_name="build", persist_result=True, cache_policy=once_per_run())
-async def build(release: ReleaseRecord, source: Source, settings: Settings) -> Artifact:
-    """Build once: a bundle, or an image in a registry. What goes everywhere is named by its digest."""
-    with stage(release, "build") as going_on:
+async def build(release: ReleaseSession, source: Source, settings: Settings) -> Artifact:
+    """Build a bundle, or an image in a registry. Environments get it by its digest."""
+    with release.stage("build") as stage:
         if settings.build.image:
-            artifact = await _image(release, source, settings, settings.build.image)
+            artifact = await _image(release.record.name, source, settings, settings.build.image)
         else:
             artifact = await _bundle(source, settings.build)
-        going_on.detail = artifact.digest[:19]
-        ledger().releases.update(release.id, digest=artifact.digest)
+        stage.detail = artifact.digest[:19]
+        release.ledger.releases.update(release.record.id, digest=artifact.digest)
         get_run_logger().info("%s, %d bytes: %s", artifact.digest, artifact.size, artifact.location)
         return artifact
 
 
 async def _bundle(source: Source, how: Build) -> Artifact:
-    """The same commit with the same result of `build.install` is the same digest, and is not stored twice."""
+    """Build a bundle. Its digest depends on the commit and the result of `build.install`; it is stored once."""
     return await bundles.build(
         source,
         how.install,
@@ -53,7 +52,7 @@ async def _bundle(source: Source, how: Build) -> Artifact:
 
 
 def _lint(source: Source, settings: Settings) -> None:
-    """Raises BuildFailed for what headway.yaml does not let pass; the rest is in the log."""
+    """Lint the Dockerfile and log the findings. Raises BuildFailed for those that headway.yaml does not allow."""
     from headway.build.dockerfiles import findings_for  # with hadolint and detect-secrets: slow, and only for images
 
     stops, others = findings_for(settings, Path(source.workspace))
@@ -66,10 +65,10 @@ def _lint(source: Source, settings: Settings) -> None:
         )
 
 
-async def _image(release: ReleaseRecord, source: Source, settings: Settings, repository: str) -> Artifact:
-    """Built on the engine of the worker, pushed, and known from then on by the digest that the registry says.
+async def _image(run: str, source: Source, settings: Settings, repository: str) -> Artifact:
+    """Build an image on the worker's engine, push it, and attach its SBOM and provenance in the registry.
 
-    What it is made of and how it came to be are kept beside it in the registry.
+    The artifact's digest is the registry's. `run` is the name of the release, for the provenance.
     """
     how, say, begun = settings.build, get_run_logger().info, datetime.now(UTC)
     registry = await loading.load_registry(how.registry, repository)
@@ -94,16 +93,16 @@ async def _image(release: ReleaseRecord, source: Source, settings: Settings, rep
         with images.root_filesystem(built.image) as root:
             found = sbom.packages(root)
         bill = sbom.bill_of_materials(repository, digest, found)
-        how_it_came = sbom.provenance(
+        provenance = sbom.provenance(
             source,
             recipe,
             digest=digest,
             builder=built.builder,
-            run=release.name,
+            run=run,
             begun=begun,
             ended=datetime.now(UTC),
         )
-        for kind, content in ((sbom.CYCLONEDX, bill), (sbom.IN_TOTO, how_it_came)):
+        for kind, content in ((sbom.CYCLONEDX, bill), (sbom.IN_TOTO, provenance)):
             registry.attach(repository, digest, kind, content.encode(), kind)
         say("%d packages in its bill of materials", len(found))
         return digest
@@ -111,6 +110,6 @@ async def _image(release: ReleaseRecord, source: Source, settings: Settings, rep
     digest = await asyncio.to_thread(publish)
     try:
         await asyncio.to_thread(images.forget, repository)
-    except TargetError as error:  # nobody's release fails for old images
+    except TargetError as error:  # old images must not fail a release
         get_run_logger().warning("images of earlier releases stay until the next one: %s", error.what)
     return Artifact(kind="image", digest=digest, location=f"{repository}@{digest}", size=built.size)

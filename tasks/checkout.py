@@ -1,4 +1,4 @@
-"""From a repository and a ref to one commit's tree in a workspace of its own."""
+"""Checkout: one commit in a workspace of its own, and its settings."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tasks.run_results import once_per_run
 __all__ = ["checkout", "look", "read_settings"]
 
 
-async def unless_asked_wrongly(_task: Any, _run: Any, state: Any) -> bool:
-    """A ref that does not exist will not exist in ten seconds either; a network may be back by then."""
+async def retry_unless_usage_error(_task: Any, _run: Any, state: Any) -> bool:
+    """Retry when the network may be down. A ref that does not exist will not exist in ten seconds either."""
     return not isinstance(await state.aresult(raise_on_failure=False), UsageError)
 
 
@@ -33,10 +33,10 @@ async def unless_asked_wrongly(_task: Any, _run: Any, state: Any) -> bool:
     retries=3,
     retry_delay_seconds=exponential_backoff(backoff_factor=2),
     retry_jitter_factor=1,
-    retry_condition_fn=unless_asked_wrongly,
+    retry_condition_fn=retry_unless_usage_error,
 )
 async def checkout(repo: str, ref: str) -> Source:
-    """The exact commit that `ref` names now; a branch that moves on later changes nothing."""
+    """Check out the commit that `ref` names now. A resumed run keeps this commit, even if the branch has moved."""
     return await asyncio.to_thread(git.checkout, repo, ref, home() / "workspaces", str(flow_run.get_id()))
 
 
@@ -49,11 +49,11 @@ async def checkout(repo: str, ref: str) -> Source:
     retry_delay_seconds=2,
 )
 async def look(repo: str, sha: str) -> Source:
-    """What a commit says of itself; not one of its files is touched."""
+    """Read the author, subject and time of a commit, without a checkout."""
     return await asyncio.to_thread(git.look, repo, sha, home() / "workspaces")
 
 
 @task(name="settings", task_run_name="settings", persist_result=True, cache_policy=once_per_run("source.sha"))
 async def read_settings(source: Source) -> headway_yaml.Settings:
-    """headway.yaml of that commit, validated before anything starts."""
+    """Read and validate headway.yaml of the commit."""
     return await asyncio.to_thread(headway_yaml.load, Path(source.workspace))

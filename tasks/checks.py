@@ -1,4 +1,4 @@
-"""Lint, types, tests: commands of the app's that say yes or no, side by side where they can be."""
+"""Checks: the app's lint, type and test commands."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from headway.build import test_reports
 from headway.config import Check
 from headway.domain.errors import CheckFailed, CommandFailed
 from headway.domain.source import CheckReport, Failure, Source
-from headway.ledger import ReleaseRecord
 from headway.scm import git
 from headway.system import command_runner
-from tasks.release_record import ledger, stage
+from tasks.release_record import ReleaseSession
 from tasks.run_results import once_per_run
 
 __all__ = ["run_check"]
@@ -29,19 +28,20 @@ __all__ = ["run_check"]
     retry_delay_seconds=1,
     retry_jitter_factor=1,
 )
-async def run_check(release: ReleaseRecord, source: Source, name: str, check: Check) -> CheckReport:
-    """Run one check in the workspace, or take the word of the release in which the same inputs passed.
+async def run_check(release: ReleaseSession, source: Source, name: str, check: Check) -> CheckReport:
+    """Run one check in the workspace, or reuse its report from a release in which it passed with the same inputs.
 
-    Raises CheckFailed. It is tried again only as often as headway.yaml says: a test that fails has failed.
+    Raises CheckFailed. It is retried only as often as headway.yaml says.
     """
-    with stage(release, name) as going_on:
-        key = await _cache_key(source, check) if source.trusted else None  # strangers vouch for nobody else's commits
-        if key and (known := ledger().checks.passed(key)):
-            going_on.state, going_on.detail = "cached", f"same inputs passed in {known.release}"
+    checks = release.ledger.checks
+    with release.stage(name) as stage:
+        key = await _cache_key(source, check) if source.trusted else None  # results of forks are not reused
+        if key and (known := checks.passed(key)):
+            stage.state, stage.detail = "cached", f"same inputs passed in {known.release}"
             get_run_logger().info("not run: the same inputs passed in %s", known.release)
             return known.report.model_copy(update={"cached_from": known.release})
         report = await _run(release, source, name, check)
-        going_on.detail = report.message
+        stage.detail = report.message
         if not report.passed:
             names = "".join(
                 f"\n  {failure.name}: {failure.message.splitlines()[0]}"
@@ -50,11 +50,11 @@ async def run_check(release: ReleaseRecord, source: Source, name: str, check: Ch
             )
             raise CheckFailed(f"{name}: {report.message}{names}", f"its output is in the log of task {name}")
         if key:
-            ledger().checks.save(key, release.id, report)
+            checks.save(key, release.record.id, report)
         return report
 
 
-async def _run(release: ReleaseRecord, source: Source, name: str, check: Check) -> CheckReport:
+async def _run(release: ReleaseSession, source: Source, name: str, check: Check) -> CheckReport:
     workspace = Path(source.workspace)
     try:
         finished = await command_runner.run(
@@ -80,21 +80,22 @@ async def _run(release: ReleaseRecord, source: Source, name: str, check: Check) 
         message=_summary(finished.exit_code, tests, failures, finished.tail),
     )
     if report.tests is not None or report.coverage is not None:
-        before = ledger().checks.last_coverage(release.app, name)
+        checks, record = release.ledger.checks, release.record
+        before = checks.last_coverage(record.app, name)
         if report.coverage is not None:
-            ledger().checks.save_coverage(release.id, name, report.coverage)
+            checks.save_coverage(record.id, name, report.coverage)
         await acreate_markdown_artifact(
-            key=f"{release.app}-{name}".replace("_", "-").lower(),
+            key=f"{record.app}-{name}".replace("_", "-").lower(),
             markdown=test_reports.summary_markdown(report, before),
-            description=f"{name} of {release.name}",
+            description=f"{name} of {record.name}",
         )
     return report
 
 
 def _tests(workspace: Path, check: Check, *, required: bool) -> tuple[int | None, tuple[Failure, ...]]:
-    """What the JUnit report says.
+    """Number of tests and failures of the JUnit report; None without one.
 
-    A command that failed may have died before it wrote one: its exit code says enough then.
+    A missing report is an error only if `required`: a command that failed may not have written it.
     """
     if not check.reports:
         return None, ()
@@ -117,22 +118,20 @@ def _summary(exit_code: int, tests: int | None, failures: tuple[object, ...], ta
 
 
 async def _cache_key(source: Source, check: Check) -> str | None:
-    """What the check's outcome depends on, hashed: its paths' git trees, its command and environment, its tools'
-    versions.
-    """
+    """Hash of what the result depends on: git trees of its paths, command, environment, versions of its tools."""
     if check.inputs is None:
         return None
     workspace = Path(source.workspace)
     versions = []
     for tool in check.inputs.tools:
-        said: list[str] = []
-        asked = await command_runner.run(
-            tool, cwd=workspace, env=command_runner.clean_environment(), timeout=60.0, on_line=said.append
+        printed: list[str] = []
+        finished = await command_runner.run(
+            tool, cwd=workspace, env=command_runner.clean_environment(), timeout=60.0, on_line=printed.append
         )
-        if asked.exit_code:
+        if finished.exit_code:
             raise CheckFailed(
-                f"inputs/tools: `{tool}` ended with {asked.exit_code}", "name commands that print a version"
+                f"inputs/tools: `{tool}` ended with {finished.exit_code}", "name commands that print a version"
             )
-        versions.append((tool, said))
+        versions.append((tool, printed))
     tree = git.tree_of(git.mirror_of(workspace), source.sha, check.inputs.paths)
     return hashlib.sha256(json.dumps([tree, check.run, sorted(check.env.items()), versions]).encode()).hexdigest()

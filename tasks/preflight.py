@@ -1,4 +1,4 @@
-"""What has to hold before anything is built: the whole configuration, and no secret in the repository."""
+"""Preflight checks before the build: the configuration of every environment, and no secrets in the repository."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from headway.config.env_validation import Configured
 from headway.domain.errors import CheckFailed
 from headway.domain.revision import SecretRef
 from headway.domain.source import Source
-from headway.ledger import ReleaseRecord
-from tasks.release_record import ledger, stage
+from tasks.release_record import ReleaseSession
 
 __all__ = ["preconditions"]
 
 
-async def preconditions(release: ReleaseRecord, source: Source, settings: Settings, path: list[str]) -> None:
-    """Raises CheckFailed for the first that does not hold. A run that comes back has seen to them already."""
-    if not any(one.state == "passed" for one in ledger().stages.by_release(release.id) if one.name == "configuration"):
+async def preconditions(release: ReleaseSession, source: Source, settings: Settings, path: list[str]) -> None:
+    """Run the preflight checks, unless they passed before the run was resumed. Raises CheckFailed."""
+    stages = release.ledger.stages.by_release(release.record.id)
+    if not any(one.state == "passed" for one in stages if one.name == "configuration"):
         await check_configuration(release, settings, path)
         await check_leaks(release, source, settings)
 
 
 @task(name="configuration", task_run_name="configuration", cache_policy=NO_CACHE)
-async def check_configuration(release: ReleaseRecord, settings: Settings, path: list[str]) -> None:
-    """Hold every environment of the release to the contract, secrets included. Raises CheckFailed with all faults."""
-    with stage(release, "configuration") as going_on:
-        told = {environment: await _configured(settings, environment) for environment in path}
-        found = env_validation.examine(settings.env, told)
+async def check_configuration(release: ReleaseSession, settings: Settings, path: list[str]) -> None:
+    """Validate the variables of every environment against the env schema, secrets included. Raises CheckFailed."""
+    with release.stage("configuration") as stage:
+        configured = {environment: await _configured(settings, environment) for environment in path}
+        found = env_validation.examine(settings.env, configured)
         errors = [one for one in found if one.level == "error"]
         for one in found:
             get_run_logger().warning("%s: %s: %s: %s", one.environment, one.variable, one.level, one.what)
         if found:
             await acreate_table_artifact(
-                key=f"configuration-{release.app}",
+                key=f"configuration-{release.record.app}",
                 table=env_validation.table(found),
-                description=f"configuration of {release.name}",
+                description=f"configuration of {release.record.name}",
             )
         if errors:
             first, *more = [f"{one.environment}: {one.variable}: {one.what}" for one in errors]
@@ -52,26 +52,26 @@ async def check_configuration(release: ReleaseRecord, settings: Settings, path: 
                 "nothing was built or deployed: correct the env of headway.yaml, or the secrets it names",
             )
         warnings = len(found)
-        going_on.detail = f"{sum(len(one.values) for one in told.values())} values" + (
+        stage.detail = f"{sum(len(one.values) for one in configured.values())} values" + (
             f", {warnings} warnings" if warnings else ""
         )
 
 
 async def _configured(settings: Settings, environment: str) -> Configured:
-    told = settings.variables(environment)
-    values, missing = await look_up(told)
+    variables = settings.variables(environment)
+    values, missing = await look_up(variables)
     return Configured(
         values=values,
         given=frozenset(settings.environment(environment).env),
-        secrets=frozenset(name for name, value in told.items() if isinstance(value, SecretRef)),
+        secrets=frozenset(name for name, value in variables.items() if isinstance(value, SecretRef)),
         missing=missing,
     )
 
 
 @task(name="secrets in the repository", task_run_name="secrets in the repository", cache_policy=NO_CACHE)
-async def check_leaks(release: ReleaseRecord, source: Source, settings: Settings) -> None:
-    """Raises CheckFailed with the place of each secret that is in the commit, and not in its baseline."""
-    with stage(release, "secrets in the repository"):
+async def check_leaks(release: ReleaseSession, source: Source, settings: Settings) -> None:
+    """Scan the commit for secrets. Raises CheckFailed with the location of each one that is not in the baseline."""
+    with release.stage("secrets in the repository"):
         found = await asyncio.to_thread(leaks, Path(source.workspace), settings.leaks.exceptions)
         if found:
             places = "".join(f"\n  {one}" for one in found[:20])

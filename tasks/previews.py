@@ -1,4 +1,4 @@
-"""The steps of a preview: ask how its pull request is, who may run, where it stands; and take all of it away again."""
+"""Preview environments: the state of the pull request, the settings of its preview, and the teardown."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ from headway.config import FILE_NAME, PREVIEW, Settings
 from headway.domain.base import Frozen
 from headway.domain.errors import GitHostError, Superseded, UsageError
 from headway.domain.git import PullRequest
-from headway.domain.ports import Target
 from headway.domain.revision import LaunchSpec
 from headway.domain.source import Source
-from headway.ledger import AppRecord, ReleaseRecord
+from headway.ledger import AppRecord, Ledger, ReleaseRecord
 from headway.policy import previews
 from headway.rollout import strategies
-from tasks.approvals import held
+from headway.rollout.executor import RolloutContext
 from tasks.checkout import checkout, read_settings
-from tasks.release_record import ledger, start_release
-from tasks.rollout_steps import Prepared, prepare
+from tasks.environment_lock import EnvironmentSession
+from tasks.release_record import start_release
+from tasks.rollout_steps import RolloutRequest, start_rollout
 from tasks.run_results import once_per_run
 
 __all__ = [
     "Pull",
-    "ask",
     "base_settings",
-    "close",
-    "closed",
+    "close_preview",
     "forget",
+    "is_closed",
     "open_preview",
     "plan_teardown",
     "preview_settings",
+    "preview_targets",
+    "pull_request",
+    "record_deployed",
     "require_open",
-    "standing_on",
-    "up",
-    "wanted_again",
+    "why_keep",
 ]
 
 
 class Pull(Frozen):
-    """A pull request, and the commit of it that is to be shown."""
+    """A pull request, and the commit to deploy."""
 
     app: str
-    """What is registered."""
+    """Name of the registered app."""
     name: str
-    """What the pull request is called, as an app."""
+    """Name of the preview, an app of its own, such as shop-pr-42."""
     number: int
     repo: str
     sha: str
@@ -57,10 +57,10 @@ class Pull(Frozen):
 
 
 @task(name="ask", task_run_name="ask about #{number}", persist_result=True, cache_policy=once_per_run())
-async def ask(app: str, number: int, sha: str, base: str, fork: bool) -> Pull:
-    """What is known of the pull request. Whoever says that it is from a fork is believed."""
-    registered, name = ledger().apps.get(app), previews.name(app, number)
-    now, known = await _pull_request(registered, number), ledger().previews.get(name)
+async def pull_request(ledger: Ledger, app: str, number: int, sha: str, base: str, fork: bool) -> Pull:
+    """Read the pull request from its git host. It counts as a fork if any source says so. Raises NotFound."""
+    registered, name = ledger.apps.get(app), previews.name(app, number)
+    now, known = await _pull_request(registered, number), ledger.previews.get(name)
     fork = fork or (now is not None and now.fork) or (known is not None and known.head == sha and known.fork)
     return Pull(
         app=app, name=name, number=number, repo=registered.repo, sha=sha, base=now.base if now else base, fork=fork
@@ -68,31 +68,31 @@ async def ask(app: str, number: int, sha: str, base: str, fork: bool) -> Pull:
 
 
 async def _pull_request(app: AppRecord, number: int) -> PullRequest | None:
-    """As its host says; None where nobody can be asked, or does not answer: then what the host said last counts."""
+    """The pull request at its git host; None when no host is configured, or it does not answer."""
     if app.reports is None:
         return None
     try:
         host = await loading.load_git_host(app.reports)
         return await asyncio.to_thread(host.pull_request, app.path, number)
-    except GitHostError as silent:
-        get_run_logger().warning("%s", silent)
+    except GitHostError as error:
+        get_run_logger().warning("%s", error)
         return None
 
 
 @task(name="open preview", task_run_name="open preview", persist_result=True, cache_policy=once_per_run())
-async def open_preview(pull: Pull, source: Source, by: str) -> ReleaseRecord:
-    """Enter the preview, and this release of it, in the ledger. Raises UsageError when an app proper has its name."""
-    ledger().previews.open(pull.name, of=pull.app, number=pull.number, head=pull.sha, fork=pull.fork)
-    return start_release(pull.name, source, by, preview=True)
+async def open_preview(ledger: Ledger, pull: Pull, source: Source, by: str) -> ReleaseRecord:
+    """Record the preview and this release of it. Raises UsageError when another app has its name."""
+    ledger.previews.open(pull.name, of=pull.app, number=pull.number, head=pull.sha, fork=pull.fork)
+    return start_release(ledger, pull.name, source, by, preview=True)
 
 
 async def base_settings(pull: Pull) -> Settings:
-    """What the branch that it is for says: of a fork nothing that it says itself counts."""
+    """Settings of the base branch. A fork uses headway.yaml from the base branch."""
     return await read_settings(await checkout(pull.repo, f"refs/heads/{pull.base}"))
 
 
 async def preview_settings(pull: Pull, source: Source) -> tuple[Settings, str]:
-    """What it is checked and shown with, and why it is not shown, if it is not."""
+    """Settings of the preview, and why it is not deployed; empty when it is. Raises UsageError."""
     settings = await (read_settings(source) if source.trusted else base_settings(pull))
     if settings.app != pull.app:
         raise UsageError(f"its {FILE_NAME} is that of {settings.app}", f"the repository is registered as {pull.app}")
@@ -102,75 +102,75 @@ async def preview_settings(pull: Pull, source: Source) -> tuple[Settings, str]:
 
 
 @task(name="is it open", task_run_name="is #{pull.number} open?", cache_policy=NO_CACHE)
-async def require_open(pull: Pull) -> None:
-    """Raises Superseded when the pull request is closed. A newer commit is no reason: perhaps it is not to be shown."""
-    now = await _pull_request(ledger().apps.get(pull.app), pull.number)
+async def require_open(ledger: Ledger, pull: Pull) -> None:
+    """Raise Superseded when the pull request is closed.
+
+    Not for a newer commit: the trigger rules may exclude that from previews.
+    """
+    now = await _pull_request(ledger.apps.get(pull.app), pull.number)
     if now is not None and not now.open:
         raise Superseded(f"pull request #{pull.number} was closed", "open it again, and it starts again")
 
 
 @task(name="is it still open", task_run_name="is #{pull.number} still open?", cache_policy=NO_CACHE)
-async def closed(pull: Pull) -> bool:
-    """Whether the pull request was closed while it was deployed."""
-    now = await _pull_request(ledger().apps.get(pull.app), pull.number)
+async def is_closed(ledger: Ledger, pull: Pull) -> bool:
+    """Whether the pull request was closed while it was being deployed."""
+    now = await _pull_request(ledger.apps.get(pull.app), pull.number)
     return now is not None and not now.open
 
 
 @task(name="up", task_run_name="up", cache_policy=NO_CACHE)
-async def up(pull: Pull, settings: Settings, spec: LaunchSpec) -> None:
-    """Where it answers and until when, for whoever asks."""
-    target = await loading.load_target(spec.target)
+async def record_deployed(session: EnvironmentSession, pull: Pull, settings: Settings, spec: LaunchSpec) -> None:
+    """Record the URL of the preview, and when it expires."""
+    target = await session.target(spec.target)
     url = (await asyncio.to_thread(target.observe, pull.name)).url
     ttl = settings.environment(PREVIEW).ttl
-    ledger().previews.mark_deployed(pull.name, url, datetime.now(UTC) + timedelta(seconds=ttl) if ttl else None)
+    expires_at = datetime.now(UTC) + timedelta(seconds=ttl) if ttl else None
+    session.ledger.previews.mark_deployed(pull.name, url, expires_at)
     get_run_logger().info("%s: %s", pull.name, url)
 
 
-# --- and away --------------------------------------------------------------------------------------------------
+# --- teardown --------------------------------------------------------------------------------------------------
 
 
-def wanted_again(name: str, run: str, seen: datetime | None) -> str:
-    """Why a teardown that has waited for its turn is too late; empty while it is not.
+def why_keep(ledger: Ledger, name: str, run: str, seen: datetime | None) -> str:
+    """Why the preview must not be torn down any more; empty when it must.
 
-    `seen` is when the preview had changed last, as far as whoever asks knew; None: it is to go whatever came since.
+    `seen` is when the preview had last changed when the teardown was requested; None tears it down in any case.
     """
-    if newer := ledger().deliveries.successor(run):
+    if newer := ledger.deliveries.successor(run):
         return f"{newer.ref} was opened again, or has another commit, and {name} with it"
-    known = ledger().previews.get(name)
+    known = ledger.previews.get(name)
     if seen and known and known.updated_at != seen:
         return f"{name} was updated since"
     return ""
 
 
-def standing_on(name: str) -> list[str]:
-    """The targets on which anything of it may be: every one that it was ever brought to."""
-    return ledger().revisions.targets(name, PREVIEW)
+def preview_targets(session: EnvironmentSession) -> list[str]:
+    """Every target that the preview was ever rolled out to."""
+    return session.ledger.revisions.targets(session.app, session.environment)
 
 
 @task(name="plan teardown", task_run_name="plan teardown of {target}", cache_policy=NO_CACHE)
-async def plan_teardown(name: str, target: str, reason: str) -> Prepared:
-    """What it takes to route nothing to it any more, and to stop all that runs of it."""
-    there = await _claimed(name, target)
-    observation = await asyncio.to_thread(there.observe, name)
-    drain = ledger().revisions.longest_drain(name, PREVIEW)
+async def plan_teardown(session: EnvironmentSession, target: str, reason: str) -> RolloutContext:
+    """Plan to route no traffic to the preview and to stop all its instances on one target; record the start."""
+    loaded = await session.target(target)
+    observation = await asyncio.to_thread(loaded.observe, session.app)
+    drain = session.ledger.revisions.longest_drain(session.app, session.environment)
     plan = strategies.rollback(observation, None, instances=0, startup=0.0, drain=drain)
     plan = plan.model_copy(update={"strategy": strategies.TEARDOWN})
-    return await prepare(plan, there, name, PREVIEW, None, "rollback", reason, drain)
+    request = RolloutRequest(plan=plan, kind="rollback", release_id=None, reason=reason, progress_deadline=drain)
+    return await start_rollout(session, loaded, request)
 
 
-@task(name="forget", task_run_name="forget {name} on {target}", cache_policy=NO_CACHE)
-async def forget(name: str, target: str) -> None:
-    """Have the target free what it keeps for an app of which nothing runs: ports, proxies, objects."""
-    await asyncio.to_thread((await _claimed(name, target)).forget, name)
+@task(name="forget", task_run_name="forget {session.app} on {target}", cache_policy=NO_CACHE)
+async def forget(session: EnvironmentSession, target: str) -> None:
+    """Free what the target keeps for an app of which nothing runs: ports, proxies, objects."""
+    loaded = await session.target(target)
+    await asyncio.to_thread(loaded.forget, session.app)
 
 
-def close(name: str, reason: str) -> None:
-    """Nothing of it is left."""
-    ledger().previews.close(name, reason)
-    get_run_logger().info("%s: torn down: %s", name, reason)
-
-
-async def _claimed(name: str, target: str) -> Target:
-    there = await loading.load_target(target)
-    await asyncio.to_thread(there.claim, name, held(name, PREVIEW).token)
-    return there
+def close_preview(session: EnvironmentSession, reason: str) -> None:
+    """Record that the preview is torn down."""
+    session.ledger.previews.close(session.app, reason)
+    get_run_logger().info("%s: torn down: %s", session.app, reason)

@@ -1,4 +1,4 @@
-"""The database follows the code: what adds comes before a rollout, what takes away long after it."""
+"""Schema migrations: expand before a rollout, contract when its rollback window is over."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from threading import Event
 from typing import Literal
 
 from prefect import get_run_logger, task
-from prefect.artifacts import acreate_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from blocks import loading
 from blocks.secrets import resolve
 from headway.config import BlueGreen, Environment
 from headway.domain import freeze_windows
@@ -19,168 +17,174 @@ from headway.domain.errors import HeadwayError, MigrationFailed, MigrationRefuse
 from headway.domain.ports import Command, Target
 from headway.domain.revision import LaunchSpec, Revision
 from headway.domain.source import Source
-from headway.ledger import ReleaseRecord, SchemaChange
-from tasks.approval_evidence import planned
-from tasks.approvals import held
-from tasks.release_record import ledger, stage
+from headway.ledger import SchemaChange
+from tasks.approval_evidence import schema_decision
+from tasks.artifacts import publish_migration_output
+from tasks.environment_lock import EnvironmentSession
+from tasks.release_record import ReleaseSession
 
-__all__ = ["contract_arrives", "contract_schema", "idle_revisions", "migrate", "revert_schema"]
+__all__ = ["contract_schema", "idle_revisions", "migrate", "revert_schema", "schedule_contract"]
 
 
 @task(name="migrate", task_run_name="migrate {spec.environment}", cache_policy=NO_CACHE)
-async def migrate(release: ReleaseRecord, source: Source, revision: Revision, spec: LaunchSpec) -> None:
-    """Before anything is launched: do what the new version needs, or remember what is to be done when the old is gone.
+async def migrate(
+    release: ReleaseSession, session: EnvironmentSession, source: Source, revision: Revision, spec: LaunchSpec
+) -> None:
+    """Run the expand migration of the release, or record its contract migration for later.
 
-    Raises MigrationRefused, or MigrationFailed: then no instance has changed, and the old version serves as before.
+    Raises MigrationRefused, MigrationFailed. No instance has changed then: the old version still serves.
     """
     rules = spec.migrations
     if rules is None:
         return
-    with stage(release, f"{spec.environment} migrations") as going_on:
-        decision = await planned(release.app, source, spec)
-        going_on.detail = str(decision)
+    with release.stage(f"{spec.environment} migrations") as stage:
+        decision = await schema_decision(session.ledger, session.app, source, spec)
+        stage.detail = str(decision)
         if decision.kind is None:
-            going_on.state = "skipped"
+            stage.state = "skipped"
             return
-        change = ledger().schema_changes.plan(
-            release.id, release.app, spec.environment, revision.id, kind=decision.kind, files=decision.files
+        change = session.ledger.schema_changes.plan(
+            release.record.id, session.app, spec.environment, revision.id, kind=decision.kind, files=decision.files
         )
-        doing = _Doing(change, await _target(spec, release.app), revision, await resolve(spec))
+        migration = _Migration(session, await session.target(spec.target), change, revision, await resolve(spec))
         if rules.check:
-            await doing.rehearse(rules.check)
+            await migration.dry_run(rules.check)
         if decision.kind == "expand":
-            await doing.run(rules.apply, "done")
+            await migration.run(rules.apply, "done")
 
 
-def contract_arrives(release: ReleaseRecord, environment: Environment, spec: LaunchSpec) -> None:
-    """The way back is open for a while; then, when nothing is frozen, a sweep has the contract done."""
+def schedule_contract(release: ReleaseSession, environment: Environment, spec: LaunchSpec) -> None:
+    """Schedule the contract migration for the end of the rollback window, or of a freeze at that time."""
     if spec.migrations is None:
         return
     strategy = environment.strategy
     warm = strategy.scale_down_delay if isinstance(strategy, BlueGreen) else 0.0
     due = datetime.now(UTC) + timedelta(seconds=max(warm, spec.migrations.rollback_window))
     frozen = freeze_windows.closed(environment.freeze, due)
-    ledger().schema_changes.schedule_contract(release.id, spec.environment, frozen.until if frozen else due)
+    release.ledger.schema_changes.schedule_contract(
+        release.record.id, spec.environment, frozen.until if frozen else due
+    )
 
 
-async def idle_revisions(app: str, environment: str) -> list[str]:
-    """What runs there and gets no traffic, so that nobody looks at the database through it."""
-    live = ledger().rollouts.live(app, environment)
+async def idle_revisions(session: EnvironmentSession) -> list[str]:
+    """Revisions that run without traffic. They must stop before a contract migration: they still use the database."""
+    live = session.ledger.rollouts.live(session.app, session.environment)
     if live is None:
         return []
-    _, spec = ledger().revisions.find(app, live, environment=environment)
-    observation = await asyncio.to_thread((await loading.load_target(spec.target)).observe, app)
+    _, spec = session.revision(live)
+    observation = await asyncio.to_thread((await session.target(spec.target)).observe, session.app)
     return [one for one in observation.instances if not observation.traffic.weights.get(one)]
 
 
-@task(name="contract", task_run_name="contract {app} {environment}", cache_policy=NO_CACHE)
-async def contract_schema(app: str, environment: str, revision_id: str) -> None:
-    """Take from the database what only older versions needed, with the files of the version that does without it.
+@task(name="contract", task_run_name="contract {session}", cache_policy=NO_CACHE)
+async def contract_schema(session: EnvironmentSession, revision_id: str) -> None:
+    """Run the contract migration of a revision, if it is due.
 
-    When somebody has gone back to an older version meanwhile, it is not done any more.
+    It is cancelled when an older version, which still needs what it removes, is live again.
     """
-    due = [one for one in ledger().schema_changes.due_contracts(datetime.now(UTC)) if one.app == app]
-    change = next((one for one in due if (one.environment, one.revision) == (environment, revision_id)), None)
-    if change is None or ledger().rollouts.incomplete(app, environment):
-        get_run_logger().info("%s %s: no contract of %s is to be done now", app, environment, revision_id)
+    app, environment, changes = session.app, session.environment, session.ledger.schema_changes
+    due = [one for one in changes.due_contracts(datetime.now(UTC)) if (one.app, one.environment) == (app, environment)]
+    change = next((one for one in due if one.revision == revision_id), None)
+    if change is None or session.ledger.rollouts.incomplete(app, environment):
+        get_run_logger().info("%s: no contract of %s is to be done now", session, revision_id)
         return
-    live = ledger().rollouts.live(app, environment)
-    if change in ledger().schema_changes.contracts_after(app, environment, live):
-        ledger().schema_changes.finish(change.id, "cancelled", f"{live or 'nothing'} is live")
+    live = session.ledger.rollouts.live(app, environment)
+    if change in changes.contracts_after(app, environment, live):
+        changes.finish(change.id, "cancelled", f"{live or 'nothing'} is live")
         return
-    revision, spec = ledger().revisions.find(app, revision_id, environment=environment)
-    assert spec.migrations is not None  # its release had some
-    doing = _Doing(change, await _target(spec, app), revision, await resolve(spec))
-    await doing.run(spec.migrations.apply, "done")
+    revision, spec = session.revision(revision_id)
+    assert spec.migrations is not None  # the release that recorded the change had them
+    await _Migration(session, await session.target(spec.target), change, revision, await resolve(spec)).run(
+        spec.migrations.apply, "done"
+    )
 
 
-@task(name="revert", task_run_name="revert {app} {environment}", cache_policy=NO_CACHE)
-async def revert_schema(app: str, environment: str, change: SchemaChange) -> None:
-    """Give the database back what a contract took from it, as far as its command can."""
-    revision, spec = ledger().revisions.find(app, change.revision, environment=environment)
+@task(name="revert", task_run_name="revert {session}", cache_policy=NO_CACHE)
+async def revert_schema(session: EnvironmentSession, change: SchemaChange) -> None:
+    """Revert a contract migration with migrations/revert. Raises MigrationRefused, MigrationFailed."""
+    revision, spec = session.revision(change.revision)
     command = spec.migrations.revert if spec.migrations else None
     if command is None:
         raise MigrationRefused(
-            f"{environment}: the contract of {revision} cannot be taken back: migrations/revert was not declared",
+            f"{session.environment}: {revision}: its contract cannot be taken back without migrations/revert",
             "release a version that does without what was taken away",
         )
     spec = spec.model_copy(update={"env": {**spec.env, "HEADWAY_MIGRATIONS": str(len(change.files) or 1)}})
-    await _Doing(change, await _target(spec, app), revision, await resolve(spec)).run(command, "reverted")
+    await _Migration(session, await session.target(spec.target), change, revision, await resolve(spec)).run(
+        command, "reverted"
+    )
 
 
-async def _target(spec: LaunchSpec, app: str) -> Target:
-    target = await loading.load_target(spec.target)
-    await asyncio.to_thread(target.claim, app, held(app, spec.environment).token)
-    return target
+class _Migration:
+    """The commands of one schema change, and their record in the ledger. `spec` has its secrets resolved."""
 
-
-class _Doing:
-    """The commands of one change, and its entry in the ledger. `spec` has its secrets."""
-
-    def __init__(self, change: SchemaChange, target: Target, revision: Revision, spec: LaunchSpec) -> None:
-        self._change = change
+    def __init__(
+        self,
+        session: EnvironmentSession,
+        target: Target,
+        change: SchemaChange,
+        revision: Revision,
+        spec: LaunchSpec,
+    ) -> None:
+        self._session = session
         self._target = target
+        self._changes = session.ledger.schema_changes
+        self._change = change
         self._revision = revision
         self._spec = spec
-        self._said: list[str] = []
+        self._output: list[str] = []
         self._log = get_run_logger()
 
-    async def rehearse(self, command: str) -> None:
-        """The dry run. Raises MigrationFailed when it does not end with 0."""
+    async def dry_run(self, command: str) -> None:
+        """Run `migrations/check`. Raises MigrationFailed when it does not exit with 0."""
         try:
             await self._execute("check", command)
         except BaseException as error:
-            ledger().schema_changes.finish(self._change.id, "cancelled", _words(error), "\n".join(self._said))
+            self._changes.finish(self._change.id, "cancelled", _reason(error), "\n".join(self._output))
             raise
 
     async def run(self, command: str, outcome: Literal["done", "reverted"]) -> None:
         """Change the database. Raises MigrationFailed, LockLost."""
-        ledger().schema_changes.start(self._change, held(self._change.app, self._change.environment).token)
+        self._changes.start(self._change, self._session.lock.token)
         try:
             await self._execute("apply" if outcome == "done" else "revert", command)
         except BaseException as error:
-            ledger().schema_changes.finish(self._change.id, "failed", _words(error), "\n".join(self._said))
+            self._changes.finish(self._change.id, "failed", _reason(error), "\n".join(self._output))
             raise
         finally:
-            await self._show()
-        ledger().schema_changes.finish(self._change.id, outcome, "", "\n".join(self._said))
+            await publish_migration_output(self._change, self._output)
+        self._changes.finish(self._change.id, outcome, "", "\n".join(self._output))
 
     async def _execute(self, name: str, text: str) -> None:
-        """Who cancels has the command ended, and waits for that: nothing goes on behind a release that is over."""
+        """Run a command on the target.
+
+        Cancellation stops the command and waits for its end: it must not go on after the release is over.
+        """
         where = f"{self._spec.environment}: migrations/{name}"
         assert self._spec.migrations is not None
         stop = Event()
-        command = Command(text, self._spec.migrations.timeout, stop, self._say)
-        going = asyncio.ensure_future(asyncio.to_thread(self._target.execute, self._revision, self._spec, command))
+        command = Command(text, self._spec.migrations.timeout, stop, self._on_line)
+        running = asyncio.ensure_future(asyncio.to_thread(self._target.execute, self._revision, self._spec, command))
         try:
-            code = await asyncio.shield(going)
+            code = await asyncio.shield(running)
         except TargetError as error:
             raise MigrationFailed(f"{where}: {error.what}", error.hint) from error
         except BaseException:
             stop.set()
-            await asyncio.wait([going])
+            await asyncio.wait([running])
             raise
         if code:
-            last = next((line for line in reversed(self._said) if line.strip()), "it printed nothing")
+            last = next((line for line in reversed(self._output) if line.strip()), "it printed nothing")
             raise MigrationFailed(
                 f"{where}: exit code {code}: {last.strip()}",
-                "the version that is live serves on; what the command had done before it failed stays: mend it, and "
-                "release again. Its output is in the log of this task",
+                "the live version still serves; what the command did before it failed stays: repair it and release "
+                "again. Its output is in the log of this task",
             )
 
-    def _say(self, line: str) -> None:
-        self._said.append(line)
+    def _on_line(self, line: str) -> None:
+        self._output.append(line)
         self._log.info(line)
 
-    async def _show(self) -> None:
-        change = self._change
-        said = "\n".join(self._said) or "(nothing)"
-        await acreate_markdown_artifact(
-            key=f"migrations-{change.app}-{change.environment}",
-            markdown=f"{change.kind} of {change.revision}: {', '.join(change.files)}\n\n```\n{said}\n```",
-            description=f"what the migrations of {change.revision} said",
-        )
 
-
-def _words(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     return error.what if isinstance(error, HeadwayError) else type(error).__name__

@@ -15,7 +15,7 @@ from headway.cli.output import output
 from headway.domain.ports import Target
 from headway.domain.revision import Artifact, LaunchSpec, Revision
 from headway.ledger import Ledger
-from headway.rollout import strategies
+from headway.rollout.planning import plan_for
 from headway.scm import git
 from headway.service.prefect.connections import connections
 from headway.system.paths import ledger_url
@@ -38,23 +38,15 @@ def plan(
     with Ledger.open(ledger_url()) as ledger:
         stable = ledger.rollouts.live(settings.app, environment)
     revision = spec.revision(settings.app, local.sha)
-    made = strategies.plan(
-        rules,
-        target.observe(settings.app),
-        revision,
-        spec,
-        stable=stable,
-        capabilities=target.capabilities,
-    )
-    target.check(settings.app, made)
+    planned = plan_for(target, rules, revision, spec, stable=stable)
+    made = planned.plan
     output.say(f"{made.strategy}: {made.old or 'nothing'} -> {made.new} (not built: its name will be another)")
     for index, step in enumerate(made.steps, 1):
         output.say(f"{index:3}. {step}")
-    remarks = target.remarks(settings.app, made)
-    for remark in remarks:
+    for remark in planned.remarks:
         output.say(f"note: {remark}")
     lines = [str(step) for step in made.steps]
-    document = made.model_dump(mode="json") | {"lines": lines, "remarks": list(remarks)}
+    document = made.model_dump(mode="json") | {"lines": lines, "remarks": list(planned.remarks)}
     output.result(document | (_differences(target, revision, spec) if diff else {}))
 
 

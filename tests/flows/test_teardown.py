@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from headway.domain.revision import Artifact, LaunchSpec
 from headway.ledger import Delivery, Ledger
 from headway.scm.webhooks import PullRequestEvent
 from headway.testing import FakeGitHost, FakeTarget
-from tasks import approvals, previews, release_record, rollout_steps
+from tasks import environment_lock, previews, rollout_steps
 
 NAME = "shop-pr-42"
 SHA, OTHER = "a" * 40, "b" * 40
@@ -83,16 +84,26 @@ class Place:
         return known is not None and known.stands
 
 
+TAKE_STEP = rollout_steps.take_step
+
+
+class Step:
+    """The task that takes a step, as a plain function."""
+
+    def with_options(self, *, task_run_name: str) -> Any:
+        return TAKE_STEP.fn
+
+
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     with Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
         made = Place(ledger)
-        for module in (approvals, previews, release_record, rollout_steps):
-            monkeypatch.setattr(module, "ledger", lambda: ledger)
-        for module in (approvals, previews, rollout_steps, flow):
+        monkeypatch.setenv("HEADWAY_LEDGER_URL", f"sqlite:///{tmp_path / 'ledger.db'}")
+        for module in (environment_lock, previews, rollout_steps, flow):
             monkeypatch.setattr(module, "get_run_logger", lambda: logging.getLogger("test"))
-        for name in ("plan_teardown", "take_step", "forget"):
+        for name in ("plan_teardown", "forget"):
             monkeypatch.setattr(flow, name, getattr(flow, name).fn)
+        monkeypatch.setattr(rollout_steps, "take_step", Step())
         monkeypatch.setattr(loading, "load_target", made.target)
         monkeypatch.setattr(loading, "load_git_host", made.git_host)
         monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "the teardown")
@@ -149,7 +160,7 @@ async def test_a_teardown_leaves_what_was_updated_since_it_was_decided_on(place:
 async def test_a_newer_commit_that_is_not_to_be_shown_keeps_no_older_from_it(place: Place) -> None:
     pull = previews.Pull(app="shop", name=NAME, number=42, repo="/srv/shop", sha=SHA, base="main", fork=False)
     place.host.has_pull(42, OTHER)
-    await previews.require_open.fn(pull)
+    await previews.require_open.fn(place.ledger, pull)
     place.host.has_pull(42, SHA, open=False)
     with pytest.raises(Superseded, match="#42 was closed"):
-        await previews.require_open.fn(pull)
+        await previews.require_open.fn(place.ledger, pull)

@@ -12,7 +12,8 @@ from headway.config import Check, Inputs
 from headway.domain.source import Source
 from headway.ledger import Ledger
 from headway.scm import git
-from tasks import checks, release_record
+from tasks import checks
+from tasks.release_record import ReleaseSession
 from tests.standins.repositories import Repository
 
 CHECK = Check(run="env > told", inputs=Inputs(paths=("src",)))
@@ -21,8 +22,6 @@ CHECK = Check(run="env > told", inputs=Inputs(paths=("src",)))
 @pytest.fixture
 def books(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
     with Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}") as opened:
-        for module in (checks, release_record):
-            monkeypatch.setattr(module, "ledger", lambda: opened)
         monkeypatch.setattr(checks, "get_run_logger", lambda: logging.getLogger("test"))
         yield opened
 
@@ -38,7 +37,9 @@ async def run(books: Ledger, commit: Source, *, trusted: bool) -> str:
     """The state in which the check ended."""
     app = "shop" if trusted else "shop-pr-42"
     release = books.releases.start(app, "/repo", "main", flow_run_id=None, requested_by="ann")
-    await checks.run_check.fn(release, commit.model_copy(update={"trusted": trusted}), "unit", CHECK)
+    await checks.run_check.fn(
+        ReleaseSession(books, release), commit.model_copy(update={"trusted": trusted}), "unit", CHECK
+    )
     (stage,) = books.stages.by_release(release.id)
     return stage.state
 

@@ -8,6 +8,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ from headway.domain.source import Source
 from headway.ledger import Ledger, ReleaseRecord, SchemaChange
 from headway.policy.schema_migrations import files_of
 from headway.scm.git import checkout
-from tasks import approval_evidence, approvals, schema_migrations
+from tasks import artifacts, environment_lock, schema_migrations
+from tasks.environment_lock import EnvironmentSession, hold
+from tasks.release_record import ReleaseSession
 from tests.standins.repositories import Repository
 
 BIN = Path(sys.executable).parent
@@ -117,26 +120,28 @@ class Shop:
         spec = self.spec(source)
         revision = spec.revision("shop", source.sha)
         self.ledger.revisions.save(revision, spec)
-        async with approvals.hold(
-            "shop", "production", holder=release.name, revision=revision.id, release=None
-        ) as lock:
-            await schema_migrations.migrate.fn(release, source, revision, spec)
+        running = ReleaseSession(self.ledger, release)
+        async with self.held(release.name) as session:
+            await schema_migrations.migrate.fn(running, session, source, revision, spec)
             if arrives:
                 plan = Plan(strategy="rolling", new=revision.id, old=None, steps=(Promote(revision=revision.id),))
                 rollout = self.ledger.rollouts.start(
-                    release.id, "shop", "production", plan, kind="release", reason="", token=lock.token
+                    release.id, "shop", "production", plan, kind="release", reason="", token=session.lock.token
                 )
-                schema_migrations.contract_arrives(release, Environment(target="process/production"), spec)
+                schema_migrations.schedule_contract(running, Environment(target="process/production"), spec)
                 self.ledger.rollouts.finish(rollout.id, "done")
         return release, revision
 
     async def contract(self, revision: Revision) -> None:
-        async with approvals.hold("shop", "production", holder="contract", revision=revision.id, release=None):
-            await schema_migrations.contract_schema.fn("shop", "production", revision.id)
+        async with self.held("contract") as session:
+            await schema_migrations.contract_schema.fn(session, revision.id)
 
     async def revert(self, change: SchemaChange) -> None:
-        async with approvals.hold("shop", "production", holder="rollback", revision="", release=None):
-            await schema_migrations.revert_schema.fn("shop", "production", change)
+        async with self.held("rollback") as session:
+            await schema_migrations.revert_schema.fn(session, change)
+
+    def held(self, holder: str) -> AbstractAsyncContextManager[EnvironmentSession]:
+        return hold(self.ledger, "shop", "production", holder=holder, revision="")
 
     def changes(self, release: ReleaseRecord) -> list[SchemaChange]:
         return self.ledger.schema_changes.by_release(release.id)
@@ -170,13 +175,10 @@ def shop(tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> Iter
         pass
 
     monkeypatch.setattr(loading, "load_target", load_target)
-    monkeypatch.setattr(schema_migrations, "acreate_markdown_artifact", keep)
+    monkeypatch.setattr(artifacts, "acreate_markdown_artifact", keep)
     with Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
-        for module in (schema_migrations, approvals, approval_evidence):
-            monkeypatch.setattr(module, "ledger", lambda: ledger)
-        for module in (schema_migrations, approvals):
+        for module in (schema_migrations, environment_lock):
             monkeypatch.setattr(module, "get_run_logger", lambda: logging.getLogger("test"))
-        monkeypatch.setattr("tasks.release_record.ledger", lambda: ledger)
         made = Shop(tmp_path, database, ledger)
         yield made
         made.database.dispose()
@@ -264,7 +266,7 @@ async def test_a_migration_that_fails_half_way_is_mended_by_the_next_release(sho
     }
     with pytest.raises(MigrationFailed, match=r"production: migrations/apply: exit code 1: .*") as failed:
         await shop.release(shop.write(broken))
-    assert "serves on" in failed.value.hint
+    assert "still serves" in failed.value.hint
     assert shop.columns() == {"id", "note", "remark", "third"}  # the first of the two stays
     broken_release = shop.ledger.releases.recent("shop")[0]
     (change,) = shop.changes(broken_release)
