@@ -119,7 +119,7 @@ class Reporter:
         # Not every commit is deployed: that of the newest release may have failed its checks.
         if said := await asyncio.to_thread(self._ledger.statuses.last, preview.app, f"deployment/{preview.app}"):
             last = DeploymentStatus.model_validate_json(said)
-            over = {"standing": StatusState.ENDED, "description": short(f"torn down, {preview.reason}"), "url": None}
+            over = {"state": StatusState.ENDED, "description": short(f"torn down, {preview.reason}"), "url": None}
             await asyncio.to_thread(host.set_deployment, app.path, last.model_copy(update=over))
         await asyncio.to_thread(self._ledger.previews.mark_reported, preview.app)
 

@@ -72,7 +72,7 @@ def dies(pid: int) -> None:
 
 
 class Client:
-    """One `warm.py run`, and what it has said so far."""
+    """One `fork_server.py run`, and what it has said so far."""
 
     def __init__(self, process: subprocess.Popen[bytes], out: Path, err: Path) -> None:
         self.process = process
@@ -130,7 +130,7 @@ class Warm:
         """As `headway up` does; or with another GRACE."""
         command: list[str | Path] = [WARM, "serve"]
         if grace is not None:
-            command = ["-c", f"import sys, warm; warm.GRACE = {grace}; warm.serve(sys.argv[1], sys.argv[2:])"]
+            command = ["-c", f"import sys, fork_server; fork_server.GRACE = {grace}; fork_server.serve(sys.argv[1], sys.argv[2:])"]
         log = self.tmp_path / f"server{len(self.servers)}.log"
         with log.open("wb") as output:
             server = subprocess.Popen(
