@@ -1,4 +1,4 @@
-"""Servers that tests share."""
+"""Servers that tests share, markers that follow from them, and the check that a run leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
+import psutil
 import pytest
 
 from headway.system import tls
@@ -22,6 +24,70 @@ from tests.standins.hosted_apps import Trust
 hypothesis.settings.register_profile("headway", deadline=None)
 hypothesis.settings.load_profile("headway")
 hypothesis.settings.register_profile("fuzz", max_examples=15_000, print_blob=True)  # by hand; CI has hypothesis' own
+
+
+# Fixture -> marker: tests of `make check` need none of these.
+NEEDS = {
+    "engine": "docker",
+    "cluster": "kubernetes",
+    "namespace": "kubernetes",
+    "postgres": "postgres",
+    "browser": "browser",
+}
+ENDING = 15.0  # seconds in which processes of the last tests may still end
+TEMPORARY = pytest.StashKey[Path]()
+LEFT = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the run a temporary folder of its own, so that what it leaves behind can be told from what was there."""
+    if not hasattr(config, "workerinput"):
+        config.stash[TEMPORARY] = Path(tempfile.mkdtemp(prefix="hw-"))
+        os.environ["TMPDIR"] = str(config.stash[TEMPORARY])
+        tempfile.tempdir = None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for fixture in NEEDS.keys() & set(getattr(item, "fixturenames", ())):
+            item.add_marker(NEEDS[fixture])
+
+
+@pytest.hookimpl(trylast=True)  # the workers have ended by then
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A run that leaves a process running has failed. Ends it, and removes the run's temporary folder."""
+    place = session.config.stash.get(TEMPORARY, None)
+    if place is None:
+        return
+    end = time.monotonic() + ENDING
+    while (left := _processes_of(place)) and time.monotonic() < end:
+        time.sleep(0.2)
+    session.config.stash[LEFT] = [f"{one.pid} {' '.join(one.cmdline())[:160]}" for one in left if one.is_running()]
+    for process in left:
+        process.kill()
+    psutil.wait_procs(left, timeout=5)
+    shutil.rmtree(place, ignore_errors=True)
+    if session.config.stash[LEFT] and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for line in config.stash.get(LEFT, []):
+        terminalreporter.write_line(f"left running by the tests: {line}", red=True)
+
+
+def _processes_of(place: Path) -> list[psutil.Process]:
+    """Processes that have the folder as TMPDIR or on their command line, but for this one and its parents."""
+    ours = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    found = []
+    for process in psutil.process_iter():
+        try:
+            named = process.environ().get("TMPDIR") == str(place) or any(str(place) in one for one in process.cmdline())
+            if named and process.pid not in ours and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
 
 
 @pytest.fixture(scope="session")
