@@ -294,7 +294,7 @@ TOP_FAULTS = [
     ("app: a\nenv: {A: {requierd: false}}", "2: env/A/requierd: unknown key 'requierd' (did you mean 'required'?)"),
     ("app: a\nenvironments:\n  staging: {target: process/a}", "2: environments: need `run`, the command that starts the app"),
     ("app: a\nrun: x\nenvironments:\n  staging: {target: docker/a}", "4: environments/staging/target: docker runs images: build one with build/image, or choose another target"),
-    ("app: a\nrun: x\nenvironments:\n  staging: {target: process/a, instances: {min: 1, max: 2}}", "4: environments/staging/instances: process has no autoscaler: say one number, or choose kubernetes"),
+    ("app: a\nrun: x\nenvironments:\n  staging: {target: process/a, instances: {min: 1, max: 2}}", "4: environments/staging/instances: process has no autoscaler: say one number, or choose a kubernetes target"),
     ("app: a\nrun: x\nenvironments:\n  staging: {target: process/a, instances: {min: 3, max: 2}}", "4: environments/staging/instances: max is 2, less than min, 3"),
     ("app: a\nrun: x\nenvironments:\n  staging: {target: process/a, instances: {min: 3}}", "4: environments/staging/instances/max: is missing"),
     ("app: a\nbuild: {image: b/c}\nenvironments:\n  staging: {target: process/a}", "4: environments/staging/target: process runs bundles, and build/image makes an image: choose another target"),
