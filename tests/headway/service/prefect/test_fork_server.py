@@ -130,7 +130,8 @@ class Warm:
         """As `headway up` does; or with another GRACE."""
         command: list[str | Path] = [WARM, "serve"]
         if grace is not None:
-            command = ["-c", f"import sys, fork_server; fork_server.GRACE = {grace}; fork_server.serve(sys.argv[1], sys.argv[2:])"]
+            start = f"import sys, fork_server as it; it.GRACE = {grace}; it.serve(sys.argv[1], sys.argv[2:])"
+            command = ["-c", start]
         log = self.tmp_path / f"server{len(self.servers)}.log"
         with log.open("wb") as output:
             server = subprocess.Popen(
