@@ -32,8 +32,8 @@ class Bitbucket(Block, GitHost):
     _block_type_slug = "bitbucket"
     _description = "Commit statuses and pull requests at Bitbucket Cloud."
 
-    api: str = Field(default="https://api.bitbucket.org/2.0", description="its REST API")
-    token: SecretStr = Field(description="a repository or workspace access token for repositories and pull requests")
+    api: str = Field(default="https://api.bitbucket.org/2.0", description="URL of the REST API")
+    token: SecretStr = Field(description="repository or workspace access token, for repositories and pull requests")
 
     _rest: Rest | None = PrivateAttr(default=None)
 

@@ -29,8 +29,8 @@ class Gitea(Block, GitHost):
     _block_type_slug = "gitea"
     _description = "Commit statuses and pull requests at Gitea or Forgejo."
 
-    api: str = Field(description="its REST API, such as https://git.example.com/api/v1")
-    token: SecretStr = Field(description="a token that may read repositories, and write statuses and issues")
+    api: str = Field(description="URL of the REST API, such as https://git.example.com/api/v1")
+    token: SecretStr = Field(description="token that may read repositories, and write statuses and issues")
 
     _rest: Rest | None = PrivateAttr(default=None)
 

@@ -44,11 +44,14 @@ class GitHub(Block, GitHost):
     _block_type_slug = "github"
     _description = "Commit statuses, deployments and pull requests at GitHub."
 
-    api: str = Field(default="https://api.github.com", description="its REST API; https://HOST/api/v3 of a server")
-    token: SecretStr | None = Field(default=None, description="a fine-grained or classic token; left out for an app")
-    app_id: str | None = Field(default=None, description="id, or client id, of a GitHub App")
+    api: str = Field(
+        default="https://api.github.com",
+        description="URL of the REST API; https://HOST/api/v3 for GitHub Enterprise Server",
+    )
+    token: SecretStr | None = Field(default=None, description="fine-grained or classic token. Omit it for a GitHub App")
+    app_id: str | None = Field(default=None, description="id or client id of a GitHub App")
     private_key: SecretStr | None = Field(default=None, description="private key of the app, in PEM")
-    installation_id: int | None = Field(default=None, description="where the app is installed")
+    installation_id: int | None = Field(default=None, description="id of the app's installation")
 
     _rest: Rest | None = PrivateAttr(default=None)
     _installation: tuple[str, float] | None = PrivateAttr(default=None)

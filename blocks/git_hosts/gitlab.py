@@ -31,8 +31,8 @@ class GitLab(Block, GitHost):
     _block_type_slug = "gitlab"
     _description = "Commit statuses and merge requests at GitLab."
 
-    api: str = Field(default="https://gitlab.com/api/v4", description="its REST API")
-    token: SecretStr = Field(description="a project, group or personal token with the scope api")
+    api: str = Field(default="https://gitlab.com/api/v4", description="URL of the REST API")
+    token: SecretStr = Field(description="project, group or personal token with the scope api")
 
     _rest: Rest | None = PrivateAttr(default=None)
 

@@ -36,8 +36,8 @@ class Prometheus(Block, MetricSource):
 
     model_config = ConfigDict(hide_input_in_errors=True)  # what is refused may be the token, or a URL with a password
 
-    url: str = Field(description="base URL, http or https, such as http://prometheus:9090")
-    token: SecretStr | None = Field(default=None, description="sent as a bearer token")
+    url: str = Field(description="base URL, such as http://prometheus:9090")
+    token: SecretStr | None = Field(default=None, description="bearer token of requests")
     timeout: float = Field(default=5.0, gt=0, allow_inf_nan=False, description="seconds that a query may take")
 
     @field_validator("url")

@@ -42,9 +42,9 @@ HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]
 class Referrer(Frozen):
     """A statement about an image, such as an SBOM, as the registry lists it."""
 
-    digest: str = Field(description="of its manifest")
-    artifact_type: str = Field(description="what it is, as a media type; empty when nobody said so")
-    size: int = Field(description="bytes of its manifest")
+    digest: str = Field(description="digest of its manifest")
+    artifact_type: str = Field(description="its media type; empty if unknown")
+    size: int = Field(description="size of its manifest in bytes")
 
 
 class Registry(Block, ports.Registry):
@@ -60,15 +60,18 @@ class Registry(Block, ports.Registry):
 
     model_config = ConfigDict(hide_input_in_errors=True)  # what is refused may be the password
 
-    host: str = Field(description="name and port, such as ghcr.io, docker.io or 127.0.0.1:5000")
-    plain_http: bool = Field(default=False, description="plain http instead of https; only when said so")
-    username: str | None = Field(default=None, description="left out: nobody logs in")
+    host: str = Field(description="host name and port, such as ghcr.io, docker.io or 127.0.0.1:5000")
+    plain_http: bool = Field(default=False, description="use plain http instead of https")
+    username: str | None = Field(default=None, description="user name. Omit it for anonymous access")
     password: SecretStr | None = Field(default=None, description="password or token of that user")
     timeout: float = Field(default=30.0, gt=0, allow_inf_nan=False, description="seconds that a request may take")
     push_timeout: float = Field(
-        default=1800.0, gt=0, allow_inf_nan=False, description="seconds that the push of a tag may take, with all tries"
+        default=1800.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="seconds that the push of a tag may take, with all attempts",
     )
-    tries: int = Field(default=5, ge=1, le=20, description="how often something that may pass is tried")
+    tries: int = Field(default=5, ge=1, le=20, description="attempts for errors that may be temporary")
 
     @field_validator("host")
     @classmethod

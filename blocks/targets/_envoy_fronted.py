@@ -62,7 +62,7 @@ class BehindEnvoy(Block, Target):
     capabilities: ClassVar[frozenset[Capability]] = frozenset(Capability)
 
     directory: Path | None = Field(
-        default=None, description="directory of its files. Default: `targets/NAME` in Headway's home"
+        default=None, description="directory of its files. Default: `targets/NAME` in Headway's home directory"
     )
     host: str = Field(default=LOOPBACK, description="address that the public ports listen on")
     _tokens: FencingTokens = PrivateAttr(default_factory=FencingTokens)

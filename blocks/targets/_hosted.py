@@ -125,10 +125,14 @@ class Hosted(Block, Target):
     model_config = ConfigDict(hide_input_in_errors=True)  # what is refused may be the token
 
     directory: Path | None = Field(
-        default=None, description="where it keeps the fencing token; left out: targets/TYPE-NAME in Headway's home"
+        default=None,
+        description="directory of its fencing tokens. Default: `targets/TYPE-NAME` in Headway's home directory",
     )
     poll: float = Field(
-        default=3.0, gt=0, allow_inf_nan=False, description="seconds between two looks at something that takes time"
+        default=3.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="seconds between two requests for the state of something that takes time",
     )
     _tokens: FencingTokens = PrivateAttr(default_factory=FencingTokens)
     _looked: float = PrivateAttr(default=0.0)

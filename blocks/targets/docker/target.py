@@ -55,16 +55,20 @@ class DockerTarget(BehindEnvoy):
     _description = "Runs apps as containers on a Docker Engine, behind Envoy."
 
     url: str | None = Field(
-        default=None, description="the engine, as DOCKER_HOST has it: unix://, tcp:// or ssh://; left out: DOCKER_HOST"
+        default=None, description="URL of the engine: unix://, tcp:// or ssh://. Default: DOCKER_HOST"
     )
     namespace: str | None = Field(
-        default=None, description="label of all that is this target's on the engine; left out: the block's name"
+        default=None, description="label of the target's containers and network. Default: the block's name"
     )
-    username: str | None = Field(default=None, description="user of the registry that images are pulled from")
+    username: str | None = Field(default=None, description="user name at the registry that images are pulled from")
     password: SecretStr | None = Field(default=None, description="password or token of that user")
-    keep: int = Field(default=3, ge=0, description="earlier revisions whose containers and images are kept, stopped")
-    read_only: bool = Field(default=True, description="the root file system is read-only, all but /tmp")
-    cap_add: list[str] = Field(default=[], description="Linux capabilities an app keeps, such as CHOWN; else none")
+    keep: int = Field(
+        default=3, ge=0, description="number of earlier revisions whose stopped containers and images are kept"
+    )
+    read_only: bool = Field(default=True, description="mount the root file system read-only, except /tmp")
+    cap_add: list[str] = Field(
+        default=[], description="Linux capabilities that apps keep, such as CHOWN. Default: none"
+    )
 
     def destroy(self) -> None:
         """End and remove the containers, network and proxies of this target. Images and files stay."""

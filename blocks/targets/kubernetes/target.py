@@ -1,8 +1,7 @@
-"""Pods on a Kubernetes cluster: a Deployment a revision, one Service for all who may see the app.
+"""Pods on a Kubernetes cluster: a Deployment for each revision, a Service for each app.
 
-The cluster is all that is needed to know what runs: labels say whose a thing is, annotations how to go back to it.
-How requests are split is one of headway/kubernetes/routing/: by the Service's selector and the number of pods, by a
-Gateway, or by ingress-nginx.
+The cluster alone shows what runs: labels name the app and revision of an object, annotations hold what a rollback
+needs. A module of `routing` splits the requests: by the number of pods, by a Gateway, or by ingress-nginx.
 """
 
 from __future__ import annotations
@@ -77,9 +76,9 @@ NAME = "[a-z0-9]([-.a-z0-9]*[a-z0-9])?"
 
 
 class KubernetesTarget(Block, Target):
-    """Deployments and Services in one namespace, applied with a field manager of Headway's own.
+    """Deployments and Services in one namespace, applied server-side with a field manager of Headway's own.
 
-    With a `gateway` there is header routing too, and shares are exact.
+    With a `gateway` or an `ingress`, weights are exact; with a `gateway`, requests can be routed by header.
     """
 
     _block_type_name = "Headway Kubernetes Target"
@@ -97,55 +96,72 @@ class KubernetesTarget(Block, Target):
         }
     )
 
-    namespace: str = Field(default="default", description="where everything is; it has to be there already")
+    namespace: str = Field(default="default", description="namespace of all objects. It must exist")
     kubeconfig: Path | None = Field(
-        default=None, description="path of a kubeconfig; left out: the pod Headway runs in, else what kubectl takes"
+        default=None,
+        description="path of a kubeconfig. Default: the service account of Headway's pod, else the "
+        "kubeconfig that kubectl uses",
     )
-    kubeconfig_text: SecretStr | None = Field(default=None, description="a kubeconfig itself, instead of a path")
-    context: str | None = Field(default=None, description="context of the kubeconfig; left out: its current one")
+    kubeconfig_text: SecretStr | None = Field(default=None, description="content of a kubeconfig, instead of its path")
+    context: str | None = Field(default=None, description="context of the kubeconfig. Default: the current one")
     url: str | None = Field(
         default=None,
-        description="where an app answers, such as https://{app}.example.com; left out: the address of its Service",
+        description="URL of an app, such as https://{app}.example.com. Default: the address of its Service",
     )
-    preview_url: str | None = Field(default=None, description="the same for what is not public yet")
+    preview_url: str | None = Field(default=None, description="URL of the preview route, likewise")
     gateway: str | None = Field(
         default=None,
         pattern=rf"^{NAME}/{NAME}(/{NAME})?$",
-        description="NAMESPACE/NAME or NAMESPACE/NAME/LISTENER of a Gateway that splits requests to the host of `url`",
+        description="NAMESPACE/NAME or NAMESPACE/NAME/LISTENER of a Gateway that splits the requests to "
+        "the host of `url`",
     )
     ingress: str | None = Field(
         default=None,
         pattern=rf"^{NAME}$",
-        description="class of an ingress-nginx that splits requests to the host of `url`, instead of a Gateway",
+        description="ingress class of an ingress-nginx that splits the requests to the host of `url`, "
+        "instead of a Gateway",
     )
     certificate: str | None = Field(
         default=None,
-        description="with `ingress`, Secret with the certificate, such as {app}-tls; left out: ingress-nginx's own",
+        description="with `ingress`: name of the Secret with the TLS certificate, such as {app}-tls. "
+        "Default: that of ingress-nginx",
     )
     prometheus: Prometheus | None = Field(
         default=None,
-        description="counts the requests of each revision; left out: Headway sends requests of its own to the pods",
+        description="Prometheus that counts the requests of each revision. Default: Headway sends "
+        "requests of its own to the pods",
     )
     exporter: promql.Exporter = Field(
-        default="app", description="who counts: the app itself (http_requests_total), ingress-nginx, or Istio"
+        default="app",
+        description="source of the counters in Prometheus: the app itself (http_requests_total), "
+        "ingress-nginx, or Istio",
     )
     queries: dict[promql.Question, str] = Field(
         default={},
-        description="PromQL in the place of the exporter's, of counters: requests, errors, and latency by `le`; it may "
-        f"name {', '.join(f'${name}' for name in promql.PLACEHOLDERS)}",
+        description="PromQL of counters that replaces the exporter's: requests, errors, and latency by "
+        f"`le`. Placeholders: {', '.join(f'${name}' for name in promql.PLACEHOLDERS)}",
     )
     registry: Registry | None = Field(
-        default=None, description="asked whether an image is still there; left out: its registry, without a login"
+        default=None,
+        description="registry that is asked whether an image still exists. Default: that of the image, without a login",
     )
-    pull_secret: str | None = Field(default=None, description="Secret in the namespace that nodes pull images with")
-    service_account: str | None = Field(default=None, description="ServiceAccount of the pods; left out: no token")
-    keep: int = Field(default=3, ge=0, description="earlier revisions whose objects are kept, without pods")
-    read_only: bool = Field(default=True, description="the root file system is read-only, all but /tmp")
-    cap_add: list[str] = Field(default=[], description="Linux capabilities an app keeps, such as CHOWN; else none")
-    cpu: float = Field(default=0.1, gt=0, description="cores that are requested for an app that does not say")
-    memory: int = Field(default=128 * 2**20, gt=0, description="bytes that an app which does not say may use")
+    pull_secret: str | None = Field(default=None, description="name of the Secret that nodes pull images with")
+    service_account: str | None = Field(
+        default=None, description="ServiceAccount of the pods. Default: pods get no token"
+    )
+    keep: int = Field(default=3, ge=0, description="number of earlier revisions whose objects are kept, without pods")
+    read_only: bool = Field(default=True, description="mount the root file system read-only, except /tmp")
+    cap_add: list[str] = Field(
+        default=[], description="Linux capabilities that apps keep, such as CHOWN. Default: none"
+    )
+    cpu: float = Field(
+        default=0.1, gt=0, description="processor cores requested for an app that has no `resources/cpu`"
+    )
+    memory: int = Field(
+        default=128 * 2**20, gt=0, description="memory limit, in bytes, of an app that has no `resources/memory`"
+    )
     settle: float = Field(
-        default=1.0, ge=0, description="seconds until every node goes by changed endpoints: kube-proxy's longest rest"
+        default=1.0, ge=0, description="seconds until every node uses changed endpoints: the sync period of kube-proxy"
     )
     _cluster_: Cluster | None = PrivateAttr(default=None)
     _tokens: FencingTokens = PrivateAttr(default_factory=FencingTokens)

@@ -46,25 +46,34 @@ class RailwayTarget(Hosted):
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset({Capability.ATOMIC_SWITCH, Capability.LOGS})
 
-    token: Token = Field(description="a project token of the environment; else set `account`")
-    account: bool = Field(default=False, description="the token is of an account or a workspace: it needs `project`")
-    project: str | None = Field(default=None, description="id of the project; left out: the token's")
-    environment: str | None = Field(default=None, description="name or id of the environment; left out: the token's")
+    token: Token = Field(description="project token of the environment, or with `account` another token")
+    account: bool = Field(default=False, description="the token is one of an account or a workspace. Needs `project`")
+    project: str | None = Field(default=None, description="id of the project. Default: that of the token")
+    environment: str | None = Field(
+        default=None, description="name or id of the environment. Default: that of the token"
+    )
     service: str = Field(min_length=1, description="name or id of the service")
     ephemeral_of: str | None = Field(
-        default=None, description="for previews: the environment that a new, ephemeral one is copied from"
+        default=None, description="for previews: environment that new, ephemeral ones are copied from"
     )
     domain: str | None = Field(
-        default=None, pattern=r"^[A-Za-z0-9.-]+(:[0-9]+)?$", description="where users find it; left out: its first one"
+        default=None,
+        pattern=r"^[A-Za-z0-9.-]+(:[0-9]+)?$",
+        description="host name of the app. Default: the first domain of the service",
     )
-    overlap: int | None = Field(default=None, ge=0, description="seconds that old and new run together after a switch")
+    overlap: int | None = Field(
+        default=None, ge=0, description="seconds that the old deployment keeps running after a switch"
+    )
     timeout: float = Field(
-        default=1800.0, gt=0, allow_inf_nan=False, description="seconds that build, start and health check may take"
+        default=1800.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="seconds that build, start and health check may take together",
     )
-    username: str | None = Field(default=None, description="user of the registry that images are pulled from")
+    username: str | None = Field(default=None, description="user name at the registry that images are pulled from")
     password: SecretStr | None = Field(default=None, description="password or token of that user")
     url: str = Field(
-        default="https://backboard.railway.com/graphql/v2", pattern="^https?://", description="the GraphQL API"
+        default="https://backboard.railway.com/graphql/v2", pattern="^https?://", description="URL of the GraphQL API"
     )
     _prepared: dict[str, tuple[Revision, LaunchSpec]] = PrivateAttr(default_factory=dict)
     _located: Place | None = PrivateAttr(default=None)

@@ -60,24 +60,25 @@ class VercelTarget(Hosted):
         }
     )
 
-    token: Token = Field(description="an access token; the scope of the project's team is enough")
+    token: Token = Field(description="access token. Its scope may be the project's team")
     project: str = Field(min_length=1, description="name or id of the project")
     domain: str = Field(
         pattern=r"^[A-Za-z0-9.-]+(:[0-9]+)?$",
-        description="where users find it: a production domain of the project, or the alias that previews get",
+        description="host name of the app: a production domain of the project, or the alias for previews",
     )
     environment: Literal["production", "preview"] = Field(
-        default="production", description="what it is built for, with the variables of that environment"
+        default="production", description="environment of the project whose variables are used"
     )
-    team: str | None = Field(default=None, description="slug or id (team_...) of the team; left out: the token's user")
+    team: str | None = Field(default=None, description="slug or id (team_...) of the team. Default: the token's user")
     from_git: bool = Field(
-        default=False, description="Vercel fetches the commit from the repository it is linked with; else: upload"
+        default=False,
+        description="let Vercel fetch the commit from its linked repository, instead of uploading the files",
     )
     # Prefect finds no secret in a union with a Token: it would store the stars that are shown for it.
     bypass: SecretStr | None = Field(
-        default=None, description="secret that lets smoke tests through Deployment Protection (for automation)"
+        default=None, description="secret with which smoke tests bypass Deployment Protection (for automation)"
     )
-    url: str = Field(default="https://api.vercel.com", pattern="^https?://", description="the API")
+    url: str = Field(default="https://api.vercel.com", pattern="^https?://", description="URL of the API")
 
     @field_validator("bypass")
     @classmethod
