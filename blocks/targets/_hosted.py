@@ -1,13 +1,12 @@
-"""What targets have in common that are somebody else's platform, spoken to through its public API.
+"""Base of targets on hosted platforms, which are used through their public API.
 
-What runs is read from the platform alone. A file an app in Headway's home has what no platform keeps for us: the
-fencing token, and which revisions are launched without traffic yet. Losing it loses no deployment.
+What runs is read from the platform. A file for each app holds what the platform does not store: the fencing token, and
+which revisions are launched without traffic. If the file is lost, no deployment is.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from typing import Annotated, Any
 
 import httpx
 from prefect.blocks.core import Block
-from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
 from tenacity import wait_exponential_jitter
 
 from headway.domain.errors import TargetError
@@ -119,8 +118,21 @@ class Api:
         )
 
 
+class HostedState(BaseModel):
+    """State of an app, in the file `APP.json`. Installations have such files: fields are never renamed or removed."""
+
+    token: int = 0
+    """Highest fencing token that was claimed."""
+    launched: dict[str, str] = {}
+    """Revision id -> deployment id, of those that are not retired, with or without traffic."""
+    preview: str | None = None
+    """Revision on the preview route."""
+    others: str | None = None
+    """Id of the deployment that had the traffic before Headway's first."""
+
+
 class Hosted(Block, Target):
-    """One revision answers at a time, or shares as the platform lets them; it runs as many copies as it likes."""
+    """A target whose platform routes to one revision, or splits traffic itself, and chooses the number of instances."""
 
     model_config = ConfigDict(hide_input_in_errors=True)  # what is refused may be the token
 
@@ -135,14 +147,14 @@ class Hosted(Block, Target):
         description="seconds between two requests for the state of something that takes time",
     )
     _tokens: FencingTokens = PrivateAttr(default_factory=FencingTokens)
-    _looked: float = PrivateAttr(default=0.0)
+    _polled: float = PrivateAttr(default=0.0)
     _secrets: set[str] = PrivateAttr(default_factory=set)
 
-    # --- the port ----------------------------------------------------------------------------------------------
+    # --- the port ------------------------------------------------------------------------------------------------
 
     def claim(self, app: str, token: int) -> None:
         with self._state(app) as state:
-            state["token"] = self._tokens.claim(app, token, state["token"])
+            state.token = self._tokens.claim(app, token, state.token)
 
     def measure(self, app: str) -> Measurements:  # noqa: ARG002  # the platform tells nobody
         return Measurements(at=datetime.now(UTC), counts={})
@@ -150,49 +162,47 @@ class Hosted(Block, Target):
     def drain(self, revision: Revision, deadline: float) -> bool:  # noqa: ARG002  # the platform's own part
         return True
 
-    # --- what is kept here -------------------------------------------------------------------------------------
+    # --- state ---------------------------------------------------------------------------------------------------
 
     @property
-    def _place(self) -> Path:
+    def _directory(self) -> Path:
         name = f"{self.get_block_type_slug()}-{self._block_document_name or 'default'}"
         return (self.directory or places.home() / "targets" / name).absolute()
 
     @contextlib.contextmanager
-    def _state(self, app: str) -> Iterator[dict[str, Any]]:
-        self._place.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with locked(self._place / f"{app}.lock"):
+    def _state(self, app: str) -> Iterator[HostedState]:
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with locked(self._directory / f"{app}.lock"):
             state = self._read(app)
             yield state
-            write_json(self._place / f"{app}.json", state)
+            write_json(self._directory / f"{app}.json", state.model_dump())
 
     @contextlib.contextmanager
-    def _writing(self, app: str) -> Iterator[dict[str, Any]]:
+    def _writing(self, app: str) -> Iterator[HostedState]:
         with self._state(app) as state:
-            self._tokens.check(app, state["token"])
+            self._tokens.check(app, state.token)
             yield state
 
-    def _read(self, app: str) -> dict[str, Any]:
-        """`launched`: what was, and is not retired, whether it has traffic or not: revision id -> deployment id."""
-        state: dict[str, Any] = {"token": 0, "launched": {}, "preview": None}
+    def _read(self, app: str) -> HostedState:
         with contextlib.suppress(FileNotFoundError):
-            state |= json.loads((self._place / f"{app}.json").read_text())
-        return state
+            return HostedState.model_validate_json((self._directory / f"{app}.json").read_text())
+        return HostedState()
 
     def _may_write(self, app: str) -> None:
-        """Raises LockLost. Asked again before each change: the platform knows no token."""
-        self._tokens.check(app, self._read(app)["token"])
+        """Raise LockLost when another writer claimed the app. Called before each change: the platform has no tokens."""
+        self._tokens.check(app, self._read(app).token)
 
-    # --- what is asked on the way ------------------------------------------------------------------------------
+    # --- helpers -------------------------------------------------------------------------------------------------
 
     def _launchable(self, spec: LaunchSpec) -> None:
-        """From here on the secrets of the spec are masked in whatever the platform says."""
+        """Raise TargetError for a secret without a value. From now on the platform's messages are masked."""
         secret = [name for name, value in spec.env.items() if isinstance(value, SecretRef)]
         if secret:
             raise TargetError(f"{spec.environment}: secrets without a value: {', '.join(secret)}", "resolve them first")
         self._secrets |= {str(spec.env[name]) for name in spec.secrets}
 
     def _identity(self, revision: Revision, spec: LaunchSpec) -> dict[str, str]:
-        """What a deployment is told of itself."""
+        """Environment variables that every deployment gets from Headway."""
         return {
             "HEADWAY_APP": revision.app,
             "HEADWAY_ENVIRONMENT": spec.environment,
@@ -201,18 +211,18 @@ class Hosted(Block, Target):
         }
 
     def _routable(self, app: str, traffic: Traffic) -> list[str]:
-        """The revisions with a weight, the heaviest first. Raises TargetError for what no hosted platform does."""
+        """Revisions with a weight, the heaviest first. Raises TargetError for header rules."""
         if traffic.headers:
             raise TargetError(f"{app}: routing by header is not possible here", "choose a strategy without it")
         weights = {revision: weight for revision, weight in traffic.weights.items() if weight}
         return sorted(weights, key=weights.__getitem__, reverse=True)
 
     def _pace(self) -> None:
-        """Whoever looks again soon waits: platforms count requests."""
-        wait = self._looked + self.poll - time.monotonic()
+        """Wait until `poll` seconds after the previous call: platforms limit requests."""
+        wait = self._polled + self.poll - time.monotonic()
         if wait > 0:
             time.sleep(wait)
-        self._looked = time.monotonic()
+        self._polled = time.monotonic()
 
     def _unhealthy(self, url: str, timeout: float, versions: tuple[str, str]) -> Refusal | None:
         """Return why the deployment at this address is not ready."""

@@ -242,7 +242,7 @@ class RailwayTarget(Hosted):
             return
         if live and self._revision(railway, app, live) is None:
             with self._writing(app) as state:
-                state["others"] = live.id  # what was there before Headway came
+                state.others = live.id  # what was there before Headway came
         if going and self._revision(railway, app, going) == revision:  # whoever asked for it has died since
             self._follow(railway, app, going.id)
             return
@@ -362,7 +362,7 @@ class RailwayTarget(Hosted):
         live = _live(railway.instance(place))
         if live is None or self._revision(railway, app, live) is None:
             return  # what others deployed is left alone
-        others = self._read(app).get("others")
+        others = self._read(app).others
         before = next((one for one in railway.deployments(place) if one.id == others), None) if others else None
         if before and before.can_roll_back:
             latest = railway.instance(place).latest

@@ -129,12 +129,12 @@ class VercelTarget(Hosted):
                 if found and found.meta.get("headwayApp") == app:  # what others made is nothing to go back to
                     known[found.meta["headwayRevision"]] = found
                     weights[found.meta["headwayRevision"]] = weight
-            for revision, deployment_id in state["launched"].items():
+            for revision, deployment_id in state.launched.items():
                 if revision not in known and (found := vercel.deployment(deployment_id)):
                     known[revision] = found
         if sum(weights.values()) != WHOLE:  # somebody else's deployment has a share
             weights = {}
-        shown = state["preview"] if state["preview"] in known else None
+        shown = state.preview if state.preview in known else None
         return Observation(
             app=app,
             url=f"https://{self.domain}" if known else None,
@@ -156,7 +156,7 @@ class VercelTarget(Hosted):
                 self._tell(vercel, project, revision, spec)
                 made = self._made(vercel, project, revision, spec)
         with self._writing(revision.app) as state:
-            state["launched"][revision.id] = made.id
+            state.launched[revision.id] = made.id
 
     def missing(self, spec: LaunchSpec) -> Refusal | None:
         if self.from_git or (spec.artifact.kind == "bundle" and Path(spec.artifact.location).is_dir()):
@@ -201,8 +201,8 @@ class VercelTarget(Hosted):
                 case _:
                     raise TargetError(f"{app}: Vercel splits traffic between two deployments, not {len(serving)}")
         with self._writing(app) as state:
-            state["preview"] = traffic.preview if shown else None
-            state["launched"] |= {revision: one.id for revision, one in found.items()}
+            state.preview = traffic.preview if shown else None
+            state.launched |= {revision: one.id for revision, one in found.items()}
 
     def retire(self, revision: Revision, keep: int = 0, drain: float | None = None) -> None:  # noqa: ARG002
         """A deployment without visitors costs nothing and is the way back: it stays, but for one still being built."""
@@ -216,13 +216,13 @@ class VercelTarget(Hosted):
                 f"{app}: {name} gets {weight} % of the traffic and cannot be retired", "route to another revision first"
             )
         with self._vercel() as vercel:
-            launched = self._read(app)["launched"].get(name)
+            launched = self._read(app).launched.get(name)
             found = vercel.deployment(launched) if launched else None
             if found and found.state in WAITING:
                 vercel.cancel(found.id)
         with self._writing(app) as state:
-            state["launched"].pop(name, None)
-            state["preview"] = None if state["preview"] == name else state["preview"]
+            state.launched.pop(name, None)
+            state.preview = None if state.preview == name else state.preview
 
     def logs(self, app: str, revision: str | None = None, *, lines: int = 100, follow: bool = False) -> Iterator[str]:
         seen = self.observe(app).instances
@@ -267,7 +267,7 @@ class VercelTarget(Hosted):
         return deployment.meta.get("headwaySecrets") == self._sealed(spec)
 
     def _of(self, vercel: Vercel, app: str, revision: str) -> Deployment | None:
-        known = self._read(app)["launched"].get(revision)
+        known = self._read(app).launched.get(revision)
         if known:
             return vercel.deployment(known)
         listed = self._listed(vercel, vercel.project(), app, revision)
@@ -418,11 +418,11 @@ class VercelTarget(Hosted):
         found = vercel.deployment(live)
         if found is not None and found.meta.get("headwayApp") != app:
             with self._writing(app) as state:
-                state["others"] = live
+                state.others = live
 
     def _take_down(self, vercel: Vercel, project: dict[str, Any], app: str) -> None:
         live = vercel.alias(self.domain)
-        others = self._read(app).get("others")
+        others = self._read(app).others
         if live is None or live == others:
             return
         before = vercel.deployment(others) if others else None

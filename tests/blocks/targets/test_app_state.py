@@ -1,4 +1,4 @@
-"""The state file of an app: it is stored by running installations."""
+"""The state files of an app: they are stored by running installations."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from blocks.targets._app_state import AppState, InstanceState, RevisionState, endpoints
+from blocks.targets._hosted import HostedState
 from headway.domain.revision import Artifact, Health, LaunchSpec, ProbeSettings
 
 # As version 0.1.0 wrote it, during a rollout.
@@ -76,3 +77,9 @@ def test_envoy_gets_each_address_and_whether_it_drains() -> None:
     instances = {"a": InstanceState(host="10.0.0.2", port=8080), "b": InstanceState(host="10.0.0.3", port=8080)}
     instances["b"].draining = True
     assert endpoints(instances) == {("10.0.0.2", 8080): False, ("10.0.0.3", 8080): True}
+
+
+def test_a_file_of_a_hosted_target_of_0_1_0_is_read() -> None:
+    written = '{"token": 3, "launched": {"1111111-f3b4a1": "dpl_1"}, "preview": null}'
+    assert HostedState.model_validate_json(written) == HostedState(token=3, launched={"1111111-f3b4a1": "dpl_1"})
+    assert HostedState.model_validate_json('{"token": 3, "others": "dpl_0"}').others == "dpl_0"
