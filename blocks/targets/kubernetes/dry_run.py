@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 from blocks.targets.kubernetes import labels, schemas
 from blocks.targets.kubernetes.api_client import Cluster, kind_of
-from blocks.targets.kubernetes.owned_objects import Key, foreign, key
+from blocks.targets.kubernetes.owned_objects import Key, conflict, key
 from headway.domain.errors import TargetError
 from headway.system.redaction import MASK
 
@@ -88,7 +88,8 @@ def _unwelcome(cluster: Cluster, thing: Object) -> list[str]:
         return [f"the cluster has no such kind in {thing['apiVersion']}: is its definition (CRD) installed?"]
     if not namespaced:
         return ["belongs to no namespace: whoever runs the cluster applies it"]
-    return [why] if (why := foreign(cluster, thing)) else []
+    refusal = conflict(cluster, thing)
+    return [refusal.what] if refusal else []
 
 
 def _called(thing: Object, sources: Mapping[Key, str]) -> str:

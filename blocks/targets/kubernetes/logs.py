@@ -19,7 +19,7 @@ LAST_WORDS = 3  # lines of an app that keeps dying
 def said(cluster: Cluster, pod: Object, masked: Masker, lines: int) -> Iterator[str]:
     """The last lines of a pod, each with its name in front."""
     name = pod["metadata"]["name"]
-    for line in cluster.logs(name, pod_status.asked(pod), lines=lines):
+    for line in cluster.logs(name, pod_status.main_container(pod), lines=lines):
         yield f"{name}: {masked(line)}"
 
 
@@ -30,7 +30,7 @@ def follow(cluster: Cluster, pods: Sequence[Object], maskers: Sequence[Masker]) 
     def listen(pod: Object, masked: Masker) -> None:
         name = pod["metadata"]["name"]
         try:
-            for line in cluster.follow(name, pod_status.asked(pod)):
+            for line in cluster.follow(name, pod_status.main_container(pod)):
                 heard.put(f"{name}: {masked(line)}")
         except TargetError as error:
             heard.put(f"{name}: {error.what}")
@@ -49,7 +49,7 @@ def follow(cluster: Cluster, pods: Sequence[Object], maskers: Sequence[Masker]) 
 
 def last_words(cluster: Cluster, pod: Object, masked: Masker) -> str:
     """What a pod that will not get ready said at the end, in one line; empty when it never said anything."""
-    name, container = pod["metadata"]["name"], pod_status.asked(pod)
+    name, container = pod["metadata"]["name"], pod_status.main_container(pod)
     lines = cluster.logs(name, container, lines=LAST_WORDS)
     lines = lines or cluster.logs(name, container, lines=LAST_WORDS, previous=True)
     return " | ".join(map(masked, lines))

@@ -8,10 +8,10 @@ from typing import Any
 from blocks.targets.kubernetes import labels as names
 from blocks.targets.kubernetes import schemas
 from blocks.targets.kubernetes.container_spec import PORT_NAME
-from blocks.targets.kubernetes.manifests import front, released, repository, stand_ins
+from blocks.targets.kubernetes.manifests import main_container, released, replaced_images, repository
 from headway.domain.revision import Manifest
 
-__all__ = ["elsewhere", "fault_lines"]
+__all__ = ["fault_lines", "outside_namespace"]
 
 CLUSTER_WIDE = frozenset(
     {
@@ -51,7 +51,7 @@ def fault_lines(app: str, image: str, manifests: Sequence[Manifest]) -> list[str
     return found
 
 
-def elsewhere(namespace: str, manifests: Sequence[Manifest]) -> list[str]:
+def outside_namespace(namespace: str, manifests: Sequence[Manifest]) -> list[str]:
     """Those that say they belong into another namespace."""
     return [
         f"{one.source}: is in namespace {theirs}, and the target is in {namespace}"
@@ -107,15 +107,15 @@ def _deployment_faults(thing: Mapping[str, Any], image: str) -> Iterator[str]:
     labels = (template.get("metadata") or {}).get("labels") or {}
     if why := _unselected(thing["spec"]["selector"], labels):
         yield f"spec/selector: does not match its own pods: {why}"
-    asked = front(pod, stand_ins(pod, image))
-    if repository(asked) != image and len(pod["containers"]) > 1:
+    container = main_container(pod, replaced_images(pod, image))
+    if repository(container) != image and len(pod["containers"]) > 1:
         there = ", ".join(one.get("image", "none") for one in pod["containers"])
         yield f"spec/template/spec/containers: none runs {image}, the image of build/image; there is {there}"
         return
-    ports = asked.get("ports") or []
+    ports = container.get("ports") or []
     if not any(port.get("name") == PORT_NAME for port in ports) and not (len(ports) == 1 and "name" not in ports[0]):
         yield (
-            f"spec/template/spec/containers: {asked['name']} has no port that is called {PORT_NAME}: "
+            f"spec/template/spec/containers: {container['name']} has no port that is called {PORT_NAME}: "
             "it is the one that traffic goes to"
         )
 

@@ -16,18 +16,18 @@ from blocks.targets.kubernetes.container_spec import DEFAULT_CONTAINER, PAUSE, P
 from headway.domain.revision import LaunchSpec, Manifest, Revision
 
 __all__ = [
-    "belongings",
     "deployment",
-    "front",
     "has_budget",
+    "main_container",
+    "own_objects",
     "pod_of",
     "port",
     "released",
+    "replaced_images",
     "replicas",
     "repository",
     "runs_pods",
     "sources",
-    "stand_ins",
 ]
 
 Object = dict[str, Any]
@@ -60,11 +60,11 @@ def deployment(
     template, pod = inside["template"].get("metadata") or {}, inside["template"]["spec"]
     inside["template"]["metadata"] = template
     template["labels"] = {**(template.get("labels") or {}), **_own(ours), names.POOL: names.OPEN}
-    standing_in = stand_ins(pod, spec.artifact.location)
-    main = front(pod, standing_in)
+    replaced = replaced_images(pod, spec.artifact.location)
+    main = main_container(pod, replaced)
     template["annotations"] = {DEFAULT_CONTAINER: main["name"], **(template.get("annotations") or {})}
     for container in _containers(pod):
-        if container is main or repository(container) in standing_in:
+        if container is main or repository(container) in replaced:
             _run_ours(container, revision, spec)
     _complete(pod, main, spec, limits)
     if spec.autoscale:
@@ -72,12 +72,12 @@ def deployment(
     return made
 
 
-def belongings(app: str, spec: LaunchSpec, namespace: str) -> list[Object]:
+def own_objects(app: str, spec: LaunchSpec, namespace: str) -> list[Object]:
     """All the others, in the order in which they are written."""
     if not spec.manifests:
         return []
     chosen = _deployment_of(app, spec.manifests)
-    standing_in = stand_ins(chosen["spec"]["template"]["spec"], spec.artifact.location)
+    replaced = replaced_images(chosen["spec"]["template"]["spec"], spec.artifact.location)
     made = []
     for one in spec.manifests:
         if one.content is chosen:
@@ -86,7 +86,7 @@ def belongings(app: str, spec: LaunchSpec, namespace: str) -> list[Object]:
         metadata = thing["metadata"]
         metadata |= {"namespace": namespace, "labels": _labelled(metadata, names.labels(app, spec.environment))}
         for container in _containers(pod_of(thing) or {}):
-            if repository(container) in standing_in:
+            if repository(container) in replaced:
                 container["image"] = spec.artifact.location
         made.append(thing)
     return made
@@ -111,7 +111,7 @@ def replicas(app: str, manifests: Sequence[Manifest]) -> int:
 def port(app: str, spec: LaunchSpec) -> int:
     """The port of the container that traffic goes to."""
     pod = _deployment_of(app, spec.manifests)["spec"]["template"]["spec"]
-    return int(_port(front(pod, stand_ins(pod, spec.artifact.location)))["containerPort"])
+    return int(_port(main_container(pod, replaced_images(pod, spec.artifact.location)))["containerPort"])
 
 
 def has_budget(manifests: Sequence[Manifest]) -> bool:
@@ -150,17 +150,17 @@ def _name(manifest: Manifest) -> str:
 # --- containers ------------------------------------------------------------------------------------------------
 
 
-def stand_ins(pod: Mapping[str, Any], built: str) -> set[str]:
+def replaced_images(pod: Mapping[str, Any], built: str) -> set[str]:
     """Repositories that stand for the image that is built: its own, and what the only container says."""
     containers = pod["containers"]
     only = {repository(containers[0])} if len(containers) == 1 else set()
     return ({repository({"image": built})} | only) - {""}
 
 
-def front(pod: Mapping[str, Any], standing_in: Collection[str]) -> Object:
+def main_container(pod: Mapping[str, Any], replaced: Collection[str]) -> Object:
     """The container that is asked and gets the traffic."""
     first: Object = pod["containers"][0]
-    return next((one for one in pod["containers"] if repository(one) in standing_in), first)
+    return next((one for one in pod["containers"] if repository(one) in replaced), first)
 
 
 def repository(container: Mapping[str, Any]) -> str:

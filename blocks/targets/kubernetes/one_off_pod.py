@@ -21,7 +21,7 @@ def make_way(cluster: Cluster, app: str, environment: str) -> None:
     """Have the pod of the command before gone. Raises TargetError while that one runs."""
     name = labels.command(app)
     known = cluster.get(POD, name)
-    if known and not known["metadata"].get("deletionTimestamp") and not pod_status.is_over(known):
+    if known and not known["metadata"].get("deletionTimestamp") and not pod_status.is_finished(known):
         raise TargetError(
             f"{environment}: another command of {app} is still running",
             f"wait for its end, or end it: kubectl delete pod {name}",
@@ -54,15 +54,15 @@ def _ended_by_itself(cluster: Cluster, app: str, command: Command, masked: Maske
         pods, version = cluster.find_at(POD, _ours(app))  # before its log: what it says last is there then
         if not pods:
             raise TargetError(f"{app}: the pod of a command is gone: somebody removed it", "run it again")
-        said = cluster.logs(pods[0]["metadata"]["name"], pod_status.asked(pods[0]), lines=SAID)
+        said = cluster.logs(pods[0]["metadata"]["name"], pod_status.main_container(pods[0]), lines=SAID)
         for line in said[told:]:
             command.on_line(masked(line))
         told = len(said)
         if (code := pod_status.exit_code(pods[0])) is not None:
             return code
-        why = pod_status.given_up(pods[0])
-        if command.stop.is_set() or time.monotonic() >= deadline or why:
-            why = "stopped" if command.stop.is_set() else why or f"no end after {command.timeout:g} s"
+        failure = pod_status.failure(pods[0])
+        if command.stop.is_set() or time.monotonic() >= deadline or failure:
+            why = "stopped" if command.stop.is_set() else failure or f"no end after {command.timeout:g} s"
             raise TargetError(f"{masked(command.text)}: {why}; its pod was removed", "its last lines say what it did")
         cluster.changed(POD, _ours(app), version, LOOK)
 

@@ -1,7 +1,7 @@
-"""The objects beside the Deployments: an app's own manifests, applied under their own names, and pruned.
+"""Objects of an app's own manifests besides Deployments: applied under their own names, and pruned.
 
-What was ever applied is kept in the app's state, as (apiVersion, kind, name): nothing else can say which kinds to look
-for. What has not Headway's labels is never touched.
+Their keys (apiVersion, kind, name) are stored in the app's state: nothing else tells which kinds to look for. An object
+without Headway's labels is never changed.
 """
 
 from __future__ import annotations
@@ -12,34 +12,35 @@ from typing import Any
 from blocks.targets.kubernetes import labels as names
 from blocks.targets.kubernetes.api_client import Cluster, Kind, kind_of
 from headway.domain.errors import TargetError
+from headway.domain.refusal import Refusal
 
-__all__ = ["DATA", "Key", "foreign", "key", "ours", "prune", "require_ours"]
+__all__ = ["DATA", "Key", "conflict", "key", "ours", "prune", "require_ours"]
 
 Key = tuple[str, str, str]
 OWNERS = (names.APP, names.ENVIRONMENT)
-DATA = "PersistentVolumeClaim"  # is nobody's to delete
+DATA = "PersistentVolumeClaim"  # is never deleted
 
 
 def key(thing: Mapping[str, Any]) -> Key:
     return (*kind_of(thing), thing["metadata"]["name"])
 
 
-def foreign(cluster: Cluster, thing: Mapping[str, Any]) -> str:
-    """Why an object is not Headway's to change: one of this name is there already; empty when it may be."""
+def conflict(cluster: Cluster, thing: Mapping[str, Any]) -> Refusal | None:
+    """Return why this object must not be changed: one of this name exists, and is not Headway's."""
     kind, name, wanted = thing["kind"], thing["metadata"]["name"], thing["metadata"]["labels"]
     found = cluster.get(kind_of(thing), name)
     theirs = (found or thing)["metadata"].get("labels") or {}
     if all(theirs.get(label) == wanted[label] for label in OWNERS):
-        return ""
+        return None
     labels = " ".join(f"{label}={wanted[label]}" for label in OWNERS)
-    return (
+    return Refusal(
         f"is in namespace {cluster.namespace} already and not Headway's: call it something else, or hand it over with "
         f"kubectl label -n {cluster.namespace} {kind.lower()} {name} {labels}"
     )
 
 
 def require_ours(cluster: Cluster, environment: str, found: Mapping[str, Any]) -> None:
-    """Raises TargetError when this object, which is there, is of another environment or nobody's we know."""
+    """Raise TargetError when this existing object is of another environment, or not Headway's."""
     theirs = (found["metadata"].get("labels") or {}).get(names.ENVIRONMENT)
     if theirs != environment:
         whose = f"of environment {theirs}" if theirs else "not Headway's"
@@ -51,7 +52,7 @@ def require_ours(cluster: Cluster, environment: str, found: Mapping[str, Any]) -
 
 
 def prune(cluster: Cluster, known: Iterable[Key], wanted: Collection[Key], app: str) -> list[Key]:
-    """Remove what is known and not wanted any more; what is known from then on."""
+    """Remove the known objects that are not wanted any more. Returns the keys that remain known."""
     kept = []
     for one in known:
         api_version, kind, name = one
@@ -64,9 +65,9 @@ def prune(cluster: Cluster, known: Iterable[Key], wanted: Collection[Key], app: 
 
 
 def ours(cluster: Cluster, one: Key, app: str) -> dict[str, Any] | None:
-    """The object, if it is there and the app's."""
+    """The object, if it exists and is the app's."""
     api_version, kind, name = one
     if cluster.namespaced(Kind(api_version, kind)) is None:
-        return None  # its definition is gone, and took it along
+        return None  # its definition was removed, and the object with it
     found = cluster.get(Kind(api_version, kind), name)
     return found if found and (found["metadata"].get("labels") or {}).get(names.APP) == app else None

@@ -1,4 +1,4 @@
-"""How the pods of a revision are, and whether those that are not ready will ever be. Pure."""
+"""Status of pods: whether they are ready, and why not. Pure functions."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from typing import Any
 
 from blocks.targets.kubernetes import labels
 from blocks.targets.kubernetes.container_spec import DEFAULT_CONTAINER, PORT_NAME
+from headway.domain.refusal import Refusal
 from headway.domain.traffic import Instance
 
 __all__ = [
-    "asked",
-    "died",
     "exit_code",
-    "forgotten",
-    "given_up",
+    "exit_reason",
+    "expired",
+    "failure",
     "instance",
-    "is_going",
-    "is_over",
+    "is_finished",
     "is_ready",
+    "is_terminating",
+    "main_container",
     "port",
-    "refused",
+    "replica_failure",
     "revision",
     "takes_requests",
-    "unready",
+    "unready_reason",
     "warnings",
 ]
 
@@ -38,26 +39,26 @@ REFUSED = ("not found", "unauthorized", "denied", "forbidden", "does not exist",
 
 
 def is_ready(pod: Pod) -> bool:
-    """What the Services go by."""
+    """Whether Services send requests to it."""
     return any(one["type"] == "Ready" and one["status"] == "True" for one in _conditions(pod))
 
 
-def is_going(pod: Pod) -> bool:
-    """Whether it was told to end."""
+def is_terminating(pod: Pod) -> bool:
+    """Whether its deletion was requested."""
     return bool(pod["metadata"].get("deletionTimestamp"))
 
 
 def takes_requests(pod: Pod) -> bool:
-    return is_ready(pod) and not is_going(pod)
+    return is_ready(pod) and not is_terminating(pod)
 
 
 def revision(pod: Pod) -> str | None:
-    """The id of the revision that a pod, or a Deployment, is of; None: it is another thing of the app's."""
+    """Revision id of a pod or Deployment; None if it has no revision."""
     return (pod["metadata"].get("labels") or {}).get(labels.REVISION)
 
 
 def instance(pod: Pod, port: int, events: Sequence[Mapping[str, Any]] = ()) -> Instance:
-    """A pod as Headway sees it. `run` is another one each time its container is started."""
+    """The instance that a pod is. `run` differs each time its container is started."""
     status = pod.get("status", {})
     restarts = sum(one.get("restartCount", 0) for one in _containers(pod))
     ready = is_ready(pod)
@@ -65,25 +66,25 @@ def instance(pod: Pod, port: int, events: Sequence[Mapping[str, Any]] = ()) -> I
         name=pod["metadata"]["name"],
         address=f"{status['podIP']}:{port}" if status.get("podIP") else "no address yet",
         ready=ready,
-        detail="" if ready else unready(pod, events),
+        detail="" if ready else unready_reason(pod, events),
         run=f"{pod['metadata'].get('uid', '')}/{restarts}",
     )
 
 
-def asked(pod: Pod) -> str:
-    """The container that gets the traffic, by its name."""
-    told = (pod["metadata"].get("annotations") or {}).get(DEFAULT_CONTAINER)
-    return str(told or pod["spec"]["containers"][0]["name"])
+def main_container(pod: Pod) -> str:
+    """Name of the container that gets the traffic."""
+    annotated = (pod["metadata"].get("annotations") or {}).get(DEFAULT_CONTAINER)
+    return str(annotated or pod["spec"]["containers"][0]["name"])
 
 
 def port(pod: Pod) -> int:
-    """The port that it listens on; 0 when it does not say."""
-    ports = next(one.get("ports") or [] for one in pod["spec"]["containers"] if one["name"] == asked(pod))
+    """Port of the main container; 0 if it declares none."""
+    ports = next(one.get("ports") or [] for one in pod["spec"]["containers"] if one["name"] == main_container(pod))
     return next((int(one["containerPort"]) for one in ports if one.get("name") == PORT_NAME), 0)
 
 
-def unready(pod: Pod, events: Sequence[Mapping[str, Any]] = ()) -> str:
-    """Why a pod is not ready, in one line: its container's reason, the scheduler's words, or the last probe's."""
+def unready_reason(pod: Pod, events: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Why a pod is not ready, on one line: the reason of its container, the scheduler, or the last probe."""
     for one in _containers(pod):
         if why := _container_trouble(one, pod):
             return why
@@ -96,54 +97,54 @@ def unready(pod: Pod, events: Sequence[Mapping[str, Any]] = ()) -> str:
     return "not ready yet"
 
 
-def given_up(pod: Pod) -> str:
-    """Why this pod will not get ready however long one waits; empty when it may."""
+def failure(pod: Pod) -> Refusal | None:
+    """Return why this pod will never be ready."""
     for one in _containers(pod):
         waiting = (one.get("state") or {}).get("waiting") or {}
         reason, message = waiting.get("reason", ""), waiting.get("message") or ""
         if reason in FINAL or (reason in PULLING and any(word in message.lower() for word in REFUSED)):
-            return f"{reason}: {_line(message)}"
+            return Refusal(f"{reason}: {_line(message)}")
         if one.get("restartCount", 0) >= CRASHES and not one.get("ready"):
-            return f"keeps dying: {died(one, pod)}"
-    return ""
+            return Refusal(f"keeps dying: {exit_reason(one, pod)}")
+    return None
 
 
-def is_over(pod: Pod) -> bool:
-    """Whether it runs no more, and will not again."""
+def is_finished(pod: Pod) -> bool:
+    """Whether it has ended and will not be restarted."""
     return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
 
 
 def warnings(events: Iterable[Mapping[str, Any]], app: str) -> list[str]:
-    """The last of them that are about this app's objects, which have its name in front; the oldest first."""
+    """The newest events about objects whose names begin with the app's, the oldest first, a line each."""
     ours = [one for one in events if str(one["involvedObject"].get("name", "")).startswith(app)]
     ours.sort(key=lambda one: str(one.get("lastTimestamp") or one.get("eventTime") or ""))
-    told = []
+    lines = []
     for one in ours[-NEWEST:]:
         about = one["involvedObject"]
-        told.append(f"{about['kind']} {about['name']}: {one.get('reason')}: {_line(one.get('message'))}")
-    return told
+        lines.append(f"{about['kind']} {about['name']}: {one.get('reason')}: {_line(one.get('message'))}")
+    return lines
 
 
 def exit_code(pod: Pod) -> int | None:
-    """How a pod that runs once has ended; None while it has not. One that was ended for its time has not by itself."""
+    """Exit code of a pod that runs once; None while it runs, or if it was ended at its deadline."""
     ended = [(one.get("state") or {}).get("terminated") for one in _containers(pod)]
-    if not is_over(pod) or not ended or not ended[-1]:
+    if not is_finished(pod) or not ended or not ended[-1]:
         return None
     return int(ended[-1]["exitCode"])
 
 
-def refused(deployment: Mapping[str, Any]) -> str:
-    """Why the cluster makes no pods for this Deployment: a quota, a policy. Empty when it does."""
+def replica_failure(deployment: Mapping[str, Any]) -> Refusal | None:
+    """Return why the cluster creates no pods for this Deployment, such as a quota or a policy."""
     for one in deployment.get("status", {}).get("conditions") or []:
         if one["type"] == "ReplicaFailure" and one["status"] == "True":
-            return f"{one.get('reason', '')}: {_line(one.get('message'))}"
-    return ""
+            return Refusal(f"{one.get('reason', '')}: {_line(one.get('message'))}")
+    return None
 
 
-def forgotten(deployments: Iterable[Mapping[str, Any]], carried: Collection[str], keep: int) -> list[str]:
-    """Names of the Deployments that stand still and are not among those `keep` that one may go back to.
+def expired(deployments: Iterable[Mapping[str, Any]], carried: Collection[str], keep: int) -> list[str]:
+    """Names of the Deployments without pods that are not among the `keep` newest.
 
-    One that never had all the traffic is the last thing anybody goes back to, and the first that is forgotten.
+    One that never had all the traffic is removed first: nobody rolls back to it.
     """
     still = [
         (revision(one) in carried, one["metadata"]["annotations"][labels.ENDED], one["metadata"]["name"])
@@ -153,8 +154,8 @@ def forgotten(deployments: Iterable[Mapping[str, Any]], carried: Collection[str]
     return [name for *_, name in sorted(still, reverse=True)[keep:]]
 
 
-def died(container: Mapping[str, Any], pod: Pod) -> str:
-    """How a container ended last, in words; empty when it never did."""
+def exit_reason(container: Mapping[str, Any], pod: Pod) -> str:
+    """Why a container ended last; empty if it never did."""
     states = (container.get("state") or {}, container.get("lastState") or {})
     ended = next((one["terminated"] for one in states if one.get("terminated")), None)
     if ended is None:
@@ -170,7 +171,7 @@ def _container_trouble(container: Mapping[str, Any], pod: Pod) -> str:
     waiting = (container.get("state") or {}).get("waiting") or {}
     reason = waiting.get("reason", "")
     if reason == "CrashLoopBackOff" or (container.get("state") or {}).get("terminated"):
-        return died(container, pod)
+        return exit_reason(container, pod)
     if reason in ("", "ContainerCreating", "PodInitializing"):
         return ""
     return f"{reason}: {_line(waiting.get('message'))}"

@@ -32,9 +32,9 @@ def examine(app: str, spec: LaunchSpec) -> dict[str, Finding]:
     """Items of the checklist that the objects of this spec tell; those that they do not are left out."""
     revision = spec.revision(app, "0" * 40)
     objects = [
-        *manifests.belongings(app, spec, _RULES.namespace),
+        *manifests.own_objects(app, spec, _RULES.namespace),
         *render.app_objects(app, spec, _RULES),
-        *render.revision_objects(revision, render.veiled(spec), _RULES),
+        *render.revision_objects(revision, render.redacted(spec), _RULES),
     ]
     released = objects[-1]
     released["metadata"]["name"] = app  # as people know it: not of any revision

@@ -33,11 +33,11 @@ __all__ = [
     "decoded",
     "metadata",
     "once",
+    "redacted",
     "replicas",
     "revision_objects",
     "selected",
     "service",
-    "veiled",
 ]
 
 Object = dict[str, Any]
@@ -270,7 +270,7 @@ def metadata(name: str, labels: Mapping[str, str], rules: Rules) -> Object:
     return {"name": name, "namespace": rules.namespace, "labels": dict(labels)}
 
 
-def veiled(spec: LaunchSpec) -> LaunchSpec:
+def redacted(spec: LaunchSpec) -> LaunchSpec:
     """The spec with a mask for every secret whose value is not known yet, as if it were the value."""
     secret = [name for name, value in spec.env.items() if isinstance(value, SecretRef)]
     env = {**spec.env, **dict.fromkeys(secret, MASK)}

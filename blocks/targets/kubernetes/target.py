@@ -232,8 +232,8 @@ class KubernetesTarget(Block, Target):
         self._router.found(app)  # its kinds of objects are known here, and may be read
         for step in plan.steps:
             traffic = step.traffic if isinstance(step, Route) else step.low if isinstance(step, Rehearse) else Traffic()
-            if why := self._routing.cannot(traffic):
-                raise UsageError(f"{self._marked}: {plan.strategy}: {why[0]}", why[1])
+            if refusal := self._routing.refusal(traffic):
+                raise UsageError(f"{self._marked}: {plan.strategy}: {refusal.what}", refusal.hint)
 
     def remarks(self, app: str, plan: Plan) -> tuple[str, ...]:
         return self._routing.remarks(plan, {revision: len(ours) for revision, ours in self._pods(app).items()})
@@ -241,23 +241,23 @@ class KubernetesTarget(Block, Target):
     def compare(self, revision: Revision, spec: LaunchSpec) -> tuple[ObjectDiff, ...]:
         """Of a revision's own objects with those of the revision that serves."""
         app, serving = revision.app, self.observe(revision.app).live
-        made = self._rehearsed(revision, render.veiled(spec))
+        made = self._rehearsed(revision, render.redacted(spec))
         keys = {owned_objects.key(one) for one in made}
         left = [one for one in self._known(app) if one not in keys and one[1] != owned_objects.DATA]
         differences = [
-            *(_difference(self._standing(revision, one, serving), one) for one in made),
+            *(_difference(self._current(revision, one, serving), one) for one in made),
             *(_difference(found, None) for one in left if (found := owned_objects.ours(self._cluster, one, app))),
         ]
         return tuple(one for one in differences if one.now != one.then)
 
     def observe(self, app: str) -> Observation:
         pods = self._pods(app)
-        front, preview = self._cluster.get(SERVICE, app), self._cluster.get(SERVICE, names.preview(app))
+        service, preview = self._cluster.get(SERVICE, app), self._cluster.get(SERVICE, names.preview(app))
         shown = render.selected(preview)
-        traffic = self._routing.traffic(app, front, pods, self._router.found(app))
+        traffic = self._routing.traffic(app, service, pods, self._router.found(app))
         return Observation(
             app=app,
-            url=self._url_of(app, front, self.url),
+            url=self._url_of(app, service, self.url),
             preview_url=self._url_of(app, preview, self.preview_url) if shown else None,
             traffic=traffic.model_copy(update={"preview": shown}),
             instances={revision: tuple(map(_instance, ours)) for revision, ours in pods.items()},
@@ -270,12 +270,12 @@ class KubernetesTarget(Block, Target):
         app, cluster = revision.app, self._cluster
         self._may_write(app)
         spec = self._with_secrets(revision, spec)
-        front = cluster.get(SERVICE, app)
-        if front is not None:
-            owned_objects.require_ours(cluster, spec.environment, front)
+        service = cluster.get(SERVICE, app)
+        if service is not None:
+            owned_objects.require_ours(cluster, spec.environment, service)
         if cluster.get(DEPLOYMENT, names.deployment(revision)) is None:
             self._rehearsed(revision, spec)  # nothing is sent before all of it would be taken
-        if front is None:
+        if service is None:
             cluster.apply(render.service(app, app, spec.environment, self._rules, None))
         self._bring(app, spec)
         for thing in render.app_objects(app, spec, self._rules):
@@ -326,10 +326,10 @@ class KubernetesTarget(Block, Target):
 
     def route(self, app: str, traffic: Traffic) -> None:
         self._may_write(app)
-        if why := self._routing.cannot(traffic):
-            raise TargetError(f"{app}: {why[0]}", why[1])
-        front = self._cluster.get(SERVICE, app)
-        if front is None and not routed(traffic):
+        if refusal := self._routing.refusal(traffic):
+            raise TargetError(f"{app}: {refusal.what}", refusal.hint)
+        service = self._cluster.get(SERVICE, app)
+        if service is None and not routed(traffic):
             return  # nothing was ever launched: nothing is routed already
         router = self._router
         ready = router.await_one_ready(app, routed(traffic))
@@ -443,7 +443,7 @@ class KubernetesTarget(Block, Target):
         """Those of each revision, but for those that are on their way out."""
         found: dict[str, list[dict[str, Any]]] = {}
         for pod in self._cluster.find(POD, names.selector(app=app)):
-            if ending or not (pod_status.is_going(pod) or pod_status.is_over(pod)):
+            if ending or not (pod_status.is_terminating(pod) or pod_status.is_finished(pod)):
                 found.setdefault(pod["metadata"]["labels"][names.REVISION], []).append(pod)
         return found
 
@@ -451,25 +451,25 @@ class KubernetesTarget(Block, Target):
         found = self._cluster.get(DEPLOYMENT, names.deployment(revision))
         if found is None:
             return InstanceReadiness(wanted=0, ready=0, failed=True, detail=f"{names.deployment(revision)} is gone")
-        ours = [pod for pod in pods if not pod_status.is_going(pod)]
+        ours = [pod for pod in pods if not pod_status.is_terminating(pod)]
         wanted, ready = found["spec"].get("replicas", 1), sum(map(pod_status.is_ready, ours))
         if ready >= wanted:
             return InstanceReadiness(wanted=wanted, ready=ready)
-        if why := pod_status.refused(found):
-            return InstanceReadiness(wanted=wanted, ready=ready, failed=True, detail=why)
+        if refusal := pod_status.replica_failure(found):
+            return InstanceReadiness(wanted=wanted, ready=ready, failed=True, detail=refusal.what)
         for pod in ours:
-            if why := pod_status.given_up(pod):
+            if failure := pod_status.failure(pod):
                 return InstanceReadiness(
-                    wanted=wanted, ready=ready, failed=True, detail=self._with_last_words(pod, why)
+                    wanted=wanted, ready=ready, failed=True, detail=self._with_log(pod, failure.what)
                 )
         late = next((pod for pod in ours if not pod_status.is_ready(pod)), None)
-        detail = pod_status.unready(late, self._events(late)) if late else "no pod has been made yet"
+        detail = pod_status.unready_reason(late, self._events(late)) if late else "no pod has been made yet"
         return InstanceReadiness(wanted=wanted, ready=ready, detail=detail)
 
-    def _with_last_words(self, pod: dict[str, Any], why: str) -> str:
-        told = f"{pod['metadata']['name']} {why}"
-        said = logs.last_words(self._cluster, pod, self._masker(pod))
-        return f"{told}: {said}" if said else told
+    def _with_log(self, pod: dict[str, Any], reason: str) -> str:
+        detail = f"{pod['metadata']['name']} {reason}"
+        last = logs.last_words(self._cluster, pod, self._masker(pod))
+        return f"{detail}: {last}" if last else detail
 
     def _events(self, pod: dict[str, Any]) -> list[dict[str, Any]]:
         return self._cluster.find(EVENT, fields=f"involvedObject.name={pod['metadata']['name']}")
@@ -526,7 +526,7 @@ class KubernetesTarget(Block, Target):
 
     def _autoscaler(self, deployment: dict[str, Any], spec: LaunchSpec) -> dict[str, Any]:
         revision = Revision.model_validate_json(deployment["metadata"]["annotations"][names.REVISION_OF])
-        return render.autoscaler(revision, spec, pod_status.asked(deployment["spec"]["template"]), self._rules)
+        return render.autoscaler(revision, spec, pod_status.main_container(deployment["spec"]["template"]), self._rules)
 
     def _scale(self, name: str, number: int, spec: LaunchSpec) -> None:
         """What an autoscaler has had is taken back from it; from anybody else it is not."""
@@ -538,7 +538,7 @@ class KubernetesTarget(Block, Target):
         grace = deployment["spec"]["template"]["spec"].get("terminationGracePeriodSeconds", GONE)
 
         def left(pods: list[dict[str, Any]]) -> str:
-            still = [pod["metadata"]["name"] for pod in pods if not (keep and pod_status.is_going(pod))]
+            still = [pod["metadata"]["name"] for pod in pods if not (keep and pod_status.is_terminating(pod))]
             return still[-1] if len(still) > keep else ""
 
         ours = names.selector(app=revision.app, revision=revision.id)
@@ -547,7 +547,7 @@ class KubernetesTarget(Block, Target):
 
     # --- what belongs to it ------------------------------------------------------------------------------------
 
-    def _standing(self, revision: Revision, thing: dict[str, Any], serving: str | None) -> dict[str, Any] | None:
+    def _current(self, revision: Revision, thing: dict[str, Any], serving: str | None) -> dict[str, Any] | None:
         """What is in the place of this object now; of the revision that serves, as if it were this one."""
         kind, name = kind_of(thing), thing["metadata"]["name"]
         found = self._cluster.get(kind, name)
@@ -559,9 +559,9 @@ class KubernetesTarget(Block, Target):
     def _rehearsed(self, revision: Revision, spec: LaunchSpec) -> list[dict[str, Any]]:
         """All that a launch sends, as the cluster would make it. Raises TargetError with everything it would refuse."""
         app = revision.app
-        if lost := manifest_validation.elsewhere(self.namespace, spec.manifests):
+        if lost := manifest_validation.outside_namespace(self.namespace, spec.manifests):
             raise TargetError("\n".join(lost), "leave the namespace out, or give the target that one")
-        things = [*manifests.belongings(app, spec, self.namespace), *render.app_objects(app, spec, self._rules)]
+        things = [*manifests.own_objects(app, spec, self.namespace), *render.app_objects(app, spec, self._rules)]
         things += render.revision_objects(revision, spec, self._rules)
         if spec.autoscale:
             things.append(self._autoscaler(things[-1], spec))
@@ -572,12 +572,12 @@ class KubernetesTarget(Block, Target):
 
         Whoever runs pods of its own follows when the revision has all the traffic, see `_settle`.
         """
-        things = manifests.belongings(app, spec, self.namespace)
+        things = manifests.own_objects(app, spec, self.namespace)
         if not things:
             return
         for thing in things:
-            if why := owned_objects.foreign(self._cluster, thing):
-                raise TargetError(f"{self._marked}: {thing['kind']} {thing['metadata']['name']} {why}")
+            if refusal := owned_objects.conflict(self._cluster, thing):
+                raise TargetError(f"{self._marked}: {thing['kind']} {thing['metadata']['name']} {refusal}")
         self._keep_known(app, dict.fromkeys([*self._known(app), *map(owned_objects.key, things)]))
         for thing in things:
             if not manifests.runs_pods(thing):
@@ -593,7 +593,7 @@ class KubernetesTarget(Block, Target):
             for one in self._deployments(app)
             if one["spec"].get("replicas", 1)
         }
-        things = {revision: manifests.belongings(app, spec, self.namespace) for revision, spec in running.items()}
+        things = {revision: manifests.own_objects(app, spec, self.namespace) for revision, spec in running.items()}
         for thing in things.get(self.observe(app).live or "", []):
             self._cluster.apply(thing)
         wanted = {owned_objects.key(thing) for ours in things.values() for thing in ours}
@@ -611,7 +611,7 @@ class KubernetesTarget(Block, Target):
     def _forget(self, app: str) -> None:
         """Remove what is left of revisions that ended before those that are kept."""
         carried = state_config_map.read(self._cluster, app).carried
-        for name in pod_status.forgotten(self._deployments(app), carried, self.keep):
+        for name in pod_status.expired(self._deployments(app), carried, self.keep):
             for kind in (DEPLOYMENT, CONFIG_MAP, SECRET, SERVICE):
                 self._cluster.delete(kind, name)
 
@@ -619,10 +619,10 @@ class KubernetesTarget(Block, Target):
         self._tokens.check(app, state_config_map.read(self._cluster, app).token)
 
     def _environment(self, app: str) -> str:
-        front = self._cluster.get(SERVICE, app)
-        if front is None:
+        service = self._cluster.get(SERVICE, app)
+        if service is None:
             raise TargetError(f"{app}: there is no Service in namespace {self.namespace}", "launch it first")
-        return str(front["metadata"]["labels"][names.ENVIRONMENT])
+        return str(service["metadata"]["labels"][names.ENVIRONMENT])
 
     def _scaled(self, deployment: dict[str, Any]) -> bool:
         """Whether its number of pods is somebody's decision, and not the 1 that it is made with."""

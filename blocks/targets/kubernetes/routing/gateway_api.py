@@ -15,11 +15,12 @@ from blocks.targets.kubernetes.routing.base import (
     Object,
     Pods,
     Routing,
-    front,
+    app_service,
     revision_service,
     routed,
 )
 from blocks.targets.kubernetes.routing.replica_weighted import ByPods
+from headway.domain.refusal import Refusal
 from headway.domain.traffic import Capability, HeaderRule, Traffic
 
 __all__ = ["HTTP_ROUTE", "ByGateway"]
@@ -44,9 +45,9 @@ class ByGateway(Routing):
     def reads(self, app: str) -> tuple[tuple[Kind, str], ...]:
         return ((HTTP_ROUTE, app), *([(HTTP_ROUTE, labels.preview(app))] if self.preview_url else []))
 
-    def cannot(self, traffic: Traffic) -> tuple[str, str] | None:
+    def refusal(self, traffic: Traffic) -> Refusal | None:
         if traffic.sticky:
-            return (
+            return Refusal(
                 "session persistence of the Gateway API is experimental, and no weight is kept with it",
                 "leave `sticky` out of the canary",
             )
@@ -64,7 +65,7 @@ class ByGateway(Routing):
         host = Host.of(self.url, app, environment, rules.namespace)
         named = [_rule(app, {rule.revision: WHOLE}, host, rule) for rule in traffic.headers]
         route = self._route(app, app, environment, rules, host, [*named, _rule(app, traffic.weights, host)])
-        return [*services, route, front(app, environment, traffic, rules)]
+        return [*services, route, app_service(app, environment, traffic, rules)]
 
     def preview(self, app: str, environment: str, rules: render.Rules) -> list[Object]:
         if self.preview_url is None:

@@ -20,11 +20,12 @@ from blocks.targets.kubernetes.routing.base import (
     Object,
     Pods,
     Routing,
-    front,
+    app_service,
     revision_service,
     routed,
 )
 from blocks.targets.kubernetes.routing.replica_weighted import ByPods
+from headway.domain.refusal import Refusal
 from headway.domain.traffic import Capability, HeaderRule, Traffic
 
 __all__ = ["INGRESS", "ByIngress"]
@@ -60,13 +61,13 @@ class ByIngress(Routing):
         preview = [(INGRESS, labels.preview(app))] if self.preview_url else []
         return ((INGRESS, app), (INGRESS, labels.canary(app)), *preview)
 
-    def cannot(self, traffic: Traffic) -> tuple[str, str] | None:
+    def refusal(self, traffic: Traffic) -> Refusal | None:
         if traffic.sticky:
-            return "ingress-nginx binds users to pods, not to a revision", "leave `sticky` out of the canary"
+            return Refusal("ingress-nginx binds users to pods, not to a revision", "leave `sticky` out of the canary")
         if len(traffic.headers) > 1:
-            return "ingress-nginx knows one header for a canary", "leave all but one out of the canary's steps"
+            return Refusal("ingress-nginx knows one header for a canary", "leave all but one out of the canary's steps")
         if len(routed(traffic)) > 2:
-            return "ingress-nginx knows one canary beside the stable revision", "one release after the other"
+            return Refusal("ingress-nginx knows one canary beside the stable revision", "one release after the other")
         return None
 
     def objects(
@@ -92,7 +93,7 @@ class ByIngress(Routing):
             moves = [shares(_Share(wanted, WHOLE)), main_one, gone]
         else:
             moves = [gone, main_one, shares(share)]
-        return [*services, *moves, front(app, environment, traffic, rules)]
+        return [*services, *moves, app_service(app, environment, traffic, rules)]
 
     def preview(self, app: str, environment: str, rules: render.Rules) -> list[Object]:
         if self.preview_url is None:

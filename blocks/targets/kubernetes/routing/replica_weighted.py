@@ -1,4 +1,4 @@
-"""The app's Service alone: all to one revision is its selector, shares are made of pods."""
+"""Splits requests by the number of pods: the selector of the app's Service chooses one revision, or a pool of pods."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from blocks.targets.kubernetes import labels, pod_status, render, replica_weights
-from blocks.targets.kubernetes.routing.base import Object, Pods, Routing, front
+from blocks.targets.kubernetes.routing.base import Object, Pods, Routing, app_service
 from headway.domain.plan import Plan
+from headway.domain.refusal import Refusal
 from headway.domain.traffic import Capability, Traffic
 
 __all__ = ["ByPods", "in_pool"]
@@ -20,9 +21,11 @@ class ByPods(Routing):
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset()
 
-    def cannot(self, traffic: Traffic) -> tuple[str, str] | None:
+    def refusal(self, traffic: Traffic) -> Refusal | None:
         if traffic.headers or traffic.sticky:
-            return "a Service knows no headers and no sessions", "give the target a gateway or an ingress class"
+            return Refusal(
+                "a Service knows no headers and no sessions", "give the target a gateway or an ingress class"
+            )
         return None
 
     def remarks(self, plan: Plan, running: Mapping[str, int]) -> tuple[str, ...]:
@@ -40,7 +43,7 @@ class ByPods(Routing):
         found: Sequence[Object],  # noqa: ARG002  # one object, whatever there is
     ) -> list[Object]:
         if not _shared(traffic):
-            return [front(app, environment, traffic, rules)]
+            return [app_service(app, environment, traffic, rules)]
         return [render.service(app, app, environment, rules, {labels.POOL: labels.OPEN}, str(traffic))]
 
     def traffic(self, app: str, service: Mapping[str, Any] | None, pods: Pods, found: Sequence[Object]) -> Traffic:  # noqa: ARG002  # all is in the Service

@@ -48,7 +48,7 @@ def test_values_of_secrets_are_never_said() -> None:
 
 
 def test_a_secret_without_a_value_is_compared_as_one() -> None:
-    spec = render.veiled(SMALL.model_copy(update={"env": {"TOKEN": SecretRef(secret="a/b"), "LEVEL": "info"}}))
+    spec = render.redacted(SMALL.model_copy(update={"env": {"TOKEN": SecretRef(secret="a/b"), "LEVEL": "info"}}))
     config, secret, _ = render.revision_objects(REVISION, spec, RULES)
     assert "TOKEN" not in config["data"]
     assert render.decoded(secret) == {"TOKEN": "********"}

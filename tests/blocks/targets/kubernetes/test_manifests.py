@@ -121,7 +121,7 @@ def spec_of(found: tuple[Manifest, ...], **changes: Any) -> LaunchSpec:
 def rendered(spec: LaunchSpec) -> list[dict[str, Any]]:
     return [
         *render.revision_objects(spec.revision("shop", "1" * 40), spec, RULES),
-        *manifests.belongings("shop", spec, RULES.namespace),
+        *manifests.own_objects("shop", spec, RULES.namespace),
     ]
 
 
@@ -307,8 +307,8 @@ def test_all_faults_are_said_at_once(tmp_path: Path) -> None:
 
 def test_a_foreign_namespace_is_the_targets_to_say(tmp_path: Path) -> None:
     found = read(tmp_path, web=WEB, worker=WORKER)
-    assert manifest_validation.elsewhere("shops", found) == []
-    assert manifest_validation.elsewhere("prod", found) == [
+    assert manifest_validation.outside_namespace("shops", found) == []
+    assert manifest_validation.outside_namespace("prod", found) == [
         "k8s/worker.yaml#1: is in namespace shops, and the target is in prod"
     ]
 

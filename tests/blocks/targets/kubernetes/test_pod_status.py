@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from blocks.targets.kubernetes import labels, pod_status
+from headway.domain.refusal import Refusal
 
 
 def pod(*containers: dict[str, Any], ready: bool = False, **status: Any) -> dict[str, Any]:
@@ -65,7 +66,7 @@ def test_one_without_an_address() -> None:
     ],
 )
 def test_what_waiting_does_not_mend(state: dict[str, Any], why: str) -> None:
-    assert pod_status.given_up(pod(state)) == why
+    assert str(pod_status.failure(pod(state))) == why
 
 
 @pytest.mark.parametrize(
@@ -79,12 +80,13 @@ def test_what_waiting_does_not_mend(state: dict[str, Any], why: str) -> None:
     ],
 )
 def test_what_may_get_well(state: dict[str, Any]) -> None:
-    assert pod_status.given_up(pod(state)) == ""
+    assert pod_status.failure(pod(state)) is None
 
 
 def test_the_words_of_the_scheduler() -> None:
     waiting = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes: cpu"}
-    assert pod_status.unready(pod(conditions=[waiting], containerStatuses=None)) == "not scheduled: 0/1 nodes: cpu"
+    unscheduled = pod(conditions=[waiting], containerStatuses=None)
+    assert pod_status.unready_reason(unscheduled) == "not scheduled: 0/1 nodes: cpu"
 
 
 def test_the_words_of_the_last_probe() -> None:
@@ -93,21 +95,21 @@ def test_the_words_of_the_last_probe() -> None:
         {"type": "Warning", "reason": "Unhealthy", "message": "Startup probe failed: 503"},
         {"type": "Warning", "reason": "Unhealthy", "message": "Readiness probe failed: 500"},
     ]
-    assert pod_status.unready(pod(container(running={})), events) == "Readiness probe failed: 500"
-    assert pod_status.unready(pod(container(running={}))) == "not ready yet"
+    assert pod_status.unready_reason(pod(container(running={})), events) == "Readiness probe failed: 500"
+    assert pod_status.unready_reason(pod(container(running={}))) == "not ready yet"
 
 
 def test_one_that_crashed_says_how() -> None:
-    assert pod_status.unready(pod(container(1, KILLED, waiting=BACKOFF))).startswith("out of memory")
+    assert pod_status.unready_reason(pod(container(1, KILLED, waiting=BACKOFF))).startswith("out of memory")
     ended = container(terminated={"reason": "Error", "exitCode": 1})
-    assert pod_status.unready(pod(ended)) == "it exited with code 1"
+    assert pod_status.unready_reason(pod(ended)) == "it exited with code 1"
 
 
 def test_a_quota_is_in_the_deployment() -> None:
     words = 'pods "shop-x" is forbidden: exceeded quota: small'
     full = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": words}
-    assert pod_status.refused({"status": {"conditions": [full]}}) == f"FailedCreate: {words}"
-    assert pod_status.refused({"status": {}}) == ""
+    assert pod_status.replica_failure({"status": {"conditions": [full]}}) == Refusal(f"FailedCreate: {words}")
+    assert pod_status.replica_failure({"status": {}}) is None
 
 
 def test_the_last_warnings_about_an_app() -> None:
@@ -142,6 +144,6 @@ def test_who_never_had_all_the_traffic_is_forgotten_first() -> None:
         stands("runs", "2026-01-01T00:00:00", replicas=2),
         stands("begins", None),
     ]
-    assert pod_status.forgotten(deployments, {"old", "newer"}, 3) == []
-    assert pod_status.forgotten(deployments, {"old", "newer"}, 2) == ["shop-never"]
-    assert pod_status.forgotten(deployments, {"old", "newer"}, 1) == ["shop-old", "shop-never"]
+    assert pod_status.expired(deployments, {"old", "newer"}, 3) == []
+    assert pod_status.expired(deployments, {"old", "newer"}, 2) == ["shop-never"]
+    assert pod_status.expired(deployments, {"old", "newer"}, 1) == ["shop-old", "shop-never"]

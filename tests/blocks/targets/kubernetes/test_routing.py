@@ -151,10 +151,10 @@ def test_a_route_is_in_force_when_its_gateway_says_so_of_this_generation(found: 
 
 def test_each_way_says_what_it_cannot_do() -> None:
     sticky, ruled = Traffic(weights={OLD: 95, NEW: 5}, sticky=True), Traffic(weights={OLD: 100}, headers=(BETA,))
-    assert "experimental" in str(GATEWAY.cannot(sticky))
-    assert GATEWAY.cannot(ruled) is None
+    assert "experimental" in str(GATEWAY.refusal(sticky))
+    assert GATEWAY.refusal(ruled) is None
     assert Capability.HEADER_ROUTING in GATEWAY.capabilities
-    assert "no headers" in str(ByPods().cannot(ruled))
+    assert "no headers" in str(ByPods().refusal(ruled))
     assert Capability.HEADER_ROUTING not in ByPods.capabilities
 
 
@@ -247,11 +247,11 @@ def test_what_ingress_nginx_is_told() -> None:
 
 def test_ingress_nginx_knows_one_header_one_canary_and_no_sessions() -> None:
     other = HeaderRule(name="x-staff", value="yes", revision=NEW)
-    assert "one header" in str(INGRESS.cannot(Traffic(weights={OLD: 100}, headers=(BETA, other))))
+    assert "one header" in str(INGRESS.refusal(Traffic(weights={OLD: 100}, headers=(BETA, other))))
     three = Traffic(weights={OLD: 50, NEW: 30, "3333333-cccccc": 20})
-    assert "one canary" in str(INGRESS.cannot(three))
-    assert "users to pods" in str(INGRESS.cannot(Traffic(weights={OLD: 100}, sticky=True)))
-    assert INGRESS.cannot(Traffic(weights={OLD: 95, NEW: 5}, headers=(BETA,))) is None
+    assert "one canary" in str(INGRESS.refusal(three))
+    assert "users to pods" in str(INGRESS.refusal(Traffic(weights={OLD: 100}, sticky=True)))
+    assert INGRESS.refusal(Traffic(weights={OLD: 95, NEW: 5}, headers=(BETA,))) is None
 
 
 @pytest.mark.parametrize("version", VERSIONS)
