@@ -1,1 +1,1 @@
-"""Frozen nouns, ports and errors. Imports nothing else of Headway."""
+"""Frozen models, ports and errors. Imports nothing else of Headway."""

@@ -1,4 +1,4 @@
-"""Base of the frozen nouns."""
+"""Base of the frozen models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an app says of itself and of what it depends on. Pure."""
+"""Detailed health of an app and its dependencies, as the app reports it. Pure functions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WELL = ("ok", "up", "pass", "passing", "healthy")  # as Spring, the health+json 
 
 
 class Dependency(Frozen):
-    """One thing the app needs, as it saw it."""
+    """Health of one dependency, as the app reports it."""
 
     name: str
     well: bool
@@ -39,12 +39,12 @@ class Detailed(Frozen):
 
     @property
     def ailing(self) -> tuple[Dependency, ...]:
-        """What is degraded; the app itself when it says so of nothing else."""
+        """Names of degraded dependencies; the app itself if it is degraded and names none."""
         found = tuple(one for one in self.dependencies if not one.well)
         return found if found or self.well else (Dependency(name="the app", well=False),)
 
     def wrong_version(self, revision: Revision) -> str:
-        """Why this is another version's answer; empty when it is this one's, or does not say which."""
+        """Why another version answered; empty if this one did, or the answer does not tell."""
         other = is_release(self.version, revision.sha, revision.id) is False
         return f"expected version {revision.sha}, it says {self.version}" if other else ""
 

@@ -1,29 +1,29 @@
-"""What can go wrong, each with where, what, and what to do.
+"""Errors. Each says where, what, and what to do.
 
     HeadwayError                       exit 1
-    ├── UsageError                     exit 2   asked for something that cannot be: nothing was started
-    │   ├── SettingsError                       headway.yaml (all faults at once)
+    ├── UsageError                     exit 2   an impossible request: nothing was started
+    │   ├── SettingsError                       headway.yaml (all errors at once)
     │   ├── SourceError                         repository, ref, work tree
     │   ├── NotFound                            app, environment, revision, release or block
-    │   └── ServiceUnavailable                  no Prefect server, a port that is taken
+    │   └── ServiceUnavailable                  no Prefect server, or a port that is taken
     ├── ReleaseFailed                  exit 1   a stage of a release did not succeed
     │   ├── CheckFailed
     │   ├── BuildFailed
-    │   ├── RolloutFailed                       not ready, a bad verdict, a deadline
-    │   │   └── Aborted                         a person said so while it ran
+    │   ├── RolloutFailed                       not ready, a failed analysis, a deadline
+    │   │   └── Aborted                         a person aborted it
     │   ├── SmokeFailed
-    │   ├── MigrationFailed                     a command on the database ended badly, or not in time
-    │   ├── MigrationRefused                    not like this: it would break what is live, or what is gone back to
-    │   ├── Rejected                            a person said no: the environments before it stay as they are
-    │   └── Expired                             nobody said anything in time: likewise
+    │   ├── MigrationFailed                     a migration command failed or ran out of time
+    │   ├── MigrationRefused                    it would break the live revision, or a rollback
+    │   ├── Rejected                            a person rejected it: earlier environments stay as they are
+    │   └── Expired                             nobody decided in time: likewise
     ├── TargetError                    exit 1   the platform refused or did not answer
     ├── RegistryError                  exit 1   an image registry refused or did not answer
-    ├── MetricsUnavailable             exit 1   a metric source did not answer, or not with one value
+    ├── MetricsUnavailable             exit 1   a metric source did not answer with one value
     ├── GitHostError                   exit 1   a git host refused or did not answer
-    ├── CommandFailed                  exit 1   a command of the app's ended badly or ran out of time
-    ├── EnvironmentLocked              exit 1   somebody else is changing this environment
-    ├── LockLost                       exit 1   our lease ran out and another writer took over
-    └── Superseded                     exit 1   a newer release took this one's place
+    ├── CommandFailed                  exit 1   a command of the app failed or ran out of time
+    ├── EnvironmentLocked              exit 1   another run is changing this environment
+    ├── LockLost                       exit 1   the lease expired and another writer took over
+    └── Superseded                     exit 1   a newer release replaced this one
     NeedsPerson                        exit 3   not an error: somebody has to decide
 
 `NeedsPerson` is a `HeadwayError` too, so that one `except` at the edge prints them all.
@@ -63,7 +63,7 @@ __all__ = [
 
 
 class HeadwayError(Exception):
-    """Something a person should read: `what` went wrong and a `hint` on what to do about it.
+    """An error for people: `what` went wrong, and a `hint` on what to do.
 
     Both are plain sentences without secrets; `what` begins with where (a path into headway.yaml, an
     environment, a file), the way compilers say it.
@@ -157,7 +157,7 @@ class MetricsUnavailable(HeadwayError):
 
 
 class GitHostError(HeadwayError):
-    """`after` is how many seconds the host wants not to be asked, if it says so; `refused`: it is well, and said no."""
+    """`after`: seconds after which to retry, if the host sent them. `refused`: the host works and refused."""
 
     def __init__(self, what: str, hint: str = "", after: float | None = None, *, refused: bool = False) -> None:
         super().__init__(what, hint)

@@ -1,4 +1,4 @@
-"""What happened in a repository, whichever host says so."""
+"""Events of a repository, the same for every git host."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$", max_leng
 
 
 class PushEvent(Frozen):
-    """A branch or tag names another commit now, says the host. It is a hint: what is released is what git says."""
+    """A branch or tag was moved, according to the host. It is a hint: what is released is read with git."""
 
     kind: Literal["push"] = "push"
     places: tuple[str, ...] = Field(description="where the repository may be, see `place`")
@@ -29,7 +29,7 @@ class PushEvent(Frozen):
 
     @property
     def about(self) -> str:
-        """What a later event of the same takes the place of."""
+        """Key: a later event with the same key replaces this one."""
         return self.ref
 
 
@@ -53,7 +53,7 @@ class PullRequestEvent(Frozen):
 
 
 class Ignored(Frozen):
-    """Nothing for Headway to do, and why."""
+    """An event that Headway does nothing about, with the reason."""
 
     kind: Literal["ignored"] = "ignored"
     reason: str
@@ -63,12 +63,12 @@ Event: TypeAlias = PushEvent | PullRequestEvent | Ignored
 
 
 def pushed(places: tuple[str, ...], ref: str, before: str, after: str, by: str) -> PushEvent | Ignored:
-    """A push, as hosts say it: zeros for a commit that is not there."""
+    """A push as hosts report it: a commit of zeros does not exist."""
     if after == NOTHING:
         return deleted(ref)
     return PushEvent(places=places, ref=ref, before=None if before == NOTHING else before, after=after, by=by)
 
 
 def deleted(ref: str) -> Ignored:
-    """What a branch or tag had stays released; the next one that is pushed is another."""
+    """A deleted branch or tag changes nothing that is released."""
     return Ignored(reason=f"{ref} was deleted")

@@ -1,4 +1,4 @@
-"""When nothing is released: weekly windows, dated ones, and the public holidays of a country. Pure.
+"""Freeze windows: weekly ones, dated ones, and the public holidays of a country. Pure functions.
 
     Fri 16:00 - Mon 08:00 Europe/Berlin                              every week
     2026-12-19 12:00 - 2027-01-04 08:00 Europe/Berlin                once
@@ -29,29 +29,29 @@ _WEEKLY = rf"({'|'.join(DAYS)}) ({_TIME}) - ({'|'.join(DAYS)}) ({_TIME}) ({_ZONE
 _DATED = rf"([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}} {_TIME}) - ([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}} {_TIME}) ({_ZONE})"
 _HOLIDAYS = rf"holidays ([A-Z]{{2}})(?:-([A-Z0-9]{{1,4}}))? ({_ZONE})"
 PATTERN = re.sub(r"\((?!\?)", "(?:", f"{_WEEKLY}|{_DATED}|{_HOLIDAYS}")
-"""What may be written, without groups."""
+"""Pattern of a window, without groups."""
 
 
 class Closed(Frozen):
-    """Nothing is released just now."""
+    """A freeze that is in force."""
 
     why: str
     until: datetime
-    """The first moment at which no window closes any more, in UTC; at most about a year ahead."""
+    """Time, in UTC, at which no window is in force any more; at most about a year ahead."""
 
     def __str__(self) -> str:
         return f"frozen until {self.until:%a %Y-%m-%d %H:%M} UTC: {self.why}"
 
 
 class Window(Frozen):
-    """A rule that closes again and again, or once."""
+    """A recurring or single freeze window."""
 
     text: str
     zone: str
 
     @abstractmethod
     def span(self, at: datetime) -> tuple[datetime, str] | None:
-        """When what is closed at this moment ends, and why it is closed; None when it is open."""
+        """End and reason of the window, if it is in force at this time."""
 
     def _at(self, day: date, clock: time) -> datetime:
         return datetime.combine(day, clock, ZoneInfo(self.zone)).astimezone(UTC)
@@ -95,7 +95,7 @@ class _Holidays(Window):
 
 
 def closed(windows: Iterable[str], at: datetime) -> Closed | None:
-    """Why nothing may be released at this moment, which has a zone, and until when; None when it may.
+    """The freeze that is in force at this time (with a time zone), if there is one.
 
     Windows that follow each other without a gap are one. Raises ValueError when a window cannot be read.
     """
@@ -110,7 +110,7 @@ def closed(windows: Iterable[str], at: datetime) -> Closed | None:
 
 
 def parse(text: str) -> Window:
-    """The window that is written like this. Raises ValueError when it is none, or there is no such zone or country."""
+    """Parse a window. Raises ValueError for a wrong form, time zone or country."""
     if match := re.fullmatch(_WEEKLY, text):
         first, begin, last, end, zone = match.groups()
         begins = DAYS.index(first), time.fromisoformat(begin)
@@ -147,7 +147,7 @@ def _zone(name: str) -> str:
 
 @cache
 def _holidays(country: str, part: str | None, year: int) -> dict[date, str]:
-    """Raises NotImplementedError for a country, or a part of it, that the library does not have."""
+    """Holidays of a country or a part of it. Raises NotImplementedError if the library does not have it."""
     import holidays  # a slow import that most have no use for
 
     return dict(holidays.country_holidays(country, subdiv=part, years=year).items())

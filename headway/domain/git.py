@@ -1,4 +1,4 @@
-"""What git hosts know of a commit: statuses, deployments, pull requests."""
+"""Commit statuses, deployment statuses and pull requests of git hosts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["CommitStatus", "DeploymentStatus", "PullRequest", "StatusState"]
 
 
 class StatusState(StrEnum):
-    """How something stands; hosts have words of their own for it."""
+    """State of a status; each host has its own names for them."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -20,7 +20,7 @@ class StatusState(StrEnum):
 
 
 class CommitStatus(Frozen):
-    """One mark on a commit; a later one of the same context takes its place."""
+    """Status of a commit. A later one with the same context replaces it."""
 
     sha: str
     context: str
@@ -30,7 +30,7 @@ class CommitStatus(Frozen):
 
 
 class DeploymentStatus(Frozen):
-    """How a commit's way into one environment stands."""
+    """Deployment status of a commit in an environment."""
 
     sha: str
     environment: str
@@ -41,13 +41,13 @@ class DeploymentStatus(Frozen):
 
 
 class PullRequest(Frozen):
-    """A pull request as its host knows it now."""
+    """A pull request, as its host reports it now."""
 
     number: int
     open: bool
     head: str
     fork: bool
     base: str
-    """The branch that it is for."""
+    """The base branch."""
     branch: str
-    """The branch that it is from, in its own repository."""
+    """The head branch, in its own repository."""

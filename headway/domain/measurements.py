@@ -16,7 +16,7 @@ __all__ = ["Bucket", "Measurements", "RequestCounts", "Sample", "Verdict"]
 
 
 class Bucket(NamedTuple):
-    """Part of a latency histogram: so many requests took from `lower` to `upper` seconds."""
+    """One bucket of a latency histogram: number of requests that took `lower` to `upper` seconds."""
 
     lower: float
     upper: float
@@ -48,7 +48,7 @@ class RequestCounts(Frozen):
         return sum(bucket.requests for bucket in self.latency if bucket.lower >= limit)
 
     def plus(self, other: RequestCounts) -> RequestCounts:
-        """Both together."""
+        """The sum of both."""
         buckets = {bucket.lower: bucket for bucket in self.latency}
         for bucket in other.latency:
             known = buckets.get(bucket.lower)
@@ -61,7 +61,7 @@ class RequestCounts(Frozen):
         )
 
     def since(self, earlier: RequestCounts) -> RequestCounts:
-        """What was added. A counter that went backwards was reset and started from 0."""
+        """Difference to an earlier count. A counter that is lower than before was reset to 0."""
         if self.requests < earlier.requests:
             return self
         before = {bucket.lower: bucket.requests for bucket in earlier.latency}
@@ -75,14 +75,14 @@ class RequestCounts(Frozen):
 
 
 class Sample(NamedTuple):
-    """One series of a metric source, at one moment."""
+    """Value of one series of a metric source."""
 
     labels: dict[str, str]
     value: float
 
 
 class Measurements(Frozen):
-    """What was measured at one moment; two of them make a window."""
+    """A reading: all counters at one time. Two of them make a window."""
 
     at: datetime
     counts: dict[str, RequestCounts]
@@ -104,7 +104,7 @@ class Measurements(Frozen):
 
 
 class Verdict(StrEnum):
-    """What an analysis found. Fail aborts; Inconclusive and Error ask a person; no data is never a pass."""
+    """Result of an analysis. Fail aborts; Inconclusive and Error need a person; no data is never a pass."""
 
     PASS = "pass"  # noqa: S105 # a verdict
     FAIL = "fail"

@@ -33,7 +33,7 @@ __all__ = [
 
 
 class Condition(Frozen):
-    """An absolute guard-rail such as `success_rate >= 99` (percent) or `p99 <= 0.5` (seconds)."""
+    """An absolute limit such as `success_rate >= 99` (percent) or `p99 <= 0.5` (seconds)."""
 
     metric: Literal["success_rate", "p50", "p99"]
     op: Literal[">=", "<="]
@@ -46,7 +46,7 @@ class Condition(Frozen):
 
 
 class Launch(Frozen):
-    """Have at least `instances` instances of the revision running."""
+    """Run at least `instances` instances of the revision."""
 
     kind: Literal["launch"] = "launch"
     revision: str
@@ -100,7 +100,7 @@ class Gate(Frozen):
 
 
 class OperatorCommand(Frozen):
-    """What a person wants of a rollout while it runs.
+    """Command of a person to a running rollout.
 
     `skip` leaves out the step that is going on, `promote` every pause, gate and analysis from now on,
     `abort` goes back.
@@ -117,7 +117,7 @@ class OperatorCommand(Frozen):
 
 
 class Probe(Frozen):
-    """One request and what it has to answer. Times in seconds."""
+    """One request and its expected answer. Times in seconds."""
 
     method: str
     path: str
@@ -133,7 +133,7 @@ class Probe(Frozen):
 
 
 class Verify(Frozen):
-    """Ask the revision in the preview whether it does what it should."""
+    """Run smoke tests against the revision on the preview route."""
 
     kind: Literal["verify"] = "verify"
     revision: str
@@ -144,14 +144,14 @@ class Verify(Frozen):
 
 
 class Synthetic(Frozen):
-    """Requests that are sent, `rate` a second, while there is less real traffic than that."""
+    """Synthetic requests, `rate` per second, sent while there is less real traffic than that."""
 
     requests: tuple[Probe, ...]
     rate: float
 
 
 class MetricLimit(Frozen):
-    """A limit on a metric source's answer; it is broken when it did not hold for `lasting` seconds."""
+    """A limit on the value of a metric source. It fails after it was exceeded for `lasting` seconds."""
 
     name: str
     source: str = Field(description="the metric source block, as type/name")
@@ -165,7 +165,7 @@ class MetricLimit(Frozen):
 
 
 class Comparison(Frozen):
-    """How a revision is judged against the stable one under the same traffic. Shares, not percent."""
+    """Parameters of the comparison of a revision with the stable one under the same traffic. Shares, not percent."""
 
     stable: str
     budget: float = Field(description="chance of a false alarm, at most, over the whole rollout")
@@ -191,7 +191,7 @@ class Analyze(Frozen):
 
     @property
     def limits(self) -> tuple[Condition | MetricLimit | Comparison, ...]:
-        """All that it is judged by; of nothing, no verdict is possible."""
+        """Everything that the revision is judged by. Without any, no verdict is possible."""
         return (*self.conditions, *self.metrics, *([self.against] if self.against else []))
 
     def __str__(self) -> str:
@@ -200,7 +200,7 @@ class Analyze(Frozen):
 
 
 class Rehearse(Frozen):
-    """Switch to `low` and back to `back` while requests are counted: the way back, tried before it is needed."""
+    """Rehearse the rollback: switch to `low` and back to `back` while requests are counted."""
 
     kind: Literal["rehearse"] = "rehearse"
     low: Traffic
@@ -212,7 +212,7 @@ class Rehearse(Frozen):
 
 
 class Promote(Frozen):
-    """From here on the revision is the stable one; a failure before this rolls back."""
+    """Make the revision the stable one. A failure before this step rolls back."""
 
     kind: Literal["promote"] = "promote"
     revision: str
@@ -222,7 +222,7 @@ class Promote(Frozen):
 
 
 class Drain(Frozen):
-    """Let the revision's requests in flight finish, at most `deadline` seconds."""
+    """Wait until the revision has no request in flight, at most `deadline` seconds."""
 
     kind: Literal["drain"] = "drain"
     revision: str
@@ -251,7 +251,7 @@ Step = Annotated[
 
 
 class Plan(Frozen):
-    """What a rollout is going to do, step by step. Data: print it, store it, walk it."""
+    """The steps of a rollout, as data: print it, store it, execute it."""
 
     strategy: str
     new: str = Field(description="revision id that is live afterwards")

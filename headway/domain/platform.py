@@ -14,40 +14,40 @@ __all__ = ["ManifestFormat", "Platform"]
 
 
 class ManifestFormat(Protocol):
-    """How a platform reads and checks the manifests that an app's repository has for it."""
+    """Reads and validates the manifests that an app's repository has for the platform."""
 
     def read(self, root: Path, where: str) -> tuple[Manifest, ...]:
-        """The objects under a path of the repository. Raises SettingsError with every fault, one a line."""
+        """Read the objects under a path of the repository. Raises SettingsError with all errors, one a line."""
 
     def faults(self, app: str, image: str, manifests: tuple[Manifest, ...]) -> list[str]:
-        """Everything that keeps these manifests from being released, one line each: `FILE#DOCUMENT: message`."""
+        """Return all validation errors, one line each: `FILE#DOCUMENT: message`."""
 
     def replicas(self, app: str, manifests: tuple[Manifest, ...]) -> int:
-        """Instances that the manifests ask for."""
+        """Number of instances in the manifests."""
 
 
 @dataclass(frozen=True)
 class Platform:
-    """What is known of a kind of target without a configured one: for validation, before anything starts.
+    """What is known of a kind of target without a configured one. For validation, before a release starts.
 
-    A package offers one under the entry-point group `headway.platforms`. Its module must be quick to import: it is
-    read whenever headway.yaml is.
+    A package offers one as an entry point in the group `headway.platforms`. Its module must import quickly: it is
+    imported with every headway.yaml.
     """
 
     kind: str
     """The part of `target: KIND/NAME` before the slash, and the slug of its block type."""
     target: str
-    """Where its block class is, as `package.module:Class`; imported when a target is loaded."""
+    """Its block class, as `package.module:Class`. Imported when a target is loaded."""
     artifacts: frozenset[Literal["bundle", "image"]]
-    """What it runs."""
+    """Artifacts that it runs."""
     single_app: bool = False
-    """A target is one app: it cannot hold preview environments."""
+    """Whether a target runs one app only. Such a target cannot run preview environments."""
     runs_command: bool = True
-    """It needs `run` for a bundle. False: the platform finds out how to start what it is given."""
+    """Whether a bundle needs the setting `run`. False: the platform finds the command itself."""
     autoscaling: bool = False
     default_targets: bool = False
-    """A target needs no configuration: `headway up` makes one for each usual environment."""
+    """Whether a target needs no configuration: `headway up` makes the targets staging, production and preview."""
     manifests: ManifestFormat | None = None
-    """None: it has no use for manifests."""
+    """None if it takes no manifests."""
     readiness_findings: Callable[[str, LaunchSpec], Mapping[str, Finding]] | None = None
     """Items of the production readiness checklist that follow from the app's name and a launch spec."""

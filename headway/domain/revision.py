@@ -1,4 +1,4 @@
-"""One version of an app, and all that a target needs to run it."""
+"""A revision of an app, and everything that a target needs to run it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REVISION_HEADER = "x-headway-revision"  # of responses: the proxy names the revi
 
 
 class Artifact(Frozen):
-    """What was built once and is promoted everywhere, named by its content."""
+    """A build result, identified by its digest. It is built once and promoted through the environments."""
 
     kind: Literal["bundle", "image"] = "bundle"
     digest: str = Field(pattern="^sha256:[0-9a-f]{64}$")
@@ -44,7 +44,7 @@ class SecretRef(Frozen):
 
 
 class ProbeSettings(Frozen):
-    """How often a platform that asks by itself does it. Times in seconds."""
+    """Frequency of a probe of the platform. Times in seconds."""
 
     period: float
     failures: int = Field(ge=1, description="answers in a row that have to be wrong before it counts")
@@ -52,7 +52,7 @@ class ProbeSettings(Frozen):
 
 
 class Health(Frozen):
-    """How an instance is asked whether it can serve. Times in seconds."""
+    """Health check of an instance. Times in seconds."""
 
     path: str = "/health"
     timeout: float = 2.0
@@ -65,7 +65,7 @@ class Health(Frozen):
 
 
 class Migrations(Frozen):
-    """How the database follows the code: commands that run as the app would. Times in seconds."""
+    """Schema migrations: commands that run in the app's environment. Times in seconds."""
 
     apply: str
     check: str | None = None
@@ -77,14 +77,14 @@ class Migrations(Frozen):
 
 
 class Manifest(Frozen):
-    """One object that the app's repository has for Kubernetes, as it is written there."""
+    """A Kubernetes object of the app's repository, unchanged."""
 
     source: str = Field(description="file and document, such as `k8s/web.yaml#2`")
     content: dict[str, JsonValue]
 
 
 class Autoscale(Frozen):
-    """How many instances of the revision that serves there may be, and what decides."""
+    """Limits and metric of autoscaling."""
 
     min: int = Field(ge=1)
     max: int = Field(ge=1)
@@ -92,7 +92,7 @@ class Autoscale(Frozen):
 
 
 class LaunchSpec(Frozen):
-    """All a target needs to run one revision; stored with the revision, so that it can be run again years later."""
+    """Everything that a target needs to run a revision. It is stored in the ledger for later rollbacks."""
 
     environment: str
     target: str = Field(default="", description="the target block it runs on, as type/name")
@@ -117,7 +117,7 @@ class LaunchSpec(Frozen):
     manifests: tuple[Manifest, ...] = Field(default=(), description="what the app has for Kubernetes, to be completed")
 
     def configuration_hash(self) -> str:
-        """First 12 hex digits of the sha256 of what the app sees: command, environment, health, limits, manifests.
+        """First 12 hex digits of the SHA-256 of the command, environment, health check, limits and manifests.
 
         Not the instance count.
         """
@@ -131,7 +131,7 @@ class LaunchSpec(Frozen):
 
 
 class Revision(Frozen):
-    """One app version on one target: the unit that is launched, routed to and retired."""
+    """A version of an app in an environment: what is launched, routed to and retired."""
 
     app: str
     sha: str = Field(pattern="^[0-9a-f]{40}$")

@@ -1,4 +1,4 @@
-"""What is released, and what its checks and smoke tests found."""
+"""The commit that is released, and results of its checks and smoke tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["CheckReport", "Coverage", "Failure", "SmokeReport", "Source"]
 
 
 class Source(Frozen):
-    """One commit of one repository, laid out in a workspace of its own."""
+    """One commit of a repository, checked out in a workspace of its own."""
 
     repo: str = Field(description="path or URL it was fetched from")
     ref: str = Field(description="branch, tag or sha as it was asked for")
@@ -27,7 +27,7 @@ class Source(Frozen):
 
     @property
     def public_repo(self) -> str:
-        """The repository, without the password that its URL may have."""
+        """The repository's URL without a password."""
         url = urlsplit(self.repo)
         return (
             urlunsplit(url._replace(netloc=url.netloc.rpartition("@")[2])) if url.scheme and url.netloc else self.repo
@@ -35,7 +35,7 @@ class Source(Frozen):
 
 
 class Failure(Frozen):
-    """One failed test or probe, by name and with its message."""
+    """Name and message of a failed test."""
 
     name: str
     message: str
@@ -53,7 +53,7 @@ class Coverage(Frozen):
 
 
 class CheckReport(Frozen):
-    """How one check went."""
+    """Result of one check."""
 
     name: str
     passed: bool
@@ -66,7 +66,7 @@ class CheckReport(Frozen):
 
 
 class SmokeReport(Frozen):
-    """What the deployed environment answered, through its own proxy."""
+    """Result of the smoke tests of an environment, through its public proxy."""
 
     environment: str
     url: str

@@ -1,4 +1,4 @@
-"""What runs on a target now, and which revision answers requests."""
+"""Instances and traffic of an app on a target."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
 
 
 class Capability(StrEnum):
-    """What a target can do. A strategy that needs more than its target has is refused at plan time."""
+    """What a target can do. A strategy that needs more is refused when it is planned."""
 
     WEIGHTED_ROUTING = "weighted routing"
     HEADER_ROUTING = "header routing"
@@ -36,7 +36,7 @@ class Capability(StrEnum):
 
 
 class ObjectDiff(Frozen):
-    """What a launch would change in one thing on the platform. Without the values of secrets."""
+    """Change that a launch would make to one object of the platform. Without the values of secrets."""
 
     name: str = Field(description="what it is called there, such as `ConfigMap shop-config`")
     now: str = Field(description="how it is, as text; empty: it is not there")
@@ -54,7 +54,7 @@ class ObjectDiff(Frozen):
 
 
 class HeaderRule(Frozen):
-    """Requests with exactly this header go to this revision, whatever the weights are."""
+    """Routes requests with exactly this header to this revision, regardless of weights."""
 
     name: str
     value: str
@@ -62,7 +62,7 @@ class HeaderRule(Frozen):
 
 
 class Traffic(Frozen):
-    """Who answers: revision id -> weight in percent. Sums to 100, or is empty when nothing is live."""
+    """Weights of revisions in percent, by id, with header rules. They sum to 100, or are empty if nothing is live."""
 
     weights: dict[str, int] = Field(default_factory=dict)
     headers: tuple[HeaderRule, ...] = ()
@@ -82,7 +82,7 @@ class Traffic(Frozen):
         return cls(weights={str(revision): 100})
 
     def without(self, revision: Revision | str) -> Traffic:
-        """The same for everybody else, when this revision, which has no weight, is gone."""
+        """The same traffic without this revision, whose weight must be 0."""
         gone = str(revision)
         return Traffic(
             weights={one: weight for one, weight in self.weights.items() if one != gone},
@@ -109,7 +109,7 @@ class Instance(Frozen):
 
 
 class Observation(Frozen):
-    """What is live now, as read from the platform."""
+    """Instances and traffic of an app, read from the platform."""
 
     app: str
     url: str | None = Field(description="where the app answers; None before the first launch")
@@ -124,7 +124,7 @@ class Observation(Frozen):
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """All of it, in words for people."""
+        """Description for people, a line each."""
         where = [f"at {self.url}"] if self.url else []
         running = [
             f"{one.name} {one.address} {'ready' if one.ready else f'not ready: {one.detail}'}"
@@ -140,7 +140,7 @@ class Observation(Frozen):
 
 
 class AdoptableState(Frozen):
-    """What a platform itself can say of an app: all that it takes to go on when nobody else knows anything."""
+    """What the platform itself knows of an app, enough to rebuild a lost ledger."""
 
     token: int = Field(default=0, description="the highest fencing token that was claimed")
     revisions: tuple[tuple[Revision, LaunchSpec], ...] = Field(
@@ -149,7 +149,7 @@ class AdoptableState(Frozen):
 
 
 class InstanceReadiness(Frozen):
-    """How far a revision's instances are."""
+    """Readiness of a revision's instances."""
 
     wanted: int
     ready: int
