@@ -1,4 +1,4 @@
-"""One conversation with an API server: objects by kind and name, watched for changes; its refusals in words."""
+"""Client of one API server: objects by kind and name, watches, and readable errors."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ WATCHED = 2.0  # seconds that a look waits for a change: orders are looked for i
 
 
 class Kind(NamedTuple):
-    """What an object is, as `apiVersion` and `kind` say."""
+    """`apiVersion` and `kind` of an object."""
 
     api_version: str
     kind: str
@@ -120,16 +120,16 @@ class Cluster:
     # --- objects -----------------------------------------------------------------------------------------------
 
     def get(self, kind: Kind, name: str) -> Object | None:
-        """The object; None when there is none of this name."""
+        """The object; None if it does not exist."""
         return self._asked(f"get {kind.kind} {name}", lambda: self._one(kind, name))
 
     def find(self, kind: Kind, labels: str = "", fields: str = "") -> list[Object]:
-        """All of them, in pages."""
+        """All matching objects, read in pages."""
         found, _ = self.find_at(kind, labels, fields)
         return found
 
     def find_at(self, kind: Kind, labels: str = "", fields: str = "") -> tuple[list[Object], str]:
-        """All of them, and the resource version from which on they can be watched."""
+        """All matching objects, and the resource version to watch from."""
 
         def listed() -> tuple[list[Object], str]:
             resource, more = self._resource(kind), None
@@ -153,7 +153,7 @@ class Cluster:
     def apply(
         self, thing: Mapping[str, Any], *, manager: str = MANAGER, dry_run: bool = False, force: bool = False
     ) -> Object:
-        """Server-side apply. A field that somebody else took over is reported; with `force` it is taken back."""
+        """Server-side apply. A field of another manager is an error; with `force` it is taken over."""
 
         def applied() -> Object:
             answer = self._resource(kind_of(thing)).server_side_apply(
@@ -170,7 +170,7 @@ class Cluster:
         return self._asked(f"apply {thing['kind']} {thing['metadata']['name']}", applied)
 
     def replace(self, thing: Mapping[str, Any]) -> Object | None:
-        """Put it in the place of the version it was read as; None when somebody was quicker."""
+        """Replace the version that was read; None after a conflict."""
 
         def replaced() -> Object | None:
             try:
@@ -186,7 +186,7 @@ class Cluster:
         return self._asked(f"replace {thing['kind']} {thing['metadata']['name']}", replaced)
 
     def create(self, thing: Mapping[str, Any]) -> Object | None:
-        """Create it; None when it is there already."""
+        """Create it; None if it exists."""
 
         def created() -> Object | None:
             try:
@@ -202,7 +202,7 @@ class Cluster:
         return self._asked(f"create {thing['kind']} {thing['metadata']['name']}", created)
 
     def patch(self, kind: Kind, name: str, change: Mapping[str, Any]) -> Object | None:
-        """A merge patch; None when the object is gone."""
+        """Apply a merge patch; None if the object does not exist."""
 
         def patched() -> Object | None:
             try:
@@ -223,7 +223,7 @@ class Cluster:
         return self._asked(f"patch {kind.kind} {name}", patched)
 
     def delete(self, kind: Kind, name: str) -> None:
-        """With all that belongs to it. What is gone stays gone."""
+        """Delete it with its dependents. Repeatable."""
 
         def deleted() -> None:
             try:
@@ -240,7 +240,7 @@ class Cluster:
         self._asked(f"delete {kind.kind} {name}", deleted)
 
     def namespaced(self, kind: Kind) -> bool | None:
-        """Whether such objects belong to a namespace; None when the cluster has no such kind."""
+        """Whether the kind is namespaced; None if the cluster does not have it."""
 
         def found() -> bool | None:
             try:
@@ -251,7 +251,7 @@ class Cluster:
         return self._asked(f"look for {kind.kind}", found)
 
     def changed(self, kind: Kind, labels: str, version: str, seconds: float) -> bool:
-        """Wait until one of these objects is another than at this resource version, at most so many seconds.
+        """Wait until one of these objects differs from this resource version, at most so many seconds.
 
         A watch that breaks off, or whose version is too old, is a change: whoever waits looks again.
         """
@@ -270,7 +270,7 @@ class Cluster:
             return True
 
     def until(self, kind: Kind, labels: str, seconds: float, why_not: Callable[[list[Object]], str]) -> str:
-        """Look at these objects, and again after each change, until `why_not` says nothing against them any more.
+        """Call `why_not` with these objects, and again after each change, until it returns an empty string.
 
         What it said last; empty unless so many seconds have passed.
         """
@@ -285,7 +285,7 @@ class Cluster:
     # --- pods --------------------------------------------------------------------------------------------------
 
     def logs(self, pod: str, container: str, *, lines: int, previous: bool = False) -> list[str]:
-        """The last lines of a container of the pod, or those from before it was started again; none without a log."""
+        """Last lines of a container's log, or of the log before its restart; none without a log."""
 
         def said() -> list[str]:
             try:
@@ -322,7 +322,7 @@ class Cluster:
                 yield line.rstrip("\n")
 
     def ask(self, pod: str, port: int, path: str, seconds: float) -> int:
-        """The status with which a pod answers a GET, through the API server; 503 when it does not answer."""
+        """Status of a GET to a pod, through the API server; 503 if it does not answer."""
         try:
             answer: Any = client.CoreV1Api(self._api).connect_get_namespaced_pod_proxy_with_path(
                 f"{pod}:{port}",
@@ -339,7 +339,7 @@ class Cluster:
 
     @property
     def version(self) -> str:
-        """Of the API server, such as `1.36.0`."""
+        """Version of the API server, such as `1.36.0`."""
         return str(self._asked("version", lambda: self._client.version["kubernetes"]["gitVersion"])).removeprefix("v")
 
     # --- how it is asked ---------------------------------------------------------------------------------------
@@ -391,7 +391,7 @@ class Cluster:
 
 
 def _attempt(verb: Callable[[], T]) -> T:
-    """Raises Retryable for what another attempt may mend."""
+    """Raise Retryable for errors that may be temporary."""
     try:
         return verb()
     except ApiException as error:

@@ -1,4 +1,4 @@
-"""What Kubernetes asks a container, and what it may use: headway.yaml in Kubernetes' words. Pure."""
+"""Probes and resources of a container, from headway.yaml. Pure functions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PRE_STOP: Object = {"sleep": {"seconds": PAUSE}}
 
 
 def probes(health: Health) -> Object:
-    """Is it up, may it have requests, is it to be started again: each under its name in a container."""
+    """Startup, readiness and liveness probes, by their name in a container."""
     startup = health.startup_probe
     failures = math.ceil(health.startup / startup.period)
     return {

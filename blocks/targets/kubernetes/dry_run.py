@@ -1,4 +1,4 @@
-"""What a launch would change on a cluster, as the API server itself says it; nothing is changed by asking."""
+"""Changes that a launch would make on a cluster, according to a dry run of the API server."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NOISY = (
 
 
 def rehearsed(cluster: Cluster, things: Sequence[Object], sources: Mapping[Key, str]) -> list[Object]:
-    """What the cluster would make of each of these objects.
+    """Each of these objects as the cluster would store it.
 
     Raises TargetError with everything that is somebody else's, or that the schemas of its version or the cluster itself
     would refuse: a line each, with the object, where it is written if it is in `sources`, and the path.

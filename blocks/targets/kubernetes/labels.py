@@ -1,4 +1,4 @@
-"""What Headway's objects are called and labelled. Nothing without these labels is ever touched."""
+"""Names and labels of Headway's objects. An object without these labels is never changed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ TRAFFIC = "headway.dev/traffic"  # of the app's Service: what was asked for, in 
 
 
 def labels(app: str, environment: str, revision: str | None = None) -> dict[str, str]:
-    """Of an object of an app, or of one revision of it."""
+    """Labels of an object of an app, or of one of its revisions."""
     ours = {
         "app.kubernetes.io/name": app,
         "app.kubernetes.io/managed-by": MANAGER,
@@ -66,36 +66,36 @@ def selector(**wanted: str) -> str:
 
 
 def deployment(revision: Revision) -> str:
-    """Of a revision's Deployment, ConfigMap and Secret."""
+    """Name of a revision's Deployment, ConfigMap and Secret."""
     return of_revision(revision.app, revision.id)
 
 
 def of_revision(app: str, revision: str) -> str:
-    """Of what there is of one revision, by its id."""
+    """Name of the objects of a revision, by its id."""
     return f"{app}-{revision}"
 
 
 def revision_of(app: str, name: str) -> str | None:
-    """The id of the revision that an object, or a pod, is of; None when it is of none."""
+    """Revision id in the name of an object or pod; None if it is of no revision."""
     found = re.match(rf"{re.escape(app)}-([0-9a-f]{{7}}-[0-9a-f]{{6}})(-|$)", name)
     return found[1] if found else None
 
 
 def canary(app: str) -> str:
-    """Of the Ingress that takes a share from the app's own."""
+    """Name of the canary Ingress."""
     return f"{app}-canary"
 
 
 def preview(app: str) -> str:
-    """Of the Service that shows what is not public yet."""
+    """Name of the Service of the preview route."""
     return f"{app}-preview"
 
 
 def command(app: str) -> str:
-    """Of the Pod that runs a command once; nothing selects it."""
+    """Name of the Pod that runs a command once. No Service selects it."""
     return f"{app}-command"
 
 
 def state(app: str) -> str:
-    """Of the ConfigMap that says who may write."""
+    """Name of the ConfigMap with the state of the app."""
     return f"{app}-headway"

@@ -1,4 +1,4 @@
-"""What pods say."""
+"""Logs of pods."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ LAST_WORDS = 3  # lines of an app that keeps dying
 
 
 def said(cluster: Cluster, pod: Object, masked: Masker, lines: int) -> Iterator[str]:
-    """The last lines of a pod, each with its name in front."""
+    """Last lines of a pod, each prefixed with its name."""
     name = pod["metadata"]["name"]
     for line in cluster.logs(name, pod_status.main_container(pod), lines=lines):
         yield f"{name}: {masked(line)}"
 
 
 def follow(cluster: Cluster, pods: Sequence[Object], maskers: Sequence[Masker]) -> Iterator[str]:
-    """New lines of all these pods, as they come, until every pod has ended."""
+    """New lines of these pods, as they come, until all pods have ended."""
     heard: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
     def listen(pod: Object, masked: Masker) -> None:
@@ -48,7 +48,7 @@ def follow(cluster: Cluster, pods: Sequence[Object], maskers: Sequence[Masker]) 
 
 
 def last_words(cluster: Cluster, pod: Object, masked: Masker) -> str:
-    """What a pod that will not get ready said at the end, in one line; empty when it never said anything."""
+    """Last log lines of a pod, joined to one line; empty if it has no log."""
     name, container = pod["metadata"]["name"], pod_status.main_container(pod)
     lines = cluster.logs(name, container, lines=LAST_WORDS)
     lines = lines or cluster.logs(name, container, lines=LAST_WORDS, previous=True)

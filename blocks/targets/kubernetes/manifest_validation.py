@@ -1,4 +1,4 @@
-"""What may be in an app's own manifests. Pure."""
+"""Validation of an app's own manifests. Pure functions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FIXED = ("Job", "Pod")  # cannot be changed when they are there
 
 
 def fault_lines(app: str, image: str, manifests: Sequence[Manifest]) -> list[str]:
-    """All that keeps these manifests from being released, each line beginning with the file and the document."""
+    """All validation errors, each beginning with file and document."""
     found = [f"{one.source}: {fault}" for one in manifests for fault in _object_faults(app, one.content)]
     found += _twice(manifests)
     found += _spread(manifests)
@@ -52,7 +52,7 @@ def fault_lines(app: str, image: str, manifests: Sequence[Manifest]) -> list[str
 
 
 def outside_namespace(namespace: str, manifests: Sequence[Manifest]) -> list[str]:
-    """Those that say they belong into another namespace."""
+    """Errors of manifests with another namespace."""
     return [
         f"{one.source}: is in namespace {theirs}, and the target is in {namespace}"
         for one in manifests
@@ -121,7 +121,7 @@ def _deployment_faults(thing: Mapping[str, Any], image: str) -> Iterator[str]:
 
 
 def _unselected(selector: Mapping[str, Any], labels: Mapping[str, str]) -> str:
-    """Which part of a selector these labels do not have; empty when they have it all."""
+    """Part of a selector that these labels do not match; empty if they match."""
     for label, value in (selector.get("matchLabels") or {}).items():
         if labels.get(label) != value:
             return f"{label} is {labels.get(label, 'not there')}, not {value}"
@@ -139,7 +139,7 @@ def _unselected(selector: Mapping[str, Any], labels: Mapping[str, str]) -> str:
 
 
 def _scaled_by_others(deployment: Mapping[str, Any], manifests: Iterable[Manifest]) -> Iterator[str]:
-    """Revisions have Deployments of their own, so that this name is nobody's."""
+    """Errors of autoscalers for the released Deployment: each revision has a Deployment of its own."""
     for one in manifests:
         spec = one.content.get("spec")
         scaled = spec.get("scaleTargetRef") if isinstance(spec, dict) else None

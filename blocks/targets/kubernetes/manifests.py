@@ -1,6 +1,6 @@
-"""An app's own manifests, and what Headway sets in them. Pure; what may be in them is in `admission`.
+"""An app's own manifests, and the fields that Headway sets in them. Pure functions.
 
-In the Deployment that is released that is the name, the image's digest, labels, env and the number of pods; what a
+In the released Deployment that is the name, the image's digest, labels, env and the number of pods; what a
 rollout without a dropped request needs and nobody has said is put in. In the others it is labels, and the digest where
 they run the same image.
 """
@@ -42,7 +42,7 @@ def deployment(
     limits: Mapping[str, Any],
     cpu: float,
 ) -> Object:
-    """The Deployment that is released, as one of this revision.
+    """The released Deployment, changed to one of this revision.
 
     `limits` are for a container that says none; `cpu`, in cores, is requested where an autoscaler has to know how much
     of it is used, and nobody says.
@@ -73,7 +73,7 @@ def deployment(
 
 
 def own_objects(app: str, spec: LaunchSpec, namespace: str) -> list[Object]:
-    """All the others, in the order in which they are written."""
+    """All other objects, in the order of the files."""
     if not spec.manifests:
         return []
     chosen = _deployment_of(app, spec.manifests)
@@ -93,7 +93,7 @@ def own_objects(app: str, spec: LaunchSpec, namespace: str) -> list[Object]:
 
 
 def sources(revision: Revision, spec: LaunchSpec) -> dict[tuple[str, str, str], str]:
-    """Where each object is written: of (apiVersion, kind, name as it is applied) the file and the document."""
+    """File and document of each object, by (apiVersion, kind, name as applied)."""
     found = {
         (str(one.content["apiVersion"]), str(one.content["kind"]), _name(one)): one.source for one in spec.manifests
     }
@@ -104,18 +104,18 @@ def sources(revision: Revision, spec: LaunchSpec) -> dict[tuple[str, str, str], 
 
 
 def replicas(app: str, manifests: Sequence[Manifest]) -> int:
-    """How many pods the Deployment that is released asks for."""
+    """`replicas` of the released Deployment."""
     return int(_deployment_of(app, manifests)["spec"].get("replicas") or 1)
 
 
 def port(app: str, spec: LaunchSpec) -> int:
-    """The port of the container that traffic goes to."""
+    """Port of the main container."""
     pod = _deployment_of(app, spec.manifests)["spec"]["template"]["spec"]
     return int(_port(main_container(pod, replaced_images(pod, spec.artifact.location)))["containerPort"])
 
 
 def has_budget(manifests: Sequence[Manifest]) -> bool:
-    """Whether they have a PodDisruptionBudget: where two are about the same pod, none of them can be moved."""
+    """Whether they have a PodDisruptionBudget. With two for the same pod, it can never be evicted."""
     return any(one.content["kind"] == "PodDisruptionBudget" for one in manifests)
 
 
@@ -124,7 +124,7 @@ def runs_pods(thing: Mapping[str, Any]) -> bool:
 
 
 def released(app: str, manifests: Sequence[Manifest]) -> Manifest | str:
-    """The Deployment that is released: the only one, or that with the app's name. Why there is none, else."""
+    """The released Deployment: the only one, or that with the app's name; or else why there is none."""
     found = [one for one in manifests if (one.content["apiVersion"], one.content["kind"]) == ("apps/v1", "Deployment")]
     named = [one for one in found if _name(one) == app or len(found) == 1]
     if len(named) == 1:
@@ -151,27 +151,27 @@ def _name(manifest: Manifest) -> str:
 
 
 def replaced_images(pod: Mapping[str, Any], built: str) -> set[str]:
-    """Repositories that stand for the image that is built: its own, and what the only container says."""
+    """Image repositories to replace by the built image: its own, and that of an only container."""
     containers = pod["containers"]
     only = {repository(containers[0])} if len(containers) == 1 else set()
     return ({repository({"image": built})} | only) - {""}
 
 
 def main_container(pod: Mapping[str, Any], replaced: Collection[str]) -> Object:
-    """The container that is asked and gets the traffic."""
+    """The container that is probed and gets the traffic."""
     first: Object = pod["containers"][0]
     return next((one for one in pod["containers"] if repository(one) in replaced), first)
 
 
 def repository(container: Mapping[str, Any]) -> str:
-    """Of its image, without tag and digest."""
+    """Image of a container without tag and digest."""
     image = str(container.get("image") or "").partition("@")[0]
     host, slash, last = image.rpartition("/")
     return f"{host}{slash}{last.partition(':')[0]}"
 
 
 def _run_ours(container: Object, revision: Revision, spec: LaunchSpec) -> None:
-    """The image that was built, and the env of headway.yaml, which is in the revision's ConfigMap and Secret."""
+    """Set the built image, and the env of headway.yaml from the revision's ConfigMap and Secret."""
     reference = {"name": names.deployment(revision)}
     container["image"] = spec.artifact.location
     if container.get("env"):
@@ -188,7 +188,7 @@ def _is_told(variable: str, spec: LaunchSpec) -> bool:
 
 
 def _complete(pod: Object, main: Object, spec: LaunchSpec, limits: Mapping[str, Any]) -> None:
-    """Put in what a rollout without a dropped request needs, where it is not said."""
+    """Set defaults that a rollout without dropped requests needs."""
     _port(main)["name"] = PORT_NAME
     for name, probe in probes(spec.health).items():
         main.setdefault(name, probe)
@@ -208,7 +208,7 @@ def _request(main: Object, cpu: float) -> None:
 
 
 def _port(main: Mapping[str, Any]) -> Object:
-    """The port that traffic goes to: by its name, or the only one."""
+    """The port for traffic: that with the usual name, or the only one."""
     first: Object = main["ports"][0]
     return next((port for port in main["ports"] if port.get("name") == PORT_NAME), first)
 
@@ -218,7 +218,7 @@ def _containers(pod: Mapping[str, Any]) -> list[Object]:
 
 
 def pod_of(thing: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """What the pods look like that it runs, if it runs any."""
+    """Pod template of an object that runs pods."""
     spec = thing.get("spec")
     if isinstance(spec, dict) and isinstance(job := spec.get("jobTemplate"), dict):
         spec = job.get("spec")
@@ -231,7 +231,7 @@ def pod_of(thing: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _labelled(metadata: Mapping[str, Any], ours: Mapping[str, str]) -> dict[str, str]:
-    """Theirs come before the usual ones, Headway's own before theirs."""
+    """Merge labels: Headway's override the app's, which override the defaults."""
     return {**ours, **(metadata.get("labels") or {}), **_own(ours)}
 
 

@@ -1,4 +1,4 @@
-"""A command that a pod of its own runs once, one at a time for each app."""
+"""Runs a command once in a pod of its own, one at a time for each app."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOOK = 1.0  # seconds until it is looked again whether somebody wants it stopped
 
 
 def make_way(cluster: Cluster, app: str, environment: str) -> None:
-    """Have the pod of the command before gone. Raises TargetError while that one runs."""
+    """Remove the pod of the previous command. Raises TargetError while it runs."""
     name = labels.command(app)
     known = cluster.get(POD, name)
     if known and not known["metadata"].get("deletionTimestamp") and not pod_status.is_finished(known):
@@ -36,7 +36,7 @@ def make_way(cluster: Cluster, app: str, environment: str) -> None:
 
 
 def run(cluster: Cluster, app: str, pod: Object, command: Command, masked: Masker) -> int:
-    """The exit code of the pod, which is gone afterwards.
+    """Wait for the pod, remove it, and return its exit code.
 
     Raises TargetError when it took too long, when somebody stopped it, or was quicker with a command of his own.
     """

@@ -1,4 +1,4 @@
-"""Requests of Headway's own to pods, through the API server: where nobody else counts."""
+"""Synthetic requests to pods, through the API server, for targets without Prometheus."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EDGES = [0.0, *BOUNDS, BOUNDS[-1] * 2]
 
 
 def probed(cluster: Cluster, pods: Sequence[Object], path: str) -> RequestCounts:
-    """Ask these pods in turn for a path; an answer of 500 and above, or none, is an error."""
+    """Request a path of these pods in turn. A status of 500 and above, or no answer, is an error."""
 
     def ask(pod: Object) -> tuple[bool, float]:
         begun = time.monotonic()

@@ -1,4 +1,4 @@
-"""What Prometheus is asked about a revision, and what its answers add up to. Pure.
+"""PromQL queries for the counters of a revision, and sums of their results. Pure functions.
 
 Counters are asked for pod by pod, and added up here: a sum of all falls when one is started again or goes, and nobody
 can tell by how much.
@@ -53,7 +53,7 @@ def _app(metric: str, *more: str) -> str:
 
 
 def _istio(metric: str, more: str = "") -> str:
-    """Sidecars count a request on both sides: the app's is taken."""
+    """Sidecars count a request on both sides: the app's side is used."""
     of = f'destination_workload="$service",destination_workload_namespace="$namespace"{more}'
     return f'{metric}{{reporter="destination",{of}}}'
 
@@ -87,7 +87,7 @@ EXPORTERS: Mapping[Exporter, _Exporter] = {
 
 
 def unknown(query: str) -> list[str]:
-    """Placeholders of a query that nobody fills in. `$1` and such are none."""
+    """Unknown placeholders of a query. `$1` and the like are not placeholders."""
     return [name for name in Template(query).get_identifiers() if name not in PLACEHOLDERS]
 
 
@@ -116,7 +116,7 @@ class Counters:
         self._total: dict[_Series, float] = {}
 
     def read(self, ask: Callable[[str], Iterable[Sample]]) -> RequestCounts:
-        """What they are now, asked for with PromQL."""
+        """Current values, queried with PromQL."""
         for question, query in self.queries.items():
             for sample in ask(query):
                 series = question, frozenset(sample.labels.items())
@@ -135,7 +135,7 @@ class Counters:
         return sum(total for (asked, _), total in self._total.items() if asked == question)
 
     def _buckets(self) -> tuple[Bucket, ...]:
-        """`le` is an upper bound, and counts all that is below it."""
+        """`le` is an inclusive upper bound: buckets are cumulative."""
         below: dict[float, float] = {0.0: 0.0}
         for (asked, labels), total in self._total.items():
             if asked == "latency" and (bound := dict(labels).get("le")) is not None:

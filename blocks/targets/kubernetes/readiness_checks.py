@@ -29,7 +29,7 @@ _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 
 
 def examine(app: str, spec: LaunchSpec) -> dict[str, Finding]:
-    """Items of the checklist that the objects of this spec tell; those that they do not are left out."""
+    """Checklist items that follow from the objects of this spec."""
     revision = spec.revision(app, "0" * 40)
     objects = [
         *manifests.own_objects(app, spec, _RULES.namespace),
@@ -98,7 +98,7 @@ def _tls(objects: Sequence[Object]) -> Finding | None:
 
 
 def _of_ingress(thing: Object) -> Finding:
-    """Each host of its rules has to be among those of its certificates: one of them may stand for a level of names."""
+    """Each host of an Ingress rule must be covered by its certificates, which may have wildcards."""
     spec = thing["spec"]
     certificates = spec.get("tls") or ()
     covered = {host for one in certificates for host in one.get("hosts") or ()}

@@ -1,4 +1,4 @@
-"""The objects of one revision and of an app, as the API server wants them. Pure: what is given is what is rendered."""
+"""Objects of a revision and of an app, for the API server. Pure functions."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ NOBODY = {names.REVISION: "none"}  # selects no pod
 
 
 class Rules(Frozen):
-    """What an operator decides for all apps of a target."""
+    """Settings of the target that apply to all apps."""
 
     namespace: str
     cpu: float  # cores that are requested for an app that does not say
@@ -59,7 +59,7 @@ class Rules(Frozen):
 
 
 def revision_objects(revision: Revision, spec: LaunchSpec, rules: Rules) -> list[Object]:
-    """ConfigMap, Secret and Deployment, in the order in which they are needed."""
+    """ConfigMap, Secret and Deployment of a revision, in the order in which they must be applied."""
     secret = {name: value for name, value in spec.env.items() if name in spec.secrets}
     plain = {name: str(value) for name, value in spec.env.items() if name not in spec.secrets}
     identity = {
@@ -78,7 +78,7 @@ def revision_objects(revision: Revision, spec: LaunchSpec, rules: Rules) -> list
 
 
 def app_objects(app: str, spec: LaunchSpec, rules: Rules) -> list[Object]:
-    """What there is once for all revisions: a disruption budget, if the app has none of its own.
+    """Objects for all revisions of an app: a PodDisruptionBudget, if the app has none of its own.
 
     One pod may go at a time, when there is another.
     """
@@ -99,7 +99,7 @@ def app_objects(app: str, spec: LaunchSpec, rules: Rules) -> list[Object]:
 def service(
     name: str, app: str, environment: str, rules: Rules, wanted: Mapping[str, str] | None, traffic: str = ""
 ) -> Object:
-    """A Service for the app's pods with these labels; None: for none of them."""
+    """A Service for the app's pods with these labels; None selects no pods."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -113,13 +113,13 @@ def service(
 
 
 def selected(service: Mapping[str, Any] | None) -> str | None:
-    """The revision that a Service is for."""
+    """The revision that a Service selects."""
     revision = ((service or {}).get("spec", {}).get("selector") or {}).get(names.REVISION)
     return None if revision in (None, NOBODY[names.REVISION]) else str(revision)
 
 
 def once(app: str, environment: str, deployment: Object, command: str, seconds: float, rules: Rules) -> Object:
-    """A Pod that runs a command as a pod of this Deployment would, without PORT, and is over then.
+    """A Pod that runs a command once, with the settings of this Deployment's pods but without PORT.
 
     It ends by itself when its time is over, though nobody may be there any more to end it.
     """
@@ -143,7 +143,7 @@ def once(app: str, environment: str, deployment: Object, command: str, seconds: 
 
 
 def autoscaler(revision: Revision, spec: LaunchSpec, container: str, rules: Rules) -> Object:
-    """Decides how many pods of a revision there are, by the processor time that this container of each uses.
+    """HorizontalPodAutoscaler of a revision, by the CPU use of this container.
 
     `spec.autoscale` says between how many. Of other containers nothing has to be known.
     """
@@ -166,7 +166,7 @@ def autoscaler(revision: Revision, spec: LaunchSpec, container: str, rules: Rule
 
 
 def replicas(name: str, rules: Rules, number: int) -> Object:
-    """Nothing of a Deployment but how many pods it wants."""
+    """A Deployment with no field but `replicas`."""
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -266,18 +266,18 @@ def _object(
 
 
 def metadata(name: str, labels: Mapping[str, str], rules: Rules) -> Object:
-    """What an object is called, where it is, and whose."""
+    """Name, namespace and labels of an object."""
     return {"name": name, "namespace": rules.namespace, "labels": dict(labels)}
 
 
 def redacted(spec: LaunchSpec) -> LaunchSpec:
-    """The spec with a mask for every secret whose value is not known yet, as if it were the value."""
+    """The spec with a mask in place of each unknown secret value."""
     secret = [name for name, value in spec.env.items() if isinstance(value, SecretRef)]
     env = {**spec.env, **dict.fromkeys(secret, MASK)}
     return spec.model_copy(update={"env": env, "secrets": (*spec.secrets, *secret)})
 
 
 def decoded(secret: Mapping[str, Any]) -> dict[str, str]:
-    """The values of a Secret."""
+    """Decoded values of a Secret."""
     data = secret.get("data") or {}
     return {name: base64.b64decode(value).decode(errors="replace") for name, value in data.items()}

@@ -1,4 +1,4 @@
-"""Traffic by the number of pods: the nearest that can be had where nothing splits requests by weight."""
+"""Weights by the number of pods: the nearest possible split where nothing splits requests by weight."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WHOLE = 100  # percent
 
 
 def nearest(wanted: Mapping[str, int], ready: Mapping[str, int]) -> dict[str, int]:
-    """How many pods of each revision share the traffic, so that it is split as nearly as wanted.
+    """Number of pods of each revision that share the traffic, for the split nearest to the wanted one.
 
     `wanted` in percent, with one or two revisions above 0; `ready` pods of each, at least 1. Every revision with a
     weight keeps at least one pod. Of equally near splits the one with the most pods is taken: nobody is served by
@@ -28,7 +28,7 @@ def nearest(wanted: Mapping[str, int], ready: Mapping[str, int]) -> dict[str, in
 
 
 def weights(pods: Mapping[str, int]) -> dict[str, int]:
-    """What share of the traffic so many pods of each revision get, in percent; sums to 100, or is empty without any."""
+    """Weights in percent of so many pods of each revision. They sum to 100; empty without pods."""
     total = sum(pods.values())
     if not total:
         return {}
@@ -38,7 +38,7 @@ def weights(pods: Mapping[str, int]) -> dict[str, int]:
 
 
 def remarks(plan: Plan, running: Mapping[str, int]) -> tuple[str, ...]:
-    """Which weights of a plan so many pods cannot do, and the nearest to them; `running` is how many there are now."""
+    """Lines on weights of a plan that are rounded. `running`: number of pods of each revision now."""
     pods, found = dict(running), list[str]()
     for step in plan.steps:
         match step:

@@ -1,4 +1,4 @@
-"""What Kubernetes itself says an object may be: its published schemas, strict. Nothing is asked of a cluster."""
+"""Validation by the published schemas of Kubernetes, strict and without a cluster."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _schemas(version: str) -> _Schemas:
 
 
 def unknown(thing: Mapping[str, Any]) -> str:
-    """Why no cluster has such a kind of object; empty when it has, or when a definition (CRD) may make it one."""
+    """Why this kind does not exist; empty if it does, or if it may be a custom resource (CRD)."""
     known = _schemas(LATEST).kinds
     api_version, kind = thing["apiVersion"], thing["kind"]
     own = {one.partition("/")[0] if "/" in one else "" for one, _ in known}
@@ -52,7 +52,7 @@ def unknown(thing: Mapping[str, Any]) -> str:
 
 
 def faults(thing: Mapping[str, Any], version: str = LATEST) -> list[str]:
-    """All that is wrong with an object in this version of Kubernetes, such as `1.36.2`, each with its path.
+    """All schema errors of an object in a version of Kubernetes such as `1.36.2`, each with its path.
 
     Of a version that is newer than the schemas nothing is known, nor of a kind that a definition (CRD) makes.
     """
@@ -70,7 +70,7 @@ def _minor(version: str) -> tuple[str, ...]:
 
 
 def _leaves(errors: Iterator[ValidationError]) -> Iterator[ValidationError]:
-    """Of alternatives that all do not fit the one that is nearest to fitting."""
+    """The error of the alternative that matches best."""
     for error in errors:
         yield best_match([error]) or error
 

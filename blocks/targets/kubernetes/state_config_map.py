@@ -1,4 +1,4 @@
-"""What an app's ConfigMap keeps on the cluster, for whoever comes next: who may write, and what was there."""
+"""State of an app, in a ConfigMap on the cluster: fencing token, and what was launched."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class State(Frozen):
     belongings: tuple[Key, ...] = Field(default=(), description="the app's own objects that were ever applied")
 
     def carrying(self, revision: str) -> State:
-        """The same, when this revision has got all the traffic.
+        """The state after this revision got all the traffic.
 
         Was it here before, then somebody went back to it: nobody goes back to those that came after it.
         """
@@ -37,12 +37,12 @@ class State(Frozen):
 
 
 def read(cluster: Cluster, app: str) -> State:
-    """Of an app that was never launched, an empty one."""
+    """The state; that of an app that was never launched is empty."""
     return _of(cluster.get(CONFIG_MAP, names.state(app)))
 
 
 def change(cluster: Cluster, app: str, changed: Callable[[State], State]) -> None:
-    """Read, change, write; again when somebody wrote in between. Raises TargetError when it never gets its turn."""
+    """Read, change and write; again after a conflict. Raises TargetError after too many conflicts."""
     for _ in range(WRITES):
         found = cluster.get(CONFIG_MAP, names.state(app))
         before = _of(found)

@@ -198,7 +198,7 @@ class KubernetesTarget(Block, Target):
         return self._always | self._routing.capabilities
 
     def destroy(self, app: str) -> None:
-        """Remove everything of this app that Headway made. Repeatable."""
+        """Remove all of Headway's objects of this app. Repeatable."""
         self._clear(app)
         self._cluster.delete(CONFIG_MAP, names.state(app))
 
@@ -210,7 +210,7 @@ class KubernetesTarget(Block, Target):
         state_config_map.change(self._cluster, app, lambda kept: state_config_map.State(token=kept.token))
 
     def _clear(self, app: str) -> None:
-        """All but the state, by which an older writer is refused still."""
+        """Remove everything but the state, by which an older writer is still refused."""
         owned_objects.prune(self._cluster, self._known(app), (), app)
         ours = names.selector(app=app)
         for kind, name in self._routing.reads(app):
@@ -239,7 +239,7 @@ class KubernetesTarget(Block, Target):
         return self._routing.remarks(plan, {revision: len(ours) for revision, ours in self._pods(app).items()})
 
     def compare(self, revision: Revision, spec: LaunchSpec) -> tuple[ObjectDiff, ...]:
-        """Of a revision's own objects with those of the revision that serves."""
+        """Compare a revision's objects with those of the revision that serves."""
         app, serving = revision.app, self.observe(revision.app).live
         made = self._rehearsed(revision, render.redacted(spec))
         keys = {owned_objects.key(one) for one in made}
@@ -305,7 +305,7 @@ class KubernetesTarget(Block, Target):
             self._settle(app)
 
     def ready(self, revision: Revision) -> InstanceReadiness:
-        """Waits for a change, a moment at most, when there is something to wait for: nobody has to poll."""
+        """Waits a moment for a change if not all instances are ready, so that callers need not sleep between polls."""
         ours = names.selector(app=revision.app, revision=revision.id)
         pods, version = self._cluster.find_at(POD, ours)
         readiness = self._readiness(revision, pods)
@@ -360,7 +360,7 @@ class KubernetesTarget(Block, Target):
         return Measurements(at=datetime.now(UTC), counts={revision: self._counted[revision] for revision in asked})
 
     def drain(self, revision: Revision, deadline: float) -> bool:  # noqa: ARG002  # see below
-        """Requests in flight cannot be seen here: pods finish theirs when they are told to go, within their grace."""
+        """Returns True: requests in flight are not visible; pods finish theirs within their grace after SIGTERM."""
         time.sleep(min(self.settle, deadline))
         return True
 
@@ -440,7 +440,7 @@ class KubernetesTarget(Block, Target):
     # --- what runs ---------------------------------------------------------------------------------------------
 
     def _pods(self, app: str, *, ending: bool = False) -> dict[str, list[dict[str, Any]]]:
-        """Those of each revision, but for those that are on their way out."""
+        """Pods of each revision, except terminating ones."""
         found: dict[str, list[dict[str, Any]]] = {}
         for pod in self._cluster.find(POD, names.selector(app=app)):
             if ending or not (pod_status.is_terminating(pod) or pod_status.is_finished(pod)):
@@ -475,7 +475,7 @@ class KubernetesTarget(Block, Target):
         return self._cluster.find(EVENT, fields=f"involvedObject.name={pod['metadata']['name']}")
 
     def _with_secrets(self, revision: Revision, spec: LaunchSpec) -> LaunchSpec:
-        """With the values that the cluster alone has: of a revision that was adopted nobody else knows them."""
+        """The spec with secret values from the cluster: those of an adopted revision are known only there."""
         lacking = [name for name in spec.secrets if name not in spec.env]
         if not lacking:
             return spec
@@ -493,7 +493,7 @@ class KubernetesTarget(Block, Target):
         return Masker(render.decoded(found).values())
 
     def _deployments(self, app: str) -> list[dict[str, Any]]:
-        """Of its revisions. An app may have others, beside them."""
+        """Deployments of the app's revisions. An app may have others."""
         found = self._cluster.find(DEPLOYMENT, names.selector(app=app))
         return [one for one in found if names.REVISION in one["metadata"]["labels"]]
 
@@ -516,7 +516,7 @@ class KubernetesTarget(Block, Target):
     # --- who gets what -----------------------------------------------------------------------------------------
 
     def _hand_over(self, app: str, revision: str) -> None:
-        """An autoscaler has the revision that serves; of the others there are as many pods as there were."""
+        """Have an autoscaler for the revision that serves only. Other revisions keep their number of pods."""
         for one in self._deployments(app):
             name, spec = one["metadata"]["name"], _spec_of(one)
             if spec.autoscale and one["metadata"]["labels"][names.REVISION] == revision:
@@ -529,12 +529,12 @@ class KubernetesTarget(Block, Target):
         return render.autoscaler(revision, spec, pod_status.main_container(deployment["spec"]["template"]), self._rules)
 
     def _scale(self, name: str, number: int, spec: LaunchSpec) -> None:
-        """What an autoscaler has had is taken back from it; from anybody else it is not."""
+        """Take the field `replicas` back from an autoscaler, but from no other field manager."""
         thing = render.replicas(name, self._rules, number)
         self._cluster.apply(thing, manager=names.SCALER, force=spec.autoscale is not None)
 
     def _await_fewer(self, revision: Revision, deployment: dict[str, Any], keep: int) -> None:
-        """Until the others were told to go; with nothing to keep, until they have gone: some apps may not run twice."""
+        """Wait until the other pods terminate; if none is kept, until they are gone: some apps may not run twice."""
         grace = deployment["spec"]["template"]["spec"].get("terminationGracePeriodSeconds", GONE)
 
         def left(pods: list[dict[str, Any]]) -> str:
@@ -548,7 +548,7 @@ class KubernetesTarget(Block, Target):
     # --- what belongs to it ------------------------------------------------------------------------------------
 
     def _current(self, revision: Revision, thing: dict[str, Any], serving: str | None) -> dict[str, Any] | None:
-        """What is in the place of this object now; of the revision that serves, as if it were this one."""
+        """The existing counterpart of this object, with the name and labels of the new revision."""
         kind, name = kind_of(thing), thing["metadata"]["name"]
         found = self._cluster.get(kind, name)
         if found is None and serving and name == names.deployment(revision):
@@ -557,7 +557,7 @@ class KubernetesTarget(Block, Target):
         return found
 
     def _rehearsed(self, revision: Revision, spec: LaunchSpec) -> list[dict[str, Any]]:
-        """All that a launch sends, as the cluster would make it. Raises TargetError with everything it would refuse."""
+        """Dry run of a launch: its objects as the cluster would store them. Raises TargetError with all refusals."""
         app = revision.app
         if lost := manifest_validation.outside_namespace(self.namespace, spec.manifests):
             raise TargetError("\n".join(lost), "leave the namespace out, or give the target that one")
@@ -568,7 +568,7 @@ class KubernetesTarget(Block, Target):
         return dry_run.rehearsed(self._cluster, things, manifests.sources(revision, spec))
 
     def _bring(self, app: str, spec: LaunchSpec) -> None:
-        """What the app's manifests have besides the Deployment, before its pods need it.
+        """Apply the objects of the app's manifests besides the Deployment, before its pods need them.
 
         Whoever runs pods of its own follows when the revision has all the traffic, see `_settle`.
         """
@@ -584,7 +584,7 @@ class KubernetesTarget(Block, Target):
                 self._cluster.apply(thing)
 
     def _settle(self, app: str) -> None:
-        """As the revision wants it that has all the traffic; what no revision wants that runs is removed."""
+        """Apply the objects of the revision with all the traffic. Remove those that no running revision wants."""
         known = self._known(app)
         if not known:
             return
@@ -609,7 +609,7 @@ class KubernetesTarget(Block, Target):
     # --- what is kept ------------------------------------------------------------------------------------------
 
     def _forget(self, app: str) -> None:
-        """Remove what is left of revisions that ended before those that are kept."""
+        """Remove the objects of revisions that ended before the kept ones."""
         carried = state_config_map.read(self._cluster, app).carried
         for name in pod_status.expired(self._deployments(app), carried, self.keep):
             for kind in (DEPLOYMENT, CONFIG_MAP, SECRET, SERVICE):
@@ -625,7 +625,7 @@ class KubernetesTarget(Block, Target):
         return str(service["metadata"]["labels"][names.ENVIRONMENT])
 
     def _scaled(self, deployment: dict[str, Any]) -> bool:
-        """Whether its number of pods is somebody's decision, and not the 1 that it is made with."""
+        """Whether its `replicas` was set by Headway or through the scale subresource, after it was created with 1."""
         managers = deployment["metadata"].get("managedFields") or []
         return any(one.get("manager") == names.SCALER or one.get("subresource") == "scale" for one in managers)
 
@@ -686,7 +686,7 @@ def _difference(now: dict[str, Any] | None, then: dict[str, Any] | None) -> Obje
 
 
 def _spec_of(deployment: Mapping[str, Any]) -> LaunchSpec:
-    """What a revision was launched with, without its secrets."""
+    """The spec that a revision was launched with, without its secrets."""
     return LaunchSpec.model_validate_json(deployment["metadata"]["annotations"][names.SPEC])
 
 
