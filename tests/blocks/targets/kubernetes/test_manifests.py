@@ -462,7 +462,7 @@ environments:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (SETTINGS.replace("kubernetes/", "docker/"), "none of them is on Kubernetes"),
+        (SETTINGS.replace("kubernetes/", "docker/"), "none of them takes the manifests: only targets of kubernetes do"),
         (SETTINGS.replace("kubernetes/staging", "docker/a, manifests: k8s"), "docker has no use for Kubernetes"),
         (SETTINGS.replace("manifests: k8s", "manifests: ../k8s"), "expected a path inside the repository"),
     ],
