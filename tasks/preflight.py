@@ -10,7 +10,7 @@ from prefect.artifacts import acreate_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from blocks.secrets import look_up
-from headway.build.secret_scan import BASELINE, leaks
+from headway.build.secret_scan import BASELINE, find_secrets
 from headway.config import Settings, env_validation
 from headway.config.env_validation import Configured
 from headway.domain.errors import CheckFailed
@@ -72,7 +72,7 @@ async def _configured(settings: Settings, environment: str) -> Configured:
 async def check_leaks(release: ReleaseSession, source: Source, settings: Settings) -> None:
     """Scan the commit for secrets. Raises CheckFailed with the location of each one that is not in the baseline."""
     with release.stage("secrets in the repository"):
-        found = await asyncio.to_thread(leaks, Path(source.workspace), settings.leaks.exceptions)
+        found = await asyncio.to_thread(find_secrets, Path(source.workspace), settings.leaks.exceptions)
         if found:
             places = "".join(f"\n  {one}" for one in found[:20])
             raise CheckFailed(

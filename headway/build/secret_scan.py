@@ -1,7 +1,7 @@
-"""Secrets in a repository's own files. Their values stay here.
+"""Find secrets in the files of a repository, with detect-secrets. Their values are not returned.
 
-detect-secrets finds them. With a baseline in the repository (`detect-secrets scan > .secrets.baseline`) its detectors
-and exceptions count; without one only what has the form of a known secret: entropy alone accuses every checksum.
+A baseline in the repository (`detect-secrets scan > .secrets.baseline`) sets detectors and exceptions. Without one,
+only text in the form of a known kind of secret is found: a detector of entropy reports every checksum.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ import pathspec
 from headway.domain.base import Frozen
 from headway.domain.errors import SourceError, UsageError
 
-__all__ = ["BASELINE", "Leak", "leaks"]
+__all__ = ["BASELINE", "FoundSecret", "find_secrets"]
 
 BASELINE = ".secrets.baseline"
-LARGEST = 1024 * 1024  # bytes of a file that is looked at
+LARGEST = 1024 * 1024  # bytes of a file that is read
 GUESSING = ("Base64HighEntropyString", "HexHighEntropyString", "IPPublicDetector", "KeywordDetector")
 REWRITTEN = (".yaml", ".yml")  # detect-secrets reads their values, not their text
-_ONE = Lock()  # detect-secrets has one configuration for the whole process
+_CONFIGURATION = Lock()  # detect-secrets has one configuration for the whole process
 
 
-class Leak(Frozen):
-    """A secret in a file that everybody who gets the repository can read."""
+class FoundSecret(Frozen):
+    """A secret in a file that everybody with access to the repository can read."""
 
     file: str
     line: int
@@ -40,19 +40,21 @@ class Leak(Frozen):
         return f"{self.file}:{self.line}: {self.kind}"
 
 
-def leaks(tree: Path, harmless: Iterable[str] = ()) -> list[Leak]:
-    """Those in the files that git knows here, in order, without what the baseline knows, and without `harmless` files:
-    patterns as in a .gitignore.
+def find_secrets(tree: Path, exceptions: Iterable[str] = ()) -> list[FoundSecret]:
+    """Secrets in the files that git tracks, in order.
+
+    What the baseline lists is left out, and files that match `exceptions`, patterns as in a .gitignore.
 
     Raises UsageError when the baseline cannot be read, SourceError when git does not answer.
     """
     known = _baseline(tree)
-    left_out = pathspec.GitIgnoreSpec.from_lines(harmless)
-    files = [file for file in _files(tree) if not left_out.match_file(file)]
-    with _ONE, _configured(known):
+    excluded = pathspec.GitIgnoreSpec.from_lines(exceptions)
+    files = [file for file in _files(tree) if not excluded.match_file(file)]
+    with _CONFIGURATION, _configured(known):
         forms = _forms()
         return sorted(
-            {leak for file in files for leak in _in(tree, file, known, forms)}, key=lambda one: (one.file, one.line)
+            {found for file in files for found in _scan(tree, file, known, forms)},
+            key=lambda one: (one.file, one.line),
         )
 
 
@@ -91,7 +93,7 @@ def _configured(known: dict[str, Any] | None) -> Iterator[None]:
 
 
 def _forms() -> list[re.Pattern[str]] | None:
-    """What any secret looks like that is found with the detectors of now; None when one of them does more than that."""
+    """The patterns of the configured detectors; None when one of them uses more than patterns."""
     from detect_secrets.plugins.base import RegexBasedDetector
     from detect_secrets.settings import get_plugins
 
@@ -101,8 +103,10 @@ def _forms() -> list[re.Pattern[str]] | None:
     return [re.compile(form.pattern, form.flags | re.MULTILINE) for plugin in plugins for form in plugin.denylist]
 
 
-def _in(tree: Path, file: str, known: dict[str, Any] | None, forms: list[re.Pattern[str]] | None) -> Iterator[Leak]:
-    """The detectors go line by line, which takes a minute for ten thousand files: most have nothing of any form."""
+def _scan(
+    tree: Path, file: str, known: dict[str, Any] | None, forms: list[re.Pattern[str]] | None
+) -> Iterator[FoundSecret]:
+    """Run the detectors only on files in which one of the forms matches: they need a minute for ten thousand files."""
     from detect_secrets.core.scan import scan_file
 
     path = tree / file
@@ -112,13 +116,13 @@ def _in(tree: Path, file: str, known: dict[str, Any] | None, forms: list[re.Patt
         try:
             text = path.read_text()
         except UnicodeDecodeError:
-            return  # nor does detect-secrets look into what is no text
+            return  # detect-secrets does not read binary files either
         if not any(form.search(text) for form in forms):
             return
     allowed = {one["hashed_secret"] for one in (known or {"results": {}})["results"].get(file, ())}
     for secret in scan_file(str(path)):
         if secret.secret_hash not in allowed:
-            yield Leak(file=file, line=secret.line_number, kind=secret.type)
+            yield FoundSecret(file=file, line=secret.line_number, kind=secret.type)
 
 
 def _files(tree: Path) -> list[str]:

@@ -38,7 +38,7 @@ Rehearsal = Annotated[
 ]
 REHEARSE = (
     "before promotion, switch to a low weight and back while requests are counted; "
-    "refused when the way back takes longer than this or drops one; `true` is `1s`"
+    "refused when the rollback takes longer than this or drops one; `true` is `1s`"
 )
 
 

@@ -205,10 +205,10 @@ class Rehearse(Frozen):
     kind: Literal["rehearse"] = "rehearse"
     low: Traffic
     back: Traffic
-    within: float = Field(description="seconds that the way back may take")
+    within: float = Field(description="seconds that the rollback may take")
 
     def __str__(self) -> str:
-        return f"rehearse the way back to {self.back}, within {self.within:g} s"
+        return f"rehearse the rollback to {self.back}, within {self.within:g} s"
 
 
 class Promote(Frozen):

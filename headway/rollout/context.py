@@ -13,7 +13,7 @@ from headway.domain.ports import MetricSource, Target
 from headway.domain.revision import LaunchSpec, Revision
 from headway.ledger import RolloutRecord
 from headway.rollout.analysis import Tally
-from headway.rollout.request_counter import Meter
+from headway.rollout.request_counter import RequestCounter
 
 __all__ = ["Journal", "Outcome", "RolloutContext"]
 
@@ -62,14 +62,14 @@ class RolloutContext:
     patience: float = 0.0
     sources: Mapping[str, MetricSource] = field(default_factory=dict)
     reading: Measurements | None = None
-    meter: Meter = field(init=False)
+    request_counter: RequestCounter = field(init=False)
     analysis_reading: Measurements | None = field(default=None, init=False)  # the last one of the present step
     promoted: OperatorCommand | None = field(default=None, init=False)
     skip: OperatorCommand | None = field(default=None, init=False)
     tally: Tally = field(default_factory=Tally, init=False)  # one for all analyses: the error budget is the rollout's
 
     def __post_init__(self) -> None:
-        self.meter = Meter(self.target, self.app)
+        self.request_counter = RequestCounter(self.target, self.app)
 
     @property
     def app(self) -> str:

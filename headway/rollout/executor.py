@@ -46,7 +46,7 @@ async def _measure(context: RolloutContext, index: int) -> Measurements | None:
     if Capability.METRICS not in context.target.capabilities:
         return None
     try:
-        reading = await asyncio.to_thread(context.meter.read)
+        reading = await asyncio.to_thread(context.request_counter.read)
     except TargetError as error:
         context.on_line(f"requests are not counted: {error.what}")
         return None

@@ -1,4 +1,4 @@
-"""Watches a revision while it takes traffic: readings of the target and of metric sources, synthetic requests."""
+"""Monitors a revision during an analysis: readings of the target and of metric sources, synthetic requests."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from headway.domain.measurements import Measurements, RequestCounts
 from headway.domain.plan import Analyze, MetricLimit, Synthetic
 from headway.domain.ports import MetricSource, Target
 from headway.domain.revision import REVISION_HEADER
-from headway.rollout.request_counter import Meter
+from headway.rollout.request_counter import RequestCounter
 from headway.system import tls
 
-__all__ = ["Watch", "watching"]
+__all__ = ["Monitor", "monitoring"]
 
-ASK_AGAIN = 5.0  # seconds between two questions to a metric source
-TIMEOUT = 30.0  # seconds for a synthetic request; a user would have gone
-AT_ONCE = 50  # synthetic requests in flight, at most: more would not find out more about a revision that hangs
+QUERY_INTERVAL = 5.0  # seconds between two queries of a metric source
+TIMEOUT = 30.0  # seconds for a synthetic request
+MOST_IN_FLIGHT = 50  # synthetic requests: more would show nothing new about a revision that hangs
 
 
-class Watch:
-    """The readings of one analysis. Use `watching` to have its requests and questions going meanwhile."""
+class Monitor:
+    """The readings of one analysis. `monitoring` makes one and runs its requests and queries."""
 
     def __init__(
-        self, app: str, step: Analyze, target: Target, meter: Meter, sources: Mapping[str, MetricSource]
+        self, app: str, step: Analyze, target: Target, meter: RequestCounter, sources: Mapping[str, MetricSource]
     ) -> None:
         self._app = app
         self._step = step
@@ -43,7 +43,7 @@ class Watch:
         self._busy = False  # users send more than the synthetic rate
 
     async def read(self) -> Measurements:
-        """What is known now. Raises TargetError when the target does not tell."""
+        """The present reading. Raises TargetError when the target cannot be measured."""
         counted = await asyncio.to_thread(self._meter.read)
         seen = await asyncio.to_thread(self._target.observe, self._app)
         now = counted.model_copy(
@@ -58,23 +58,23 @@ class Watch:
         self._last = now
         return now
 
-    async def ask(self, limit: MetricLimit) -> None:
-        """Ask a metric source again and again; what it answers, or why it does not, is in the next reading."""
+    async def query(self, limit: MetricLimit) -> None:
+        """Query a metric source repeatedly; its value, or why there is none, is in the next reading."""
         while True:
             try:
                 answer = await asyncio.to_thread(self._sources[limit.source].query, limit.query)
-                # Infinity is no figure to judge by, and no JSON either.
+                # Infinity cannot be compared with a limit, and JSON does not have it.
                 self._metrics[limit.name] = None if answer is None or not math.isfinite(answer) else float(answer)
             except HeadwayError as error:
                 self._metrics[limit.name] = error.what
-            except Exception as error:  # noqa: BLE001  # its last answer may not stand for ever
+            except Exception as error:  # noqa: BLE001  # its last value must not stay for ever
                 self._metrics[limit.name] = f"a bug in {limit.source}: {type(error).__name__}: {error}"
-            await asyncio.sleep(ASK_AGAIN)
+            await asyncio.sleep(QUERY_INTERVAL)
 
-    async def request(self, url: str, synthetic: Synthetic) -> None:
-        """Send the requests in turn, at their rate; the proxy splits them as everybody's."""
-        begun, going = time.monotonic(), set[asyncio.Task[None]]()
-        limits = httpx.Limits(max_connections=AT_ONCE)
+    async def send_requests(self, url: str, synthetic: Synthetic) -> None:
+        """Send the requests in turn, at their rate; the proxy splits them as it does those of users."""
+        begun, in_flight = time.monotonic(), set[asyncio.Task[None]]()
+        limits = httpx.Limits(max_connections=MOST_IN_FLIGHT)
         async with httpx.AsyncClient(
             base_url=url,
             headers=self._target.request_headers,
@@ -85,18 +85,18 @@ class Watch:
         ) as client:
             try:
                 for number, probe in enumerate(itertools.cycle(synthetic.requests), 1):
-                    if not self._busy and len(going) < AT_ONCE:
-                        asked = client.build_request(
+                    if not self._busy and len(in_flight) < MOST_IN_FLIGHT:
+                        request = client.build_request(
                             probe.method, probe.path, headers=probe.headers, content=probe.body, json=probe.json_body
                         )
-                        task = asyncio.create_task(self._send(client, asked))
-                        going.add(task)
-                        task.add_done_callback(going.discard)
+                        task = asyncio.create_task(self._send(client, request))
+                        in_flight.add(task)
+                        task.add_done_callback(in_flight.discard)
                     await asyncio.sleep(max(0.0, begun + number / synthetic.rate - time.monotonic()))
             finally:
-                for task in going:
+                for task in in_flight:
                     task.cancel()
-                await asyncio.gather(*going, return_exceptions=True)
+                await asyncio.gather(*in_flight, return_exceptions=True)
 
     async def _send(self, client: httpx.AsyncClient, request: httpx.Request) -> None:
         revision, failed = self._step.revision if self._step.preview else "", True
@@ -104,29 +104,29 @@ class Watch:
             answer = await client.send(request)
             revision, failed = answer.headers.get(REVISION_HEADER, revision), answer.is_server_error
         except httpx.HTTPError:
-            pass  # without an answer; the proxy has counted it with the revision it chose
+            pass  # no response; the proxy has counted it for the revision that it chose
         known = self._synthetic.get(revision, RequestCounts())
         self._synthetic[revision] = RequestCounts(requests=known.requests + 1, errors=known.errors + failed)
 
 
 @asynccontextmanager
-async def watching(
-    app: str, step: Analyze, target: Target, meter: Meter, sources: Mapping[str, MetricSource]
-) -> AsyncIterator[Watch]:
-    """A watch whose synthetic requests and metric questions go on until the block ends."""
-    watch = Watch(app, step, target, meter, sources)
-    going = [asyncio.create_task(watch.ask(limit)) for limit in step.metrics]
+async def monitoring(
+    app: str, step: Analyze, target: Target, meter: RequestCounter, sources: Mapping[str, MetricSource]
+) -> AsyncIterator[Monitor]:
+    """A monitor whose synthetic requests and metric queries run until the block ends."""
+    monitor = Monitor(app, step, target, meter, sources)
+    tasks = [asyncio.create_task(monitor.query(limit)) for limit in step.metrics]
     if step.synthetic:
         seen = await asyncio.to_thread(target.observe, app)
         url = seen.preview_url if step.preview else seen.url
         if url:
-            going.append(asyncio.create_task(watch.request(url, step.synthetic)))
+            tasks.append(asyncio.create_task(monitor.send_requests(url, step.synthetic)))
     try:
-        yield watch
+        yield monitor
     finally:
-        for task in going:
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*going, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _real_rate(last: Measurements, now: Measurements) -> float:

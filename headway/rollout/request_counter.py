@@ -1,25 +1,25 @@
-"""Counters that only rise: what a target measures, carried on when its proxy was started again."""
+"""Counters that never fall, also when the proxy that counts was restarted."""
 
 from __future__ import annotations
 
 from headway.domain.measurements import Measurements, RequestCounts
 from headway.domain.ports import Target
 
-__all__ = ["Meter"]
+__all__ = ["RequestCounter"]
 
 
-class Meter:
-    """The readings of one app. One of them for a whole rollout: two would not agree on what was before a restart."""
+class RequestCounter:
+    """Cumulative readings of one app. Use one for a whole rollout: two may have seen different restarts."""
 
     def __init__(self, target: Target, app: str) -> None:
         self._target = target
         self._app = app
         self._run: str | None = None
         self._last: Measurements | None = None
-        self._carried: Measurements | None = None  # what had been counted when the proxy was last started again
+        self._carried: Measurements | None = None  # counts before the last restart of the proxy
 
     def read(self) -> Measurements:
-        """The next reading. Raises TargetError when the target does not tell."""
+        """The next reading. Raises TargetError when the target cannot be measured."""
         raw = self._target.measure(self._app)
         if raw.run is not None:
             if self._run not in (None, raw.run):

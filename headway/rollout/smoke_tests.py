@@ -1,4 +1,4 @@
-"""Asks a deployed environment, through its own proxy, whether it does what it should and is what was deployed."""
+"""Smoke tests: requests to a deployed environment, through its proxy, that check its answers and its version."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ EXCERPT = 300
 _CONFIDENTIAL = re.compile("auth|token|key|secret|cookie|password", re.IGNORECASE)
 
 
-class Probe(Protocol):
-    """A request and what it has to answer, as `headway.config.HttpRequest` describes it. Times in seconds."""
+class SmokeTest(Protocol):
+    """A request and the response that it has to get, as `headway.config.HttpRequest` has it. Times in seconds."""
 
     @property
     def method(self) -> str: ...
@@ -54,17 +54,17 @@ class Probe(Protocol):
     def deadline(self) -> float: ...
 
 
-class _NotYet(Exception):
-    """One try that did not pass: what was wrong with it, and the answer when there was one."""
+class _Failed(Exception):
+    """A failed attempt: what was wrong, and the response if there was one."""
 
 
-class _Late(_NotYet):
-    """There was no answer in time. When the deadline left it hardly any, that says less than the answer before."""
+class _TimedOut(_Failed):
+    """No response in time. Shortly before the deadline, the failure of the attempt before says more."""
 
 
 async def run(
     url: str,
-    probes: Sequence[Probe],
+    tests: Sequence[SmokeTest],
     revision: Revision,
     *,
     environment: str,
@@ -72,103 +72,103 @@ async def run(
     secrets: Iterable[str] = (),
     headers: Mapping[str, str] = MappingProxyType({}),
 ) -> SmokeReport:
-    """Send the probes to `url`, one after the other, each again and again until it passes or its deadline is over.
+    """Run smoke tests against `url`, one after the other; each is repeated until it passes or its deadline is over.
 
-    Every failed try is said to `on_line` with the answer's status and first 300 characters; `secrets` and the values
-    of confidential request headers, and of `headers` that all requests have, are masked there and in errors. Raises
-    SmokeFailed with the last failure, which is not the deadline's own, of the first probe that does not pass.
+    `on_line` gets every failed attempt with the response's status and first 300 characters. `secrets`, the values of
+    confidential request headers, and `headers` of all requests are masked there and in errors. Raises SmokeFailed with
+    the last failure of the first test that does not pass.
     """
     started = time.monotonic()
-    masker = Masker([*secrets, *headers.values(), *_confidential(probes)])
+    masker = Masker([*secrets, *headers.values(), *_confidential(tests)])
     attempts = 0
-    # Without the proxies and credentials of this machine: the environment is asked as its users ask it.
+    # As users do: without the proxies and credentials of this machine.
     async with httpx.AsyncClient(headers=dict(headers), trust_env=False, verify=tls.for_url(url)) as client:
-        for probe in probes:
-            attempts += await _until_it_passes(client, url, probe, revision, environment, masker, on_line)
+        for test in tests:
+            attempts += await _repeat_until_passed(client, url, test, revision, environment, masker, on_line)
     return SmokeReport(
         environment=environment,
         url=url,
-        probes=len(probes),
+        probes=len(tests),
         attempts=attempts,
         seconds=time.monotonic() - started,
     )
 
 
-def _confidential(probes: Iterable[Probe]) -> Iterator[str]:
-    for probe in probes:
-        for name, value in probe.headers.items():
+def _confidential(tests: Iterable[SmokeTest]) -> Iterator[str]:
+    for test in tests:
+        for name, value in test.headers.items():
             if _CONFIDENTIAL.search(name):
                 yield value
                 yield value.rpartition(" ")[2]  # without `Bearer`
 
 
-async def _until_it_passes(
+async def _repeat_until_passed(
     client: httpx.AsyncClient,
     url: str,
-    probe: Probe,
+    test: SmokeTest,
     revision: Revision,
     environment: str,
     masker: Masker,
     on_line: Callable[[str], None],
 ) -> int:
-    """How many tries it took."""
-    name = f"{probe.method} {probe.path}"
+    """Number of attempts until it passed. Raises SmokeFailed."""
+    name = f"{test.method} {test.path}"
     started = time.monotonic()
-    tries, wrong = 0, ""
+    attempts, reason = 0, ""
     try:
         async for attempt in tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(_NotYet),
-            stop=tenacity.stop_before_delay(probe.deadline),
+            retry=tenacity.retry_if_exception_type(_Failed),
+            stop=tenacity.stop_before_delay(test.deadline),
             wait=tenacity.wait_exponential_jitter(initial=0.1, max=1.0, jitter=0.1),
             reraise=True,
         ):
             with attempt:
-                tries += 1
-                left = probe.deadline - (time.monotonic() - started)
+                attempts += 1
+                left = test.deadline - (time.monotonic() - started)
                 try:
-                    await _try(client, url, probe, revision, timeout=max(0.1, min(REQUEST_TIMEOUT, left)))
-                except _NotYet as failure:
-                    on_line(masker(f"{environment}: {name}: try {tries}: {failure}"))
-                    cut_short = isinstance(failure, _Late) and left < REQUEST_TIMEOUT
-                    wrong = wrong if wrong and cut_short else str(failure)
+                    await _attempt(client, url, test, revision, timeout=max(0.1, min(REQUEST_TIMEOUT, left)))
+                except _Failed as failure:
+                    on_line(masker(f"{environment}: {name}: attempt {attempts}: {failure}"))
+                    cut_short = isinstance(failure, _TimedOut) and left < REQUEST_TIMEOUT
+                    reason = reason if reason and cut_short else str(failure)
                     raise
-    except _NotYet as failure:
-        times = "once" if tries == 1 else f"{tries} times in {time.monotonic() - started:.1f} s"
+    except _Failed as failure:
+        times = "once" if attempts == 1 else f"{attempts} times in {time.monotonic() - started:.1f} s"
         raise SmokeFailed(
-            masker(f"{environment}: smoke: {name}: {wrong} (tried {times})"),
-            "the log of the smoke test has every answer, that of the app's instances what they thought of it",
+            masker(f"{environment}: smoke: {name}: {reason} (tried {times})"),
+            "the log of the smoke test has every response; see also the app's log: headway logs APP ENV",
         ) from failure
-    on_line(f"{environment}: {name}: passed" + (f" at try {tries}" if tries > 1 else ""))
-    return tries
+    on_line(f"{environment}: {name}: passed" + (f" at attempt {attempts}" if attempts > 1 else ""))
+    return attempts
 
 
-async def _try(
+async def _attempt(
     client: httpx.AsyncClient,
     url: str,
-    probe: Probe,
+    test: SmokeTest,
     revision: Revision,
     *,
     timeout: float,  # noqa: ASYNC109 - part of what is asserted about the answer
 ) -> None:
-    """Raises _NotYet, with everything that is wrong with the answer."""
+    """Raises _Failed, with everything that is wrong with the response."""
     sent = time.monotonic()
     try:
         async with asyncio.timeout(timeout):
             answer = await client.request(
-                probe.method,
-                url.rstrip("/") + probe.path,
-                headers=dict(probe.headers),
-                content=probe.body,
-                json=probe.json_body,
+                test.method,
+                url.rstrip("/") + test.path,
+                headers=dict(test.headers),
+                content=test.body,
+                json=test.json_body,
                 timeout=timeout,
             )
     except (TimeoutError, httpx.TimeoutException) as error:
-        raise _Late(f"no answer within {timeout:.1f} s") from error
+        raise _TimedOut(f"no answer within {timeout:.1f} s") from error
     except httpx.HTTPError as error:
-        raise _NotYet(f"no answer: {error or type(error).__name__}") from error
-    faults = list(_faults(probe, revision, answer, time.monotonic() - sent))
-    if faults:
-        raise _NotYet(f"{'; '.join(faults)}; it answered {answer.status_code}: {_excerpt(answer)}")
+        raise _Failed(f"no answer: {error or type(error).__name__}") from error
+    errors = list(_errors(test, revision, answer, time.monotonic() - sent))
+    if errors:
+        raise _Failed(f"{'; '.join(errors)}; it answered {answer.status_code}: {_excerpt(answer)}")
 
 
 def _excerpt(answer: httpx.Response) -> str:
@@ -176,24 +176,24 @@ def _excerpt(answer: httpx.Response) -> str:
     return (text[:EXCERPT] + (" ..." if len(text) > EXCERPT else "")) or "(empty)"
 
 
-# --- what is wrong with an answer --------------------------------------------------------------------------------
+# --- errors of a response --------------------------------------------------------------------------------------
 
 
-def _faults(probe: Probe, revision: Revision, answer: httpx.Response, seconds: float) -> Iterator[str]:
-    if answer.status_code != probe.expect:
-        yield f"expected status {probe.expect}"
-    if probe.expect_text is not None and probe.expect_text not in answer.text:
-        yield f"expected the text {probe.expect_text!r}"
-    if probe.expect_json is not None:
-        yield from _differences(probe.expect_json, _json(answer), "")
-    if probe.within is not None and seconds > probe.within:
-        yield f"expected it within {probe.within:g} s, took {seconds:.2f} s"
-    if probe.version:
+def _errors(test: SmokeTest, revision: Revision, answer: httpx.Response, seconds: float) -> Iterator[str]:
+    if answer.status_code != test.expect:
+        yield f"expected status {test.expect}"
+    if test.expect_text is not None and test.expect_text not in answer.text:
+        yield f"expected the text {test.expect_text!r}"
+    if test.expect_json is not None:
+        yield from _differences(test.expect_json, _json(answer), "")
+    if test.within is not None and seconds > test.within:
+        yield f"expected it within {test.within:g} s, took {seconds:.2f} s"
+    if test.version:
         yield from version_errors(answer, (revision.sha, revision.id))
 
 
 class _NoJson:
-    """The value of a body that is no JSON: different from everything, null included."""
+    """Stands for a body that is no JSON; it differs from every value, null included."""
 
 
 def _json(answer: httpx.Response) -> JsonValue | _NoJson:
@@ -205,8 +205,8 @@ def _json(answer: httpx.Response) -> JsonValue | _NoJson:
 
 
 def _differences(expected: JsonValue, found: JsonValue | _NoJson, where: str) -> Iterator[str]:
-    """Where `found` is not what is expected. Mappings may have more keys; lists have to be as long."""
-    place = where or "the body"
+    """Differences of `found` from what is expected. Objects may have more keys; lists must have the same length."""
+    subject = where or "the body"
     if isinstance(found, _NoJson):
         yield "expected JSON"
     elif isinstance(expected, dict) and isinstance(found, dict):
@@ -221,4 +221,4 @@ def _differences(expected: JsonValue, found: JsonValue | _NoJson, where: str) ->
             yield from _differences(value, other, f"{where}/{index}" if where else str(index))
     # Python takes true for 1; JSON does not.
     elif isinstance(expected, bool) is not isinstance(found, bool) or expected != found:
-        yield f"expected {place} to be {expected!r}, is {found!r}"
+        yield f"expected {subject} to be {expected!r}, is {found!r}"

@@ -1,4 +1,4 @@
-"""What the steps of a plan are called in the UI: short, in the field's words."""
+"""Short titles of the steps of a plan, for Prefect's UI."""
 
 from __future__ import annotations
 
@@ -39,6 +39,6 @@ def _title(plan: Plan, step: Step, share: int) -> str:
         case Verify():
             return "verify preview"
         case Rehearse():
-            return "rehearse the way back"
+            return "rehearse the rollback"
         case _:
             return str(step).split(", at most")[0].replace(":", "")

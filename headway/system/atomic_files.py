@@ -1,4 +1,4 @@
-"""Files that are either old or new, never half-written."""
+"""Atomic writes, and locks on files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["locked", "write_json"]
 
 
 def write_json(path: Path, content: object, mode: int = 0o600) -> None:
-    """Write through a temporary file and a rename, which is atomic."""
+    """Write through a temporary file and an atomic rename: readers see the old content or the new."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(descriptor, "w") as file:
@@ -23,7 +23,7 @@ def write_json(path: Path, content: object, mode: int = 0o600) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """One process (and thread) at a time; the kernel lets go when the holder dies."""
+    """Hold an exclusive lock; the kernel releases it when the process dies."""
     with path.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

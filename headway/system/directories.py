@@ -1,4 +1,4 @@
-"""Directories that we made and may remove."""
+"""Removal of directories."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ __all__ = ["remove"]
 
 
 def remove(path: Path) -> None:
-    """Remove a directory and all that is in it, read-only parts included; one that is gone already is fine.
+    """Remove a directory with its content, read-only parts included; nothing to do when it does not exist.
 
-    Symbolic links in it are removed, not followed. Raises OSError when something cannot be removed.
+    Symbolic links are removed, not followed. Raises OSError when something cannot be removed.
     """
     if not path.exists():
         return
-    _open(path)
+    _make_writable(path)
     for directory, names, _ in os.walk(path):
         for name in names:
-            _open(Path(directory, name))
+            _make_writable(Path(directory, name))
     shutil.rmtree(path)
 
 
-def _open(directory: Path) -> None:
-    """To remove a file is to write its directory; package managers leave theirs read-only."""
+def _make_writable(directory: Path) -> None:
+    """Removing a file writes to its directory; package managers make theirs read-only."""
     mode = directory.lstat().st_mode
     if stat.S_ISDIR(mode) and mode & stat.S_IRWXU != stat.S_IRWXU:
         directory.chmod(stat.S_IMODE(mode) | stat.S_IRWXU)

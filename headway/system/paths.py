@@ -1,4 +1,4 @@
-"""Where this machine's Headway keeps its things."""
+"""Paths of Headway's files on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Secrets never reach a log: whatever a command or a server says goes through a `Masker` first."""
+"""Redaction: output of commands and servers goes through a `Masker` before it is logged or stored."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Masker:
 
     Those are the value itself, JSON-escaped, URL-quoted and base64 (also as a part of something longer that was
     encoded as one, such as `user:password`). A secret of several lines is masked line by line. Values and lines
-    shorter than 4 characters are left alone: masking those would only make logs unreadable.
+    shorter than 4 characters are not masked: logs would become unreadable.
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:

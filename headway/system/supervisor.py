@@ -1,8 +1,8 @@
-"""Processes that outlive whoever started them: one supervisord a directory, talked to over a Unix socket.
+"""Long-running processes below supervisord: one supervisord for each directory, controlled over a Unix socket.
 
-Supervisor restarts what dies (at once when it had been up, with growing pauses when it had not, and not at all after
-a few tries). Each program runs below a launcher, which keeps its log and lives on when supervisord itself is killed:
-the next `ensure` starts another supervisord, whose launchers stand in for those that are there.
+Supervisor restarts a program that exits: at once if it had been up, else with growing pauses and only a few times.
+Each program runs below a launcher, which writes its log and survives when supervisord is killed: the next `ensure`
+starts another supervisord, whose launchers attach to those that still run.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Supervisor:
         self._socket = self.socket_directory / "supervisor.sock"
 
     def ensure(self) -> None:
-        """Have it running. Raises TargetError when it does not come up."""
+        """Start supervisord unless it runs. Raises TargetError when it does not start."""
         if self.running:
             return
         self._programs.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -108,7 +108,7 @@ class Supervisor:
         return True
 
     def start(self, program: Program) -> None:
-        """Have it running; one that had been given up on is started again."""
+        """Start a program unless it runs; one that Supervisor had given up is started again."""
         self.ensure()
         with locked(self.home / "supervisor.lock"):
             write_json(self._what(program.name), program.model_dump(mode="json"))
@@ -123,14 +123,16 @@ class Supervisor:
             self._rpc.startProcess(program.name, False)
 
     def stop(self, *names: str) -> None:
-        """SIGTERM, grace, SIGKILL, all at once; then they are forgotten. What is not there is stopped already."""
+        """Stop programs in parallel (SIGTERM, grace period, SIGKILL) and remove them; unknown names are ignored."""
         self.ensure()
         for name in names:
             self._quietly(self._rpc.stopProcess, name, False)
         self._await_stopped(set(names))
         for name in names:
             if group := launcher.running(str(self._what(name))):
-                _signal(lambda group=group: os.killpg(group, signal.SIGKILL))  # it was stood in for, and took too long
+                _signal(
+                    lambda group=group: os.killpg(group, signal.SIGKILL)
+                )  # another launcher leads it, and it took too long
             with locked(self.home / "supervisor.lock"):
                 for file in self._programs.glob(f"{name}.*"):
                     file.unlink()
@@ -138,21 +140,21 @@ class Supervisor:
                 self._rpc.reloadConfig()
 
     def _await_stopped(self, names: set[str]) -> None:
-        """Supervisor itself sends SIGKILL when the grace period is over; this only waits for it."""
+        """Wait. Supervisor itself sends SIGKILL at the end of the grace period."""
         deadline = time.monotonic() + STOP_DEADLINE
-        while going := [name for name, state in self.states().items() if name in names and state["statename"] in UP]:
+        while alive := [name for name, state in self.states().items() if name in names and state["statename"] in UP]:
             if time.monotonic() > deadline:
                 raise TargetError(
-                    f"{', '.join(going)}: still running after {STOP_DEADLINE:g} s", "look at its processes"
+                    f"{', '.join(alive)}: still running after {STOP_DEADLINE:g} s", "look at its processes"
                 )
             time.sleep(0.02)
 
     def states(self) -> dict[str, dict[str, Any]]:
-        """Supervisor's own words on each program: statename, pid, exitstatus, spawnerr."""
+        """Supervisor's information about each program: statename, pid, exitstatus, spawnerr."""
         return {one["name"]: one for one in self._rpc.getAllProcessInfo()}
 
     def pid(self, name: str) -> int | None:
-        """The process that leads the program: another one after a restart, the same when supervisord was replaced."""
+        """The program's launcher: a new process after a restart, the same one after a restart of supervisord."""
         what = str(self._what(name))
         try:
             process = psutil.Process(int(Path(f"{what}.pid").read_text()))
@@ -161,11 +163,11 @@ class Supervisor:
             return None
 
     def shut_down(self) -> None:
-        """End it and all it runs; what an earlier one left behind too."""
+        """Stop supervisord and its programs, and those of an earlier supervisord."""
         if self.running:
             pid = self._rpc.getPID()
             self._rpc.shutdown()
-            with contextlib.suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):  # what is left is ended below
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):  # what remains is ended below
                 psutil.Process(pid).wait(60)
         self._end_orphans()
 
@@ -191,7 +193,7 @@ class Supervisor:
 
     @property
     def _rpc(self) -> Any:
-        # The transport is not made for threads: each call has its own.
+        # The transport is not thread-safe: each call has its own.
         return ServerProxy(
             "http://127.0.0.1", transport=SupervisorTransport(None, None, f"unix://{self._socket}")
         ).supervisor

@@ -1,5 +1,6 @@
-"""Certificates are loaded where there is TLS. It takes some 15 ms of a processor, which a poll of a loopback port every
-100 ms cannot spare while users are being switched.
+"""Trusted certificates, loaded only for https.
+
+Loading takes about 15 ms of CPU time: too much for health checks of loopback ports every 100 ms during a switch.
 """
 
 from __future__ import annotations
@@ -16,19 +17,21 @@ END = "-----END CERTIFICATE-----\n"
 
 
 def for_url(url: str) -> ssl.SSLContext | bool:
-    """What httpx takes as `verify` for this address: the certificates that the machine trusts, loaded once."""
+    """httpx's `verify` for this address: the certificates that the machine trusts, loaded once; False without TLS."""
     return _trusted() if url.startswith("https://") else False
 
 
 @cache
 def _trusted() -> ssl.SSLContext:
-    # httpx by itself does not look at SSL_CERT_FILE when it is told to leave the environment's proxies alone.
+    # httpx ignores SSL_CERT_FILE with trust_env=False.
     return ssl.create_default_context()
 
 
 def one_authority(file: Path) -> Path:
-    """Write a file for whoever must load certificates and has no use for any: Prefect's client loads all it is given,
-    each time it is made, and a flow run makes half a dozen, for an API without TLS on this machine too.
+    """Write a file with a single authority, for programs that load certificates without needing any.
+
+    Prefect's client loads every certificate each time it is made, about six times a flow run, also for an API without
+    TLS.
     """
     first, end, _ = certifi.contents().partition(END)
     file.write_text(first + end)

@@ -21,7 +21,7 @@ from types import MappingProxyType
 from headway.build.dockerfiles import context, hadolint, policy
 from headway.build.dockerfiles.findings import Finding, finding
 from headway.build.dockerfiles.parser import parse
-from headway.build.dockerfiles.secrets import leaks
+from headway.build.dockerfiles.secrets import find_secrets
 from headway.config import Settings
 from headway.domain.errors import NotFound, UsageError
 from headway.system.redaction import Masker
@@ -47,7 +47,7 @@ def lint(
     text = _read(tree, dockerfile)
     parsed = parse(text, dockerfile)
     files = context.files_of(tree)
-    secrets = leaks(parsed)
+    secrets = find_secrets(parsed)
     theirs = hadolint.check(text, dockerfile, demanding=hadolint.UNREADABLE not in exceptions)
     found = [
         *_said_once(theirs, policy.check(parsed, secrets, files)),

@@ -11,7 +11,7 @@ from headway.build.dockerfiles.context import is_secret_file
 from headway.build.dockerfiles.findings import Finding, finding
 from headway.build.dockerfiles.packages import builds, downloads_modules, family, tools
 from headway.build.dockerfiles.parser import Dockerfile, Stage, Step, expand
-from headway.build.dockerfiles.secrets import Leak
+from headway.build.dockerfiles.secrets import FoundSecret
 from headway.build.dockerfiles.shell import commands
 
 __all__ = ["check"]
@@ -20,7 +20,7 @@ _MOVING = {"current", "edge", "latest", "lts", "main", "mainline", "master", "ni
 _VARIANT = re.compile(r"(alpine|debian|ubuntu|slim|fpm|apache|cli|jre|jdk|runtime|nonroot|debug|full|minimal)[\d.]*")
 
 
-def check(dockerfile: Dockerfile, leaks: list[Leak], files: list[str]) -> list[Finding]:
+def check(dockerfile: Dockerfile, secrets: list[FoundSecret], files: list[str]) -> list[Finding]:
     """All rules that need nothing but the Dockerfile, and the names of the files beside it."""
     return [
         *_versions(dockerfile),
@@ -30,7 +30,7 @@ def check(dockerfile: Dockerfile, leaks: list[Leak], files: list[str]) -> list[F
         *_health(dockerfile),
         *_dev_dependencies(dockerfile),
         *_tools(dockerfile),
-        *(finding("HW011", dockerfile.file, leak.line, leak.what, _INSTEAD) for leak in leaks),
+        *(finding("HW011", dockerfile.file, secret.line, secret.what, _INSTEAD) for secret in secrets),
         *_secret_files(dockerfile),
     ]
 

@@ -1,4 +1,4 @@
-"""Secrets that a Dockerfile would put into an image. Their values stay here."""
+"""Secrets that a Dockerfile would put into an image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from detect_secrets.plugins.keyword import KeywordDetector
 
 from headway.build.dockerfiles.parser import Dockerfile, Instruction, assignments
 
-__all__ = ["Leak", "leaks"]
+__all__ = ["FoundSecret", "find_secrets"]
 
 # These guess, and would take checksums, addresses and options of commands for secrets.
 _GUESSING = (Base64HighEntropyString, HexHighEntropyString, IPPublicDetector, KeywordDetector)
@@ -44,36 +44,36 @@ _RANDOM = re.compile(r"(?=.*\d)(?=.*[a-z])(?=.*[A-Z])[A-Za-z0-9+/_=-]{24,}")
 _CHECKSUM = re.compile(r"sha\d*|sum|digest|hash|integrity|commit|revision|version|path", re.IGNORECASE)
 
 
-class Leak(NamedTuple):
+class FoundSecret(NamedTuple):
     line: int
     what: str
     value: str  # empty when it is only known in the build
 
 
-def leaks(dockerfile: Dockerfile) -> list[Leak]:
+def find_secrets(dockerfile: Dockerfile) -> list[FoundSecret]:
     """Each with the clearest of the names that one could give it."""
-    found: list[Leak] = []
+    found: list[FoundSecret] = []
     for instruction in dockerfile.instructions:
         named = [*_assigned(instruction, dockerfile.file), *_written_out(instruction)]
-        known = [leak for leak in _of_known_form(instruction) if not any(_same(leak, other) for other in named)]
+        known = [one for one in _of_known_form(instruction) if not any(_same(one, other) for other in named)]
         found += dict.fromkeys(named + known)
     return found
 
 
-def _same(one: Leak, other: Leak) -> bool:
+def _same(one: FoundSecret, other: FoundSecret) -> bool:
     return bool(other.value) and (one.value in other.value or other.value in one.value)
 
 
-def _assigned(instruction: Instruction, file: str) -> Iterator[Leak]:
+def _assigned(instruction: Instruction, file: str) -> Iterator[FoundSecret]:
     name, line = instruction.name, instruction.line
     for variable, written in assignments(instruction, file).items() if name in ("ARG", "ENV") else ():
         value = _literal(written)
         if _is_secret(variable, value):
-            yield Leak(line, f"{name} gives {variable} a value that everybody can read", value)
+            yield FoundSecret(line, f"{name} gives {variable} a value that everybody can read", value)
         elif _is_random(variable, value):
-            yield Leak(line, f"{name} gives {variable} what looks like a key", value)
+            yield FoundSecret(line, f"{name} gives {variable} what looks like a key", value)
         elif name == "ENV" and (taken := _VARIABLE.fullmatch(value)) and _named_secret(taken[1]):
-            yield Leak(line, f"ENV keeps {taken[1]}, a secret of the build, in {variable}", "")
+            yield FoundSecret(line, f"ENV keeps {taken[1]}, a secret of the build, in {variable}", "")
 
 
 def _literal(value: str) -> str:
@@ -97,7 +97,7 @@ def _is_random(name: str, value: str) -> bool:
     return Base64HighEntropyString().calculate_shannon_entropy(value) > Base64HighEntropyString().entropy_limit
 
 
-def _written_out(instruction: Instruction) -> Iterator[Leak]:
+def _written_out(instruction: Instruction) -> Iterator[FoundSecret]:
     """Passwords on command lines and in files that are written there."""
     if instruction.name not in _COMMANDS:
         return
@@ -106,19 +106,19 @@ def _written_out(instruction: Instruction) -> Iterator[Leak]:
         for name, quoted in pattern.findall(text):
             value = _literal(quoted.strip("\"'"))
             if _is_secret(name.replace("-", "_"), value) and not _PLACEHOLDER.fullmatch(value):
-                yield Leak(instruction.line, f"{instruction.name} has a value for {name}", value)
+                yield FoundSecret(instruction.line, f"{instruction.name} has a value for {name}", value)
     for pattern in (_HEADER, _CURL, _CHPASSWD):
         for where, value in pattern.findall(text):
-            yield Leak(instruction.line, f"{instruction.name} has a password or token: {where}", value)
+            yield FoundSecret(instruction.line, f"{instruction.name} has a password or token: {where}", value)
 
 
-def _of_known_form(instruction: Instruction) -> Iterator[Leak]:
+def _of_known_form(instruction: Instruction) -> Iterator[FoundSecret]:
     text = "\n".join((instruction.value, *instruction.heredocs))
     for plugin in _plugins():
         for value in plugin.analyze_string(text):
             if value and not value.startswith("$"):
                 what = f"{instruction.name} has what looks like a secret ({plugin.secret_type})"
-                yield Leak(instruction.line, what, value)
+                yield FoundSecret(instruction.line, what, value)
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from headway.build.secret_scan import leaks
+from headway.build.secret_scan import find_secrets
 from headway.config import Environment, Settings
 from headway.config.platforms import platform
 from headway.domain.errors import HeadwayError
@@ -20,7 +20,7 @@ UNPINNED = ("HW001", "DL3006", "DL3007")
 
 
 def examine(tree: Path, settings: Settings, environment: str) -> dict[str, Finding]:
-    """Items that can be judged without running anything, for this environment. Raises what `leaks` does."""
+    """Items that can be judged without running anything, for this environment. Raises what `find_secrets` does."""
     place = settings.environment(environment)
     found = {
         "tests": _tests(settings),
@@ -54,7 +54,7 @@ def _tests(settings: Settings) -> Finding:
 
 
 def _secrets(tree: Path, settings: Settings) -> Finding:
-    found = leaks(tree, settings.leaks.exceptions)
+    found = find_secrets(tree, settings.leaks.exceptions)
     return failed(_some(map(str, found))) if found else passed("none found in what is committed")
 
 

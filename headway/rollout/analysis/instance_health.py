@@ -1,4 +1,4 @@
-"""Instances that crash or turn unhealthy while they are watched: users may not notice, because every retry hides it."""
+"""Instances that crash or become unhealthy during an analysis. Retries of the proxy hide that from users."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from headway.rollout.analysis.thresholds import Judgement
 
 __all__ = ["steadiness"]
 
-UNHEALTHY = 5.0  # seconds; the proxy has asked several times by then
+UNHEALTHY = 5.0  # seconds; the proxy has checked several times by then
 
 
 def steadiness(readings: Sequence[Measurements]) -> Judgement | None:
-    """Judge what the instances did since the first of `readings`; None when the target does not tell of them.
+    """Judge the instances since the first of `readings`; None when the target does not report instances.
 
-    One that was started again has crashed: a fail. One that is unhealthy is no pass, and after a while a fail.
+    A restarted instance has crashed: a fail. An unhealthy one is inconclusive, and a fail after UNHEALTHY seconds.
     """
     first = next((reading for reading in readings if reading.instances), None)
     if first is None:
@@ -25,7 +25,7 @@ def steadiness(readings: Sequence[Measurements]) -> Judgement | None:
     now = {instance.name: instance for instance in readings[-1].instances}
     crashed = [one.name for one in first.instances if _started_again(one, now.get(one.name))]
     if crashed:
-        return Judgement(verdict=Verdict.FAIL, evidence=f"{', '.join(crashed)} crashed and was started again")
+        return Judgement(verdict=Verdict.FAIL, evidence=f"{', '.join(crashed)} crashed and was restarted")
     unhealthy = {one.name: _unhealthy_since(one.name, readings) for one in first.instances}
     ill = {name: since for name, since in unhealthy.items() if since is not None}
     if not ill:
@@ -33,8 +33,8 @@ def steadiness(readings: Sequence[Measurements]) -> Judgement | None:
     name, since = min(ill.items(), key=lambda item: item[1])
     seconds = (readings[-1].at - since).total_seconds()
     detail = now[name].detail if name in now else "it is gone"
-    told = f"{len(ill)} of {len(first.instances)} instances unhealthy for {seconds:.1f} s: {name}: {detail}"
-    return Judgement(verdict=Verdict.FAIL if seconds >= UNHEALTHY else Verdict.INCONCLUSIVE, evidence=told)
+    evidence = f"{len(ill)} of {len(first.instances)} instances unhealthy for {seconds:.1f} s: {name}: {detail}"
+    return Judgement(verdict=Verdict.FAIL if seconds >= UNHEALTHY else Verdict.INCONCLUSIVE, evidence=evidence)
 
 
 def _started_again(before: Instance, now: Instance | None) -> bool:
@@ -42,7 +42,7 @@ def _started_again(before: Instance, now: Instance | None) -> bool:
 
 
 def _unhealthy_since(name: str, readings: Sequence[Measurements]) -> datetime | None:
-    """Since when it has been so, up to now; None when it is healthy."""
+    """Time since which it has been unhealthy without a break; None when it is healthy."""
     since = None
     for reading in reversed(readings):
         seen = next((one for one in reading.instances if one.name == name), None)

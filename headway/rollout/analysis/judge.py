@@ -1,4 +1,4 @@
-"""A revision's own figures, business metrics and the comparison with the stable one, look after look: one verdict."""
+"""One verdict from a revision's own figures, business metrics and the comparison with the stable revision."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from headway.rollout.analysis.thresholds import Judgement, judge
 
 __all__ = ["Replayed", "evaluate", "replay"]
 
-# The worst wins: a fail is shown whatever else is unknown, and what could not be judged is no pass.
+# The worst verdict counts: a fail counts whatever else is unknown, and a check without a verdict is no pass.
 WORST_FIRST = (Verdict.FAIL, Verdict.ERROR, Verdict.INCONCLUSIVE, Verdict.PASS)
 
 
 def evaluate(tally: Tally, step: Analyze, readings: Sequence[Measurements]) -> tuple[Tally, Judgement]:
-    """One more look, at the last of `readings`: the revision's own figures since the first of them, both revisions'
-    requests since the one before.
+    """Evaluate the last of `readings`.
 
-    Worse than the stable revision is a fail, however few requests it took to show.
+    It counts the revision's own figures since the first reading, and both revisions' requests since the one before.
+
+    Worse than the stable revision is a fail, with however few requests.
     """
     start, last, now = readings[0], readings[-2], readings[-1]
     own = now.since(start, step.revision)
@@ -36,7 +37,7 @@ def evaluate(tally: Tally, step: Analyze, readings: Sequence[Measurements]) -> t
         tally, compared = _compare(tally, step, start, last, now)
         found.append(compared)
     worst = min(found, key=lambda one: WORST_FIRST.index(one.verdict)).verdict
-    # A fail is explained by what failed; everything else by all that is known.
+    # The evidence of a fail names the failed checks only; any other verdict names all checks.
     words = [one.evidence for one in found if worst is not Verdict.FAIL or one.verdict is Verdict.FAIL]
     synthetic = (
         now.synthetic.get(step.revision, RequestCounts()).requests
@@ -64,7 +65,7 @@ def _compare(
 
 
 class Replayed(Frozen):
-    """What an analysis finds in readings that were kept: at the first fail, or at their end. `seconds` into it."""
+    """Judgement of an analysis on stored readings: at the first fail, or at their end, `seconds` after its start."""
 
     step: Analyze
     looks: int
@@ -73,11 +74,11 @@ class Replayed(Frozen):
 
 
 def replay(analyses: Sequence[tuple[Analyze, Sequence[Measurements]]]) -> list[Replayed]:
-    """The analyses of one rollout again, in their order; what follows the first fail would not have happened."""
+    """Repeat the analyses of one rollout, in order, up to the first fail: the rollout would have ended there."""
     tally = Tally()
     found: list[Replayed] = []
     for step, readings in analyses:
-        judgement = Judgement(verdict=Verdict.INCONCLUSIVE, evidence="no readings were kept")
+        judgement = Judgement(verdict=Verdict.INCONCLUSIVE, evidence="no readings were stored")
         looks, seconds = 0, 0.0
         for end in range(2, len(readings) + 1):
             tally, judgement = evaluate(tally, step, readings[:end])

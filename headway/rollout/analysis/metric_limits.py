@@ -1,4 +1,4 @@
-"""Business metrics: a number from elsewhere against a stated limit."""
+"""Business metrics: the value of a metric source against a limit."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ COMPARE = {">=": operator.ge, "<=": operator.le}
 
 
 def metric(limit: MetricLimit, readings: Sequence[Measurements]) -> Judgement:
-    """Judge the last of `readings`: a fail is a limit that did not hold for `limit.lasting` seconds.
+    """Judge the last of `readings`: a limit that did not hold for `limit.lasting` seconds is a fail.
 
-    No data is inconclusive, a source that does not answer an error: neither is ever a pass, nor a fail.
+    No data is inconclusive; a source that does not answer is an error. Neither is a pass or a fail.
     """
     now = readings[-1].metrics.get(limit.name)
     if isinstance(now, str):
@@ -34,10 +34,10 @@ def metric(limit: MetricLimit, readings: Sequence[Measurements]) -> Judgement:
             break
         since = reading.at
     broken = (readings[-1].at - since).total_seconds()
-    told = f"{limit} does not hold: {now:g}, for {broken:.0f} s"
+    evidence = f"{limit} does not hold: {now:g}, for {broken:.0f} s"
     if broken >= limit.lasting:
-        return Judgement(verdict=Verdict.FAIL, evidence=told)
-    return Judgement(verdict=Verdict.INCONCLUSIVE, evidence=f"{told} of {limit.lasting:g}")
+        return Judgement(verdict=Verdict.FAIL, evidence=evidence)
+    return Judgement(verdict=Verdict.INCONCLUSIVE, evidence=f"{evidence} of {limit.lasting:g}")
 
 
 def _holds(limit: MetricLimit, value: float) -> bool:

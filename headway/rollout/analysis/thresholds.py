@@ -1,4 +1,4 @@
-"""Absolute guard-rails: a revision's own figures against stated limits."""
+"""Thresholds: a revision's own figures against absolute limits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COMPARE = {">=": operator.ge, "<=": operator.le}
 
 
 class Judgement(Frozen):
-    """A verdict and the figures it rests on, in one line a person can check."""
+    """A verdict and the figures it is based on, in one line."""
 
     verdict: Verdict
     evidence: str
@@ -30,21 +30,21 @@ def judge(conditions: Iterable[Condition], counts: RequestCounts, min_requests: 
     figures: dict[str, float | None] = {"success_rate": None, "p50": counts.quantile(0.5), "p99": counts.quantile(0.99)}
     if counts.requests:
         figures["success_rate"] = 100.0 * (counts.requests - counts.errors) / counts.requests
-    told = f"{counts.requests} requests, {counts.errors} errors"
+    counted = f"{counts.requests} requests, {counts.errors} errors"
     if counts.requests < max(1, min_requests):
         return Judgement(
-            verdict=Verdict.INCONCLUSIVE, evidence=f"{told}: fewer than the {min_requests} it takes to judge"
+            verdict=Verdict.INCONCLUSIVE, evidence=f"{counted}: fewer than the {min_requests} it takes to judge"
         )
     missing = [c.metric for c in conditions if figures[c.metric] is None]
     if missing:
-        return Judgement(verdict=Verdict.INCONCLUSIVE, evidence=f"{told}: no measurement of {', '.join(missing)}")
+        return Judgement(verdict=Verdict.INCONCLUSIVE, evidence=f"{counted}: no measurement of {', '.join(missing)}")
     broken = [
         f"{c} does not hold: {_show(c, figures[c.metric])}" for c in conditions if not _holds(c, figures[c.metric])
     ]
     if broken:
-        return Judgement(verdict=Verdict.FAIL, evidence=f"{'; '.join(broken)} ({told})")
+        return Judgement(verdict=Verdict.FAIL, evidence=f"{'; '.join(broken)} ({counted})")
     held = ", ".join(f"{c.metric} {_show(c, figures[c.metric])}" for c in conditions)
-    return Judgement(verdict=Verdict.PASS, evidence=f"{held} ({told})" if held else told)
+    return Judgement(verdict=Verdict.PASS, evidence=f"{held} ({counted})" if held else counted)
 
 
 def _holds(condition: Condition, figure: float | None) -> bool:

@@ -10,7 +10,7 @@ from headway.domain.measurements import Measurements, Verdict
 from headway.domain.plan import Analyze
 from headway.rollout.analysis import Judgement, evaluate
 from headway.rollout.context import Outcome, RolloutContext
-from headway.rollout.monitor import Watch, watching
+from headway.rollout.monitor import Monitor, monitoring
 from headway.rollout.operator_commands import wait
 
 __all__ = ["analyze"]
@@ -23,8 +23,8 @@ async def analyze(context: RolloutContext, index: int, step: Analyze) -> Outcome
 
     Without a verdict at the end of the window a person is asked, and the step goes on until the deadline.
     """
-    async with watching(context.app, step, context.target, context.meter, context.sources) as watch:
-        analysis = _Analysis(context, index, step, watch)
+    async with monitoring(context.app, step, context.target, context.request_counter, context.sources) as monitor:
+        analysis = _Analysis(context, index, step, monitor)
         try:
             while True:
                 judgement = await analysis.evaluate()
@@ -42,7 +42,7 @@ class _Analysis:
     context: RolloutContext
     index: int
     step: Analyze
-    watch: Watch
+    monitor: Monitor
     begun: float = field(default_factory=time.monotonic)
     readings: list[Measurements] = field(default_factory=list)
     asked: bool = False
@@ -50,7 +50,7 @@ class _Analysis:
     async def evaluate(self) -> Judgement:
         """Take a reading and judge. An error while measuring is no verdict on the revision."""
         try:
-            now = await self.watch.read()
+            now = await self.monitor.read()
         except TargetError as error:
             return Judgement(verdict=Verdict.ERROR, evidence=f"nothing can be measured: {error.what}")
         self.context.journal.measured(self.index, now)

@@ -1,4 +1,4 @@
-"""Strategies: pure functions from where an environment stands to a Plan. A new strategy is one file here."""
+"""Strategies: pure functions from the state of an environment to a Plan. A new strategy is one file here."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ __all__ = [
 ]
 
 TEARDOWN = "teardown"
-"""What the plan that leaves nothing is called: whoever wants it does it again when it is left half-way."""
-FOREVER = 7 * 24 * 3600.0  # seconds; what nobody has decided by then goes back
+"""Name of the plan that removes everything. It can be repeated after an interruption."""
+FOREVER = 7 * 24 * 3600.0  # seconds; without a decision by then the rollout is rolled back
 
 NEEDS = {
     "recreate": frozenset[Capability](),
@@ -52,12 +52,12 @@ def plan(
     stable: str | None,
     capabilities: Collection[Capability],
 ) -> Plan:
-    """The steps that bring `revision` into an environment that looks like `observation`.
+    """The steps that bring `revision` into an environment in the state `observation`.
 
     Raises UsageError when the target cannot do what the strategy needs.
     """
     chosen = environment.strategy
-    _possible(chosen, spec, capabilities)
+    _require_capabilities(chosen, spec, capabilities)
     at = Situation.of(
         observation,
         revision,
@@ -114,10 +114,10 @@ def _then(step: config.CanaryStep) -> Pause | Gate | None:
     return Pause(seconds=step.pause) if step.pause else None
 
 
-def _possible(chosen: config.Strategy, spec: LaunchSpec, capabilities: Collection[Capability]) -> None:
+def _require_capabilities(chosen: config.Strategy, spec: LaunchSpec, capabilities: Collection[Capability]) -> None:
     if spec.instances > 1 and Capability.INSTANCES not in capabilities:
         raise UsageError(
-            f"environments/{spec.environment}/instances: target {spec.target} runs as many copies as it likes",
+            f"environments/{spec.environment}/instances: target {spec.target} decides by itself how many instances run",
             "leave instances out, and scale it on the platform",
         )
     needed = NEEDS[chosen.kind] | chosen.needs
@@ -131,7 +131,7 @@ def _possible(chosen: config.Strategy, spec: LaunchSpec, capabilities: Collectio
 
 
 def possible(capabilities: Collection[Capability]) -> list[str]:
-    """The strategies that need no more than these."""
+    """Strategies that these capabilities suffice for."""
     return [name for name, needs in NEEDS.items() if needs <= set(capabilities)]
 
 

@@ -1,4 +1,4 @@
-"""The new one runs idle beside the old one and is verified through the preview, then one atomic switch."""
+"""Blue-green: the new revision runs without traffic and is verified in the preview, then one atomic switch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from headway.rollout.strategies.context import Situation
 
 __all__ = ["blue_green"]
 
-LOW = 5  # percent of the traffic that a rehearsal shows to the new one, for a moment
+LOW = 5  # percent of the traffic that the new revision gets during a rehearsal
 
 
 def blue_green(
@@ -21,9 +21,10 @@ def blue_green(
     rehearse: float | None = None,
     post_promotion: Analyze | None = None,
 ) -> Plan:
-    """With `keep_warm` the old one is left running: until it is retired the way back is one switch.
+    """Launch beside the old revision, verify through the preview, then switch all traffic at once.
 
-    `rehearse` is the time in seconds that the way back may take.
+    With `keep_warm` the old revision is left running: until it is retired, a rollback is one switch. `rehearse` is the
+    time in seconds that the rollback may take.
     """
     before = at.before.model_copy(update={"preview": at.new}) if preview else at.before
     steps: list[Step] = [*at.up(at.instances)]

@@ -1,4 +1,4 @@
-"""A growing share of the traffic, judged before each next step."""
+"""Canary: a growing share of the traffic, with an analysis before each next step."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Share(Frozen):
 
 
 def canary(at: Situation, *, shares: Sequence[Share], sticky: bool = False, rehearse: float | None = None) -> Plan:
-    """Weights rise to 100. A header rule holds until then. `rehearse` is the time in seconds the way back may take.
+    """Raise the weight of the new revision to 100. Header rules hold until then.
 
-    Without an old revision there is nobody to share with.
+    `rehearse` is the time in seconds that the rollback may take. Without an old revision there is only the last step.
     """
     *partial, last = shares
     steps: list[Step] = [*at.up(at.instances)]

@@ -1,4 +1,4 @@
-"""What every strategy looks at before it makes its plan."""
+"""Input of every strategy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Situation", "enough"]
 
 
 def enough(spec: LaunchSpec, observation: Observation) -> int:
-    """How many instances a revision begins with: where an autoscaler decides, as many as one that serves has now."""
+    """Number of instances that a revision starts with: with an autoscaler, as many as the serving revision has now."""
     if spec.autoscale is None:
         return spec.instances
     serving = [revision for revision, weight in observation.traffic.weights.items() if weight]
@@ -20,7 +20,7 @@ def enough(spec: LaunchSpec, observation: Observation) -> int:
 
 
 class Situation(Frozen):
-    """Where an environment stands and where it is to go; the same for all strategies."""
+    """Present state of an environment, and the revision that it is to run."""
 
     new: str
     old: str | None
@@ -41,10 +41,10 @@ class Situation(Frozen):
         startup: float,
         drain: float,
     ) -> Situation:
-        """What `observation` means for a rollout of `new`.
+        """The situation for a rollout of `new`.
 
-        The revision that all traffic goes to is the old one; when traffic is split, a rollout was left half-way, and
-        the ledger's `stable` revision is. Whatever else is running is left over and retired at the end.
+        The old revision is the one with all traffic. Split traffic is left over from an interrupted rollout: then it is
+        the ledger's `stable` revision. Every other running revision is a leftover and is retired at the end.
         """
         weights = observation.traffic.weights
         old = observation.live or (stable if stable in weights else max(weights, key=weights.__getitem__, default=None))
@@ -61,28 +61,28 @@ class Situation(Frozen):
 
     @property
     def before(self) -> Traffic:
-        """What is in force until something is switched."""
+        """Traffic until the first Route."""
         return Traffic.all_to(self.old) if self.old else Traffic()
 
     def up(self, instances: int) -> tuple[Step, ...]:
-        """Have that many instances of the new revision ready."""
+        """Start that many instances of the new revision and wait until they are ready."""
         return (
             Launch(revision=self.new, instances=instances),
             AwaitReady(revision=self.new, instances=instances, deadline=self.startup),
         )
 
     def switch(self, analyze: Analyze | None = None, *then: Step) -> tuple[Step, ...]:
-        """All traffic to the new revision, watched: the point of no return lies behind it."""
-        alone = analyze and analyze.model_copy(update={"against": None})  # the old one has no traffic to compare with
+        """Route all traffic to the new revision, analyze it, then promote it: nothing is rolled back after that."""
+        alone = analyze and analyze.model_copy(update={"against": None})  # no traffic to compare with
         judged = self.judged(alone)
         return (Route(traffic=Traffic.all_to(self.new)), *judged, *then, Promote(revision=self.new))
 
     def judged(self, analyze: Analyze | None) -> tuple[Step, ...]:
-        """Nothing was live before the first release, so nobody is there to be watched."""
+        """The analysis, if it has limits; a first release has no users to measure."""
         return (analyze,) if analyze is not None and analyze.limits and self.old is not None else ()
 
     def down(self, *revisions: str | None) -> tuple[Step, ...]:
-        """Drain and stop these revisions, and whatever earlier rollouts left behind."""
+        """Drain and stop these revisions, and the leftovers of earlier rollouts."""
         steps: list[Step] = []
         for revision in (*revisions, *self.leftovers):
             if revision is not None:

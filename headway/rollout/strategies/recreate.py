@@ -1,4 +1,4 @@
-"""Stop the old one, start the new one: for targets that can do no better, and apps that cannot run twice."""
+"""Recreate: stop the old revision, then start the new one. For apps that cannot run twice, and any target."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ __all__ = ["recreate"]
 
 
 def recreate(at: Situation) -> Plan:
-    """Nobody is served between the two; the proxy answers 503 meanwhile."""
+    """Plan with downtime: the proxy answers 503 between the two."""
     stop: tuple[Step, ...] = (Route(traffic=Traffic()), *at.down(at.old)) if at.old else at.down()
     return Plan(strategy="recreate", new=at.new, old=at.old, steps=(*stop, *at.up(at.instances), *at.switch()))

@@ -1,4 +1,4 @@
-"""The way back: a rollout of the previous revision on the fast path. No pauses, no analysis, one Route."""
+"""Rollback: the previous revision without pauses and analysis, with one switch of the traffic."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from headway.domain.traffic import Observation, Traffic
 
 __all__ = ["rollback"]
 
-MOST = 50  # percent of the traffic
+MAJORITY = 50  # percent of the traffic
 
 
 def rollback(observation: Observation, to: str | None, *, instances: int, startup: float, drain: float) -> Plan:
     """Bring an environment to revision `to`, or to nothing when there was none before.
 
-    The old revision gets all traffic only when `instances` of it are ready: traffic on an undersized set is an outage
-    of its own. One that has most of the traffic already gets the rest at once; when none of it is ready, whoever else
-    is serves everybody meanwhile. Everything else is drained and stopped afterwards. On an environment that is there
-    already the plan has no steps.
+    Revision `to` gets all traffic when `instances` of it are ready: too few instances under all traffic are an outage,
+    too. If it has most of the traffic already, it gets the rest at once. If none of its instances is ready, another
+    revision with ready instances serves all traffic meanwhile. Every other revision is drained and stopped afterwards.
+    The plan has no steps when nothing has to change.
     """
     others = [revision for revision, running in sorted(observation.instances.items()) if running and revision != to]
     steps: list[Step] = []
@@ -41,11 +41,11 @@ def rollback(observation: Observation, to: str | None, *, instances: int, startu
 
 
 def _meanwhile(observation: Observation, to: str, others: Sequence[str]) -> Traffic | None:
-    """Who serves until enough of the old revision is ready; None: whoever does now."""
+    """Traffic until enough instances of revision `to` are ready; None: it stays as it is."""
     weight = observation.traffic.weights.get(to, 0)
-    if weight >= MOST and observation.ready(to):
+    if weight >= MAJORITY and observation.ready(to):
         return Traffic.all_to(to)
-    standing = max(others, key=observation.ready, default=None)
-    if weight and not observation.ready(to) and standing is not None and observation.ready(standing):
-        return Traffic.all_to(standing)
+    ready_one = max(others, key=observation.ready, default=None)
+    if weight and not observation.ready(to) and ready_one is not None and observation.ready(ready_one):
+        return Traffic.all_to(ready_one)
     return None

@@ -1,4 +1,4 @@
-"""Instance by instance: both versions serve meanwhile."""
+"""Rolling: replace instances step by step; both revisions serve meanwhile."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ __all__ = ["rolling"]
 def rolling(at: Situation, *, max_surge: int, max_unavailable: int, analyze: Analyze | None = None) -> Plan:
     """At most `instances + max_surge` run and at least `instances - max_unavailable` are ready at any time.
 
-    Traffic follows the instances. The new revision is judged twice: when it gets its first share, and when it has it
-    all; the last of the old instances stop only after that.
+    Weights follow the number of instances. The new revision is analyzed twice: with its first share, and with all of
+    the traffic. The last old instances stop after that.
     """
     steps: list[Step] = []
     new, old = 0, at.old_instances
@@ -31,8 +31,8 @@ def rolling(at: Situation, *, max_surge: int, max_unavailable: int, analyze: Ana
         if new < at.instances and at.old and shrink > 0:
             old -= shrink
             if new or not old:
-                # Without surge the last old instance may go before the first new one is there: then nobody is routed
-                # to.
+                # Without surge, the last old instance may stop before the first new one starts: then there is no
+                # revision to route to.
                 steps.append(Route(traffic=_split(at.new, new, at.old, old)))
             steps.append(Retire(revision=at.old, keep=old))
     return Plan(strategy="rolling", new=at.new, old=at.old, steps=(*steps, *at.switch(analyze), *at.down(at.old)))

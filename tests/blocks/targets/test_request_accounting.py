@@ -15,7 +15,7 @@ from blocks.targets.process.target import ProcessTarget
 from headway.domain.measurements import RequestCounts
 from headway.domain.revision import LaunchSpec
 from headway.domain.traffic import Traffic
-from headway.rollout.request_counter import Meter
+from headway.rollout.request_counter import RequestCounter
 from headway.testing.contracts import start
 from tests.contracts import targets
 
@@ -71,7 +71,7 @@ def target(tmp_path: Path) -> Iterator[ProcessTarget]:
 
 
 def counted(
-    meter: Meter, revision: str, before: tuple[RequestCounts, RequestCounts], wanted: RequestCounts
+    meter: RequestCounter, revision: str, before: tuple[RequestCounts, RequestCounts], wanted: RequestCounts
 ) -> tuple[RequestCounts, RequestCounts]:
     """What came in of the revision, and of users, without latencies; as soon as it is all there."""
     end = time.monotonic() + 5
@@ -130,7 +130,7 @@ def test_each_request_counts_once_however_it_ends(
     (Path(spec.artifact.location) / "app.py").write_text(APP)
     revision = start(target, spec)
     target.route("shop", Traffic.all_to(revision))
-    meter = Meter(target, "shop")
+    meter = RequestCounter(target, "shop")
     first = meter.read()
     assert first.edge is not None
     url = target.observe("shop").url
@@ -156,7 +156,7 @@ def test_an_envoy_that_was_killed_is_counted_on(target: ProcessTarget, spec: Lau
     target.route("shop", Traffic.all_to(revision))
     url = target.observe("shop").url
     assert url is not None
-    meter = Meter(target, "shop")
+    meter = RequestCounter(target, "shop")
     assert {send(f"{url}/503", "GET") for _ in range(NUMBER)} == {"503"}
     before = meter.read().counts[revision.id]
     assert (before.requests, before.errors) == (NUMBER, NUMBER)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from headway.build.secret_scan import leaks
+from headway.build.secret_scan import find_secrets
 from headway.domain.errors import SourceError, UsageError
 from tests.standins.repositories import Repository
 
@@ -24,7 +24,7 @@ def repository(tmp_path: Path) -> Repository:
 
 
 def found(repository: Repository, *harmless: str) -> list[str]:
-    return [str(leak) for leak in leaks(repository.path, harmless)]
+    return [str(found) for found in find_secrets(repository.path, harmless)]
 
 
 def test_a_repository_without_secrets_has_none(repository: Repository) -> None:
@@ -40,7 +40,7 @@ def test_secrets_of_known_forms_are_found_with_their_line_and_without_their_valu
         "deploy.sh:1: GitHub Token",
         "id_rsa:1: Private Key",
     ]
-    assert AWS not in str(leaks(repository.path))
+    assert AWS not in str(find_secrets(repository.path))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_baseline_knows_what_is_no_secret_and_which_detectors_count(repository
 def test_a_baseline_that_is_none_is_said(repository: Repository, content: str) -> None:
     repository.commit(_dot_secrets_dot_baseline=content)
     with pytest.raises(UsageError, match="is not what detect-secrets writes"):
-        leaks(repository.path)
+        find_secrets(repository.path)
 
 
 def test_links_and_large_files_are_not_followed(repository: Repository, tmp_path: Path) -> None:
@@ -110,4 +110,4 @@ def test_links_and_large_files_are_not_followed(repository: Repository, tmp_path
 
 def test_what_is_no_repository_is_said(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="not a git repository"):
-        leaks(tmp_path)
+        find_secrets(tmp_path)

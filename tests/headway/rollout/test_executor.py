@@ -686,7 +686,7 @@ def test_a_header_rule_holds_until_all_have_the_new_one() -> None:
 
 def test_a_rehearsal_comes_before_the_first_share() -> None:
     plan = planned(live(), {"canary": {"rehearse": True}})
-    assert str(plan.steps[2]) == f"rehearse the way back to {OLD.id} 100 %, within 1 s"
+    assert str(plan.steps[2]) == f"rehearse the rollback to {OLD.id} 100 %, within 1 s"
     (low,) = [step.low.weights for step in plan.steps if isinstance(step, Rehearse)]
     assert low == {NEW.id: 5, OLD.id: 95}
 
@@ -773,7 +773,7 @@ def test_titles_are_in_the_words_of_the_field() -> None:
     compared = {"window": "1ms", "false_rollback": "1%", "success_rate": ">= 99"}
     plan = planned(live(), {"canary": {"analysis": compared, "rehearse": True}})
     assert [title for _, title in titles(plan)][2:9] == [
-        "rehearse the way back",
+        "rehearse the rollback",
         "canary 5%",
         "analyse 5%",
         "canary 50%",

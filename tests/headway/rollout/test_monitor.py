@@ -15,8 +15,8 @@ from headway.domain.measurements import Measurements, RequestCounts
 from headway.domain.plan import Analyze, MetricLimit, Probe, Synthetic
 from headway.domain.ports import MetricSource
 from headway.domain.traffic import Observation, Traffic
-from headway.rollout.monitor import Watch, watching
-from headway.rollout.request_counter import Meter
+from headway.rollout.monitor import Monitor, monitoring
+from headway.rollout.request_counter import RequestCounter
 from headway.testing import FakeTarget
 
 LIMIT = MetricLimit(name="orders", source="fake/one", query="orders", op=">=", limit=5, lasting=1)
@@ -86,8 +86,8 @@ def server() -> Iterator[Server]:
 
 def watched(
     app: str, step: Analyze, target: FakeTarget, sources: dict[str, MetricSource]
-) -> AbstractAsyncContextManager[Watch]:
-    return watching(app, step, target, Meter(target, app), sources)
+) -> AbstractAsyncContextManager[Monitor]:
+    return monitoring(app, step, target, RequestCounter(target, app), sources)
 
 
 def step(*, preview: bool = False, synthetic: Synthetic | None = PROBES, metrics: bool = False) -> Analyze:
@@ -143,7 +143,7 @@ async def test_while_users_send_more_headway_sends_nothing(server: Server) -> No
         await until(lambda: len(server.asked) > before + 5 or _read(watch))
 
 
-def _read(watch: Watch) -> bool:
+def _read(watch: Monitor) -> bool:
     asyncio.get_running_loop().create_task(watch.read())
     return False
 
@@ -167,7 +167,7 @@ async def test_requests_without_an_answer_are_errors_of_nobody_known() -> None:
 
 
 async def test_what_a_metric_source_says_is_in_the_next_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headway.rollout.monitor.ASK_AGAIN", 0.02)
+    monkeypatch.setattr("headway.rollout.monitor.QUERY_INTERVAL", 0.02)
     source = Source(None, MetricsUnavailable("it is away", "start it"), 7.5)
     seen: list[object] = []
     async with watched("shop", step(synthetic=None, metrics=True), FakeTarget(), {"fake/one": source}) as watch:

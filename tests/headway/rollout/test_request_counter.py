@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from headway.domain.measurements import Bucket, Measurements, RequestCounts
-from headway.rollout.request_counter import Meter
+from headway.rollout.request_counter import RequestCounter
 from headway.testing import FakeTarget
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -27,7 +27,7 @@ def raw(run: str | None, *, edge: RequestCounts | None = None, **counts: Request
 
 
 def seen(*readings: Measurements) -> list[Measurements]:
-    meter = Meter(Told(*readings), "shop")
+    meter = RequestCounter(Told(*readings), "shop")
     return [meter.read() for _ in readings]
 
 

@@ -114,9 +114,9 @@ async def test_it_is_retried_and_every_failure_is_said(server: Server, ask: Ask,
     report = await ask({"get": "/health", "deadline": 30})
     assert report.attempts == 3
     assert lines == [
-        "staging: GET /health: try 1: expected status 200; it answered 503: warming up",
-        f"staging: GET /health: try 2: expected status 200; it answered 500: {'x' * 300} ...",
-        "staging: GET /health: passed at try 3",
+        "staging: GET /health: attempt 1: expected status 200; it answered 503: warming up",
+        f"staging: GET /health: attempt 2: expected status 200; it answered 500: {'x' * 300} ...",
+        "staging: GET /health: passed at attempt 3",
     ]
 
 

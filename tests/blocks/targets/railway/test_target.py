@@ -206,7 +206,7 @@ def test_a_service_with_a_volume_is_interrupted_and_says_so(server: Railway, tar
 def test_strategies_that_need_more_than_a_switch_are_refused(target: RailwayTarget) -> None:
     with pytest.raises(UsageError, match="canary needs weighted routing; target railway/prod has: atomic switch, logs"):
         plan(target, "canary")
-    with pytest.raises(UsageError, match="instances: target railway/prod runs as many copies as it likes"):
+    with pytest.raises(UsageError, match="instances: target railway/prod decides by itself how many instances run"):
         plan(target, "blue_green", SPEC.model_copy(update={"instances": 2}))
 
 

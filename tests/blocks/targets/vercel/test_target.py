@@ -231,7 +231,7 @@ def test_strategies_that_count_instances_or_requests_are_refused(
     assert caught.value.hint == "choose one of: recreate, blue_green, canary"
     with pytest.raises(UsageError, match="needs metrics"):
         plan(target, bundle(), {"canary": {"steps": ["5%", "100%"], "analysis": {"success_rate": ">= 99"}}})
-    with pytest.raises(UsageError, match="instances: target vercel/prod runs as many copies as it likes"):
+    with pytest.raises(UsageError, match="instances: target vercel/prod decides by itself how many instances run"):
         plan(target, bundle(instances=2), "blue_green")
 
 

@@ -49,7 +49,7 @@ def test_one_that_was_started_again_has_crashed(ready: bool) -> None:
     )
     assert found is not None
     assert found.verdict is Verdict.FAIL
-    assert found.evidence == "b crashed and was started again"
+    assert found.evidence == "b crashed and was restarted"
 
 
 @pytest.mark.parametrize("gone", [True, False])
@@ -94,4 +94,4 @@ def test_a_crash_fails_an_analysis_whose_figures_are_good() -> None:
     crashed = readings([instance()], [instance(run="2")])
     judgement = evaluate(Tally(), step, crashed)[1]
     assert judgement.verdict is Verdict.FAIL
-    assert judgement.evidence == "a crashed and was started again"
+    assert judgement.evidence == "a crashed and was restarted"
