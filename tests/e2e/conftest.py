@@ -66,7 +66,14 @@ environments:
 """
 
 
-LONGEST = ("test_release.py", "test_faults.py", "test_containers.py", "test_foreign.py", "test_service.py")
+LONGEST = (
+    "test_upgrade.py",
+    "test_release.py",
+    "test_faults.py",
+    "test_containers.py",
+    "test_foreign.py",
+    "test_service.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

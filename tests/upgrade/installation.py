@@ -37,15 +37,16 @@ SECRET = "a secret of the tests"
 T = TypeVar("T")
 
 
-def last_release(place: Path) -> Path:
-    """The source tree of the last release, unpacked to `place`. Skips the test without its commit."""
-    commit = tomllib.loads((ROOT / "tests/upgrade/last_release.toml").read_text())["commit"]
+def last_release(place: Path) -> tuple[str, Path]:
+    """Version and source tree of the last release, unpacked to `place`. Skips the test without its commit."""
+    named = tomllib.loads((ROOT / "tests/upgrade/last_release.toml").read_text())
+    commit = named["commit"]
     packed = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, timeout=60, check=False)
     if packed.returncode:
         pytest.skip(f"this checkout does not have the last release, {commit}: {packed.stderr.decode().strip()}")
     with tarfile.open(fileobj=BytesIO(packed.stdout)) as archive:
         archive.extractall(place, filter="data")
-    return place
+    return named["version"], place
 
 
 def until(what: Callable[[], T | None], seconds: float = PATIENCE) -> T:

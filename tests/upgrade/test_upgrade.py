@@ -149,7 +149,9 @@ class Apps:
 
 
 def test_an_upgrade_in_place(installation: Installation) -> None:
-    installation.install(last_release(installation.place / "last-release"))
+    version, tree = last_release(installation.place / "last-release")
+    installation.install(tree)
+    assert installation.run("--version") == f"headway {version}\n"
     installation.start()
     apps = Apps(installation)
     apps.release()
@@ -175,7 +177,6 @@ def upgrade(installation: Installation, apps: Apps) -> None:
     assert installation.stop() == 0
     assert all(one.is_running() for one in (*services.values(), *instances))
     installation.install(ROOT)
-    assert installation.run("--version").startswith("headway ")
     installation.start()
     assert all(one.is_running() for one in (*services.values(), *instances))
     assert {one.pid for one in (*installation.supervisors(), *installation.proxies())} == set(services)
