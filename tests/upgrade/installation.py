@@ -183,7 +183,12 @@ class Installation:
         """A GET of Prefect's API, or a POST of this body."""
         url = f"http://127.0.0.1:{self._ports[1]}/api/{path}"
         method = "GET" if body is None else "POST"
-        answer = httpx.request(method, url, json=body, trust_env=False, timeout=30)
+
+        def answered() -> httpx.Response | None:
+            answer = httpx.request(method, url, json=body, trust_env=False, timeout=30)
+            return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer  # another one writes
+
+        answer = until(answered)
         assert answer.is_success, answer.text
         return answer.json()
 

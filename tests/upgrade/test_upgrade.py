@@ -193,7 +193,9 @@ def what_waited_is_shown(installation: Installation) -> None:
 def the_approved_commit_goes_to_production(installation: Installation, apps: Apps) -> None:
     (run,) = installation.rows("SELECT flow_run_id, digest FROM releases WHERE app = 'waiting'")
     installation.run("approve", "waiting#1", "--by", "bob@example.com")
-    until(lambda: state(installation, "waiting") == "succeeded")
+    until(lambda: state(installation, "waiting") not in ("waiting", "running"))
+    ended = installation.rows("SELECT state, reason FROM releases WHERE app = 'waiting'")
+    assert ended == [("succeeded", "")]
     assert installation.versions("waiting", "production") == {apps.approved: 1}
     assert installation.rows("SELECT flow_run_id, digest FROM releases WHERE app = 'waiting'") == [run]
     until(lambda: cached(installation, run[0]) == RESUMED)  # Prefect learns of them a little later
