@@ -122,7 +122,7 @@ async def test_an_app_that_reports_to_nobody_is_told_to_nobody(place: Place) -> 
 
 
 async def test_an_environment_is_a_deployment(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(place.ledger, "environments", lambda _app: ["staging", "production"])
+    monkeypatch.setattr(place.ledger.rollouts, "environments", lambda _app: ["staging", "production"])
     for name, state in (("staging", "passed"), ("production", "running")):
         place.ledger.stages.start(place.release.id, name)
         if state == "passed":
@@ -149,7 +149,7 @@ async def test_a_preview_is_told_apart_from_a_release_of_the_same_commit(place: 
 async def test_a_pull_request_has_one_comment_which_ends_with_the_preview(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(place.ledger, "environments", lambda _app: ["preview"])
+    monkeypatch.setattr(place.ledger.rollouts, "environments", lambda _app: ["preview"])
     release = place.shown()
     place.stage(release, "preview")
     await place.reporter.round()
@@ -171,7 +171,7 @@ async def test_a_pull_request_has_one_comment_which_ends_with_the_preview(
 
 
 async def test_what_an_earlier_commit_deployed_ends_too(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(place.ledger, "environments", lambda _app: ["preview"])
+    monkeypatch.setattr(place.ledger.rollouts, "environments", lambda _app: ["preview"])
     deployed = place.shown()
     place.stage(deployed, "preview")
     place.ledger.releases.finish(deployed.id, "succeeded", "")
@@ -208,7 +208,7 @@ async def test_what_comes_up_during_a_round_is_told_as_it_is_in_the_end(
         place.ledger.releases.finish(release.id, "succeeded", "")
         return asked(apps)
 
-    monkeypatch.setattr(place.ledger, "releases_to_tell", meanwhile)
+    monkeypatch.setattr(place.ledger.statuses, "releases_to_report", meanwhile)
     await place.reporter.round()
     assert place.ledger.statuses.by_release(release.id)[""] == ""  # nothing more is told of it
     assert "http://here" in place.host.texts(42)[0]
