@@ -225,7 +225,7 @@ def test_one_that_was_called_back_while_it_was_to_be_ended_stays(
     old, new = start(target, spec, instances=1), start(target, spec, "new", 1)
     target.route("shop", Traffic.all_to(new))
     with monkeypatch.context() as broken:
-        broken.setattr(DockerTarget, "_tidy", lambda *_: (_ for _ in ()).throw(TargetError("busy")))
+        broken.setattr(DockerTarget, "_remove_stopped", lambda *_: (_ for _ in ()).throw(TargetError("busy")))
         with pytest.raises(TargetError, match="busy"):
             target.retire(old)
     target.launch(old, spec.model_copy(update={"instances": 1}))
@@ -368,7 +368,7 @@ def test_what_cannot_be_started_gets_another_address(
     (instance,) = target.observe("shop").instances[serving.id]
     taken = instance.address.partition(":")[0]
     with monkeypatch.context() as blind:
-        blind.setattr(DockerTarget, "_address", lambda self, _: (taken, 8080))
+        blind.setattr(DockerTarget, "_free_address", lambda self, _: (taken, 8080))
         with pytest.raises(TargetError, match="in use"):
             start(target, spec, instances=1)
     revision = spec.revision("shop", SHA["old"])
