@@ -50,7 +50,7 @@ async def checkout(repo: str, ref: str) -> Source:
 )
 async def look(repo: str, sha: str) -> Source:
     """Read the author, subject and time of a commit, without a checkout."""
-    return await asyncio.to_thread(git.look, repo, sha, home() / "workspaces")
+    return await asyncio.to_thread(git.describe, repo, sha, home() / "workspaces")
 
 
 @task(name="settings", task_run_name="settings", persist_result=True, cache_policy=once_per_run("source.sha"))

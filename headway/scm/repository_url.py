@@ -1,4 +1,4 @@
-"""When two ways to write a repository's address mean the same repository."""
+"""Compare repository addresses that are written differently."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ _SCP = re.compile(r"(?:[^@/:]+@)?([^/:]+):(?!//)(.+)")
 
 
 def place(address: str) -> str:
-    """`github.com/acme/shop` of any URL of it, over https or ssh, with or without user and `.git`; a path as it is."""
+    """Normalize a URL (https, ssh, with or without user and `.git`) to `github.com/acme/shop`; a path stays a path.
+
+    Two addresses of the same repository have the same result.
+    """
     if (scp := _SCP.fullmatch(address)) and "://" not in address:
         host, path = scp.groups()
     elif "://" in address:
         try:
             url = urlsplit(address)
             host, path = url.hostname or "", url.path
-        except ValueError:  # a bracket that is never closed, say
+        except ValueError:  # for example an unbalanced bracket
             return address
         if url.scheme == "file":
-            return _without_ending(path)
+            return _without_suffix(path)
     else:
-        return _without_ending(address)
-    return _without_ending(f"{host}/{path.strip('/')}").casefold()
+        return _without_suffix(address)
+    return _without_suffix(f"{host}/{path.strip('/')}").casefold()
 
 
-def _without_ending(path: str) -> str:
+def _without_suffix(path: str) -> str:
     return path.rstrip("/").removesuffix(".git").rstrip("/")

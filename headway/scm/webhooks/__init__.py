@@ -1,6 +1,6 @@
-"""What git hosts send: verified over the raw bytes, then read into events that are the same for all of them.
+"""Webhook deliveries of git hosts: verify them over their raw bytes and read them into events, one file a host.
 
-One file a host. A new host is one more, named in `HOSTS`.
+To add a host, add a file and name its class in `HOSTS`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A kind of git host as far as its webhooks go."""
+"""Base classes of the git hosts' webhooks."""
 
 from __future__ import annotations
 
@@ -10,43 +10,60 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from headway.domain.events import Event
+from headway.domain.events import Event, Ignored
 
-__all__ = ["Host", "Payload", "hmac_matches", "same"]
+__all__ = ["EventPayload", "Host", "Payload", "constant_time_equal", "hmac_matches"]
 
 
 class Payload(BaseModel):
-    """The part of a host's payload that is read; the rest may change as the host likes."""
+    """The part of a payload that Headway reads. Other fields are ignored, so that hosts can change them."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
+class EventPayload(Payload, ABC):
+    """The body of a delivery."""
+
+    @abstractmethod
+    def events(self) -> Sequence[Event]:
+        """What happened, in Headway's terms."""
+
+
 class Host(ABC):
-    """Reads one kind of host's deliveries. Header names are asked for in lower case."""
+    """Verifies and reads the deliveries of one kind of git host. Header names are in lower case."""
 
     name: ClassVar[str]
+    payloads: ClassVar[Mapping[str, type[EventPayload]]]
+    """Name of an event in the host's headers -> its payload. All other events are ignored."""
     pull_ref: ClassVar[str | None] = None
-    """Where the commits of pull request `{number}` are in the repository that it is for."""
+    """Ref of the commits of pull request `{number}` in the base repository; None if the host has no such refs."""
 
     @abstractmethod
     def signed(self, headers: Mapping[str, str], body: bytes, secret: str) -> bool:
-        """Whether whoever sent these very bytes knows the secret, found out in constant time."""
+        """Whether the sender knows the secret, compared in constant time."""
 
     @abstractmethod
     def delivery(self, headers: Mapping[str, str]) -> str | None:
-        """What the host calls this delivery, the same when it sends it again; None when it does not say."""
+        """ID of the delivery, the same when the host sends it again; None if the host sent none."""
 
     @abstractmethod
+    def event(self, headers: Mapping[str, str]) -> str | None:
+        """Name of the event."""
+
     def events(self, headers: Mapping[str, str], body: bytes) -> Sequence[Event]:
-        """What a body that is signed says. Raises pydantic.ValidationError when it is not what the host sends."""
+        """Read a verified body. Raises pydantic.ValidationError when it does not match the payload of its event."""
+        name = self.event(headers)
+        payload = self.payloads.get(name or "")
+        if payload is None:
+            return (Ignored(reason=f"{name or 'a delivery without an event'}: starts nothing"),)
+        return payload.model_validate_json(body).events()
 
 
 def hmac_matches(body: bytes, secret: str, given: str | None, prefix: str = "") -> bool:
     """Whether `given` is the prefix and the HMAC-SHA256 of the body, in hex."""
     expected = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-    return given is not None and same(given, prefix + expected)
+    return given is not None and constant_time_equal(given, prefix + expected)
 
 
-def same(one: str, other: str) -> bool:
-    """In constant time."""
+def constant_time_equal(one: str, other: str) -> bool:
     return hmac.compare_digest(one.encode(errors="replace"), other.encode(errors="replace"))

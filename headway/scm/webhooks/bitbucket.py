@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, StringConstraints, TypeAdapter
 
 from headway.domain.events import Event, GitRef, Ignored, Line, PullRequestEvent, PushEvent, deleted
-from headway.scm.webhooks.base import Host, Payload, hmac_matches
+from headway.scm.webhooks.base import EventPayload, Host, Payload, hmac_matches
 
 __all__ = ["Bitbucket"]
 
 FULL_REF: TypeAdapter[str] = TypeAdapter(GitRef)
 KINDS = {"branch": "refs/heads", "named_branch": "refs/heads", "bookmark": "refs/heads", "tag": "refs/tags"}
-ShortSha = Annotated[str, StringConstraints(pattern="^[0-9a-f]{7,40}$")]  # pull requests have 12 digits
+ShortSha = Annotated[str, StringConstraints(pattern="^[0-9a-f]{7,40}$")]  # pull requests have 12 characters
 
 
 class Repository(Payload):
@@ -53,7 +53,7 @@ class Changes(Payload):
     changes: tuple[Change, ...] = Field(max_length=1000)
 
 
-class Push(Payload):
+class Push(EventPayload):
     push: Changes
     repository: Repository
     actor: Actor
@@ -63,7 +63,7 @@ class Push(Payload):
 
     def _event(self, change: Change) -> Event:
         if change.new is None:
-            return deleted(change.old.ref) if change.old else Ignored(reason="a push that changes nothing")
+            return deleted(change.old.ref) if change.old else Ignored(reason="a push without changes")
         return PushEvent(
             places=self.repository.places,
             ref=change.new.ref,
@@ -80,7 +80,7 @@ class Branch(Payload):
 class Side(Payload):
     commit: Commit | None = None
     branch: Branch
-    repository: Repository | None = None  # none when the fork was deleted
+    repository: Repository | None = None  # None after the fork was deleted
 
 
 class Pull(Payload):
@@ -91,27 +91,36 @@ class Pull(Payload):
     author: Actor
 
 
-class PullRequest(Payload):
+class PullRequest(EventPayload):
     pullrequest: Pull
     repository: Repository
 
-    def event(self) -> Event:
+    def events(self) -> Sequence[Event]:
         pull = self.pullrequest
-        theirs = pull.source.repository.places if pull.source.repository else ()
-        return PullRequestEvent(
-            places=self.repository.places,
-            number=pull.id,
-            open=pull.state == "OPEN",
-            head=pull.source.commit.hash if pull.source.commit else None,
-            ref=FULL_REF.validate_python(f"refs/heads/{pull.source.branch.name}"),
-            base=pull.destination.branch.name,
-            fork=theirs != self.repository.places,
-            by=pull.author.nickname or pull.author.display_name,
+        head_repository = pull.source.repository.places if pull.source.repository else ()
+        return (
+            PullRequestEvent(
+                places=self.repository.places,
+                number=pull.id,
+                open=pull.state == "OPEN",
+                head=pull.source.commit.hash if pull.source.commit else None,
+                ref=FULL_REF.validate_python(f"refs/heads/{pull.source.branch.name}"),
+                base=pull.destination.branch.name,
+                fork=head_repository != self.repository.places,
+                by=pull.author.nickname or pull.author.display_name,
+            ),
         )
 
 
 class Bitbucket(Host):
     name = "bitbucket"
+    payloads: ClassVar[Mapping[str, type[EventPayload]]] = {
+        "repo:push": Push,
+        "pullrequest:created": PullRequest,
+        "pullrequest:updated": PullRequest,
+        "pullrequest:fulfilled": PullRequest,
+        "pullrequest:rejected": PullRequest,
+    }
 
     def signed(self, headers: Mapping[str, str], body: bytes, secret: str) -> bool:
         return hmac_matches(body, secret, headers.get("x-hub-signature"), "sha256=")
@@ -119,11 +128,5 @@ class Bitbucket(Host):
     def delivery(self, headers: Mapping[str, str]) -> str | None:
         return headers.get("x-request-uuid")
 
-    def events(self, headers: Mapping[str, str], body: bytes) -> Sequence[Event]:
-        match headers.get("x-event-key"):
-            case "repo:push":
-                return Push.model_validate_json(body).events()
-            case "pullrequest:created" | "pullrequest:updated" | "pullrequest:fulfilled" | "pullrequest:rejected":
-                return (PullRequest.model_validate_json(body).event(),)
-            case other:
-                return (Ignored(reason=f"{other or 'no event'}: nothing starts on it"),)
+    def event(self, headers: Mapping[str, str]) -> str | None:
+        return headers.get("x-event-key")

@@ -9,9 +9,11 @@ from pydantic import PositiveInt
 
 from headway.domain.events import Event, GitRef, Ignored, Line, PullRequestEvent, Sha, pushed
 from headway.scm.repository_url import place
-from headway.scm.webhooks.base import Host, Payload, hmac_matches
+from headway.scm.webhooks.base import EventPayload, Host, Payload, hmac_matches
 
-__all__ = ["GitHub", "PullRequest", "Push"]
+__all__ = ["PULL_REF", "GitHub", "PullRequest", "Push"]
+
+PULL_REF = "refs/pull/{number}/head"
 
 NEW_COMMITS = ("opened", "reopened", "synchronize", "synchronized", "ready_for_review")
 
@@ -29,20 +31,20 @@ class User(Payload):
     login: Line
 
 
-class Push(Payload):
+class Push(EventPayload):
     ref: GitRef
     before: Sha
     after: Sha
     repository: Repository
     sender: User
 
-    def event(self) -> Event:
-        return pushed(self.repository.places, self.ref, self.before, self.after, self.sender.login)
+    def events(self) -> Sequence[Event]:
+        return (pushed(self.repository.places, self.ref, self.before, self.after, self.sender.login),)
 
 
 class Head(Payload):
     sha: Sha
-    repo: Repository | None  # none when the fork was deleted
+    repo: Repository | None  # None after the fork was deleted
 
 
 class Base(Payload):
@@ -58,30 +60,42 @@ class Pull(Payload):
     user: User
 
 
-class PullRequest(Payload):
+class PullRequest(EventPayload):
     action: Line
     pull_request: Pull
 
-    def event(self, ref: str) -> Event:
+    def events(self) -> Sequence[Event]:
         pull = self.pull_request
         if self.action not in (*NEW_COMMITS, "closed"):
-            return Ignored(reason=f"pull request {pull.number} was {self.action}: its commits are the same")
-        theirs = pull.head.repo.places if pull.head.repo else ()
-        return PullRequestEvent(
-            places=pull.base.repo.places,
-            number=pull.number,
-            open=pull.state == "open",
-            head=pull.head.sha,
-            ref=ref.format(number=pull.number),
-            base=pull.base.ref,
-            fork=theirs != pull.base.repo.places,
-            by=pull.user.login,
+            return (Ignored(reason=f"pull request {pull.number} was {self.action}: its commits are the same"),)
+        head_repository = pull.head.repo.places if pull.head.repo else ()
+        return (
+            PullRequestEvent(
+                places=pull.base.repo.places,
+                number=pull.number,
+                open=pull.state == "open",
+                head=pull.head.sha,
+                ref=PULL_REF.format(number=pull.number),
+                base=pull.base.ref,
+                fork=head_repository != pull.base.repo.places,
+                by=pull.user.login,
+            ),
         )
+
+
+class MergeGroup(EventPayload):
+    def events(self) -> Sequence[Event]:
+        return (Ignored(reason="a commit of a merge queue is released after it was merged"),)
 
 
 class GitHub(Host):
     name = "github"
-    pull_ref: ClassVar[str] = "refs/pull/{number}/head"
+    payloads: ClassVar[Mapping[str, type[EventPayload]]] = {
+        "push": Push,
+        "pull_request": PullRequest,
+        "merge_group": MergeGroup,
+    }
+    pull_ref = PULL_REF
 
     def signed(self, headers: Mapping[str, str], body: bytes, secret: str) -> bool:
         return hmac_matches(body, secret, headers.get("x-hub-signature-256"), "sha256=")
@@ -89,13 +103,5 @@ class GitHub(Host):
     def delivery(self, headers: Mapping[str, str]) -> str | None:
         return headers.get("x-github-delivery")
 
-    def events(self, headers: Mapping[str, str], body: bytes) -> Sequence[Event]:
-        match headers.get("x-github-event"):
-            case "push":
-                return (Push.model_validate_json(body).event(),)
-            case "pull_request":
-                return (PullRequest.model_validate_json(body).event(self.pull_ref),)
-            case "merge_group":
-                return (Ignored(reason="a merge queue's commit is released when it has been merged"),)
-            case other:
-                return (Ignored(reason=f"{other or 'no event'}: nothing starts on it"),)
+    def event(self, headers: Mapping[str, str]) -> str | None:
+        return headers.get("x-github-event")

@@ -186,7 +186,7 @@ def test_an_unknown_ref_names_the_nearest(history: tuple[Repository, str, str], 
 
 @pytest.mark.parametrize("ref", ["", "--upload-pack=touch x", "-h"])
 def test_a_ref_is_never_an_option(history: tuple[Repository, str, str], ref: str) -> None:
-    with pytest.raises(SourceError, match="is no branch, tag or commit"):
+    with pytest.raises(SourceError, match="is not a branch, tag or commit"):
         git.resolve(str(history[0].path), ref)
 
 
@@ -219,7 +219,7 @@ def silent_server() -> Iterator[int]:
 
 
 def test_a_host_that_takes_for_ever(silent_server: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(git, "FETCH_TIMEOUT", 0.3)
+    monkeypatch.setattr("headway.scm.git.refs.FETCH_TIMEOUT", 0.3)
     address = f"http://127.0.0.1:{silent_server}/shop.git"
     with pytest.raises(SourceError, match=rf"^{address}: git ls-remote did not end within 0\.3 s"):
         git.resolve(address, "main")
@@ -293,7 +293,7 @@ def test_what_a_program_does_to_a_workspace_is_not_believed(repository: Reposito
 
 def test_a_commit_may_be_looked_at_without_its_files(repository: Repository, workspaces: Path) -> None:
     sha = repository.commit(a="1")
-    seen = git.look(str(repository.path), sha, workspaces)
+    seen = git.describe(str(repository.path), sha, workspaces)
     assert seen.workspace == ""
     assert list(workspaces.glob("*/*-*")) == []
     made = checkout(repository, sha, workspaces)

@@ -51,13 +51,13 @@ SAID: list[tuple[str, str, Sent, list[Event]]] = [
         p.github("push", p.github_push(after=ZEROS)),
         [Ignored(reason="refs/heads/main was deleted")],
     ),
-    ("github", "ping", p.github("ping", {"zen": "Keep it"}), [Ignored(reason="ping: nothing starts on it")]),
-    ("github", "unknown", p.github("star", {}), [Ignored(reason="star: nothing starts on it")]),
+    ("github", "ping", p.github("ping", {"zen": "Keep it"}), [Ignored(reason="ping: starts nothing")]),
+    ("github", "unknown", p.github("star", {}), [Ignored(reason="star: starts nothing")]),
     (
         "github",
         "merge queue",
         p.github("merge_group", {"action": "checks_requested"}),
-        [Ignored(reason="a merge queue's commit is released when it has been merged")],
+        [Ignored(reason="a commit of a merge queue is released after it was merged")],
     ),
     ("github", "opened", p.github("pull_request", p.github_pull("opened")), [pull()]),
     ("github", "synchronize", p.github("pull_request", p.github_pull("synchronize")), [pull()]),
@@ -158,7 +158,7 @@ SAID: list[tuple[str, str, Sent, list[Event]]] = [
         p.generic({"repository": "/srv/git/shop.git", "ref": "refs/heads/main", "after": NEW, "by": "ann"}),
         [push(("/srv/git/shop",), before=None)],
     ),
-    ("generic", "ping", p.generic({}, event="ping"), [Ignored(reason="ping: nothing starts on it")]),
+    ("generic", "ping", p.generic({}, event="ping"), [Ignored(reason="ping: starts nothing")]),
 ]
 
 
