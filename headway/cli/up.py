@@ -61,4 +61,4 @@ async def _up(host: str, port: int, prefect_port: int) -> None:
 async def _until_one_dies(host: str, port: int, prefect_port: int) -> None:
     async with running(host=host, prefect_port=prefect_port, web_port=port, on_line=output.say) as up:
         output.say(f"Prefect UI   {up.ui_url}\nHeadway      {up.web_url}\nlogs         {up.logs}\nCtrl-C stops it all")
-        await up.until_one_dies()
+        await up.until_one_ends()

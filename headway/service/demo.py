@@ -1,4 +1,4 @@
-"""The whole story on the bundled shop: a release, one over it under load, and a bad one that goes back by itself."""
+"""`headway demo`: three releases of the bundled shop, the second under load, the third rolled back by its canary."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from headway.system import directories
 from headway.system.paths import ledger_url
 from headway.system.project_root import project_root
 
-__all__ = ["Merge", "run"]
+__all__ = ["DemoRelease", "run"]
 
-DEADLINE = 120.0  # seconds for one release; it takes about ten
-RATE = 60.0  # requests a second
-BASKETS = (1, 2, 64, 3, 5, 120, 8, 12, 80, 20, 36, 144)  # mugs; a third of the baskets is big
+RELEASE_DEADLINE = 120.0  # seconds; a release takes about ten
+RATE = 60.0  # requests per second
+BASKETS = (1, 2, 64, 3, 5, 120, 8, 12, 80, 20, 36, 144)  # mugs; v3 fails for the big ones, a third of them
 PATHS = tuple(f"/price?items={items}" for items in BASKETS)
-STORY = (
+VERSIONS = (
     ("v1", "The first shop", "succeeded"),
     ("v2", "A discount from 100 mugs on", "succeeded"),
     ("v3", "Shipping costs (big baskets fail)", "rolled_back"),
 )
 
 
-class Merge(Frozen):
-    """What became of one merge to main."""
+class DemoRelease(Frozen):
+    """One version and its release."""
 
     version: str
     subject: str
@@ -54,89 +54,87 @@ class Merge(Frozen):
     live: dict[str, str]
 
 
-def run(*, keep: bool = False, console: Console | None = None) -> list[Merge]:
-    """Play the three merges in a place of their own, and take everything away again unless `keep`.
+def run(*, keep: bool = False, console: Console | None = None) -> list[DemoRelease]:
+    """Release the three versions in a temporary directory, and remove everything afterwards unless `keep`.
 
-    Raises HeadwayError when the story does not go as it should.
+    Raises HeadwayError when a release does not end as expected.
     """
     console = console or Console()
-    place = Path(tempfile.mkdtemp(prefix="headway-demo-"))
-    os.environ["HEADWAY_HOME"] = str(place / "home")
+    directory = Path(tempfile.mkdtemp(prefix="headway-demo-"))
+    os.environ["HEADWAY_HOME"] = str(directory / "home")
     os.environ.pop("PREFECT_API_URL", None)
     os.environ.pop("HEADWAY_LEDGER_URL", None)
     try:
-        return asyncio.run(_play(place, keep, console))
+        return asyncio.run(_release_all(directory, keep, console))
     finally:
         if not keep:
-            _take_away(place)
+            _clean_up(directory)
 
 
-async def _play(place: Path, keep: bool, console: Console) -> list[Merge]:
+async def _release_all(directory: Path, keep: bool, console: Console) -> list[DemoRelease]:
     begun = time.monotonic()
-    repo = _repository(place / "shop")
+    repo = _repository(directory / "shop")
     ports = _free_ports(2)
     async with stack.running(
         host="127.0.0.1", prefect_port=ports[0], web_port=ports[1], on_line=console.print
     ) as service:
-        console.print(f"watch it: {service.ui_url}")
-        merges = []
-        for version, subject, expected in STORY:
-            _merge(repo, version, subject)
-            merges.append(await asyncio.to_thread(_release, repo, version, subject, console))
-            if merges[-1].release.state != expected:
-                raise HeadwayError(
-                    f"{version} should have {expected}, but it {merges[-1].release.state}: {merges[-1].release.reason}",
-                    f"logs: {service.logs}",
-                )
-        console.print(_table(merges))
-        console.print(f"{time.monotonic() - begun:.0f} s in all. Prefect UI: {service.ui_url}")
+        console.print(f"Prefect UI: {service.ui_url}")
+        results = []
+        for version, subject, expected in VERSIONS:
+            _commit_version(repo, version, subject)
+            result = await asyncio.to_thread(_release, repo, version, subject, console)
+            results.append(result)
+            if result.release.state != expected:
+                what = f"{version}: expected {expected}, but it {result.release.state}: {result.release.reason}"
+                raise HeadwayError(what, f"logs: {service.logs}")
+        console.print(_table(results))
+        console.print(f"{time.monotonic() - begun:.0f} s in total. Prefect UI: {service.ui_url}")
         if keep:
-            console.print(
-                f"still there, in {place}; look: HEADWAY_HOME={place / 'home'} headway status. Ctrl-C ends it."
-            )
+            console.print(f"still running, in {directory}; Ctrl-C stops it")
+            console.print(f"try: HEADWAY_HOME={directory / 'home'} headway status")
             await _until_interrupted(service)
         else:
-            console.print("everything is taken away again; to keep it and look around: headway demo --keep")
-    return merges
+            console.print("removing everything; to keep it running: headway demo --keep")
+    return results
 
 
-def _release(repo: Path, version: str, subject: str, console: Console) -> Merge:
+def _release(repo: Path, version: str, subject: str, console: Console) -> DemoRelease:
     begun = time.monotonic()
-    with Ledger.open(ledger_url()) as ledger, Control() as control, _users(ledger, console) as load:
+    with Ledger.open(ledger_url()) as ledger, Control() as control, _load(ledger, console) as load:
         ref = _git(repo, "rev-parse", "HEAD")
         run_id = control.start("release/main", {"repo": str(repo), "ref": ref, "by": "demo"})
         while not (state := control.flow_run(run_id)).final:
-            if time.monotonic() - begun > DEADLINE:
-                raise HeadwayError(f"{version}: no end after {DEADLINE:g} s", f"look at it: {control.run_url(run_id)}")
+            if time.monotonic() - begun > RELEASE_DEADLINE:
+                raise HeadwayError(
+                    f"{version}: not finished after {RELEASE_DEADLINE:g} s", f"look at it: {control.run_url(run_id)}"
+                )
             time.sleep(0.2)
         release = ledger.releases.by_run(run_id)
         if release is None:
             raise HeadwayError(f"{version}: {state.message}", f"look at it: {control.run_url(run_id)}")
-        time.sleep(0.5 if load else 0)  # what users see afterwards counts too
+        time.sleep(0.5 if load else 0)  # requests after the release count too
         live = {
             name: ledger.rollouts.live(release.app, name) or "nothing"
             for name in ledger.rollouts.environments(release.app)
         }
-        stages = {
-            stage.name: stage.seconds for stage in ledger.stages.by_release(release.id) if stage.state != "skipped"
-        }
-        merge = Merge(
+        stages = ledger.stages.by_release(release.id)
+        result = DemoRelease(
             version=version,
             subject=subject,
             release=release,
             seconds=time.monotonic() - begun,
-            stages=stages,
+            stages={stage.name: stage.seconds for stage in stages if stage.state != "skipped"},
             sent=load.sent if load else 0,
             failed=load.failed if load else 0,
             live=live,
         )
     console.print(f"{version} {subject}: {release.state}{': ' + release.reason if release.reason else ''}")
-    return merge
+    return result
 
 
 @contextmanager
-def _users(ledger: Ledger, console: Console) -> Iterator[Load | None]:
-    """Users shop as soon as there is a shop."""
+def _load(ledger: Ledger, console: Console) -> Iterator[Load | None]:
+    """Send requests during the release, if a version is live already."""
     live = ledger.rollouts.live("shop", "production")
     if live is None:
         yield None
@@ -146,7 +144,7 @@ def _users(ledger: Ledger, console: Console) -> Iterator[Load | None]:
     with Load(url, paths=PATHS, rate=RATE) as load:
         yield load
     if load.failures:
-        console.print(f"users saw {load.failed} failed requests of {load.sent}, for example {load.failures[0]}")
+        console.print(f"{load.failed} of {load.sent} requests failed, for example {load.failures[0]}")
 
 
 async def _url(target: str) -> str:
@@ -165,7 +163,7 @@ def _repository(path: Path) -> Path:
     return path
 
 
-def _merge(repo: Path, version: str, subject: str) -> None:
+def _commit_version(repo: Path, version: str, subject: str) -> None:
     changes = project_root() / "examples" / "demo" / version
     if changes.is_dir():
         shutil.copytree(changes, repo, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
@@ -179,38 +177,38 @@ def _git(repo: Path, *arguments: str) -> str:
     return subprocess.run(asked, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
 
 
-def _table(merges: list[Merge]) -> Table:
+def _table(results: list[DemoRelease]) -> Table:
     table = Table(
-        title="seconds by stage; sent and failed: requests of the shop's users", box=None, padding=(0, 1, 0, 0)
+        title="seconds by stage; sent and failed: requests during the release", box=None, padding=(0, 1, 0, 0)
     )
     for column in ("", "result", "checks", "build", "staging", "production", "sent", "failed", "live"):
         table.add_column(column, no_wrap=True)
-    for merge in merges:
-        checks = max((merge.stages.get(check, 0.0) for check in ("lint", "typecheck")), default=0.0)
-        tests = merge.stages.get("unit", 0.0) + merge.stages.get("integration", 0.0)
+    for result in results:
+        checks = max((result.stages.get(check, 0.0) for check in ("lint", "typecheck")), default=0.0)
+        tests = result.stages.get("unit", 0.0) + result.stages.get("integration", 0.0)
         table.add_row(
-            merge.version,
-            merge.release.state.replace("_", " "),
+            result.version,
+            result.release.state.replace("_", " "),
             f"{max(checks, tests):.1f}",
-            f"{merge.stages.get('build', 0.0):.1f}",
-            *(f"{_place(merge, environment):.1f}" for environment in ("staging", "production")),
-            str(merge.sent),
-            str(merge.failed),
-            "\n".join(f"{environment} {revision[:7]}" for environment, revision in merge.live.items()),
+            f"{result.stages.get('build', 0.0):.1f}",
+            *(f"{_environment_seconds(result, environment):.1f}" for environment in ("staging", "production")),
+            str(result.sent),
+            str(result.failed),
+            "\n".join(f"{environment} {revision[:7]}" for environment, revision in result.live.items()),
         )
     return table
 
 
-def _place(merge: Merge, environment: str) -> float:
-    """Rollout and smoke test."""
-    return merge.stages.get(environment, 0.0) + merge.stages.get(f"{environment} smoke", 0.0)
+def _environment_seconds(result: DemoRelease, environment: str) -> float:
+    """Rollout and smoke tests."""
+    return result.stages.get(environment, 0.0) + result.stages.get(f"{environment} smoke", 0.0)
 
 
-async def _until_interrupted(service: stack.Up) -> None:
+async def _until_interrupted(service: stack.Stack) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    waiting = {asyncio.create_task(stop.wait()), asyncio.create_task(service.until_one_dies())}
+    waiting = {asyncio.create_task(stop.wait()), asyncio.create_task(service.until_one_ends())}
     done, pending = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     for task in pending:
         task.cancel()
@@ -218,12 +216,12 @@ async def _until_interrupted(service: stack.Up) -> None:
         task.result()
 
 
-def _take_away(place: Path) -> None:
+def _clean_up(directory: Path) -> None:
     from headway.system.supervisor import Supervisor
 
-    for target in (place / "home" / "targets").glob("*"):
+    for target in (directory / "home" / "targets").glob("*"):
         Supervisor(target).shut_down()
-    directories.remove(place)
+    directories.remove(directory)
 
 
 def _free_ports(number: int) -> list[int]:
