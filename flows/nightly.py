@@ -6,7 +6,7 @@ import asyncio
 
 from prefect import flow
 
-from headway.policy.nightly import Night
+from headway.policy.nightly import NightlyResult
 from tasks.nightly import check_head, registered_apps, release_head, summarize
 from tasks.release_record import open_ledger
 
@@ -14,7 +14,7 @@ __all__ = ["nightly"]
 
 
 @flow(name="nightly", flow_run_name="nightly")
-async def nightly(apps: list[str] | None = None, override: str = "", by: str = "nightly") -> list[Night]:
+async def nightly(apps: list[str] | None = None, override: str = "", by: str = "nightly") -> list[NightlyResult]:
     """Release the head of each registered app, if it is not live yet and nothing prevents it.
 
     Args:

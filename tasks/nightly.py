@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import UTC, datetime
+from typing import Literal
 from uuid import UUID
 
 from prefect import get_run_logger, task
@@ -18,7 +19,7 @@ from headway.domain import freeze_windows
 from headway.domain.errors import HeadwayError
 from headway.ledger import AppRecord, Ledger, ReleaseRecord
 from headway.policy import nightly
-from headway.policy.nightly import Night
+from headway.policy.nightly import NightlyResult
 from headway.scm.branch_head import head_of
 from headway.system.paths import home
 
@@ -34,27 +35,30 @@ def registered_apps(ledger: Ledger, only: list[str] | None) -> list[AppRecord]:
 
 
 @task(task_run_name="look at {app.name}", cache_policy=NO_CACHE)
-async def check_head(ledger: Ledger, app: AppRecord, override: str) -> Night:
+async def check_head(ledger: Ledger, app: AppRecord, override: str) -> NightlyResult:
     """Decide whether the head of the app's branch is released, and if not, why."""
     try:
         _, head, settings = await asyncio.to_thread(head_of, app.repo, home() / "workspaces")
     except HeadwayError as error:
-        return Night(app=app.name, outcome="failed", why=error.what)
+        return NightlyResult(app=app.name, outcome="failed", why=error.what)
     path = settings.release_path()
     if settings.app != app.name:
-        return Night(app=app.name, outcome="not released", sha=head, why=f"its headway.yaml is that of {settings.app}")
+        why = f"its headway.yaml is that of {settings.app}"
+        return NightlyResult(app=app.name, outcome="not released", sha=head, why=why)
     if not path:
-        return Night(app=app.name, outcome="not released", sha=head, why="it has no environment")
+        return NightlyResult(app=app.name, outcome="not released", sha=head, why="it has no environment")
     live = ledger.rollouts.live(app.name, path[-1])
     sha = ledger.revisions.find(app.name, live, environment=path[-1])[0].sha if live else None
     closed = freeze_windows.closed(settings.environment(path[-1]).freeze, datetime.now(UTC))
-    why = nightly.why_not(head, sha, ledger.releases.by_commit(app.name, head), closed, override)
-    get_run_logger().info("%s %s: %s", app.name, head[:7], why or "is released")
-    return Night(app=app.name, outcome="not released" if why else "released", sha=head, why=why)
+    last = ledger.releases.by_commit(app.name, head)
+    refusal = nightly.nightly_refusal(head, sha, last, closed, override)
+    get_run_logger().info("%s %s: %s", app.name, head[:7], refusal or "is released")
+    outcome: Literal["released", "not released"] = "not released" if refusal else "released"
+    return NightlyResult(app=app.name, outcome=outcome, sha=head, why=refusal.what if refusal else "")
 
 
 @task(task_run_name="release {app.name}", cache_policy=NO_CACHE)
-async def release_head(ledger: Ledger, app: AppRecord, found: Night, override: str, by: str) -> Night:
+async def release_head(ledger: Ledger, app: AppRecord, found: NightlyResult, override: str, by: str) -> NightlyResult:
     """Release the head and follow the release until it ends, or waits for a person."""
     if found.outcome != "released":
         return found
@@ -104,8 +108,8 @@ async def _is_over(run_id: str) -> bool:
 
 
 @task(name="summary", task_run_name="summary", cache_policy=NO_CACHE)
-async def summarize(nights: list[Night], override: str, by: str) -> None:
+async def summarize(nights: list[NightlyResult], override: str, by: str) -> None:
     """Publish what was released, what was not, and why."""
     await acreate_markdown_artifact(
-        key="nightly", markdown=nightly.night_markdown(nights, override, by), description="what the night released"
+        key="nightly", markdown=nightly.nightly_markdown(nights, override, by), description="what the night released"
     )

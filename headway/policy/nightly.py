@@ -1,4 +1,4 @@
-"""What a night releases, and what not. Pure: what is live, what git says and what happened before is read first."""
+"""Which apps the nightly flow releases. Pure: the caller reads the ledger and git."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from pydantic import Field
 from headway.domain.base import Frozen
 from headway.domain.freeze_windows import Closed
 from headway.domain.markdown import table_cell
+from headway.domain.refusal import Refusal
 from headway.ledger import ReleaseRecord
 
-__all__ = ["Night", "night_markdown", "why_not"]
+__all__ = ["NightlyResult", "nightly_markdown", "nightly_refusal"]
 
-MAY_TRY_AGAIN = ("cancelled", "superseded", "expired")  # nobody found anything wrong with it
+RETRIED_STATES = ("cancelled", "superseded", "expired")  # the release ended, but not because of the commit
 
 
-class Night(Frozen):
-    """What one app's night came to."""
+class NightlyResult(Frozen):
+    """What the nightly flow did for one app."""
 
     app: str
     outcome: Literal["released", "not released", "failed"]
@@ -26,30 +27,33 @@ class Night(Frozen):
     why: str = Field(default="", description="why it was not released, or how the release ended")
 
 
-def why_not(head: str, live: str | None, before: ReleaseRecord | None, closed: Closed | None, override: str) -> str:
-    """Why the commit at the head of the branch is not released tonight; empty when it is.
+def nightly_refusal(
+    head: str, live: str | None, last: ReleaseRecord | None, closed: Closed | None, override: str
+) -> Refusal | None:
+    """Why the newest commit of the branch is not released; None if it is.
 
-    `live` is the commit in the last environment, `before` the newest release of the head, `closed` the freeze of the
-    last environment. An `override` is a person's reason to release in spite of a freeze.
+    `live` is the commit in the last environment, `last` the newest release of the commit, `closed` the active freeze
+    window of the last environment. `override` is the reason for releasing in spite of a freeze.
     """
     if head == live:
-        return "it is live"
-    if before and before.open:
-        return f"{before.name} is under way"
-    if before and before.state not in MAY_TRY_AGAIN:
-        return f"{before.name} {before.state.replace('_', ' ')}" + (f": {before.reason}" if before.reason else "")
+        return Refusal("it is live")
+    if last and last.open:
+        return Refusal(f"{last.name} is in progress")
+    if last and last.state not in RETRIED_STATES:
+        reason = f": {last.reason}" if last.reason else ""
+        return Refusal(f"{last.name} {last.state.replace('_', ' ')}{reason}")
     if closed and not override:
-        return str(closed)
-    return ""
+        return Refusal(str(closed))
+    return None
 
 
-def night_markdown(nights: Sequence[Night], override: str, by: str) -> str:
-    """The summary that people read in the morning."""
-    lines = ["### What the night released", ""]
+def nightly_markdown(results: Sequence[NightlyResult], override: str, by: str) -> str:
+    """Summary of a nightly run."""
+    lines = ["### Nightly releases", ""]
     if override:
-        lines += [f"In spite of freezes, says {table_cell(by)}: {table_cell(override)}", ""]
-    if not nights:
+        lines += [f"Freezes overridden by {table_cell(by)}: {table_cell(override)}", ""]
+    if not results:
         return "\n".join([*lines, "No app is registered: `headway app add REPO`"])
     lines += ["| app | commit | | |", "|---|---|---|---|"]
-    lines += [f"| {one.app} | `{one.sha[:7] or '-'}` | {one.outcome} | {table_cell(one.why)} |" for one in nights]
+    lines += [f"| {one.app} | `{one.sha[:7] or '-'}` | {one.outcome} | {table_cell(one.why)} |" for one in results]
     return "\n".join(lines)
