@@ -1,59 +1,102 @@
-"""Events of a repository, the same for every git host."""
+"""What happened in a repository, in the same terms for every git host."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from abc import abstractmethod
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, StringConstraints
 
 from headway.domain.base import Frozen
 
-__all__ = ["Event", "GitRef", "Ignored", "Line", "PullRequestEvent", "PushEvent", "Sha", "deleted", "pushed"]
+__all__ = [
+    "NOTHING",
+    "Action",
+    "Event",
+    "GitRef",
+    "Ignored",
+    "Line",
+    "PullRequestEvent",
+    "PushEvent",
+    "Sha",
+    "TriggerEvent",
+    "deleted",
+    "pushed",
+]
 
-NOTHING = "0" * 40  # what git calls a commit that is not there
+NOTHING = "0" * 40  # git's notation for no commit
 Sha = Annotated[str, StringConstraints(pattern="^[0-9a-f]{40}$")]
 _NAME = r"[^\x00-\x20\x7f~^:?*\[\\-][^\x00-\x20\x7f~^:?*\[\\]*"
 GitRef = Annotated[str, StringConstraints(pattern=f"^refs/(heads|tags)/{_NAME}$", max_length=255)]
 Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$", max_length=255)]
+Action: TypeAlias = Literal["release", "preview", "teardown"]
 
 
-class PushEvent(Frozen):
-    """A branch or tag was moved, according to the host. It is a hint: what is released is read with git."""
+class TriggerEvent(Frozen):
+    """An event that may start a flow run. It is a hint: the dispatcher reads the current state from the repository."""
 
-    kind: Literal["push"] = "push"
-    places: tuple[str, ...] = Field(description="where the repository may be, see `place`")
-    ref: str = Field(description="in full, such as refs/heads/main")
-    before: str | None = Field(description="the commit it named; None: it is new")
-    after: str = Field(description="the commit it names")
-    by: str = Field(description="who pushed, as the host calls them")
+    starts: ClassVar[Action]
+    """What a new commit starts."""
+
+    places: tuple[str, ...] = Field(description="normalized addresses of the repository, see `place`")
+    ref: str = Field(description="full ref of the commits in the repository, such as refs/heads/main")
+    by: str = Field(description="user name at the host")
 
     @property
-    def about(self) -> str:
-        """Key: a later event with the same key replaces this one."""
+    @abstractmethod
+    def subject(self) -> str:
+        """The ref or pull request. A later event of the same subject supersedes this one."""
+
+    @property
+    @abstractmethod
+    def commit(self) -> str | None:
+        """The newest commit, if the host has sent it."""
+
+    def action(self, sha: str) -> Action:
+        """What to do for this commit of the subject; `NOTHING`: the pull request is closed."""
+        return "teardown" if sha == NOTHING else self.starts
+
+
+class PushEvent(TriggerEvent):
+    """A branch or tag was created or moved."""
+
+    starts = "release"
+    kind: Literal["push"] = "push"
+    before: str | None = Field(description="commit of the ref before the push; None for a new ref")
+    after: str = Field(description="commit of the ref after the push")
+
+    @property
+    def subject(self) -> str:
         return self.ref
 
+    @property
+    def commit(self) -> str:
+        return self.after
 
-class PullRequestEvent(Frozen):
-    """A pull request, or merge request, was opened, got new commits, or was closed."""
 
+class PullRequestEvent(TriggerEvent):
+    """A pull request (GitLab: merge request) was opened, closed, or got new commits."""
+
+    starts = "preview"
     kind: Literal["pull_request"] = "pull_request"
-    places: tuple[str, ...] = Field(description="where the repository that it is for may be")
     number: int
     open: bool
     head: str | None = Field(description="its newest commit")
-    ref: str = Field(description="where that is found in the repository that it is for")
-    base: str = Field(description="branch it is for")
-    fork: bool = Field(description="its commits are from another repository, whose owners may be anybody")
-    by: str = Field(description="its author, as the host calls them")
-    again: bool = Field(default=False, description="a person asks for it; no host does: start what was started before")
+    base: str = Field(description="branch to merge into")
+    fork: bool = Field(description="the commits are from another repository, which may be anybody's")
+    again: bool = Field(default=False, description="requested by a user: start a commit again that was started before")
 
     @property
-    def about(self) -> str:
+    def subject(self) -> str:
         return f"#{self.number}"
+
+    @property
+    def commit(self) -> str | None:
+        return self.head
 
 
 class Ignored(Frozen):
-    """An event that Headway does nothing about, with the reason."""
+    """An event that starts nothing, and why."""
 
     kind: Literal["ignored"] = "ignored"
     reason: str
@@ -63,12 +106,12 @@ Event: TypeAlias = PushEvent | PullRequestEvent | Ignored
 
 
 def pushed(places: tuple[str, ...], ref: str, before: str, after: str, by: str) -> PushEvent | Ignored:
-    """A push as hosts report it: a commit of zeros does not exist."""
+    """The event of a push with zeros for no commit, as hosts send it."""
     if after == NOTHING:
         return deleted(ref)
     return PushEvent(places=places, ref=ref, before=None if before == NOTHING else before, after=after, by=by)
 
 
 def deleted(ref: str) -> Ignored:
-    """A deleted branch or tag changes nothing that is released."""
+    """The event of a deleted branch or tag. What was released of it stays released."""
     return Ignored(reason=f"{ref} was deleted")

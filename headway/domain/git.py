@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from pydantic import AliasChoices, Field
+
 from headway.domain.base import Frozen
 
 __all__ = ["CommitStatus", "DeploymentStatus", "PullRequest", "StatusState"]
@@ -34,7 +36,7 @@ class DeploymentStatus(Frozen):
 
     sha: str
     environment: str
-    state: StatusState
+    state: StatusState = Field(validation_alias=AliasChoices("state", "standing"))  # "standing": ledgers of 0.1.0
     description: str
     log_url: str
     url: str | None

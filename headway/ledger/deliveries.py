@@ -29,7 +29,7 @@ class Deliveries(Repository):
         rows = [
             {
                 **delivery.model_dump(mode="json"),
-                "ref": delivery.event.about,
+                "ref": delivery.event.subject,
                 "received_at": now,
                 "state": "waiting",
                 "detail": "",

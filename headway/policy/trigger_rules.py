@@ -1,4 +1,4 @@
-"""What a push starts, and what a pull request. Pure: what git and headway.yaml say is read before."""
+"""Which pushes start a release, and which pull requests a preview. Pure: the caller reads git and headway.yaml."""
 
 from __future__ import annotations
 
@@ -8,48 +8,52 @@ from fnmatch import fnmatchcase
 import pathspec
 
 from headway.config import FILE_NAME, PREVIEW, Settings
+from headway.domain.refusal import Refusal
 
-__all__ = ["SKIP", "why_no_preview", "why_not"]
+__all__ = ["SKIP", "preview_refusal", "push_refusal"]
 
 SKIP = "[skip headway]"
 
 
-def why_not(ref: str, settings: Settings, changed: Sequence[str] | None, message: str) -> str:
-    """Why a push of this ref starts no release; empty when it does.
+def push_refusal(ref: str, settings: Settings, changed: Sequence[str] | None, message: str) -> Refusal | None:
+    """Why a push of this ref starts no release; None if it starts one.
 
-    `changed` are the paths that differ from what was released, None when that is not known; `message` is that of the
-    commit that the ref names.
+    `changed` are the paths that differ from the last release, None if that is unknown. `message` is the message of the
+    pushed commit.
     """
     if SKIP in message:
-        return f"its message says {SKIP}"
+        return Refusal(f"the commit message has {SKIP}")
     kind, name = ref.removeprefix("refs/").split("/", 1)
-    on = settings.on
     if kind == "tags":
-        if any(fnmatchcase(name, pattern) for pattern in on.tags):
-            return ""
-        return f"on/tags has no pattern for {name}" if on.tags else "tags start nothing: on/tags is empty"
+        return _tag_refusal(name, settings.on.tags)
     if name != settings.branch:
-        return f"releases are made of {settings.branch}"
-    return _nothing_that_counts(settings, changed)
+        return Refusal(f"only pushes to {settings.branch} start a release")
+    return _path_refusal(settings, changed)
 
 
-def why_no_preview(base: str, settings: Settings, changed: Sequence[str] | None, message: str) -> str:
-    """Why a pull request for the branch `base` is neither checked nor shown; empty when it is.
+def preview_refusal(base: str, settings: Settings, changed: Sequence[str] | None, message: str) -> Refusal | None:
+    """Why a pull request into the branch `base` gets no checks and no preview environment; None if it gets them.
 
-    `changed` are the paths that differ from where it left that branch, `message` is that of its newest commit.
+    `changed` are the paths that differ from the fork point. `message` is the message of its newest commit.
     """
     if SKIP in message:
-        return f"its message says {SKIP}"
+        return Refusal(f"the commit message has {SKIP}")
     if base != settings.branch:
-        return f"it is for {base}, and previews are of what is for {settings.branch}"
+        return Refusal(f"it is into {base}: only pull requests into {settings.branch} have previews")
     if not settings.checks and PREVIEW not in settings.environments:
-        return f"{FILE_NAME} has no checks, and no environment {PREVIEW}"
-    return _nothing_that_counts(settings, changed)
+        return Refusal(f"{FILE_NAME} has no checks and no environment {PREVIEW}")
+    return _path_refusal(settings, changed)
 
 
-def _nothing_that_counts(settings: Settings, changed: Sequence[str] | None) -> str:
+def _tag_refusal(name: str, patterns: Sequence[str]) -> Refusal | None:
+    if any(fnmatchcase(name, pattern) for pattern in patterns):
+        return None
+    return Refusal(f"no pattern of on/tags matches {name}" if patterns else "tags start nothing: on/tags is empty")
+
+
+def _path_refusal(settings: Settings, changed: Sequence[str] | None) -> Refusal | None:
     if settings.on.paths and changed is not None:
-        wanted = pathspec.GitIgnoreSpec.from_lines(settings.on.paths)
-        if not any(path == FILE_NAME or wanted.match_file(path) for path in changed):
-            return "it changes nothing that on/paths names"
-    return ""
+        patterns = pathspec.GitIgnoreSpec.from_lines(settings.on.paths)
+        if not any(path == FILE_NAME or patterns.match_file(path) for path in changed):
+            return Refusal("no changed path matches on/paths")
+    return None

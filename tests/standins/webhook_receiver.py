@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -16,16 +18,17 @@ from headway.domain.errors import HeadwayError, NotFound
 from headway.ledger import Ledger
 from headway.service.api import releases, webhooks
 from headway.service.api.app import app as whole
-from headway.service.api.delivery_batcher import Intake
-from headway.service.api.http_server import Patience
-from headway.service.api.rate_limits import Limits
-from headway.service.api.webhook_secrets import Keys
-from headway.service.controllers.runner import Rounds
+from headway.service.api.delivery_batcher import DeliveryBatcher
+from headway.service.api.http_server import DeadlineProtocol
+from headway.service.api.rate_limits import RateLimits
+from headway.service.api.services import Services, current_services
+from headway.service.api.webhook_secrets import WebhookSecrets
+from headway.service.prefect.client import Control
 
 __all__ = ["Receiver", "receiver"]
 
 
-class FakeControl:
+class FakeControl(Control):
     """Starts a run for every key, in memory."""
 
     def __init__(self) -> None:
@@ -56,11 +59,20 @@ class Receiver:
         self.app.include_router(webhooks.router)
         self.app.include_router(releases.router)
         self.control = FakeControl()
-        self.app.state.ledger, self.app.state.control, self.app.state.load_secret = ledger, self.control, self._secret
-        self.app.state.limits = Limits()
-        self.app.state.intake = Intake(ledger)
-        self.app.state.keys = Keys(ledger, self._secret)
-        self.app.state.rounds = Rounds(lambda *_: None)
+        self.services = Services(
+            ledger=ledger,
+            control=self.control,
+            load_secret=self._secret,
+            rate_limits=RateLimits(),
+            delivery_batcher=DeliveryBatcher(ledger),
+            webhook_secrets=WebhookSecrets(ledger, self._secret),
+            deliveries_stored=asyncio.Event(),
+            checks={},
+        )
+        self.app.dependency_overrides[current_services] = self._current_services
+
+    async def _current_services(self) -> Services:
+        return self.services
 
     async def _secret(self, name: str, where: str) -> str:
         if name not in self.secrets:
@@ -78,7 +90,7 @@ class Receiver:
 
     def forgive(self) -> None:
         """What comes now is from addresses that nothing came from before."""
-        self.app.state.limits = Limits()
+        self.services = replace(self.services, rate_limits=RateLimits())
 
 
 @contextmanager
@@ -94,7 +106,7 @@ def receiver(place: Path) -> Iterator[Receiver]:
             log_level="warning",
             log_config=None,
             lifespan="off",
-            http=Patience,
+            http=DeadlineProtocol,
             ws="none",
         )
         server = uvicorn.Server(config)

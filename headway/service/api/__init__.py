@@ -1,4 +1,4 @@
-"""The ASGI app: health, webhooks, and what goes on beside them."""
+"""The ASGI app: webhooks, the HTTP API and health."""
 
 from headway.service.api.app import app
 

@@ -1,71 +1,92 @@
-"""The ASGI app: health, webhooks and the API. What goes on for ever beside them has a process of its own."""
+"""The ASGI app: webhooks, the HTTP API and health. The controllers run in a process of their own."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import importlib.metadata
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import TypedDict
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from pydantic import BaseModel, Field
 
 from headway.domain.errors import HeadwayError
 from headway.ledger import Ledger
 from headway.service.api import releases, webhooks
-from headway.service.api.delivery_batcher import Intake
-from headway.service.api.rate_limits import Limits
-from headway.service.api.webhook_secrets import FRESH, Keys
-from headway.service.controllers.runner import Rounds, for_ever
+from headway.service.api.delivery_batcher import DeliveryBatcher
+from headway.service.api.rate_limits import RateLimits
+from headway.service.api.services import Services, ServicesDependency
+from headway.service.api.webhook_secrets import WebhookSecrets
+from headway.service.controllers import Controller
+from headway.service.controllers.base import OK
+from headway.service.controllers.process import ControllerProcess
+from headway.service.controllers.runner import run
 from headway.service.prefect.client import Control
 from headway.service.prefect.connections import connections
 from headway.system.paths import ledger_url
 
 __all__ = ["app"]
 
-AGAIN = 1.0  # seconds before what goes on beside us is started again when it has ended
+OLD_CHECKS = {"controllers": "rounds", "webhook_secrets": "keys"}
+"""Checks that were renamed after 0.1.0. Both names are in the answer until 0.3.0."""
+
+
+class _State(TypedDict):
+    services: Services
+
+
+@contextmanager
+def _open_services() -> Iterator[tuple[Services, list[Controller]]]:
+    """Create the services and the controllers of the API process."""
+    checks: dict[str, str] = {}
+    load_secret = connections().load_secret
+    with Ledger.open(ledger_url()) as ledger, Control() as control:
+        secrets = WebhookSecrets(ledger, load_secret)
+        process = ControllerProcess(checks.__setitem__)
+        services = Services(
+            ledger=ledger,
+            control=control,
+            load_secret=load_secret,
+            rate_limits=RateLimits(),
+            delivery_batcher=DeliveryBatcher(ledger),
+            webhook_secrets=secrets,
+            deliveries_stored=process.deliveries_stored,
+            checks=checks,
+        )
+        yield services, [secrets, process]
 
 
 @asynccontextmanager
-async def watching(app: FastAPI) -> AsyncIterator[None]:
-    app.state.checks = {}
-    load_secret = connections().load_secret
-    with Ledger.open(ledger_url()) as ledger, Control() as control:
-        checked = app.state.checks.__setitem__
-        app.state.ledger, app.state.control, app.state.load_secret = ledger, control, load_secret
-        app.state.limits = Limits()
-        app.state.intake = Intake(ledger)
-        app.state.keys = Keys(ledger, load_secret)
-        app.state.rounds = Rounds(checked)
+async def _lifespan(_app: FastAPI) -> AsyncIterator[_State]:
+    with _open_services() as (services, controllers):
         with suppress(HeadwayError):
-            await load_secret(releases.TOKEN, "/api")  # the first takes a second of imports: no delivery waits for them
-        going = [
-            asyncio.create_task(for_ever(checked, "keys", app.state.keys.look, FRESH)),
-            asyncio.create_task(for_ever(checked, "rounds", app.state.rounds.keep_going, AGAIN)),
-        ]
-        gc.freeze()  # what was imported stays: looking through it for garbage would stop every request for 0.2 s
-        yield
-        for task in going:
+            await services.load_secret(releases.TOKEN, "/api")  # imports for a second: not during the first request
+        tasks = [asyncio.create_task(run(controller, services.checks.__setitem__)) for controller in controllers]
+        gc.freeze()  # imported modules stay: a full collection over them would stop every request for 0.2 s
+        yield {"services": services}
+        for task in tasks:
             task.cancel()
-        await asyncio.wait(going)
+        await asyncio.wait(tasks)
 
 
 class Health(BaseModel):
-    """Whether what goes on beside the requests does."""
+    """State of the controllers."""
 
     status: str = Field(description="`ok` or `degraded`")
-    checks: dict[str, str] = Field(description="`ok`, or what is wrong")
+    checks: dict[str, str] = Field(description="for each controller `ok`, or its last error")
 
 
-async def health(request: Request) -> Health:
-    """Whether Headway is well."""
-    checks = request.app.state.checks
-    return Health(status="ok" if set(checks.values()) <= {"ok"} else "degraded", checks=checks)
+async def health(services: ServicesDependency) -> Health:
+    """Return the state of each background controller."""
+    checks = dict(services.checks)
+    checks |= {old: checks[name] for name, old in OLD_CHECKS.items() if name in checks}
+    return Health(status=OK if set(checks.values()) <= {OK} else "degraded", checks=checks)
 
 
 VERSION = importlib.metadata.version("headway")
-app = FastAPI(title="Headway", version=VERSION, lifespan=watching, docs_url=None, redoc_url=None)
+app = FastAPI(title="Headway", version=VERSION, lifespan=_lifespan, docs_url=None, redoc_url=None)
 app.include_router(webhooks.router)
 app.include_router(releases.router)
-app.get("/health")(health)
+app.get("/health", summary="Health")(health)

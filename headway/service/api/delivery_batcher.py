@@ -1,4 +1,4 @@
-"""Writes deliveries into the ledger, many in one transaction when many come at once."""
+"""Write deliveries to the ledger, those that arrive together in one transaction."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from headway.ledger import Delivery, Ledger
 
-__all__ = ["Intake"]
+__all__ = ["DeliveryBatcher"]
 
-GATHER = 0.01  # seconds between two transactions when many come at once: a transaction costs as much as five deliveries
+BATCH_INTERVAL = 0.01  # seconds between two transactions; one costs as much as five deliveries
 
 
-class Intake:
-    """Whoever stores something waits until it is on disk; what comes meanwhile goes into the next transaction."""
+class DeliveryBatcher:
+    """Each caller of `store` waits until its deliveries are on disk. What arrives meanwhile is the next batch."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -21,7 +21,7 @@ class Intake:
         self._writing: asyncio.Task[None] | None = None
 
     async def store(self, deliveries: Sequence[Delivery]) -> None:
-        """Returns when they are kept. Raises HeadwayError when the ledger cannot be written."""
+        """Return when they are stored. Raises HeadwayError when the ledger cannot be written."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((deliveries, done))
         if self._writing is None or self._writing.done():
@@ -35,16 +35,16 @@ class Intake:
                 await asyncio.to_thread(
                     self._ledger.deliveries.receive, [one for deliveries, _ in batch for one in deliveries]
                 )
-            except Exception as error:  # noqa: BLE001  # each of those who wait raises it
-                _tell(batch, error)
+            except Exception as error:  # noqa: BLE001  # `store` raises it in each caller
+                _finish(batch, error)
             else:
-                _tell(batch, None)
-            await asyncio.sleep(GATHER)
+                _finish(batch, None)
+            await asyncio.sleep(BATCH_INTERVAL)
 
 
-def _tell(batch: Sequence[tuple[Sequence[Delivery], asyncio.Future[None]]], error: Exception | None) -> None:
+def _finish(batch: Sequence[tuple[Sequence[Delivery], asyncio.Future[None]]], error: Exception | None) -> None:
     for _, done in batch:
-        if done.done():  # whoever waited has gone
+        if done.done():  # the caller was cancelled
             continue
         if error:
             done.set_exception(error)

@@ -1,4 +1,4 @@
-"""HTTP for whoever may be anybody: a connection on which nobody gets to the point is closed.
+"""The HTTP server: uvicorn, with a deadline for the head of a request.
 
 `python -m headway.service.api.http_server HOST PORT` until SIGTERM or SIGINT.
 """
@@ -12,50 +12,50 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-__all__ = ["Patience", "serve"]
+__all__ = ["DeadlineProtocol", "serve"]
 
-HEADERS = 10.0  # seconds for the head of a request to come in; its body has a deadline of its own
+IDLE_DEADLINE = 10.0  # seconds for the head of a request to arrive; `read_body` has a deadline for the body
 
 
-class Patience(H11Protocol):
-    """uvicorn's HTTP, which would wait for the end of a head for ever: so many of those, and nobody else gets in.
+class DeadlineProtocol(H11Protocol):
+    """Closes idle connections, which uvicorn keeps open without limit, so that they cannot use up all sockets.
 
-    Nor does anybody fill the log with tracebacks by breaking off in the middle.
+    Also keeps clients that send garbage or hang up from filling the log with tracebacks.
     """
 
-    _ended: object = None
+    _last_cycle: object = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._look_again = self.loop.call_later(HEADERS, self._look)
+        self._idle_check = self.loop.call_later(IDLE_DEADLINE, self._close_if_idle)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._look_again.cancel()
+        self._idle_check.cancel()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        """Whoever was being answered when they sent what is no HTTP has hung up, as far as the app goes."""
+        """Treat a client that sends invalid HTTP during a response as disconnected."""
         if self.cycle is not None:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         try:
             super().send_400_response(msg)
-        except h11.LocalProtocolError:  # an answer is on its way already, or may have no body
+        except h11.LocalProtocolError:  # a response has started already, or may have no body
             self.transport.close()
 
-    def _look(self) -> None:
-        """Nothing is being answered, and nothing was since the last look: nobody waits for us."""
-        waits = self.cycle is None or self.cycle.response_complete
-        if waits and self.cycle is self._ended:
+    def _close_if_idle(self) -> None:
+        """Close the connection when there is no response in progress and was none since the last check."""
+        idle = self.cycle is None or self.cycle.response_complete
+        if idle and self.cycle is self._last_cycle:
             self.transport.close()
             return
-        self._ended = self.cycle
-        self._look_again = self.loop.call_later(HEADERS, self._look)
+        self._last_cycle = self.cycle
+        self._idle_check = self.loop.call_later(IDLE_DEADLINE, self._close_if_idle)
 
 
 def serve(host: str, port: int) -> None:
-    """Headway's web app, until it is told to stop."""
-    uvicorn.run("headway.service.api:app", host=host, port=port, access_log=False, http=Patience, ws="none")
+    """Run the API until SIGTERM or SIGINT."""
+    uvicorn.run("headway.service.api:app", host=host, port=port, access_log=False, http=DeadlineProtocol, ws="none")
 
 
 if __name__ == "__main__":

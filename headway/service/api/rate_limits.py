@@ -1,4 +1,4 @@
-"""How much one address may ask of us."""
+"""Rate limits per client address."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import limits
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter
 
-__all__ = ["Limits"]
+__all__ = ["RateLimits"]
 
-ASKED = limits.parse("20000/10 second")  # of one address, whatever it asks; what was held up may come in a burst
-REFUSED = limits.parse("60/minute")  # requests of one address that were refused; those that come then are not looked at
+REQUESTS = limits.parse("20000/10 second")  # of one address; high, because delayed deliveries arrive in bursts
+REFUSED = limits.parse("60/minute")  # refused requests of one address; then every request of it gets 429
 
 
-class Limits:
-    """Counts, in this process, what comes from each address."""
+class RateLimits:
+    """Counts the requests of each address, in this process."""
 
     def __init__(self) -> None:
         storage = MemoryStorage()
-        self._asked = FixedWindowRateLimiter(storage)
+        self._requests = FixedWindowRateLimiter(storage)
         self._refused = MovingWindowRateLimiter(storage)
 
     async def allows(self, address: str) -> bool:
-        """Whether a request that comes now is looked at; it counts."""
-        return await self._asked.hit(ASKED, address) and await self._refused.test(REFUSED, address)
+        """Count a request and return whether to process it."""
+        return await self._requests.hit(REQUESTS, address) and await self._refused.test(REFUSED, address)
 
     async def refused(self, address: str) -> None:
-        """It had no right to what it asked."""
+        """Count a request that was refused."""
         await self._refused.hit(REFUSED, address)

@@ -1,4 +1,4 @@
-"""`POST /api/releases`: what `headway release` does, for programs."""
+"""`POST /api/releases`: start a release, as `headway release` does."""
 
 from __future__ import annotations
 
@@ -14,8 +14,16 @@ from headway.config.value_types import Label
 from headway.domain.errors import HeadwayError, NotFound
 from headway.domain.events import Line
 from headway.ledger import AppRecord, Ledger
-from headway.scm.webhooks.base import same
-from headway.service.api.responses import Refusal, Refused, answer, read_body
+from headway.scm.webhooks.base import constant_time_equal
+from headway.service.api.responses import (
+    ErrorResponse,
+    RequestRefused,
+    first_error,
+    json_response,
+    read_body,
+    too_many_requests,
+)
+from headway.service.api.services import Services, ServicesDependency
 
 __all__ = ["TOKEN", "router"]
 
@@ -25,95 +33,96 @@ BODY_LIMIT = 16 * 1024  # bytes
 router = APIRouter()
 
 
-class Wanted(BaseModel):
-    """A release of a registered app: of no other repository than the one it was registered with."""
+class ReleaseRequest(BaseModel):
+    """A release of a registered app, from the repository that it is registered with."""
 
     model_config = ConfigDict(extra="forbid")
 
     app: Label = Field(description="name of a registered app", examples=["shop"])
-    ref: Line = Field(default="main", min_length=1, description="branch, tag or commit; what it names now is released")
-    to: Label | None = Field(default=None, description="the last environment to go to; all of them when left out")
-    yes: bool = Field(default=False, description="do not wait for approval; the record says so")
-    by: Line = Field(default="", description="who asks for it")
+    ref: Line = Field(default="main", min_length=1, description="branch, tag or commit to release")
+    to: Label | None = Field(default=None, description="last environment to release to; omit it for all environments")
+    yes: bool = Field(default=False, description="do not wait for approval; the release record says so")
+    by: Line = Field(default="", description="who requests the release")
 
 
-class Started(BaseModel):
-    """The run that was started, or that the same key had started before."""
+class StartedRelease(BaseModel):
+    """The flow run of the release. A request with the same key has the same answer."""
 
-    flow_run_id: str
-    url: str = Field(description="where a person looks at it")
+    flow_run_id: str = Field(description="ID of the flow run in Prefect")
+    url: str = Field(description="page of the flow run in Prefect's UI")
 
 
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"model": Refusal, "description": "not a release that could be wanted"},
-    401: {"model": Refusal, "description": "the token is missing or wrong"},
-    403: {"model": Refusal, "description": f"there is no secret {TOKEN} here: nobody may"},
-    404: {"model": Refusal, "description": "no such app is registered"},
-    408: {"model": Refusal, "description": "the body did not come in time"},
-    413: {"model": Refusal, "description": "the body is too large"},
-    429: {"model": Refusal, "description": "too many requests from this address"},
-    503: {"model": Refusal, "description": "the Prefect server or the ledger does not answer"},
+ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorResponse, "description": "the body does not match the schema"},
+    401: {"model": ErrorResponse, "description": "the token is missing or wrong"},
+    403: {"model": ErrorResponse, "description": f"the secret {TOKEN} is not set: the API is disabled"},
+    404: {"model": ErrorResponse, "description": "no app of this name is registered"},
+    408: {"model": ErrorResponse, "description": "the body did not arrive in time"},
+    413: {"model": ErrorResponse, "description": "the body is too large"},
+    429: {"model": ErrorResponse, "description": "too many requests from this address"},
+    503: {"model": ErrorResponse, "description": "the Prefect server or the ledger does not answer"},
 }
 
 
 @router.post(
     "/api/releases",
     status_code=201,
-    response_model=Started,
-    responses=REFUSALS,
+    response_model=StartedRelease,
+    responses=ERRORS,
     openapi_extra={
-        "requestBody": {"content": {"application/json": {"schema": Wanted.model_json_schema()}}, "required": True},
+        "requestBody": {
+            "content": {"application/json": {"schema": ReleaseRequest.model_json_schema()}},
+            "required": True,
+        },
         "security": [{"token": []}],
     },
     summary="Start a release",
 )
-async def start_release(request: Request, idempotency_key: Annotated[str | None, Header()] = None) -> JSONResponse:
-    """With the token as `Authorization: Bearer TOKEN`. The same `Idempotency-Key` starts one run, however often."""
+async def start_release(
+    request: Request, services: ServicesDependency, idempotency_key: Annotated[str | None, Header()] = None
+) -> JSONResponse:
+    """Send the token as `Authorization: Bearer TOKEN`. Requests with the same `Idempotency-Key` start one run."""
     address = request.client.host if request.client else ""
-    limits = request.app.state.limits
-    if not await limits.allows(address):
-        return answer(429, Refusal(error="too many requests from this address", hint="wait a minute"))
+    if not await services.rate_limits.allows(address):
+        return too_many_requests()
     try:
-        await _authorize(request)
-        started = await _start(request, idempotency_key)
-    except Refused as refused:
+        await _authorize(request, services)
+        started = await _start(request, services, idempotency_key)
+    except RequestRefused as refused:
         if refused.status in (401, 403):
-            await limits.refused(address)
-        return answer(refused.status, refused.answer)
+            await services.rate_limits.refused(address)
+        return json_response(refused.status, refused.body)
     except HeadwayError as error:
-        return answer(503, Refusal(error=error.what, hint=error.hint))
-    return answer(201, started)
+        return json_response(503, ErrorResponse(error=error.what, hint=error.hint))
+    return json_response(201, started)
 
 
-async def _authorize(request: Request) -> None:
+async def _authorize(request: Request, services: Services) -> None:
     try:
-        token = await request.app.state.load_secret(TOKEN, "/api")
+        token = await services.load_secret(TOKEN, "/api")
     except NotFound:
         token = ""
     if not token:
-        raise Refused(403, "nobody may start releases here", f"make a secret {TOKEN}, which whoever may knows")
+        raise RequestRefused(403, f"the API is disabled: the secret {TOKEN} is not set", f"create a secret {TOKEN}")
     kind, _, given = request.headers.get("authorization", "").partition(" ")
-    if kind.lower() != "bearer" or not same(given.strip(), token):
-        raise Refused(401, "the token is missing or wrong", "send it as Authorization: Bearer TOKEN")
+    if kind.lower() != "bearer" or not constant_time_equal(given.strip(), token):
+        raise RequestRefused(401, "the token is missing or wrong", "send it as Authorization: Bearer TOKEN")
 
 
-async def _start(request: Request, key: str | None) -> Started:
+async def _start(request: Request, services: Services, key: str | None) -> StartedRelease:
     try:
-        wanted = Wanted.model_validate_json(await read_body(request, BODY_LIMIT))
+        wanted = ReleaseRequest.model_validate_json(await read_body(request, BODY_LIMIT))
     except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False)[0]
-        where = "/".join(map(str, fault["loc"])) or "body"
-        raise Refused(400, f"{where}: {fault['msg']}", "the schema is at /openapi.json") from None
-    app = await asyncio.to_thread(_registered, request.app.state.ledger, wanted.app)
-    asked = wanted.model_dump(exclude={"app"}) | {"repo": app.repo, "by": wanted.by or "somebody with the API token"}
-    named = None if key is None else "api-" + hashlib.sha256(f"{app.name} {key}".encode()).hexdigest()
-    control = request.app.state.control
-    run = await asyncio.to_thread(control.start, "release/main", asked, idempotency_key=named)
-    return Started(flow_run_id=run, url=control.run_url(run))
+        raise RequestRefused(400, first_error(error), "the schema is at /openapi.json") from None
+    app = await asyncio.to_thread(_registered_app, services.ledger, wanted.app)
+    parameters = wanted.model_dump(exclude={"app"}) | {"repo": app.repo, "by": wanted.by or "API token"}
+    run_key = None if key is None else "api-" + hashlib.sha256(f"{app.name} {key}".encode()).hexdigest()
+    run = await asyncio.to_thread(services.control.start, "release/main", parameters, idempotency_key=run_key)
+    return StartedRelease(flow_run_id=run, url=services.control.run_url(run))
 
 
-def _registered(ledger: Ledger, name: str) -> AppRecord:
+def _registered_app(ledger: Ledger, name: str) -> AppRecord:
     try:
         return ledger.apps.get(name)
-    except NotFound as unknown:
-        raise Refused(404, unknown.what, unknown.hint) from None
+    except NotFound as error:
+        raise RequestRefused(404, error.what, error.hint) from None

@@ -1,4 +1,4 @@
-"""How the web app reads a request that may be anybody's, and how it says no."""
+"""Reading untrusted requests, and error responses."""
 
 from __future__ import annotations
 
@@ -6,36 +6,40 @@ import asyncio
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
-__all__ = ["Refusal", "Refused", "answer", "read_body"]
+__all__ = ["ErrorResponse", "RequestRefused", "first_error", "json_response", "read_body", "too_many_requests"]
 
-BODY_DEADLINE = 10.0  # seconds for a body to come in; git hosts give up on us after as long
+BODY_DEADLINE = 10.0  # seconds for a body to arrive; git hosts time out after as long
 
 
-class Refusal(BaseModel):
-    """Why it was refused, and what to do."""
+class ErrorResponse(BaseModel):
+    """What happened, and what to do."""
 
     error: str
     hint: str
 
 
-class Refused(Exception):
-    """Answers a request with this status."""
+class RequestRefused(Exception):
+    """Ends a request with this status."""
 
     def __init__(self, status: int, error: str, hint: str) -> None:
         super().__init__(error)
         self.status = status
-        self.answer = Refusal(error=error, hint=hint)
+        self.body = ErrorResponse(error=error, hint=hint)
 
 
-def answer(status: int, content: BaseModel) -> JSONResponse:
+def json_response(status: int, content: BaseModel) -> JSONResponse:
     return JSONResponse(content.model_dump(), status_code=status)
 
 
+def too_many_requests() -> JSONResponse:
+    return json_response(429, ErrorResponse(error="too many requests from this address", hint="wait a minute"))
+
+
 async def read_body(request: Request, limit: int) -> bytes:
-    """The raw body. Raises Refused when it is larger than `limit` bytes, too slow, or breaks off."""
+    """Return the raw body. Raises RequestRefused when it is larger than `limit` bytes, too slow, or cut off."""
     declared = request.headers.get("content-length", "0")
     if declared.isascii() and declared.isdecimal() and int(declared[:20]) > limit:
         raise _too_large(limit)
@@ -47,11 +51,17 @@ async def read_body(request: Request, limit: int) -> bytes:
                 if len(body) > limit:
                     raise _too_large(limit)
     except TimeoutError:
-        raise Refused(408, f"the body did not come within {BODY_DEADLINE:g} s", "send it again") from None
+        raise RequestRefused(408, f"the body did not arrive within {BODY_DEADLINE:g} s", "send it again") from None
     except ClientDisconnect:
-        raise Refused(400, "the body broke off", "send it again") from None
+        raise RequestRefused(400, "the body was cut off", "send it again") from None
     return bytes(body)
 
 
-def _too_large(limit: int) -> Refused:
-    return Refused(413, f"the body is larger than {limit // 1024} KiB", "nothing that is wanted here is")
+def _too_large(limit: int) -> RequestRefused:
+    return RequestRefused(413, f"the body is larger than {limit // 1024} KiB", "send a smaller body")
+
+
+def first_error(error: ValidationError) -> str:
+    """The first validation error: `field: what is wrong`."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'/'.join(map(str, first['loc'])) or 'body'}: {first['msg']}"

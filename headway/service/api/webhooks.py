@@ -1,10 +1,11 @@
-"""The receiver of webhooks: verified over the raw bytes, kept, answered. What it means is found out afterwards."""
+"""`POST /hooks/{host}`: verify a delivery over its raw bytes, store it, answer. The dispatcher does the rest."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, ParamSpec, TypeVar
 
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse
@@ -14,42 +15,53 @@ from headway.domain.errors import HeadwayError
 from headway.ledger import AppRecord, Delivery
 from headway.scm.webhooks import HOSTS, Event, Host, Ignored
 from headway.scm.webhooks.generic import Push
-from headway.service.api.responses import Refusal, Refused, answer, read_body
-from headway.service.api.webhook_secrets import Keys
+from headway.service.api.responses import (
+    ErrorResponse,
+    RequestRefused,
+    first_error,
+    json_response,
+    read_body,
+    too_many_requests,
+)
+from headway.service.api.services import Services, ServicesDependency
+from headway.service.api.webhook_secrets import WebhookSecrets
 
 __all__ = ["BODY_LIMIT", "router"]
 
 BODY_LIMIT = 25 * 1024 * 1024  # bytes; no host sends more
-LARGE = 64 * 1024  # bytes; what is larger is hashed and read in a thread, so that nobody else waits for it
-NAME_LIMIT = 200  # characters of what a host calls a delivery
+LARGE_BODY = 64 * 1024  # bytes; a larger body is verified and parsed in a thread, so that other requests go on
+DELIVERY_NAME_LIMIT = 200  # characters of a host's name for a delivery
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 router = APIRouter()
 
 
-class Kept(BaseModel):
-    """What became of a delivery."""
+class DeliveryResult(BaseModel):
+    """What was stored of a delivery."""
 
-    stored: int = Field(description="events that are kept; what each starts is decided afterwards")
-    ignored: list[str] = Field(description="why the others start nothing")
+    stored: int = Field(description="events that are stored; the dispatcher decides later what each starts")
+    ignored: list[str] = Field(description="why each other event starts nothing")
 
 
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"model": Refusal, "description": "signed, but not what this host sends"},
-    401: {"model": Refusal, "description": "nobody who is registered has signed it"},
-    403: {"model": Refusal, "description": "no app with this kind of host and a secret is registered"},
-    404: {"model": Refusal, "description": "no such kind of host"},
-    408: {"model": Refusal, "description": "the body did not come in time"},
-    413: {"model": Refusal, "description": "the body is too large"},
-    429: {"model": Refusal, "description": "too many requests from this address"},
-    503: {"model": Refusal, "description": "it could not be kept: send it again"},
+ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorResponse, "description": "the signature is right, but the body is not what this host sends"},
+    401: {"model": ErrorResponse, "description": "no registered app has the secret that signed it"},
+    403: {"model": ErrorResponse, "description": "no app with this kind of host and a secret is registered"},
+    404: {"model": ErrorResponse, "description": "unknown kind of host"},
+    408: {"model": ErrorResponse, "description": "the body did not arrive in time"},
+    413: {"model": ErrorResponse, "description": "the body is too large"},
+    429: {"model": ErrorResponse, "description": "too many requests from this address"},
+    503: {"model": ErrorResponse, "description": "it could not be stored: send it again"},
 }
 
 
 @router.post(
     "/hooks/{host}",
     status_code=202,
-    response_model=Kept,
-    responses={200: {"model": Kept, "description": "nothing in it starts anything"}, **REFUSALS},
+    response_model=DeliveryResult,
+    responses={200: {"model": DeliveryResult, "description": "no event in it starts anything"}, **ERRORS},
     openapi_extra={
         "requestBody": {
             "description": "what the host sends; this is the schema for `generic`",
@@ -57,84 +69,95 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
             "required": True,
         },
     },
-    summary="Take a webhook delivery of a git host",
+    summary="Receive a webhook delivery of a git host",
 )
 async def receive(
-    request: Request, host: Annotated[str, Path(json_schema_extra={"enum": list(HOSTS)})]
+    request: Request, host: Annotated[str, Path(json_schema_extra={"enum": list(HOSTS)})], services: ServicesDependency
 ) -> JSONResponse:
-    """Signed with the secret of a registered app, over the raw body; without one nothing is read."""
+    """The host signs the raw body with the webhook secret of a registered app."""
     address = request.client.host if request.client else ""
-    limits = request.app.state.limits
-    if not await limits.allows(address):
-        return answer(429, Refusal(error="too many requests from this address", hint="wait a minute"))
+    if not await services.rate_limits.allows(address):
+        return too_many_requests()
     try:
-        kept = await _kept(request, host)
-    except Refused as refused:
-        await limits.refused(address)
-        return answer(refused.status, refused.answer)
+        result = await _store(request, services, host)
+    except RequestRefused as refused:
+        await services.rate_limits.refused(address)
+        return json_response(refused.status, refused.body)
     except HeadwayError as error:
-        return answer(503, Refusal(error=error.what, hint=error.hint))
-    return answer(202 if kept.stored else 200, kept)
+        return json_response(503, ErrorResponse(error=error.what, hint=error.hint))
+    return json_response(202 if result.stored else 200, result)
 
 
-async def _kept(request: Request, name: str) -> Kept:
+async def _store(request: Request, services: Services, name: str) -> DeliveryResult:
     host = HOSTS.get(name)
     if host is None:
-        raise Refused(404, "no such kind of host", f"there are: {', '.join(HOSTS)}")
-    keys: Keys = request.app.state.keys
-    looks = keys.looks
-    if not keys.of(name) and not (await keys.look_again(looks) and keys.of(name)):
-        raise _nobody(name)
+        raise RequestRefused(404, "unknown kind of host", f"use one of: {', '.join(HOSTS)}")
+    secrets = services.webhook_secrets
+    refreshes = secrets.refreshes
+    if not secrets.of(name) and not (await secrets.refreshed_since(refreshes) and secrets.of(name)):
+        raise _no_secret(name)
     body = await read_body(request, BODY_LIMIT)
-    signers = await _signers(request, host, body)
+    signers = await _signers(request, secrets, host, body)
     try:
-        events = await _aside(body, host.events, request.headers, body)
+        events = await _run(body, host.events, request.headers, body)
     except ValidationError as error:
-        raise Refused(400, f"not what {name} sends: {_first(error)}", "its content type has to be JSON") from None
-    called = host.delivery(request.headers) or ""
-    delivery = called if 0 < len(called) <= NAME_LIMIT and called.isprintable() else hashlib.sha256(body).hexdigest()
-    stored, ignored = _sorted(events, signers, delivery)
-    if len(stored) < len(events) and await keys.look_again(looks):  # it may be registered just now
-        stored, ignored = _sorted(events, await _signers(request, host, body), delivery)
-    await request.app.state.intake.store(stored)
-    if stored:
-        request.app.state.rounds.wake.set()
-    return Kept(stored=len(stored), ignored=ignored)
+        hint = "set the content type of the webhook to JSON"
+        raise RequestRefused(400, f"not a payload of {name}: {first_error(error)}", hint) from None
+    delivery = _delivery_name(host.delivery(request.headers), body)
+    deliveries, ignored = _by_app(events, signers, delivery)
+    if len(deliveries) < len(events) and await secrets.refreshed_since(refreshes):  # a new app may match
+        deliveries, ignored = _by_app(events, await _signers(request, secrets, host, body), delivery)
+    await services.delivery_batcher.store(deliveries)
+    if deliveries:
+        services.deliveries_stored.set()
+    return DeliveryResult(stored=len(deliveries), ignored=ignored)
 
 
-async def _signers(request: Request, host: Host, body: bytes) -> list[AppRecord]:
-    """The apps whose secret the sender knows. Raises Refused when there are none."""
-    keys: Keys = request.app.state.keys
+async def _signers(request: Request, secrets: WebhookSecrets, host: Host, body: bytes) -> list[AppRecord]:
+    """The apps whose secret signed the body. Raises RequestRefused when there are none."""
     for _ in range(2):
-        looks, known = keys.looks, keys.of(host.name)
-        fitting = {
+        refreshes, known = secrets.refreshes, secrets.of(host.name)
+        matching = [
             secret
             for secret in {secret for _, secret in known}
-            if await _aside(body, host.signed, request.headers, body, secret)
-        }
-        if fitting:
-            return [app for app, secret in known if secret in fitting]
-        if not await keys.look_again(looks):
+            if await _run(body, host.signed, request.headers, body, secret)
+        ]
+        if matching:
+            return [app for app, secret in known if secret in matching]
+        if not await secrets.refreshed_since(refreshes):
             break
-    if not keys.of(host.name):
-        raise _nobody(host.name)
-    raise Refused(401, "the signature is missing or wrong", "give the host the secret that the app is registered with")
+    if not secrets.of(host.name):
+        raise _no_secret(host.name)
+    raise RequestRefused(
+        401, "the signature is missing or wrong", "set the webhook secret of the host to that of the registered app"
+    )
 
 
-def _nobody(host: str) -> Refused:
-    return Refused(403, f"no app at {host} has a secret here", "register it, headway app add, and make its secret")
+def _no_secret(host: str) -> RequestRefused:
+    return RequestRefused(
+        403, f"no app at {host} has a webhook secret", "register the app with `headway app add` and create its secret"
+    )
 
 
-async def _aside(body: bytes, work: Any, *arguments: Any) -> Any:
-    """A large body is worked on in a thread."""
-    return await asyncio.to_thread(work, *arguments) if len(body) > LARGE else work(*arguments)
+async def _run(
+    body: bytes, work: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+) -> Result:
+    """Call `work`, in a thread when the body is large."""
+    return await asyncio.to_thread(work, *args, **kwargs) if len(body) > LARGE_BODY else work(*args, **kwargs)
 
 
-def _sorted(events: Any, signers: list[AppRecord], delivery: str) -> tuple[list[Delivery], list[str]]:
-    """What is kept, for the app whose repository it is about, and why the rest is not."""
-    stored: list[Delivery] = []
+def _delivery_name(given: str | None, body: bytes) -> str:
+    """The host's name for the delivery, or a hash of the body."""
+    if given and len(given) <= DELIVERY_NAME_LIMIT and given.isprintable():
+        return given
+    return hashlib.sha256(body).hexdigest()
+
+
+def _by_app(events: Sequence[Event], signers: list[AppRecord], delivery: str) -> tuple[list[Delivery], list[str]]:
+    """The deliveries to store, each for the signing app of its repository, and why each other event is ignored."""
+    deliveries: list[Delivery] = []
     ignored: list[str] = []
-    for position, event in enumerate[Event](events):
+    for position, event in enumerate(events):
         if isinstance(event, Ignored):
             ignored.append(event.reason)
             continue
@@ -142,10 +165,5 @@ def _sorted(events: Any, signers: list[AppRecord], delivery: str) -> tuple[list[
         if app is None:
             ignored.append(f"{event.places[0]} is not registered with this secret")
             continue
-        stored.append(Delivery(app=app.name, delivery=delivery, position=position, event=event))
-    return stored, ignored
-
-
-def _first(error: ValidationError) -> str:
-    fault = error.errors(include_url=False, include_input=False)[0]
-    return f"{'/'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}"
+        deliveries.append(Delivery(app=app.name, delivery=delivery, position=position, event=event))
+    return deliveries, ignored

@@ -1,36 +1,45 @@
-"""Who failed is left alone for a while, longer every time: a host that is not well is not asked for each app anew."""
+"""Backoff per host: after an error a host is not called for a while, longer after each error in a row."""
 
 from __future__ import annotations
 
 import time
+from typing import NamedTuple
 
 from headway.domain.errors import GitHostError, HeadwayError
 
-__all__ = ["LeftAlone"]
+__all__ = ["Backoff"]
 
-PAUSE = 10.0  # seconds
+FIRST_PAUSE = 10.0  # seconds
 LONGEST_PAUSE = 600.0
 
 
-class LeftAlone:
-    """Whom to ask no more just now, by whatever name they have."""
+class _Failure(NamedTuple):
+    until: float
+    pause: float
+    error: str
+
+
+class Backoff:
+    """Tracks errors by key: the slug of a host, or the name of a preview."""
 
     def __init__(self) -> None:
-        self._rest: dict[str, tuple[float, float, str]] = {}
+        self._failures: dict[str, _Failure] = {}
 
-    def is_left(self, who: str) -> bool:
-        return time.monotonic() < self._rest.get(who, (0.0, 0.0, ""))[0]
+    def active(self, key: str) -> bool:
+        """Whether the key is not to be called now."""
+        failure = self._failures.get(key)
+        return failure is not None and time.monotonic() < failure.until
 
-    def failed(self, who: str, error: HeadwayError) -> None:
-        """It is left alone for as long as it wants, or twice as long as the time before."""
-        _, before, _ = self._rest.get(who, (0.0, PAUSE / 2, ""))
-        pause = min(2 * before, LONGEST_PAUSE)
-        wanted = error.after if isinstance(error, GitHostError) else None
-        self._rest[who] = (time.monotonic() + max(wanted or 0.0, pause), pause, error.what)
+    def failed(self, key: str, error: HeadwayError) -> None:
+        """Double the pause of the key. A host's own Retry-After counts when it is longer."""
+        last = self._failures.get(key)
+        pause = min(2 * last.pause, LONGEST_PAUSE) if last else FIRST_PAUSE
+        retry_after = error.after if isinstance(error, GitHostError) else None
+        self._failures[key] = _Failure(time.monotonic() + max(retry_after or 0.0, pause), pause, error.what)
 
-    def is_well(self, who: str) -> None:
-        self._rest.pop(who, None)
+    def succeeded(self, key: str) -> None:
+        self._failures.pop(key, None)
 
-    def why(self) -> dict[str, str]:
-        """What those said who are not well."""
-        return {who: said for who, (_, _, said) in self._rest.items()}
+    def errors(self) -> dict[str, str]:
+        """Last error of each key in backoff."""
+        return {key: failure.error for key, failure in self._failures.items()}

@@ -1,4 +1,4 @@
-"""What the branch that an app releases names now: for nights, and for pushes whose webhook was lost."""
+"""Poll the released branch of each app, for pushes whose webhook was lost."""
 
 from __future__ import annotations
 
@@ -9,34 +9,39 @@ from headway.domain.errors import HeadwayError
 from headway.ledger import AppRecord, Delivery, Ledger
 from headway.scm.branch_head import head_of
 from headway.scm.webhooks import PushEvent
+from headway.service.controllers.base import Controller
 
-__all__ = ["Poller"]
+__all__ = ["BranchPoller"]
 
 
-class Poller:
-    """Enters pushes that nobody told of in the inbox, as if a webhook had come."""
+class BranchPoller(Controller):
+    """Stores a delivery for each push that no webhook delivered."""
 
-    def __init__(self, ledger: Ledger, workspaces: Path, wake: asyncio.Event) -> None:
+    name = "poll"
+    interval = 300.0
+
+    def __init__(self, ledger: Ledger, workspaces: Path, deliveries_stored: asyncio.Event) -> None:
+        super().__init__()
         self._ledger = ledger
         self._workspaces = workspaces
-        self._wake = wake
+        self._deliveries_stored = deliveries_stored
 
-    async def round(self) -> list[str]:
-        """Returns a line for each push that was found, or repository that does not answer."""
-        said: list[str] = []
+    async def reconcile(self) -> list[str]:
+        """Return a line for each push that was found and each repository that does not answer."""
+        lines: list[str] = []
         for app in await asyncio.to_thread(self._ledger.apps.all):
             try:
-                found = await asyncio.to_thread(self._look, app)
+                found = await asyncio.to_thread(self._missed_push, app)
             except HeadwayError as error:
                 found = error.what
-            said += [f"{app.name}: {found}"] if found else []
-        return said
+            lines += [f"{app.name}: {found}"] if found else []
+        return lines
 
-    def _look(self, app: AppRecord) -> str:
+    def _missed_push(self, app: AppRecord) -> str | None:
         ref, sha, _ = head_of(app.repo, self._workspaces)
         if self._ledger.deliveries.mentions(app.name, ref, sha):
-            return ""
+            return None
         event = PushEvent(places=(app.place,), ref=ref, before=None, after=sha, by="")
         self._ledger.deliveries.receive([Delivery(app=app.name, delivery=f"poll-{sha}", event=event)])
-        self._wake.set()
-        return f"{ref} names {sha[:7]}, and no webhook said so"
+        self._deliveries_stored.set()
+        return f"{ref} is at {sha[:7]}, and no webhook delivered it"

@@ -16,38 +16,43 @@ from headway.ledger import AppRecord, Delivery, Ledger, PreviewRecord
 from headway.policy import previews
 from headway.rollout.strategies import TEARDOWN
 from headway.scm.webhooks import HOSTS, PullRequestEvent
-from headway.service.controllers.backoff import LeftAlone
-from headway.service.controllers.recovery import TRIES, attempt
+from headway.service.controllers.backoff import Backoff
+from headway.service.controllers.base import Controller
+from headway.service.controllers.run_retries import MAX_ATTEMPTS, start_with_retries
 from headway.service.prefect.client import Control
 
-__all__ = ["Reconciler", "event_of"]
+__all__ = ["PreviewReconciler", "event_of"]
 
 ASK = 300.0  # seconds between two questions to a host about an app
 ASKING = 10.0  # seconds of a round after which no more apps are asked about: what time decides does not wait for hosts
 REST = timedelta(hours=1)  # until it is tried again to tear down what could not be
 AT_ONCE = 5  # pull requests, of all apps, that a round finds open and starts: there may be hundreds
-GIVEN_UP = f"it could not be torn down in {TRIES} tries, and needs a person"
+GIVEN_UP = f"it could not be torn down in {MAX_ATTEMPTS} tries, and needs a person"
 
 
-class Reconciler:
-    """Looks often at what the ledger knows, and now and then at what hosts say."""
+class PreviewReconciler(Controller):
+    """Compares preview environments with the ledger in each call, and with the git hosts every `ASK` seconds."""
+
+    name = "previews"
+    interval = 5.0
 
     def __init__(
         self,
         ledger: Ledger,
         control: Control,
         load_git_host: Callable[[str], Awaitable[GitHost]],
-        wake: asyncio.Event,
+        deliveries_stored: asyncio.Event,
     ) -> None:
+        super().__init__()
         self._ledger = ledger
         self._control = control
         self._load_git_host = load_git_host
-        self._wake = wake
+        self._deliveries_stored = deliveries_stored
         self._asked: dict[str, float] = {}
-        self._left = LeftAlone()
+        self._backoff = Backoff()
 
-    async def round(self) -> list[str]:
-        """Returns a line for each preview that goes, comes, or cannot be decided about."""
+    async def reconcile(self) -> list[str]:
+        """Return a line for each preview that is created, torn down, or cannot be compared."""
         entered: list[str] = []
         silent: list[str] = []
         apps = {app.name: app for app in await asyncio.to_thread(self._ledger.apps.all)}
@@ -56,18 +61,18 @@ class Reconciler:
         for app in sorted(apps.values(), key=self._last_asked):
             if time.monotonic() > enough:
                 break
-            if app.reports is None or self._left.is_left(app.reports):
+            if app.reports is None or self._backoff.active(app.reports):
                 continue
             if time.monotonic() < self._last_asked(app) + ASK:
                 continue
             self._asked[app.name] = time.monotonic()
             try:
                 known[app.name] = await self._open_now(app, app.reports)
-                self._left.is_well(app.reports)
+                self._backoff.succeeded(app.reports)
                 entered += await asyncio.to_thread(self._missed, app, known[app.name], AT_ONCE - len(entered))
             except HeadwayError as error:
                 if not (isinstance(error, GitHostError) and error.refused):
-                    self._left.failed(app.reports, error)
+                    self._backoff.failed(app.reports, error)
                 silent.append(f"{app.name}: its previews are left as they are: {error.what}")
         return entered + silent + await asyncio.to_thread(self._outdated, set(apps), known)
 
@@ -98,7 +103,7 @@ class Reconciler:
                 self._ledger.deliveries.receive([Delivery(app=app.name, delivery=name, event=event_of(app, pull))])
                 said.append(f"{app.name}: pull request {number} has {pull.head[:7]}, and no webhook said so")
         if said:
-            self._wake.set()
+            self._deliveries_stored.set()
         return said
 
     def _outdated(self, registered: set[str], known: dict[str, dict[int, PullRequest]]) -> list[str]:
@@ -146,7 +151,7 @@ class Reconciler:
         asked = {"app": preview.of, "number": preview.number, "reason": why, "by": "headway"}
         asked["seen"] = preview.updated_at.isoformat()
         key = f"teardown-{preview.app}-{asked['seen']}" + (f"-{given_up.isoformat()}" if given_up else "")
-        if attempt("teardown/main", asked, key, self._control):
+        if start_with_retries("teardown/main", asked, key, self._control):
             return "it is torn down"
         self._ledger.previews.mark_stuck(preview.app)
         return GIVEN_UP

@@ -1,100 +1,81 @@
-"""Closes what nobody closed: runs that died, locks that leaked, approvals that expired.
+"""Recover from dead runs: end their releases, free their locks, roll back their rollouts, end expired approvals.
 
-Prefect runs no code of ours when a suspended run expires or is cancelled, nor when a process is killed. The ledger
-knows what was begun; this sweep compares it with what has become of the runs, and is safe to repeat.
+Prefect runs no code of ours when a suspended run expires or is cancelled, nor when a process is killed. The sweep
+compares what the ledger has recorded with the state of the flow runs. It is safe to repeat.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime
 
-from headway.domain.errors import HeadwayError, NotFound, ServiceUnavailable
-from headway.domain.ports import Target
+from headway.domain.errors import NotFound
 from headway.ledger import ApprovalRecord, Ledger, ReleaseRecord, ReleaseState, RolloutRecord
 from headway.rollout.strategies import TEARDOWN
+from headway.service.controllers.base import Controller, collect_error
+from headway.service.controllers.run_retries import MAX_ATTEMPTS, start_with_retries
 from headway.service.prefect.client import Control
 
-__all__ = ["TRIES", "attempt", "revive", "sweep"]
+__all__ = ["Recovery", "sweep"]
 
-TRIES = 3
-RETRY = 60.0  # seconds between the end of a try that failed and the next
-WAY_BACK = "headway rollback"
-NOBODY = {"decision": "reject", "by": "headway", "reason": "nobody decided in time"}
-ENDED: dict[str, ReleaseState] = {"CANCELLED": "cancelled"}
-RAISED = re.compile(r"^Flow run encountered an exception: (\w+: )?")
+REJECTED = {"decision": "reject", "by": "headway", "reason": "nobody decided in time"}
+RELEASE_STATES: dict[str, ReleaseState] = {"CANCELLED": "cancelled"}
+ERROR_PREFIX = re.compile(r"^Flow run encountered an exception: (\w+: )?")
+
+
+class Recovery(Controller):
+    """Calls `sweep`."""
+
+    name = "sweep"
+    interval = 2.0
+
+    def __init__(self, ledger: Ledger, control: Control) -> None:
+        super().__init__()
+        self._ledger = ledger
+        self._control = control
+
+    async def reconcile(self) -> list[str]:
+        return await asyncio.to_thread(sweep, self._ledger, self._control)
 
 
 def sweep(ledger: Ledger, control: Control) -> list[str]:
-    """One round; returns a line for each thing that was done or is going on.
+    """Return a line for each thing that was done or is in progress.
 
-    What cannot be done for one release or environment is said, and does not keep the others waiting. Raises
-    ServiceUnavailable when the server is away: the next round finds everything as it was.
+    An error of one release or environment is one of the lines, and does not stop the others. Raises ServiceUnavailable
+    when Prefect's server does not answer: the next sweep starts from what is recorded.
     """
-    rounds = (_expire, _close, _bring_back, _contract)
-    return [line for round_ in rounds for line in round_(ledger, control)]
+    steps = (_end_approvals, _end_releases, _roll_back_unfinished, _start_contracts)
+    return [line for step in steps for line in step(ledger, control)]
 
 
-async def revive(ledger: Ledger, load_target: Callable[[str], Awaitable[Target]]) -> list[str]:
-    """Have every target bring back what a machine that restarted, or a supervisor that was killed, took with it."""
-    done: list[str] = []
-    targets: dict[str, Target] = {}
-    for app in ledger.releases.apps():
-        for environment in ledger.rollouts.environments(app):
-            live = ledger.rollouts.live(app, environment)
-            if live is None:
-                continue
-            _, spec = ledger.revisions.find(app, live, environment=environment)
-            with _said(f"{app} {environment}", done):
-                target = targets.get(spec.target) or await load_target(spec.target)
-                targets[spec.target] = target
-                if await asyncio.to_thread(target.revive, app):
-                    done.append(f"{app} {environment}: was not running on {spec.target}: started again")
-    return done
+def _end_approvals(ledger: Ledger, control: Control) -> list[str]:
+    """Close expired and void approvals and resume the runs that wait for them.
 
-
-def _expire(ledger: Ledger, control: Control) -> list[str]:
-    """The run is woken and finds out: an approval that is expired or void ends its release, a freeze that is over lets
-    it go on.
+    The resumed run ends its release, or continues when the approval was for a freeze that is over.
     """
     closed = [*ledger.approvals.void_superseded(), *ledger.approvals.expire(datetime.now(UTC))]
-    done = [f"{ledger.releases.get(asked.release_id).name}: {_over(asked)}" for asked in closed]
+    done = [f"{ledger.releases.get(asked.release_id).name}: {_approval_end(asked)}" for asked in closed]
     for release in ledger.approvals.releases_to_resume():
         if release.flow_run_id is not None:
-            with _said(release.name, done):
+            with collect_error(release.name, done):
                 if control.flow_run(release.flow_run_id).type == "PAUSED":
-                    control.resume(release.flow_run_id, NOBODY)
+                    control.resume(release.flow_run_id, REJECTED)
     return done
 
 
-def _over(asked: ApprovalRecord) -> str:
+def _approval_end(asked: ApprovalRecord) -> str:
     if asked.state == "void":
-        return f"a newer commit was pushed: what waits for {asked.environment} is void"
-    return (
-        f"{asked.environment} is not frozen any more" if asked.frozen else f"approval for {asked.environment} expired"
-    )
+        return f"approval for {asked.environment} is void: a newer commit was pushed"
+    return f"the freeze of {asked.environment} is over" if asked.frozen else f"approval for {asked.environment} expired"
 
 
-@contextmanager
-def _said(name: str, lines: list[str]) -> Iterator[None]:
-    try:
-        yield
-    except ServiceUnavailable:
-        raise
-    except HeadwayError as error:
-        lines.append(f"{name}: {error.what}")
-
-
-def _close(ledger: Ledger, control: Control) -> list[str]:
-    """A release whose run has ended without a word has ended too."""
+def _end_releases(ledger: Ledger, control: Control) -> list[str]:
+    """End each release whose run ended without recording it."""
     done: list[str] = []
     for release in ledger.releases.unfinished():
-        with _said(release.name, done):
-            if ended := _ended(release, control):
+        with collect_error(release.name, done):
+            if ended := _run_end(release, control):
                 state, message = ended
                 ledger.releases.finish(release.id, state, message)
                 ledger.locks.revoke(release.name)
@@ -102,7 +83,7 @@ def _close(ledger: Ledger, control: Control) -> list[str]:
     return done
 
 
-def _ended(release: ReleaseRecord, control: Control) -> tuple[ReleaseState, str] | None:
+def _run_end(release: ReleaseRecord, control: Control) -> tuple[ReleaseState, str] | None:
     if release.flow_run_id is None:
         return None
     try:
@@ -111,76 +92,63 @@ def _ended(release: ReleaseRecord, control: Control) -> tuple[ReleaseState, str]
         return "failed", gone.what
     if not run.final:
         return None
-    return ENDED.get(run.type, "failed"), _said_last(run.message) or f"its run ended as {run.state}"
+    return RELEASE_STATES.get(run.type, "failed"), _error_text(run.message) or f"its run ended as {run.state}"
 
 
-def _said_last(message: str) -> str:
-    """What an error of a run says, without its class and what Prefect puts in front; the hint is in the run's log."""
-    return next(iter(RAISED.sub("", message).strip().splitlines()), "")
+def _error_text(message: str) -> str:
+    """First line of a run's error, without Prefect's prefix and the class name. The run's log has the hint."""
+    return next(iter(ERROR_PREFIX.sub("", message).strip().splitlines()), "")
 
 
-def _bring_back(ledger: Ledger, control: Control) -> list[str]:
-    """A rollout that nobody is at any more (its lease has run out or was freed) is undone by a rollback run."""
+def _roll_back_unfinished(ledger: Ledger, control: Control) -> list[str]:
+    """Start a rollback run for each unfinished rollout whose lease has expired or was freed."""
     done: list[str] = []
-    begun: dict[tuple[str, str], list[RolloutRecord]] = {}
+    unfinished: dict[tuple[str, str], list[RolloutRecord]] = {}
     for rollout in ledger.rollouts.unfinished():
-        begun.setdefault((rollout.app, rollout.environment), []).append(rollout)
-    for (app, environment), rollouts in begun.items():
+        unfinished.setdefault((rollout.app, rollout.environment), []).append(rollout)
+    for (app, environment), rollouts in unfinished.items():
         holder = ledger.locks.holder(app, environment)
         if holder is not None and holder.token >= rollouts[-1].token and not holder.expired:
             continue
         if rollouts[-1].plan.strategy == TEARDOWN:
             continue
-        place = f"{app} {environment}"
-        with _said(place, done):
-            if _try_rollback(rollouts[0], control):
-                done.append(f"{place}: bringing it back: {_reason(rollouts[0])}")
+        subject = f"{app} {environment}"
+        with collect_error(subject, done):
+            if _start_rollback(rollouts[0], control):
+                done.append(f"{subject}: rolling back: {_reason(rollouts[0])}")
                 continue
             for rollout in rollouts:
                 ledger.rollouts.finish(rollout.id, "halted")
-            done.append(f"{place}: could not be brought back in {TRIES} tries: it needs a person, {WAY_BACK} {place}")
+            done.append(f"{subject}: rollback failed {MAX_ATTEMPTS} times: run `headway rollback {subject}`")
     return done
 
 
-def _try_rollback(rollout: RolloutRecord, control: Control) -> bool:
-    asked = {
+def _start_rollback(rollout: RolloutRecord, control: Control) -> bool:
+    parameters = {
         "app": rollout.app,
         "environment": rollout.environment,
         "by": "headway",
         "reason": _reason(rollout),
         "only_unfinished": True,
     }
-    return attempt("rollback/main", asked, f"recover-{rollout.id}", control)
+    return start_with_retries("rollback/main", parameters, f"recover-{rollout.id}", control)
 
 
-def attempt(deployment: str, parameters: dict[str, Any], key: str, control: Control) -> bool:
-    """Have a run going, or one that will be tried after a pause; False when every try has failed.
-
-    The key names the try: whoever asks for it again gets the same run.
-    """
-    for number in range(TRIES):
-        run_id = control.start(deployment, parameters, idempotency_key=f"{key}-{number}")
-        run = control.flow_run(run_id)
-        if not run.final or (run.ended and datetime.now(UTC) < run.ended + timedelta(seconds=RETRY)):
-            return True
-    return False
-
-
-def _contract(ledger: Ledger, control: Control) -> list[str]:
-    """Have the contracts done whose time has come, where nobody is at work and nothing was left half-way."""
+def _start_contracts(ledger: Ledger, control: Control) -> list[str]:
+    """Start the contract migrations that are due, in environments that are unlocked and have no unfinished rollout."""
     done: list[str] = []
     for change in ledger.schema_changes.due_contracts(datetime.now(UTC)):
-        place = f"{change.app} {change.environment}"
+        subject = f"{change.app} {change.environment}"
         holder = ledger.locks.holder(change.app, change.environment)
         if (holder and not holder.expired) or ledger.rollouts.incomplete(change.app, change.environment):
             continue
-        with _said(place, done):
-            asked = {"app": change.app, "environment": change.environment, "revision": change.revision}
-            if attempt("contract/main", asked, f"contract-{change.id}", control):
-                done.append(f"{place}: the contract of {change.revision} is due")
+        with collect_error(subject, done):
+            parameters = {"app": change.app, "environment": change.environment, "revision": change.revision}
+            if start_with_retries("contract/main", parameters, f"contract-{change.id}", control):
+                done.append(f"{subject}: running the contract migration of {change.revision}")
                 continue
-            ledger.schema_changes.finish(change.id, "failed", f"its run ended without a word, {TRIES} times")
-            done.append(f"{place}: the contract of {change.revision} could not be done in {TRIES} tries")
+            ledger.schema_changes.finish(change.id, "failed", f"its run died {MAX_ATTEMPTS} times")
+            done.append(f"{subject}: the contract migration of {change.revision} failed {MAX_ATTEMPTS} times")
     return done
 
 

@@ -14,17 +14,21 @@ from headway.domain.git import CommitStatus, DeploymentStatus, StatusState
 from headway.domain.ports import GitHost, Target
 from headway.ledger import AppRecord, Ledger, PreviewRecord, ReleaseRecord
 from headway.policy import previews
-from headway.service.controllers.backoff import LeftAlone
+from headway.service.controllers.backoff import Backoff
+from headway.service.controllers.base import Controller
 from headway.service.controllers.commit_status import PREVIEW, WHOLE, deployments, short, statuses
 from headway.service.prefect.client import Control
 
-__all__ = ["Reporter"]
+__all__ = ["StatusReporter"]
 
 COMMENT = "comment"  # the name under which the ledger keeps what it says
 
 
-class Reporter:
-    """One round after another; each host is left alone after it failed, longer every time."""
+class StatusReporter(Controller):
+    """Sends what a host was not sent before. A host that fails is in backoff."""
+
+    name = "reports"
+    interval = 1.0
 
     def __init__(
         self,
@@ -33,14 +37,15 @@ class Reporter:
         load_git_host: Callable[[str], Awaitable[GitHost]],
         load_target: Callable[[str], Awaitable[Target]],
     ) -> None:
+        super().__init__()
         self._ledger = ledger
         self._control = control
         self._load_git_host = load_git_host
         self._load_target = load_target
-        self._left = LeftAlone()
+        self._backoff = Backoff()
 
-    async def round(self) -> list[str]:
-        """Returns a line for each host that cannot be told just now."""
+    async def reconcile(self) -> list[str]:
+        """Return a line for each host in backoff."""
         apps = {app.name: app for app in await asyncio.to_thread(self._ledger.apps.all) if app.reports}
         shown = {one.app: one for one in await asyncio.to_thread(self._ledger.previews.unreported, list(apps))}
         releases = await asyncio.to_thread(self._ledger.statuses.releases_to_report, [*apps, *shown])
@@ -52,7 +57,7 @@ class Reporter:
         for preview in shown.values():
             if not preview.stands and preview.app not in open_:
                 await self._to(apps[preview.of], preview.app, partial(self._tell_of_end, preview))
-        return [f"{who}: {why}" for who, why in self._left.why().items()]
+        return [f"{who}: {why}" for who, why in self._backoff.errors().items()]
 
     async def _to(
         self, app: AppRecord, preview: str | None, tell: Callable[[AppRecord, GitHost], Awaitable[None]]
@@ -63,15 +68,15 @@ class Reporter:
         """
         assert app.reports is not None
         about = (app.reports, *([preview] if preview else []))
-        if any(self._left.is_left(who) for who in about):
+        if any(self._backoff.active(who) for who in about):
             return
         try:
             await tell(app, await self._load_git_host(app.reports))
             for who in about:
-                self._left.is_well(who)
+                self._backoff.succeeded(who)
         except HeadwayError as error:
             its_own = isinstance(error, GitHostError) and error.refused
-            self._left.failed(preview if preview and its_own else app.reports, error)
+            self._backoff.failed(preview if preview and its_own else app.reports, error)
 
     async def _tell(self, release: ReleaseRecord, preview: PreviewRecord | None, app: AppRecord, host: GitHost) -> None:
         known = await asyncio.to_thread(self._ledger.statuses.by_release, release.id)

@@ -12,9 +12,9 @@ import pytest
 from headway.domain.errors import SettingsError
 from headway.domain.freeze_windows import Closed
 from headway.ledger import Ledger, ReleaseRecord, ReleaseState
-from headway.policy.nightly import Night, night_markdown, why_not
+from headway.policy.nightly import NightlyResult, nightly_markdown, nightly_refusal
 from headway.scm.branch_head import head_of
-from headway.service.controllers.branch_poller import Poller
+from headway.service.controllers.branch_poller import BranchPoller
 from tests.standins.repositories import Repository
 
 HEAD, OLD = "a" * 40, "b" * 40
@@ -44,8 +44,8 @@ def release(state: ReleaseState, reason: str = "") -> ReleaseRecord:
         (None, None, None, "", ""),
         (HEAD, None, None, "", "it is live"),
         (HEAD, release("succeeded"), CLOSED, "", "it is live"),
-        (OLD, release("running"), None, "", "shop#7 is under way"),
-        (OLD, release("waiting"), None, "urgent", "shop#7 is under way"),
+        (OLD, release("running"), None, "", "shop#7 is in progress"),
+        (OLD, release("waiting"), None, "urgent", "shop#7 is in progress"),
         (OLD, release("failed", "unit: 1 of 3 tests failed"), None, "", "shop#7 failed: unit: 1 of 3 tests failed"),
         (OLD, release("rolled_back", "canary failed"), None, "", "shop#7 rolled back: canary failed"),
         (OLD, release("rejected", "production: by bob"), None, "", "shop#7 rejected: production: by bob"),
@@ -60,19 +60,19 @@ def release(state: ReleaseState, reason: str = "") -> ReleaseRecord:
 def test_what_speaks_against_a_release(
     live: str | None, before: ReleaseRecord | None, closed: Closed | None, override: str, why: str
 ) -> None:
-    assert why_not(HEAD, live, before, closed, override) == why
+    assert str(nightly_refusal(HEAD, live, before, closed, override) or "") == why
 
 
 def test_the_summary_says_what_went_out_and_what_did_not() -> None:
     nights = [
-        Night(app="shop", outcome="released", sha=HEAD, why="shop#8 succeeded"),
-        Night(app="bank", outcome="not released", sha=OLD, why="bank#2 failed: a | b\nc"),
+        NightlyResult(app="shop", outcome="released", sha=HEAD, why="shop#8 succeeded"),
+        NightlyResult(app="bank", outcome="not released", sha=OLD, why="bank#2 failed: a | b\nc"),
     ]
-    text = night_markdown(nights, "the fix | cannot wait", "ann")
-    assert "In spite of freezes, says ann: the fix \\| cannot wait" in text
+    text = nightly_markdown(nights, "the fix | cannot wait", "ann")
+    assert "Freezes overridden by ann: the fix \\| cannot wait" in text
     assert "| shop | `aaaaaaa` | released | shop#8 succeeded |" in text
     assert "| bank | `bbbbbbb` | not released | bank#2 failed: a \\| b c |" in text
-    assert "No app is registered" in night_markdown([], "", "nightly")
+    assert "No app is registered" in nightly_markdown([], "", "nightly")
 
 
 # --- the head of a branch --------------------------------------------------------------------------------------
@@ -108,20 +108,20 @@ def test_the_default_branch_says_which_branch_is_released(ledger: Ledger, repo: 
 
 async def test_a_push_that_nobody_told_of_is_found_once(ledger: Ledger, repo: Repository, tmp_path: Path) -> None:
     wake = asyncio.Event()
-    poller = Poller(ledger, tmp_path / "workspaces", wake)
+    poller = BranchPoller(ledger, tmp_path / "workspaces", wake)
     sha = repo.git("rev-parse", "HEAD")
-    assert await poller.round() == [f"shop: refs/heads/main names {sha[:7]}, and no webhook said so"]
+    assert await poller.reconcile() == [f"shop: refs/heads/main is at {sha[:7]}, and no webhook delivered it"]
     assert wake.is_set()
     (one,) = ledger.deliveries.recent("shop")
     assert (one.ref, one.event.kind, one.delivery) == ("refs/heads/main", "push", f"poll-{sha}")
-    assert await poller.round() == []
+    assert await poller.reconcile() == []
     ledger.deliveries.settle([one.id], "ignored", "")
-    assert await poller.round() == []
+    assert await poller.reconcile() == []
 
 
 async def test_a_repository_that_is_away_does_not_hide_the_others(
     ledger: Ledger, repo: Repository, tmp_path: Path
 ) -> None:
     ledger.apps.register("away", repo="/srv/git/away", host="generic", secret="s", by="ann")
-    said = await Poller(ledger, tmp_path / "workspaces", asyncio.Event()).round()
+    said = await BranchPoller(ledger, tmp_path / "workspaces", asyncio.Event()).reconcile()
     assert [line.split(":")[0] for line in said] == ["away", "shop"]

@@ -134,7 +134,7 @@ class Web:
             return {}
         return checks
 
-    def rounds(self) -> psutil.Process:
+    def controllers(self) -> psutil.Process:
         children = psutil.Process(self.process.pid).children()
         return next(child for child in children if "headway.service.controllers.runner" in child.cmdline())
 
@@ -235,12 +235,19 @@ def test_what_is_killed_in_mid_flood_loses_nothing_and_starts_nothing_twice(
     assert sorted(run["ref"] for run in prefect.runs.values()) == sorted(shas)
 
 
-def test_what_goes_on_beside_the_receiver_is_started_again_and_does_not_outlive_it(web: Web) -> None:
-    first = web.rounds()
+def test_renamed_checks_keep_their_old_names_for_a_version(web: Web) -> None:
+    web.until(lambda: set(web.checks()) >= {"controllers", "webhook_secrets"})
+    checks = web.checks()
+    assert (checks["rounds"], checks["keys"]) == (checks["controllers"], checks["webhook_secrets"])
+    assert set(checks) >= {"sweep", "revive", "reports", "poll", "previews", "dispatch"}
+
+
+def test_controllers_are_restarted_and_end_with_the_api_process(web: Web) -> None:
+    first = web.controllers()
     first.kill()
-    web.until(lambda: web.checks()["rounds"] != "ok")
-    web.until(lambda: web.checks()["rounds"] == "ok")
-    second = web.rounds()
+    web.until(lambda: web.checks()["controllers"] != "ok")
+    web.until(lambda: web.checks()["controllers"] == "ok")
+    second = web.controllers()
     assert second != first
 
     web.kill()

@@ -286,7 +286,7 @@ def test_the_schema_holds(receiving: Receiver, path: str) -> None:
 
 
 def test_many_who_never_get_to_the_point_keep_nobody_out(receiving: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_server, "HEADERS", 1.0)
+    monkeypatch.setattr(http_server, "IDLE_DEADLINE", 1.0)
     waiting = [socket.create_connection(_address(receiving), timeout=READ) for _ in range(200)]
     for number, each in enumerate(waiting):
         each.sendall(b"POST /hooks/generic HTTP/1.1\r\nHost: x\r\nX-Filler: "[: number % 50])

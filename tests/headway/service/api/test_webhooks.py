@@ -14,8 +14,7 @@ import httpx
 import pytest
 
 from headway.ledger import DeliveryRecord, Ledger
-from headway.service.api import responses as answers
-from headway.service.api import webhook_secrets, webhooks
+from headway.service.api import responses, webhook_secrets, webhooks
 from tests.standins import webhook_payloads as p
 from tests.standins.webhook_payloads import SECRET
 from tests.standins.webhook_receiver import Receiver, receiver
@@ -40,7 +39,7 @@ def test_a_delivery_is_kept_before_it_is_answered(receiving: Receiver) -> None:
     assert (answer.status_code, answer.json()) == (202, {"stored": 1, "ignored": []})
     (one,) = kept(receiving)
     assert (one.app, one.delivery, one.ref, one.state) == ("shop", "guid-1", "refs/heads/main", "waiting")
-    assert receiving.app.state.rounds.wake.is_set()
+    assert receiving.services.deliveries_stored.is_set()
 
 
 def test_the_same_delivery_again_is_kept_once(receiving: Receiver) -> None:
@@ -59,7 +58,7 @@ def test_every_ref_of_a_push_of_several_is_kept(receiving: Receiver) -> None:
 
 def test_what_starts_nothing_is_answered_and_not_kept(receiving: Receiver) -> None:
     answer = receiving.send("github", *p.github("ping", {"zen": "Design for failure."}))
-    assert (answer.status_code, answer.json()["ignored"]) == (200, ["ping: nothing starts on it"])
+    assert (answer.status_code, answer.json()["ignored"]) == (200, ["ping: starts nothing"])
     assert kept(receiving) == []
 
 
@@ -100,9 +99,9 @@ def test_without_a_secret_everything_is_refused(tmp_path: Path) -> None:
         answer = receiving.send("github", *p.github("push", p.github_push(), secret=""))
         assert answer.status_code == 403
         receiving.secrets["shop-webhook"] = ""  # an empty one is none
-        time.sleep(webhook_secrets.AT_MOST)
+        time.sleep(webhook_secrets.REFRESH_LIMIT)
         assert receiving.send("github", *p.github("push", p.github_push(), secret="")).status_code == 403
-        assert receiving.app.state.keys.missing == ["app shop: the secret shop-webhook is empty"]
+        assert receiving.services.webhook_secrets.missing == ["app shop: the secret shop-webhook is empty"]
 
 
 @pytest.mark.parametrize("secret", [SECRET, "other secret"])
@@ -121,7 +120,7 @@ def test_an_app_is_heard_as_soon_as_it_is_registered(receiving: Receiver, secret
 def test_a_new_secret_counts_at_once(receiving: Receiver) -> None:
     receiving.send("github", *p.github("ping", {}))
     receiving.secrets["shop-webhook"] = "another"
-    time.sleep(webhook_secrets.AT_MOST)
+    time.sleep(webhook_secrets.REFRESH_LIMIT)
     assert receiving.send("github", *p.github("ping", {}, secret="another")).status_code == 200
     assert receiving.send("github", *p.github("ping", {})).status_code == 401
 
@@ -139,7 +138,7 @@ def test_a_form_is_refused_with_a_word(receiving: Receiver) -> None:
     signature = "sha256=" + hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
     answer = receiving.send("github", {"x-github-event": "push", "x-hub-signature-256": signature}, body)
     assert answer.status_code == 400
-    assert answer.json()["hint"] == "its content type has to be JSON"
+    assert answer.json()["hint"] == "set the content type of the webhook to JSON"
 
 
 @pytest.mark.parametrize("declared", [True, False])
@@ -160,7 +159,7 @@ def test_the_largest_body_is_taken(receiving: Receiver) -> None:
 
 
 def test_a_client_that_is_slow_is_not_waited_for(receiving: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "BODY_DEADLINE", 0.2)
+    monkeypatch.setattr(responses, "BODY_DEADLINE", 0.2)
     address = ("127.0.0.1", httpx.URL(receiving.url).port or 0)
     with socket.create_connection(address) as slow:
         slow.sendall(b"POST /hooks/github HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")

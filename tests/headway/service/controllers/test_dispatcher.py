@@ -19,7 +19,8 @@ from headway.domain.ports import GitHost
 from headway.ledger import Delivery, DeliveryRecord, Ledger
 from headway.scm import git
 from headway.scm.webhooks import PullRequestEvent, PushEvent
-from headway.service.controllers.dispatcher import EARLY, TRIES, Dispatcher, dispatch
+from headway.service.controllers.dispatcher import Dispatcher, dispatch
+from headway.service.controllers.trigger_handler import EARLY_ATTEMPTS, MAX_ATTEMPTS
 from headway.service.prefect.client import Control
 from headway.testing import FakeGitHost
 from tests.standins.repositories import Repository
@@ -175,7 +176,10 @@ def test_what_is_asked_of_git_is_the_registered_repository_alone(place: Place, t
 def test_another_branch_starts_nothing(place: Place) -> None:
     place.repo.git("branch", "feature")
     assert place.released(place.first, ref="refs/heads/feature") == []
-    assert (place.newest.state, place.newest.detail) == ("ignored", f"{place.first[:7]}: releases are made of main")
+    assert (place.newest.state, place.newest.detail) == (
+        "ignored",
+        f"{place.first[:7]}: only pushes to main start a release",
+    )
 
 
 @pytest.mark.parametrize(("tag", "annotated", "released"), [("v1", False, 1), ("v2", True, 1), ("w1", False, 0)])
@@ -189,7 +193,7 @@ def test_a_push_that_changes_nothing_that_counts_starts_nothing(place: Place) ->
     place.released(place.first)
     readme = place.repo.commit(README="hello", src__docs__a="hello")
     assert place.released(readme, place.first) == [place.first]
-    assert place.newest.detail == f"{readme[:7]}: it changes nothing that on/paths names"
+    assert place.newest.detail == f"{readme[:7]}: no changed path matches on/paths"
 
 
 def test_what_changed_is_counted_from_what_was_released(place: Place) -> None:
@@ -204,7 +208,7 @@ def test_what_changed_is_counted_from_what_was_released(place: Place) -> None:
 def test_a_commit_may_ask_to_be_skipped(place: Place) -> None:
     skipped = place.repo.commit("Tidy up\n\n[skip headway]", src__a="2")
     assert place.released(skipped, place.first) == []
-    assert place.newest.detail == f"{skipped[:7]}: its message says [skip headway]"
+    assert place.newest.detail == f"{skipped[:7]}: the commit message has [skip headway]"
 
 
 def test_settings_that_are_wrong_are_released_so_that_somebody_sees_it(place: Place) -> None:
@@ -231,7 +235,7 @@ def test_a_repository_cannot_release_another_app(place: Place) -> None:
 def test_a_branch_that_is_gone_starts_nothing(place: Place) -> None:
     place.hears(place.first, ref="refs/heads/gone")
     place.dispatch()
-    assert (place.newest.state, place.newest.detail) == ("ignored", "refs/heads/gone is there no more")
+    assert (place.newest.state, place.newest.detail) == ("ignored", "refs/heads/gone does not exist any more")
 
 
 # --- once, in commit order, and none is lost -------------------------------------------------------------------
@@ -332,7 +336,7 @@ def test_a_commit_that_is_not_there_yet_is_waited_for(place: Place) -> None:
 
 def test_a_commit_that_never_comes_does_not_hold_up_the_branch(place: Place) -> None:
     place.hears("9" * 40)
-    for _ in range(EARLY):
+    for _ in range(EARLY_ATTEMPTS):
         place.dispatch()
         assert place.outside.released == []
         place.clock.passes(60)
@@ -396,7 +400,7 @@ def test_a_repository_that_is_away_is_asked_again_for_a_while(place: Place) -> N
 def test_a_repository_that_stays_away_is_said(place: Place) -> None:
     shutil.rmtree(place.repo.path)
     place.hears(place.first)
-    for _ in range(TRIES):
+    for _ in range(MAX_ATTEMPTS):
         place.dispatch()
         place.clock.passes(600)
     assert place.newest.state == "failed"
@@ -489,7 +493,7 @@ def test_what_a_person_asks_for_is_done_again(place: Place) -> None:
 
 def test_what_was_never_shown_is_not_torn_down(place: Place) -> None:
     assert place.pull(place.change(src__a="2"), open=False) == []
-    assert place.newest.detail == "it is closed, and nothing was ever started for it"
+    assert place.newest.detail == "it is closed and has no preview"
 
 
 def test_commits_that_come_soon_after_another_are_one_preview_of_the_last(place: Place) -> None:
@@ -507,12 +511,12 @@ def test_commits_that_come_soon_after_another_are_one_preview_of_the_last(place:
 def test_a_pull_request_for_another_branch_is_not_shown(place: Place) -> None:
     place.repo.git("branch", "other")
     assert place.pull(place.change(src__a="2"), base="other") == []
-    assert place.newest.detail.endswith("it is for other, and previews are of what is for main")
+    assert place.newest.detail.endswith("it is into other: only pull requests into main have previews")
 
 
 def test_a_commit_of_a_pull_request_may_ask_to_be_skipped(place: Place) -> None:
     assert place.pull(place.change("Tidy up [skip headway]", src__a="2")) == []
-    assert "its message says [skip headway]" in place.newest.detail
+    assert "the commit message has [skip headway]" in place.newest.detail
 
 
 def test_a_pull_request_that_changes_nothing_that_counts_is_not_shown(place: Place) -> None:
@@ -520,14 +524,14 @@ def test_a_pull_request_that_changes_nothing_that_counts_is_not_shown(place: Pla
     readme = place.change(README="hello")
     place.repo.commit(src__a="5")
     assert place.pull(readme) == []
-    assert place.newest.detail.endswith("it changes nothing that on/paths names")
+    assert place.newest.detail.endswith("no changed path matches on/paths")
     assert len(place.pull(place.change(src__a="2"))) == 1
 
 
 def test_where_there_is_nothing_to_check_and_nowhere_to_show_it_nothing_starts(place: Place) -> None:
     bare = SETTINGS.replace("  preview: {target: process/preview}\n", "")
     assert place.pull(place.change(headway_dot_yaml=bare)) == []
-    assert place.newest.detail.endswith("headway.yaml has no checks, and no environment preview")
+    assert place.newest.detail.endswith("headway.yaml has no checks and no environment preview")
     assert len(place.pull(place.change(headway_dot_yaml=bare + "checks: {unit: pytest}\n"))) == 1
 
 
@@ -557,7 +561,7 @@ def test_an_app_that_is_called_like_the_preview_keeps_its_name(place: Place) -> 
 def test_a_branch_of_a_fork_is_not_looked_for_in_our_repository(place: Place) -> None:
     """Where pull requests have no ref of their own, a branch of ours may be called as theirs is."""
     assert place.pull(place.change(src__a="2"), ref=MAIN, fork=True) == []
-    assert "in a fork that generic keeps to itself" in place.newest.detail
+    assert "generic does not share the commits of forks" in place.newest.detail
 
 
 # --- what the host says of them --------------------------------------------------------------------------------
@@ -596,7 +600,7 @@ def test_a_pull_request_that_the_host_does_not_know_is_asked_for_again(place: Pl
     """The host says so before the part of it that we ask knows, or our token may not see it."""
     head = place.change(src__a="2")
     assert place.pull(head) == []
-    assert (place.newest.state, place.newest.detail) == ("waiting", "generic knows no pull request 42")
+    assert (place.newest.state, place.newest.detail) == ("waiting", "generic has no pull request 42")
     host.has_pull(42, head)
     place.clock.passes(60)
     place.dispatch()
@@ -642,6 +646,12 @@ def test_a_host_that_cannot_be_loaded_holds_no_push_up(place: Place) -> None:
     assert place.released(place.first) == [place.first]
 
 
+async def reconcile(dispatcher: Dispatcher) -> list[str]:
+    """As the runner does."""
+    dispatcher.wake.clear()
+    return await dispatcher.reconcile()
+
+
 async def test_one_host_that_hangs_does_not_keep_the_others_waiting(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -664,14 +674,14 @@ async def test_one_host_that_hangs_does_not_keep_the_others_waiting(
     place.hears(place.first)
     dispatcher = Dispatcher(place.ledger, place.outside, place.workspaces, load_git_host)
     try:
-        await dispatcher.round()
+        await reconcile(dispatcher)
         await dispatcher.wake.wait()
-        assert [line.split(":")[0] for line in await dispatcher.round()] == [f"shop {MAIN}", f"shop {MAIN}"]
+        assert [line.split(":")[0] for line in await reconcile(dispatcher)] == [f"shop {MAIN}", f"shop {MAIN}"]
         assert place.outside.released == [place.first]
     finally:
         released.set()
     await dispatcher.wake.wait()
-    assert await dispatcher.round() == [f"slow {MAIN}: nothing starts: {MAIN} is there no more"]
+    assert await reconcile(dispatcher) == [f"slow {MAIN}: starts nothing: {MAIN} does not exist any more"]
 
 
 async def test_what_is_asked_about_pull_requests_keeps_no_push_waiting(place: Place) -> None:
@@ -694,14 +704,14 @@ async def test_what_is_asked_about_pull_requests_keeps_no_push_waiting(place: Pl
     )
     place.ledger.deliveries.receive([Delivery(app="shop", delivery="guid", event=event)])
     dispatcher = Dispatcher(place.ledger, place.outside, place.workspaces, load_git_host)
-    await dispatcher.round()
+    await reconcile(dispatcher)
     try:
         place.hears(place.first)  # while it is asked
-        await dispatcher.round()
+        await reconcile(dispatcher)
         await dispatcher.wake.wait()
-        await dispatcher.round()
+        await reconcile(dispatcher)
         assert place.outside.released == [place.first]
     finally:
         answers.set()
     await dispatcher.wake.wait()
-    assert len(await dispatcher.round()) == 1
+    assert len(await reconcile(dispatcher)) == 1

@@ -19,8 +19,8 @@ from headway.ledger import Delivery, Ledger, PreviewRecord
 from headway.rollout.strategies import TEARDOWN
 from headway.scm.webhooks import PullRequestEvent
 from headway.service.controllers import preview_reconciler as module
-from headway.service.controllers.preview_reconciler import ASK, AT_ONCE, REST, Reconciler
-from headway.service.controllers.recovery import TRIES
+from headway.service.controllers.preview_reconciler import ASK, AT_ONCE, REST, PreviewReconciler
+from headway.service.controllers.run_retries import MAX_ATTEMPTS
 from headway.testing import FakeGitHost
 from tests.headway.service.controllers.test_recovery import Clock, Outside
 
@@ -34,13 +34,13 @@ class Place:
     def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.clock = Clock()
         monkeypatch.setattr(module, "datetime", self.clock)
-        monkeypatch.setattr("headway.service.controllers.recovery.datetime", self.clock)
+        monkeypatch.setattr("headway.service.controllers.run_retries.datetime", self.clock)
         monkeypatch.setattr(time, "monotonic", lambda: self.clock.time.timestamp())
         self.ledger = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}", self.clock)
         self.host = FakeGitHost()
         self.outside = Outside()
         self.wake = asyncio.Event()
-        self.reconciler = Reconciler(self.ledger, self.outside, self._host, self.wake)
+        self.reconciler = PreviewReconciler(self.ledger, self.outside, self._host, self.wake)
         self.register("gitlab/acme")
 
     def register(self, reports: str | None) -> None:
@@ -78,7 +78,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
 async def test_a_preview_whose_pull_request_is_open_stands(place: Place) -> None:
     place.stands(42)
     place.host.has_pull(42, SHA)
-    assert await place.reconciler.round() == []
+    assert await place.reconciler.reconcile() == []
     assert place.torn_down() == []
 
 
@@ -86,7 +86,7 @@ async def test_one_whose_pull_request_was_closed_without_a_word_is_torn_down(pla
     seen = [place.stands(number).updated_at.isoformat() for number in (41, 42, 43)][1]
     for number in (41, 42, 43):
         place.host.has_pull(number, SHA, open=number != 42)
-    assert await place.reconciler.round() == [f"shop-pr-42: {CLOSED}: it is torn down"]
+    assert await place.reconciler.reconcile() == [f"shop-pr-42: {CLOSED}: it is torn down"]
     assert list(place.outside.started.values()) == [
         ("teardown/main", {"app": "shop", "number": 42, "reason": CLOSED, "by": "headway", "seen": seen})
     ]
@@ -95,7 +95,7 @@ async def test_one_whose_pull_request_was_closed_without_a_word_is_torn_down(pla
 async def test_one_that_the_host_does_not_know_is_left(place: Place) -> None:
     """Perhaps our token may not see it."""
     place.stands(42)
-    assert await place.reconciler.round() == []
+    assert await place.reconciler.reconcile() == []
     assert place.torn_down() == []
 
 
@@ -104,12 +104,12 @@ async def test_while_the_host_does_not_answer_nothing_is_decided_but_what_time_d
     place.stands(42, ttl=60)
     place.host.has_pull(41, SHA, open=False)
     place.host.faults = [GitHostError("it does not answer")]
-    assert await place.reconciler.round() == ["shop: its previews are left as they are: it does not answer"]
+    assert await place.reconciler.reconcile() == ["shop: its previews are left as they are: it does not answer"]
     place.clock.passes(60)
-    await place.reconciler.round()
+    await place.reconciler.reconcile()
     assert place.torn_down() == [(42, "its time was over at 2026-01-01 12:01 UTC")]
     place.clock.passes(ASK)
-    await place.reconciler.round()
+    await place.reconciler.reconcile()
     assert place.torn_down()[1:] == [(41, CLOSED)]
 
 
@@ -118,11 +118,11 @@ async def test_a_host_that_fails_is_not_asked_for_each_app_anew(place: Place) ->
         where = {"repo": f"https://git.example/acme/{app}", "host": "gitlab", "reports": "gitlab/acme"}
         place.ledger.apps.register(app, **where, secret="s", by="ann")
     place.host.faults = [GitHostError("it does not answer", after=30)] * 3
-    assert len(await place.reconciler.round()) == 1
+    assert len(await place.reconciler.reconcile()) == 1
     place.clock.passes(29)
-    assert await place.reconciler.round() == []
+    assert await place.reconciler.reconcile() == []
     place.clock.passes(1)
-    assert len(await place.reconciler.round()) == 1  # about another app
+    assert len(await place.reconciler.reconcile()) == 1  # about another app
     assert len(place.host.faults) == 1
 
 
@@ -141,22 +141,22 @@ async def test_what_time_decides_does_not_wait_until_all_hosts_have_answered(pla
     for app in ("bank", "cafe"):
         where = {"repo": f"https://git.example/acme/{app}", "host": "gitlab", "reports": "gitlab/acme"}
         place.ledger.apps.register(app, **where, secret="s", by="ann")
-    await place.reconciler.round()
+    await place.reconciler.reconcile()
     assert (len(place.torn_down()), len(asked)) == (1, 1)
-    await place.reconciler.round()
-    await place.reconciler.round()
+    await place.reconciler.reconcile()
+    await place.reconciler.reconcile()
     assert sorted(asked) == ["acme/bank", "acme/cafe", "acme/shop"]  # nobody is left out
 
 
 async def test_a_host_is_not_asked_every_round(place: Place) -> None:
-    await place.reconciler.round()
+    await place.reconciler.reconcile()
     place.stands(42)
     place.host.has_pull(42, SHA, open=False)
     place.clock.passes(ASK - 1)
-    await place.reconciler.round()
+    await place.reconciler.reconcile()
     assert place.torn_down() == []
     place.clock.passes(1)
-    await place.reconciler.round()
+    await place.reconciler.reconcile()
     assert place.torn_down() == [(42, CLOSED)]
 
 
@@ -164,9 +164,9 @@ async def test_without_a_host_that_can_be_asked_time_alone_decides(place: Place)
     place.register(None)
     place.stands(42, ttl=60)
     place.clock.passes(59)
-    assert await place.reconciler.round() == []
+    assert await place.reconciler.reconcile() == []
     place.clock.passes(1)
-    await place.reconciler.round()
+    await place.reconciler.reconcile()
     assert len(place.torn_down()) == 1
 
 
@@ -175,9 +175,9 @@ async def test_what_is_being_deployed_is_left_until_it_has_ended(place: Place) -
     place.host.has_pull(42, SHA)
     going = place.ledger.releases.start("shop-pr-42", "/repo", SHA, flow_run_id="r", requested_by="x", preview=True)
     place.clock.passes(60)
-    assert await place.reconciler.round() == []
+    assert await place.reconciler.reconcile() == []
     place.ledger.releases.set_waiting(going.id)  # for a person, maybe for days
-    await place.reconciler.round()
+    await place.reconciler.reconcile()
     assert len(place.torn_down()) == 1
 
 
@@ -186,20 +186,20 @@ async def fails_to_go(place: Place) -> None:
     place.stands(42, ttl=60)
     place.host.has_pull(42, SHA)
     place.clock.passes(60)
-    for _ in range(TRIES):
-        await place.reconciler.round()
+    for _ in range(MAX_ATTEMPTS):
+        await place.reconciler.reconcile()
         place.outside.fail(place.clock.time)
         place.clock.passes(61)
 
 
 async def test_a_teardown_that_fails_is_tried_again_and_then_given_up_on(place: Place) -> None:
     await fails_to_go(place)
-    (said,) = await place.reconciler.round()
-    assert said.endswith(f"it could not be torn down in {TRIES} tries, and needs a person")
+    (said,) = await place.reconciler.reconcile()
+    assert said.endswith(f"it could not be torn down in {MAX_ATTEMPTS} tries, and needs a person")
     for _ in range(2):
         place.clock.passes(5)
-        assert await place.reconciler.round() == [said]
-    assert len(place.torn_down()) == TRIES
+        assert await place.reconciler.reconcile() == [said]
+    assert len(place.torn_down()) == MAX_ATTEMPTS
     known = place.ledger.previews.get("shop-pr-42")
     assert known
     assert known.given_up_at  # headway previews says so
@@ -207,11 +207,11 @@ async def test_a_teardown_that_fails_is_tried_again_and_then_given_up_on(place: 
 
 async def test_what_was_given_up_on_is_tried_again_later(place: Place) -> None:
     await fails_to_go(place)
-    await place.reconciler.round()
+    await place.reconciler.reconcile()
     place.clock.passes(REST.total_seconds())
-    (said,) = await place.reconciler.round()
+    (said,) = await place.reconciler.reconcile()
     assert said.endswith(": it is torn down")
-    assert len(place.torn_down()) == TRIES + 1
+    assert len(place.torn_down()) == MAX_ATTEMPTS + 1
 
 
 async def test_what_a_webhook_began_and_did_not_end_is_done_again(place: Place) -> None:
@@ -223,9 +223,9 @@ async def test_what_a_webhook_began_and_did_not_end_is_done_again(place: Place) 
     place.ledger.deliveries.claim_start([came.id], came.id, "shop", "#42", NOTHING)
     place.ledger.deliveries.mark_started(came.id, "run of the webhook")
     place.outside.has("run of the webhook", "RUNNING")
-    assert await place.reconciler.round() == []
+    assert await place.reconciler.reconcile() == []
     place.outside.has("run of the webhook", "CRASHED", ended=place.clock.time)
-    await place.reconciler.round()
+    await place.reconciler.reconcile()
     assert place.torn_down() == [(42, "the pull request was closed")]
 
 
@@ -238,9 +238,9 @@ async def test_a_teardown_that_died_is_done_again_when_nobody_is_at_it(place: Pl
     place.ledger.rollouts.start(
         None, "shop-pr-42", "preview", plan, kind="rollback", reason="asked for by ann", token=lock.token
     )
-    assert await place.reconciler.round() == []
+    assert await place.reconciler.reconcile() == []
     place.clock.passes(31)
-    await place.reconciler.round()
+    await place.reconciler.reconcile()
     assert place.torn_down() == [(42, "asked for by ann")]
 
 
@@ -251,11 +251,11 @@ async def test_a_preview_of_an_app_that_is_registered_no_more_is_listed_and_ends
     place.stands(41)
     place.stands(42, ttl=60)
     place.ledger.apps.unregister("shop")
-    assert await place.reconciler.round() == [
+    assert await place.reconciler.reconcile() == [
         f"shop-pr-{n}: an orphan, shop is registered no more: headway preview shop {n} --teardown" for n in (41, 42)
     ]
     place.clock.passes(60)
-    await place.reconciler.round()
+    await place.reconciler.reconcile()
     assert [number for number, _ in place.torn_down()] == [42]
 
 
@@ -264,20 +264,20 @@ async def test_a_preview_of_an_app_that_is_registered_no_more_is_listed_and_ends
 
 async def test_an_open_pull_request_that_nobody_told_of_is_entered_once(place: Place) -> None:
     place.host.has_pull(42, SHA, fork=True)
-    assert await place.reconciler.round() == ["shop: pull request 42 has aaaaaaa, and no webhook said so"]
+    assert await place.reconciler.reconcile() == ["shop: pull request 42 has aaaaaaa, and no webhook said so"]
     assert place.wake.is_set()
     (came,) = place.ledger.deliveries.recent("shop")
     assert isinstance(came.event, PullRequestEvent)
     assert (came.event.number, came.event.ref, came.event.base) == (42, "refs/merge-requests/42/head", "main")
     assert (came.event.head, came.event.open, came.event.fork) == (SHA, True, True)
     place.clock.passes(ASK)
-    assert await place.reconciler.round() == []
+    assert await place.reconciler.reconcile() == []
 
 
 async def test_a_newer_commit_that_nobody_told_of_is_entered(place: Place) -> None:
     place.stands(42)
     place.host.has_pull(42, "b" * 40)
-    assert await place.reconciler.round() == ["shop: pull request 42 has bbbbbbb, and no webhook said so"]
+    assert await place.reconciler.reconcile() == ["shop: pull request 42 has bbbbbbb, and no webhook said so"]
 
 
 async def test_those_of_all_apps_together_are_a_few_at_a_time(place: Place) -> None:
@@ -285,7 +285,7 @@ async def test_those_of_all_apps_together_are_a_few_at_a_time(place: Place) -> N
     place.ledger.apps.register("bank", repo=repo, host="gitlab", secret="s", reports="gitlab/acme", by="ann")
     for number in range(1, AT_ONCE + 3):
         place.host.has_pull(number, SHA)
-    assert len(await place.reconciler.round()) == AT_ONCE
+    assert len(await place.reconciler.reconcile()) == AT_ONCE
 
 
 async def test_one_that_was_opened_again_without_a_word_is_entered_once(place: Place) -> None:
@@ -298,19 +298,19 @@ async def test_one_that_was_opened_again_without_a_word_is_entered_once(place: P
     place.ledger.deliveries.claim_start([closed.id], closed.id, "shop", "#42", NOTHING)
     place.ledger.deliveries.settle([again.id], "duplicate", "it is closed, and was before")
     place.ledger.previews.close("shop-pr-42", "the pull request was closed")
-    assert await place.reconciler.round() == ["shop: pull request 42 has aaaaaaa, and no webhook said so"]
+    assert await place.reconciler.reconcile() == ["shop: pull request 42 has aaaaaaa, and no webhook said so"]
     (came,) = place.ledger.deliveries.recent("shop", 1)
     place.ledger.deliveries.settle([came.id], "ignored", "its message says so")
     place.clock.passes(ASK)
-    assert await place.reconciler.round() == []
+    assert await place.reconciler.reconcile() == []
 
 
 async def test_many_are_entered_a_few_at_a_time_the_newest_first(place: Place) -> None:
     for number in range(1, AT_ONCE + 3):
         place.host.has_pull(number, SHA)
-    await place.reconciler.round()
+    await place.reconciler.reconcile()
     came = [one.ref for one in place.ledger.deliveries.recent("shop", 100)]
     assert sorted(came) == [f"#{number}" for number in range(3, AT_ONCE + 3)]
     place.clock.passes(ASK)
-    await place.reconciler.round()
+    await place.reconciler.reconcile()
     assert len(place.ledger.deliveries.recent("shop", 100)) == AT_ONCE + 2

@@ -24,8 +24,10 @@ from headway.ledger import (
     SchemaChange,
 )
 from headway.rollout.strategies import TEARDOWN
-from headway.service.controllers import recovery
-from headway.service.controllers.recovery import TRIES, revive, sweep
+from headway.service.controllers import recovery, run_retries
+from headway.service.controllers.recovery import sweep
+from headway.service.controllers.reviver import Reviver
+from headway.service.controllers.run_retries import MAX_ATTEMPTS
 from headway.service.prefect.client import Control, FlowRun
 from headway.testing import FakeTarget
 
@@ -96,7 +98,8 @@ class Outside(Control):
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(recovery, "datetime", clock)
+    for module in (recovery, run_retries):
+        monkeypatch.setattr(module, "datetime", clock)
     return clock
 
 
@@ -215,7 +218,7 @@ def test_a_freeze_that_is_over_wakes_the_run_that_waits_for_it(ledger: Ledger, o
     outside.has("run-1", "PAUSED")
     assert sweep(ledger, outside) == []
     clock.passes(60)
-    assert sweep(ledger, outside) == [f"{release.name}: production is not frozen any more"]
+    assert sweep(ledger, outside) == [f"{release.name}: the freeze of production is over"]
     assert [run for run, _ in outside.woken] == ["run-1"]
 
 
@@ -234,7 +237,7 @@ def test_a_run_that_is_not_paused_any_more_is_not_woken_and_the_sweep_goes_on(
     outside.has("run-2", "PAUSED")
     died = die(ledger, clock)
     assert sorted(sweep(ledger, outside)) == [
-        "shop staging: bringing it back: the run of rollout " + died.id + " died",
+        "shop staging: rolling back: the run of rollout " + died.id + " died",
         "shop#1: approval for production expired",
         "shop#1: cancelled: by ann",
         "shop#2: approval for production expired",
@@ -351,7 +354,7 @@ def test_a_server_that_is_away_closes_no_release(ledger: Ledger, outside: Outsid
 def test_a_rollout_whose_lease_has_run_out_is_brought_back(ledger: Ledger, outside: Outside, clock: Clock) -> None:
     rollout = die(ledger, clock)
     reason = f"the run of rollout {rollout.id} died"
-    assert sweep(ledger, outside) == [f"shop staging: bringing it back: {reason}"]
+    assert sweep(ledger, outside) == [f"shop staging: rolling back: {reason}"]
     ((key, (deployment, parameters)),) = outside.started.items()
     assert deployment == "rollback/main"
     place = {"app": "shop", "environment": "staging"}
@@ -367,7 +370,7 @@ def test_a_release_that_died_in_its_rollout_is_closed_and_brought_back_by_one_sw
     outside.has("run-1", "CRASHED")
     assert sweep(ledger, outside) == [
         "shop#1: failed: its run ended as Crashed",
-        f"shop staging: bringing it back: the run of rollout {rollout.id} died",
+        f"shop staging: rolling back: the run of rollout {rollout.id} died",
     ]
     assert len(outside.started) == 1
 
@@ -375,8 +378,8 @@ def test_a_release_that_died_in_its_rollout_is_closed_and_brought_back_by_one_sw
 def test_while_a_rollback_goes_on_no_other_is_started(ledger: Ledger, outside: Outside, clock: Clock) -> None:
     die(ledger, clock)
     for _ in range(5):
-        assert "bringing it back" in sweep(ledger, outside)[0]
-        clock.passes(recovery.RETRY)
+        assert "rolling back" in sweep(ledger, outside)[0]
+        clock.passes(run_retries.RETRY_PAUSE)
     assert len(outside.started) == 1
 
 
@@ -386,7 +389,7 @@ def test_a_rollback_that_failed_is_started_again_after_a_pause(ledger: Ledger, o
     outside.fail(clock.time)
     sweep(ledger, outside)
     assert len(outside.started) == 1
-    clock.passes(recovery.RETRY)
+    clock.passes(run_retries.RETRY_PAUSE)
     sweep(ledger, outside)
     assert len(outside.started) == 2
 
@@ -405,7 +408,7 @@ def test_a_rollback_that_is_refused_does_not_keep_the_others_waiting(
     monkeypatch.setattr(outside, "start", start)
     said = sweep(ledger, outside)
     assert said[0] == "shop staging: 409: parameters refused"
-    assert "shop production: bringing it back" in said[1]
+    assert "shop production: rolling back" in said[1]
 
 
 def test_a_rollout_whose_holder_is_alive_is_left_alone(ledger: Ledger, outside: Outside) -> None:
@@ -443,8 +446,8 @@ def test_every_environment_is_brought_back_once(ledger: Ledger, outside: Outside
     other = die(ledger, clock, "production")
     begin(ledger, "preview")
     assert sweep(ledger, outside) == [
-        f"shop staging: bringing it back: the run of rollout {first.id} died",
-        f"shop production: bringing it back: the run of rollout {other.id} died",
+        f"shop staging: rolling back: the run of rollout {first.id} died",
+        f"shop production: rolling back: the run of rollout {other.id} died",
     ]
     places = [parameters["environment"] for _, parameters in outside.started.values()]
     assert places == ["staging", "production"]
@@ -453,15 +456,15 @@ def test_every_environment_is_brought_back_once(ledger: Ledger, outside: Outside
 def test_after_enough_tries_it_is_halted_and_needs_a_person(ledger: Ledger, outside: Outside, clock: Clock) -> None:
     release = start(ledger)
     rollouts = [die(ledger, clock, release=release)]
-    for _ in range(TRIES):
-        assert "bringing it back" in sweep(ledger, outside)[0]
+    for _ in range(MAX_ATTEMPTS):
+        assert "rolling back" in sweep(ledger, outside)[0]
         rollouts.append(die(ledger, clock, kind="rollback", release=release))
         outside.fail(clock.time)
-        clock.passes(recovery.RETRY)
+        clock.passes(run_retries.RETRY_PAUSE)
     (said,) = sweep(ledger, outside)
-    assert said.startswith(f"shop staging: could not be brought back in {TRIES} tries")
-    assert said.endswith("it needs a person, headway rollback shop staging")
-    assert len(outside.started) == TRIES
+    assert said.startswith(f"shop staging: rollback failed {MAX_ATTEMPTS} times")
+    assert said.endswith("run `headway rollback shop staging`")
+    assert len(outside.started) == MAX_ATTEMPTS
     assert {rollout_state(ledger, one) for one in rollouts} == {"halted"}
     assert sweep(ledger, outside) == []
     # The person's rollback goes where the tries should have gone, and not one revision further.
@@ -470,11 +473,11 @@ def test_after_enough_tries_it_is_halted_and_needs_a_person(ledger: Ledger, outs
 
 def test_a_rollback_that_dies_before_it_begins_is_a_try_too(ledger: Ledger, outside: Outside, clock: Clock) -> None:
     die(ledger, clock)
-    for _ in range(TRIES):
+    for _ in range(MAX_ATTEMPTS):
         sweep(ledger, outside)
         outside.fail(clock.time)
-        clock.passes(recovery.RETRY)
-    assert "needs a person" in sweep(ledger, outside)[0]
+        clock.passes(run_retries.RETRY_PAUSE)
+    assert "rollback failed" in sweep(ledger, outside)[0]
 
 
 # --- what should run -----------------------------------------------------------------------------------------------
@@ -512,10 +515,11 @@ async def test_what_is_live_is_revived(ledger: Ledger) -> None:
         assert slug == "fake/one"
         return target
 
-    assert await revive(ledger, load) == []
+    reviver = Reviver(ledger, load)
+    assert await reviver.reconcile() == []
     ledger.rollouts.finish(done.id, "done")
-    assert await revive(ledger, load) == ["shop staging: was not running on fake/one: started again"]
-    assert await revive(ledger, load) == []
+    assert await reviver.reconcile() == ["shop staging: was not running on fake/one: started again"]
+    assert await reviver.reconcile() == []
     assert target.revived == ["shop", "shop"]
 
 
@@ -532,8 +536,8 @@ def due(ledger: Ledger, clock: Clock) -> SchemaChange:
 
 def test_a_contract_that_is_due_is_started_once(ledger: Ledger, outside: Outside, clock: Clock) -> None:
     due(ledger, clock)
-    assert sweep(ledger, outside) == ["shop staging: the contract of r2 is due"]
-    assert sweep(ledger, outside) == ["shop staging: the contract of r2 is due"]
+    assert sweep(ledger, outside) == ["shop staging: running the contract migration of r2"]
+    assert sweep(ledger, outside) == ["shop staging: running the contract migration of r2"]
     assert [deployment for deployment, _ in outside.started.values()] == ["contract/main"]
 
 
@@ -546,9 +550,9 @@ def test_a_contract_waits_for_whoever_is_at_work_there(ledger: Ledger, outside: 
 
 def test_a_contract_whose_runs_die_is_given_up_on(ledger: Ledger, outside: Outside, clock: Clock) -> None:
     change = due(ledger, clock)
-    for _ in range(TRIES):
+    for _ in range(MAX_ATTEMPTS):
         sweep(ledger, outside)
         outside.fail(ended=clock.time - timedelta(days=1))
-    assert sweep(ledger, outside) == ["shop staging: the contract of r2 could not be done in 3 tries"]
+    assert sweep(ledger, outside) == ["shop staging: the contract migration of r2 failed 3 times"]
     assert ledger.schema_changes.get(change.id).state == "failed"
     assert sweep(ledger, outside) == []

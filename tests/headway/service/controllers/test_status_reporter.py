@@ -12,7 +12,7 @@ from headway.domain.errors import GitHostError, NotFound
 from headway.domain.git import CommitStatus, DeploymentStatus, StatusState
 from headway.domain.ports import GitHost, Target
 from headway.ledger import Ledger, ReleaseRecord, StageState
-from headway.service.controllers.status_reporter import Reporter
+from headway.service.controllers.status_reporter import StatusReporter
 from headway.service.prefect.client import Control
 from headway.testing import FakeGitHost
 
@@ -25,7 +25,7 @@ class Place:
     def __init__(self, tmp_path: Path) -> None:
         self.ledger = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
         self.host = FakeGitHost()
-        self.reporter = Reporter(self.ledger, Control("http://prefect/api"), self._host, self._target)
+        self.reporter = StatusReporter(self.ledger, Control("http://prefect/api"), self._host, self._target)
         repo = "https://github.com/acme/shop"
         self.ledger.apps.register("shop", repo=repo, host="github", secret="s", reports="github/acme", by="ann")
         self.release = self.started("shop")
@@ -63,14 +63,14 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 async def test_every_stage_and_the_whole_are_told(place: Place) -> None:
     place.ledger.stages.start(place.release.id, "unit")
-    await place.reporter.round()
+    await place.reporter.reconcile()
     url = "http://prefect/runs/flow-run/run of shop"
     assert place.host.mark(SHA, "headway/unit") == (StatusState.RUNNING, "running", url)
     assert place.host.mark(SHA, "headway") == (StatusState.RUNNING, "shop#1 running", url)
 
     place.ledger.stages.finish(place.release.id, "unit", "failed", "1 of 3 tests\nfailed " + "x" * 200)
     place.ledger.releases.finish(place.release.id, "failed", "unit: 1 of 3 tests failed")
-    await place.reporter.round()
+    await place.reporter.reconcile()
 
     standing, words, _ = place.host.mark(SHA, "headway/unit")
     assert (standing, len(words)) == (StatusState.FAILURE, 140)
@@ -81,19 +81,19 @@ async def test_every_stage_and_the_whole_are_told(place: Place) -> None:
 async def test_what_has_been_told_is_not_told_again(place: Place) -> None:
     place.ledger.stages.start(place.release.id, "unit")
     for _ in range(3):
-        await place.reporter.round()
+        await place.reporter.reconcile()
     assert len(place.host.told) == 2
     place.ledger.releases.finish(place.release.id, "superseded", "superseded by shop#2")
     for _ in range(3):
-        await place.reporter.round()
+        await place.reporter.reconcile()
     assert [one.state for one in place.host.told[2:]] == [StatusState.ENDED, StatusState.ENDED]
     assert place.ledger.statuses.releases_to_report(["shop"]) == []
 
 
 async def test_whoever_takes_over_goes_on_from_what_was_told(place: Place) -> None:
-    await place.reporter.round()
-    other = Reporter(place.ledger, Control("http://prefect/api"), place._host, place._target)
-    await other.round()
+    await place.reporter.reconcile()
+    other = StatusReporter(place.ledger, Control("http://prefect/api"), place._host, place._target)
+    await other.reconcile()
     assert len(place.host.told) == 1
 
 
@@ -101,23 +101,23 @@ async def test_a_host_that_fails_is_left_alone_and_told_later(place: Place, monk
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     place.host.faults = [GitHostError("it does not answer"), GitHostError("its rate limit is used up", after=300.0)]
-    assert await place.reporter.round() == ["github/acme: it does not answer"]
-    assert await place.reporter.round() == ["github/acme: it does not answer"]
+    assert await place.reporter.reconcile() == ["github/acme: it does not answer"]
+    assert await place.reporter.reconcile() == ["github/acme: it does not answer"]
     assert len(place.host.faults) == 1
     now += 10.5
-    assert await place.reporter.round() == ["github/acme: its rate limit is used up"]
+    assert await place.reporter.reconcile() == ["github/acme: its rate limit is used up"]
     now += 299
-    await place.reporter.round()
+    await place.reporter.reconcile()
     assert place.host.told == []
     now += 2
-    assert await place.reporter.round() == []
+    assert await place.reporter.reconcile() == []
     assert len(place.host.told) == 1
 
 
 async def test_an_app_that_reports_to_nobody_is_told_to_nobody(place: Place) -> None:
     place.ledger.apps.register("other", repo="/srv/git/other", host="generic", secret="s", by="ann")
     place.started("other")
-    await place.reporter.round()
+    await place.reporter.reconcile()
     assert {one.description for one in place.host.told} == {"shop#1 running"}
 
 
@@ -127,7 +127,7 @@ async def test_an_environment_is_a_deployment(place: Place, monkeypatch: pytest.
         place.ledger.stages.start(place.release.id, name)
         if state == "passed":
             place.ledger.stages.finish(place.release.id, name, "passed", "r1")
-    await place.reporter.round()
+    await place.reporter.reconcile()
     told = [(one.environment, one.state) for one in place.host.told if isinstance(one, DeploymentStatus)]
     assert told == [("staging", StatusState.SUCCESS), ("production", StatusState.RUNNING)]
 
@@ -139,7 +139,7 @@ async def test_a_preview_is_told_apart_from_a_release_of_the_same_commit(place: 
     preview = place.shown()
     for release in (preview, place.release):
         place.stage(release, "unit", "failed" if release is preview else "passed")
-    await place.reporter.round()
+    await place.reporter.reconcile()
     assert place.host.mark(SHA, "headway/preview")[:2] == (StatusState.RUNNING, "shop-pr-42#1 running")
     assert place.host.mark(SHA, "headway/preview/unit")[0] == StatusState.FAILURE
     assert place.host.mark(SHA, "headway/unit")[0] == StatusState.SUCCESS
@@ -152,17 +152,17 @@ async def test_a_pull_request_has_one_comment_which_ends_with_the_preview(
     monkeypatch.setattr(place.ledger.rollouts, "environments", lambda _app: ["preview"])
     release = place.shown()
     place.stage(release, "preview")
-    await place.reporter.round()
+    await place.reporter.reconcile()
     assert "in the making" in place.host.texts(42)[0]
     place.ledger.previews.mark_deployed("shop-pr-42", "http://here", None)
     place.ledger.releases.finish(release.id, "succeeded", "")
-    await place.reporter.round()
+    await place.reporter.reconcile()
     (text,) = place.host.texts(42)
     assert "**: http://here" in text
     assert "(http://prefect/runs/flow-run/run 1 of shop-pr-42)" in text
     place.ledger.previews.close("shop-pr-42", "the pull request was closed")
     for _ in range(2):
-        await place.reporter.round()
+        await place.reporter.reconcile()
     (text,) = place.host.texts(42)
     assert "torn down, the pull request was closed" in text
     told = [(one.environment, one.state) for one in place.host.told if isinstance(one, DeploymentStatus)]
@@ -175,24 +175,36 @@ async def test_what_an_earlier_commit_deployed_ends_too(place: Place, monkeypatc
     deployed = place.shown()
     place.stage(deployed, "preview")
     place.ledger.releases.finish(deployed.id, "succeeded", "")
-    await place.reporter.round()
+    await place.reporter.reconcile()
     newer = place.shown()
     place.stage(newer, "unit", "failed")
     place.ledger.releases.finish(newer.id, "failed", "unit: failed")
-    await place.reporter.round()
+    await place.reporter.reconcile()
     place.ledger.previews.close("shop-pr-42", "the pull request was closed")
-    await place.reporter.round()
+    await place.reporter.reconcile()
     told = [one.state for one in place.host.told if isinstance(one, DeploymentStatus)]
     assert told == [StatusState.SUCCESS, StatusState.ENDED]
+
+
+def test_a_deployment_that_0_1_0_has_recorded_is_read() -> None:
+    stored = {
+        "sha": SHA,
+        "environment": "shop-pr-42",
+        "standing": "success",
+        "description": "",
+        "log_url": "",
+        "url": None,
+    }
+    assert DeploymentStatus.model_validate(stored).state is StatusState.SUCCESS
 
 
 async def test_what_is_told_late_of_an_older_commit_does_not_overwrite_the_comment(place: Place) -> None:
     older = place.shown()
     newer = place.shown()
     place.ledger.releases.finish(newer.id, "succeeded", "")
-    await place.reporter.round()
+    await place.reporter.reconcile()
     place.ledger.releases.finish(older.id, "superseded", "superseded by shop-pr-42#2")
-    await place.reporter.round()
+    await place.reporter.reconcile()
     (text,) = place.host.texts(42)
     assert "shop-pr-42#2 succeeded" in text
 
@@ -209,7 +221,7 @@ async def test_what_comes_up_during_a_round_is_told_as_it_is_in_the_end(
         return asked(apps)
 
     monkeypatch.setattr(place.ledger.statuses, "releases_to_report", meanwhile)
-    await place.reporter.round()
+    await place.reporter.reconcile()
     assert place.ledger.statuses.by_release(release.id)[""] == ""  # nothing more is told of it
     assert "http://here" in place.host.texts(42)[0]
 
@@ -217,7 +229,7 @@ async def test_what_comes_up_during_a_round_is_told_as_it_is_in_the_end(
 async def test_two_pull_requests_have_a_comment_each(place: Place) -> None:
     place.shown(42)
     place.shown(43)
-    await place.reporter.round()
+    await place.reporter.reconcile()
     (one,), (other,) = place.host.texts(42), place.host.texts(43)
     assert one.splitlines()[0] != other.splitlines()[0]  # nobody can write a mark before it is ours
     assert other.splitlines()[0].startswith("<!-- headway ")
@@ -236,7 +248,7 @@ async def test_what_is_refused_of_a_stranger_keeps_nothing_else_from_being_told(
         real(repo, status)
 
     place.host.set_status = refusing  # type: ignore[method-assign]  # of this one
-    assert await place.reporter.round() == ["shop-pr-42: answers 404"]
+    assert await place.reporter.reconcile() == ["shop-pr-42: answers 404"]
     assert "in the making" in place.host.texts(42)[0]
     assert place.host.mark("b" * 40, "headway")[0] == StatusState.SUCCESS
 
@@ -247,11 +259,11 @@ async def test_a_host_that_refuses_a_comment_is_told_the_rest_later(
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     place.ledger.releases.finish(place.release.id, "succeeded", "")
-    await place.reporter.round()
+    await place.reporter.reconcile()
     release = place.shown()
     place.ledger.releases.finish(release.id, "failed", "unit: failed")
     place.host.faults = [None, GitHostError("answers 403")]
-    assert await place.reporter.round() == ["github/acme: answers 403"]
+    assert await place.reporter.reconcile() == ["github/acme: answers 403"]
     now += 11
-    assert await place.reporter.round() == []
+    assert await place.reporter.reconcile() == []
     assert "unit: failed" in place.host.texts(42)[0]

@@ -1,0 +1,42 @@
+"""What the routes of the API use, created once at the start and passed to each route by FastAPI."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, TypeAlias, cast
+
+from fastapi import Depends, Request
+
+from headway.ledger import Ledger
+from headway.service.api.delivery_batcher import DeliveryBatcher
+from headway.service.api.rate_limits import RateLimits
+from headway.service.api.webhook_secrets import WebhookSecrets
+from headway.service.prefect.client import Control
+
+__all__ = ["Services", "ServicesDependency", "current_services"]
+
+
+@dataclass(frozen=True)
+class Services:
+    """Shared by all requests."""
+
+    ledger: Ledger
+    control: Control
+    load_secret: Callable[[str, str], Awaitable[str]]
+    rate_limits: RateLimits
+    delivery_batcher: DeliveryBatcher
+    webhook_secrets: WebhookSecrets
+    deliveries_stored: asyncio.Event
+    """Set it when the dispatcher has a new delivery."""
+    checks: dict[str, str]
+    """Name of a controller -> `ok`, or what is wrong."""
+
+
+async def current_services(request: Request) -> Services:
+    """The services that the lifespan of the app has created."""
+    return cast("Services", request.state.services)
+
+
+ServicesDependency: TypeAlias = Annotated[Services, Depends(current_services)]

@@ -1,0 +1,40 @@
+"""Start live instances again that a reboot or a killed supervisor has ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from headway.domain.ports import Target
+from headway.ledger import Ledger
+from headway.service.controllers.base import Controller, collect_error
+
+__all__ = ["Reviver"]
+
+
+class Reviver(Controller):
+    """Calls `revive` of the target of each app and environment with a live revision."""
+
+    name = "revive"
+    interval = 10.0
+
+    def __init__(self, ledger: Ledger, load_target: Callable[[str], Awaitable[Target]]) -> None:
+        super().__init__()
+        self._ledger = ledger
+        self._load_target = load_target
+
+    async def reconcile(self) -> list[str]:
+        lines: list[str] = []
+        targets: dict[str, Target] = {}
+        for app in self._ledger.releases.apps():
+            for environment in self._ledger.rollouts.environments(app):
+                live = self._ledger.rollouts.live(app, environment)
+                if live is None:
+                    continue
+                _, spec = self._ledger.revisions.find(app, live, environment=environment)
+                with collect_error(f"{app} {environment}", lines):
+                    target = targets.get(spec.target) or await self._load_target(spec.target)
+                    targets[spec.target] = target
+                    if await asyncio.to_thread(target.revive, app):
+                        lines.append(f"{app} {environment}: was not running on {spec.target}: started again")
+        return lines
