@@ -30,7 +30,7 @@ _HINTS = {
         "give this machine access: a deploy key, or a git credential helper"
     ),
     "Could not resolve host|unable to access|Connection (refused|timed out|reset)|Could not connect": (
-        "check the host name and the network"
+        "check the host name, and that the host is reachable from here"
     ),
     "No space left on device|Disk quota exceeded": "free disk space and try again",
     r"\.lock': File exists": "a git process died there: if none is running, remove that file",
