@@ -33,7 +33,7 @@ MOVED: dict[str, tuple[str, ...]] = {
 }
 """Old module -> the modules that have its classes now."""
 
-RENAMED = {"Probe": "HttpRequest"}
+RENAMED = {"Leaks": "SecretScan", "Probe": "HttpRequest"}
 """Old name -> new name of a class of headway.settings, for modules of MOVED that no longer have the old name."""
 
 

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.runtime import flow_run
 from prefect.tasks import exponential_backoff
 
@@ -56,4 +56,7 @@ async def look(repo: str, sha: str) -> Source:
 @task(name="settings", task_run_name="settings", persist_result=True, cache_policy=once_per_run("source.sha"))
 async def read_settings(source: Source) -> headway_yaml.Settings:
     """Read and validate headway.yaml of the commit."""
-    return await asyncio.to_thread(headway_yaml.load, Path(source.workspace))
+    settings = await asyncio.to_thread(headway_yaml.load, Path(source.workspace))
+    for warning in settings.warnings:
+        get_run_logger().warning(warning)
+    return settings

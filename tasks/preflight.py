@@ -72,11 +72,11 @@ async def _configured(settings: Settings, environment: str) -> Configured:
 async def check_leaks(release: ReleaseSession, source: Source, settings: Settings) -> None:
     """Scan the commit for secrets. Raises CheckFailed with the location of each one that is not in the baseline."""
     with release.stage("secrets in the repository"):
-        found = await asyncio.to_thread(find_secrets, Path(source.workspace), settings.leaks.exceptions)
+        found = await asyncio.to_thread(find_secrets, Path(source.workspace), settings.secret_scan.exceptions)
         if found:
             places = "".join(f"\n  {one}" for one in found[:20])
             raise CheckFailed(
                 f"secrets in the repository: {len(found)} that everybody who gets it can read{places}",
                 "take them out and make them invalid where they are from: they stay in the history. What is none gets "
-                f"a comment `pragma: allowlist secret`, or into {BASELINE}, or its file into leaks/exceptions",
+                f"a comment `pragma: allowlist secret`, or into {BASELINE}, or its file into secret_scan/exceptions",
             )

@@ -42,6 +42,7 @@ def check(path: PathArgument = Path(), _json: Json = False) -> None:
         output.say(f"git: {local.sha[:7]} ({local.ref}), all committed")
     with _collected_in(faults):
         results = _readiness(settings, path)
+    output.say(*(f"warning: {warning}" for warning in settings.warnings))
     _say_readiness(results)
     _say_findings([*blocking, *advice])
     _raise_first(faults, blocking, results)
@@ -50,6 +51,7 @@ def check(path: PathArgument = Path(), _json: Json = False) -> None:
             "ok": True,
             "app": settings.app,
             "environments": environments,
+            "warnings": settings.warnings,
             "findings": [one.model_dump() for one in advice],
             "readiness": [one.row for one in results],
         }

@@ -12,7 +12,7 @@ from headway.config.env_schema import Variable
 from headway.config.environment import Approval, Environment, Instances
 from headway.config.http_request import HttpRequest
 from headway.config.loader import load, schema
-from headway.config.sections import Build, Check, Health, Inputs, Leaks, Lint, Migrations, On, Resources
+from headway.config.sections import Build, Check, Health, Inputs, Lint, Migrations, On, Resources, SecretScan
 from headway.config.settings import FILE_NAME, PREVIEW, Settings
 from headway.config.strategy import BlueGreen, Canary, CanaryStep, Recreate, Rolling, Strategy
 
@@ -32,7 +32,6 @@ __all__ = [
     "HttpRequest",
     "Inputs",
     "Instances",
-    "Leaks",
     "Lint",
     "Metric",
     "Migrations",
@@ -40,6 +39,7 @@ __all__ = [
     "Recreate",
     "Resources",
     "Rolling",
+    "SecretScan",
     "Settings",
     "Strategy",
     "Synthetic",

@@ -12,6 +12,7 @@ from pydantic_core import core_schema
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from headway.config.platforms import platform
+from headway.config.renamed_keys import rename_keys
 from headway.config.settings import FILE_NAME, Settings
 from headway.config.validation import Fault, Keys, fault
 from headway.config.yaml_document import Document
@@ -36,16 +37,19 @@ def load(path: Path) -> Settings:
 
     Of a repository the Kubernetes manifests that it names are read too: without them there is no launch spec. Raises
     SettingsError with every fault that can be found at once, one a line: `headway.yaml:LINE: path/with/slashes:
-    message`, then, when there is none, `k8s/web.yaml#DOCUMENT: message`.
+    message`, then, when there is none, `k8s/web.yaml#DOCUMENT: message`. The old name of a renamed key is a warning, in
+    `Settings.warnings`.
     """
     alone = path.suffix in (".yaml", ".yml") and not path.is_dir()
     file = path if alone else path / FILE_NAME
     document = _parse(file, _read_text(file))
+    warnings = tuple(f"{file.name}:{warning}" for warning in rename_keys(document))
     settings, faults = _validate(document)
     if settings is None or faults:
         lines = sorted((document.line(keys), "/".join(map(str, keys)), message) for keys, message in faults)
         report = (f"{file.name}:{line}: {where}{where and ': '}{message}" for line, where, message in lines)
         raise SettingsError("\n".join(report), _REFERENCE)
+    settings = settings.with_warnings(warnings)
     return settings if alone else _with_manifests(settings, path)
 
 

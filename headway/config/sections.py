@@ -35,12 +35,12 @@ __all__ = [
     "Check",
     "Health",
     "Inputs",
-    "Leaks",
     "Lint",
     "Migrations",
     "On",
     "Readiness",
     "Resources",
+    "SecretScan",
 ]
 
 
@@ -269,11 +269,11 @@ class Readiness(Section):
         return attest
 
 
-class Leaks(Section):
-    """What looks like a secret in the repository and is none."""
+class SecretScan(Section):
+    """Exceptions from the scan for secrets in the repository, which runs before every release."""
 
     exceptions: dict[Text, Text] = Field(
         default={},
-        description="files in which nothing is a secret, as patterns of a .gitignore, each with the reason; single "
-        "lines get a comment `pragma: allowlist secret`, or into `.secrets.baseline`",
+        description="files without secrets: a pattern as in .gitignore, and the reason. For a single line, write the "
+        "comment `pragma: allowlist secret`, or add it to `.secrets.baseline`",
     )

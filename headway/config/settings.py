@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import graphlib
 from collections.abc import Iterator, Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator
 
@@ -16,11 +16,11 @@ from headway.config.sections import (
     Build,
     Check,
     Health,
-    Leaks,
     Migrations,
     On,
     Readiness,
     Resources,
+    SecretScan,
 )
 from headway.config.strategy import BlueGreen
 from headway.config.validation import Fault, nearest, raise_faults
@@ -69,13 +69,26 @@ class Settings(Section):
     )
     migrations: Migrations | None = Field(default=None, description="how the database follows the code")
     readiness: Readiness = Field(default=Readiness(), description="what the checklist cannot find out by itself")
-    leaks: Leaks = Field(default=Leaks(), description="what looks like a secret in the repository and is none")
+    secret_scan: SecretScan = Field(default=SecretScan(), description="files without secrets, for the secret scan")
     environments: dict[Label, Environment] = Field(
         default={},
         description="where the app runs, in the order it is promoted; `preview` is never part of that order: in it "
         "each pull request for `branch` is an app of its own, `APP-pr-NUMBER`",
     )
     _manifests: dict[str, tuple[Manifest, ...]] = PrivateAttr(default_factory=dict)
+    _warnings: tuple[str, ...] = PrivateAttr(default=())
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        # A release that waits for approval since 0.1.0 has stored `leaks`. Remove this in 0.3.0, as in renamed_keys.py.
+        fields = state["__dict__"]
+        if "leaks" in fields:
+            fields["secret_scan"] = fields.pop("leaks")
+        super().__setstate__(state)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Old names that the file uses, each with its file and line. Known where the file was just read."""
+        return self._warnings
 
     @field_validator("checks")
     @classmethod
@@ -146,6 +159,12 @@ class Settings(Section):
         """The same, with the objects that were read of some environments."""
         made = self.model_copy()
         made._manifests = dict(manifests)  # noqa: SLF001  # its own
+        return made
+
+    def with_warnings(self, warnings: tuple[str, ...]) -> Settings:
+        """These settings with the warnings about the file that they are from."""
+        made = self.model_copy()
+        made._warnings = warnings  # noqa: SLF001  # its own
         return made
 
     def release_path(self, to: str | None = None) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
@@ -51,6 +53,27 @@ class Document:
     def line(self, keys: Keys) -> int:
         """Line, from 1, of the value under these keys, or of the nearest one above it that is written down."""
         return next(self._lines[keys[:end]] for end in range(len(keys), -1, -1) if keys[:end] in self._lines)
+
+    def has(self, keys: Keys) -> bool:
+        """Whether a value is written under these keys of mappings."""
+        return keys in self._lines
+
+    def rename(self, keys: Keys, name: str) -> None:
+        """Change the last of these keys, which lead through mappings to a value."""
+        parent: Any = self.value
+        for key in keys[:-1]:
+            parent = parent[key]
+        parent[name] = parent.pop(keys[-1])
+        moved = {old: line for old, line in self._lines.items() if old[: len(keys)] == keys}
+        for old, line in moved.items():
+            del self._lines[old]
+            self._lines[*keys[:-1], name, *old[len(keys) :]] = line
+        self.faults = [
+            fault._replace(keys=(*keys[:-1], name, *fault.keys[len(keys) :]))
+            if fault.keys[: len(keys)] == keys
+            else fault
+            for fault in self.faults
+        ]
 
     def _value(self, node: Node, keys: Keys) -> object:
         self._nodes += 1

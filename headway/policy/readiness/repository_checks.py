@@ -54,7 +54,7 @@ def _tests(settings: Settings) -> Finding:
 
 
 def _secrets(tree: Path, settings: Settings) -> Finding:
-    found = find_secrets(tree, settings.leaks.exceptions)
+    found = find_secrets(tree, settings.secret_scan.exceptions)
     return failed(_some(map(str, found))) if found else passed("none found in what is committed")
 
 

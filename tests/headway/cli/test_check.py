@@ -61,3 +61,11 @@ def test_an_unknown_platform_is_an_error(tmp_path: Path) -> None:
     told = check(repository, code=2).stderr
     assert "headway.yaml:6: environments/production/target: no platform is called 'proces'" in told
     assert "(did you mean 'process'?); there are: docker, kubernetes, process, railway, vercel" in told
+
+
+def test_an_old_key_of_the_settings_is_a_warning(tmp_path: Path) -> None:
+    repository = Repository(tmp_path / "repo")
+    repository.commit(headway_dot_yaml=SETTINGS + "leaks: {exceptions: {docs/: examples}}\n")
+    warning = "headway.yaml:7: leaks is now called secret_scan; the old name stops working in 0.3.0"
+    assert f"warning: {warning}" in check(repository).stdout.splitlines()
+    assert json.loads(check(repository, "--json").stdout)["warnings"] == [warning]

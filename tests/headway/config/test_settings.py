@@ -738,3 +738,43 @@ def test_every_link_of_the_reference_leads_somewhere() -> None:
 
 def test_a_canary_step_can_be_made_in_code() -> None:
     assert Canary(steps=(CanaryStep(weight=10, pause=5), CanaryStep(weight=100))).steps[0].pause == 5.0
+
+
+# --- renamed keys ----------------------------------------------------------------------------------------------
+
+OLD_KEY = "app: a\nchecks: {unit: pytest}\nleaks:\n  exceptions: {docs/: examples}\n"
+
+
+def test_an_old_key_works_with_a_warning_that_names_the_new_one(tmp_path: Path) -> None:
+    settings = load(tmp_path, OLD_KEY)
+
+    assert settings.secret_scan.exceptions == {"docs/": "examples"}
+    assert settings.warnings == (
+        "headway.yaml:3: leaks is now called secret_scan; the old name stops working in 0.3.0",
+    )
+    assert load(tmp_path, OLD_KEY.replace("leaks", "secret_scan")).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("added", "fault"),
+    [
+        ("  exeptions: {}\n", "5: secret_scan/exeptions: unknown key 'exeptions' (did you mean 'exceptions'?)"),
+        ("  exceptions: {}\n", "4: secret_scan/exceptions: is written twice, again in line 5"),
+        ("secret_scan: {}\n", "3: leaks: is the old name of secret_scan, which is there too: remove this one"),
+    ],
+)
+def test_a_fault_under_an_old_key_has_its_line(tmp_path: Path, added: str, fault: str) -> None:
+    assert faults(tmp_path, OLD_KEY + added) == [f"headway.yaml:{fault}"]
+
+
+def test_settings_that_the_last_release_pickled_have_the_new_names(tmp_path: Path) -> None:
+    settings = load(tmp_path, OLD_KEY)
+    state = settings.__getstate__()
+    fields = state["__dict__"]
+    old = {**state, "__dict__": {("leaks" if name == "secret_scan" else name): fields[name] for name in fields}}
+
+    restored = Settings.__new__(Settings)
+    restored.__setstate__(old)
+
+    assert restored.secret_scan == settings.secret_scan
+    assert "leaks" not in vars(restored)

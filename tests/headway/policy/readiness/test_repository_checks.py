@@ -65,7 +65,7 @@ def test_files_that_headway_yaml_says_are_harmless_do_not_count(place: Repositor
     key = "KEY = 'AKIA" + "QYLPMN5HHHFPZAM2'\n"
     place.commit(headway_dot_yaml=POOR, tests__keys_dot_py=key)
     assert examined(place)["secrets"] == (False, "tests/keys.py:1: AWS Access Key")
-    harmless = "leaks: {exceptions: {tests/: keys of a service that the tests start}}\n"
+    harmless = "secret_scan: {exceptions: {tests/: keys of a service that the tests start}}\n"
     place.commit(headway_dot_yaml=POOR + harmless)
     assert examined(place)["secrets"] == (True, "none found in what is committed")
 
