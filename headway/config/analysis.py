@@ -18,14 +18,14 @@ PLACEHOLDERS = ("revision", "stable")
 
 
 class Metric(Section):
-    """A business metric with a limit. It is asked for every few seconds."""
+    """A business metric with a limit. It is queried every few seconds."""
 
     source: SourceName = Field(description="TYPE/NAME of a metric source block, such as `prometheus/main`")
     query: Text = Field(
-        description="what is asked, one number; `$revision` and `$stable` stand for the new and the stable version"
+        description="query that returns one number; `$revision` and `$stable` are the new and the stable revision"
     )
-    limit: Limit = Field(description='what the answer has to be, such as `">= 5"`')
-    lasting: Duration = Field(default=15.0, description="a limit that is broken for this long is a fail")
+    limit: Limit = Field(description='limit for the number, such as `">= 5"`')
+    lasting: Duration = Field(default=15.0, description="time after which a limit that is not met is a fail")
 
     @field_validator("query")
     @classmethod
@@ -48,30 +48,28 @@ class Metric(Section):
 
 
 class Synthetic(Section):
-    """Requests of Headway's own, so that there is something to judge when users are few."""
+    """Synthetic requests, for when users send too few."""
 
     requests: tuple[HttpRequest, ...] = Field(
-        min_length=1, description="what is requested, in turn; 5xx answers are errors"
+        min_length=1, description="requests to send, in turn. A 5xx response is a failure"
     )
     rate: float = Field(
-        default=5.0, gt=0, le=1000, description="requests a second; while users send more, none are sent"
+        default=5.0, gt=0, le=1000, description="requests per second. None are sent while users send more"
     )
 
 
 class Analysis(Section):
-    """When the new version is good enough. It has to meet every condition that is written here."""
+    """Conditions that the new version must meet, all of them."""
 
-    window: Timeout = Field(default=10.0, description="how long it is watched")
-    min_requests: StrictInt = Field(default=20, ge=1, description="with fewer requests than this nothing is decided")
+    window: Timeout = Field(default=10.0, description="duration of the analysis")
+    min_requests: StrictInt = Field(default=20, ge=1, description="number of requests below which there is no verdict")
     success_rate: Condition | None = Field(
-        default=None, description="share of requests without a 5xx answer, in percent"
+        default=None, description="limit for the share of requests that do not fail, in percent"
     )
     p50: Condition | None = Field(default=None, description="median latency")
     p99: Condition | None = Field(default=None, description="latency that 99 of 100 requests stay under")
-    metrics: dict[Label, Metric] | None = Field(
-        default=None, min_length=1, description="business metrics, each with a name for messages"
-    )
-    synthetic: Synthetic | None = Field(default=None, description="requests of Headway's own when users are few")
+    metrics: dict[Label, Metric] | None = Field(default=None, min_length=1, description="business metrics, by name")
+    synthetic: Synthetic | None = Field(default=None, description="synthetic requests when users send too few")
 
     @model_validator(mode="after")
     def _judges_something(self) -> Analysis:
@@ -107,20 +105,20 @@ class Analysis(Section):
 
 
 class CanaryAnalysis(Analysis):
-    """When the new version is good enough, on its own and beside the stable version under the same traffic."""
+    """Conditions for the new version, alone and in comparison with the stable version."""
 
     false_rollback: Percent | None = Field(
         default=None,
         gt=0,
         lt=100,
-        description="how often, at most, a version as good as the stable one may be rolled back by mistake; "
-        "with it the error rates and latencies of both are compared. Holds for requests that fail independently",
+        description="compare error rate and latency with the stable version; the value is the highest share of equally "
+        "good versions that are rolled back by mistake. It holds if requests fail independently",
     )
     ignore_below: Percent = Field(
-        default=0.0, lt=100, description="an error rate below this is never worse than the stable one"
+        default=0.0, lt=100, description="error rate below which the new version is never worse"
     )
     ignore_slower: Percent = Field(
-        default=25.0, description="a version slower than the stable one by no more than this, or 10 ms, is not worse"
+        default=25.0, description="a version that is slower by no more than this, or by 10 ms, is not worse"
     )
 
     def against(self, stable: str) -> plan.Comparison | None:

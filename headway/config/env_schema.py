@@ -19,28 +19,31 @@ __all__ = ["Variable", "contract_faults", "is_given"]
 
 
 class Variable(Section):
-    """What the app needs to know of one environment variable."""
+    """Schema of one environment variable."""
 
-    type: ValueType = Field(default="string", description="what its value has to look like")
-    choices: tuple[Text, ...] = Field(default=(), description="the only values it may have; an `enum` has some")
+    type: ValueType = Field(default="string", description="type of the value")
+    choices: tuple[Text, ...] = Field(default=(), description="allowed values; required for `enum`")
     pattern: Text | None = Field(
-        default=None, description="regular expression that its whole value has to match; a `regex` has one"
+        default=None, description="regular expression that the whole value must match; required for `regex`"
     )
-    min: Text | None = Field(default=None, description="the least it may be: a number, a duration or a size")
-    max: Text | None = Field(default=None, description="the most it may be")
+    min: Text | None = Field(default=None, description="minimum: a number, a duration or a size")
+    max: Text | None = Field(default=None, description="maximum")
     min_length: StrictInt = Field(
-        default=0, ge=0, description=f"fewest characters it may have; a secret has {SECRET_LENGTH} when left out"
+        default=0, ge=0, description=f"minimum number of characters. Default for secrets: {SECRET_LENGTH}"
     )
-    default: Text | None = Field(default=None, description="its value where an environment gives none")
+    default: Text | None = Field(default=None, description="value in environments that set none")
     secret: StrictBool = Field(
         default=False,
-        description="its value is never written in this file; where an environment does not name it, it is the secret "
-        "`APP-ENVIRONMENT/NAME`, NAME in lower case with `-` for `_`, such as `shop-staging/database-url`",
+        description="the value is a secret and is never in this file. Default name of the secret: "
+        "`APP-ENVIRONMENT/NAME`, with NAME in lower case and `-` for `_`, such as "
+        "`shop-staging/database-url`",
     )
     required: StrictBool | tuple[Label, ...] = Field(
-        default=True, description="an environment without it is an error; or a list of the environments that need it"
+        default=True, description="whether it must be set; or a list of the environments in which it must be set"
     )
-    deprecated: Text | None = Field(default=None, description="why nobody should set it any more: who does is warned")
+    deprecated: Text | None = Field(
+        default=None, description="reason why it should not be set any more; a warning is shown"
+    )
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Variable:

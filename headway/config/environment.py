@@ -38,11 +38,11 @@ ChecklistName = Annotated[str, AfterValidator(_item_or_group)]
 
 
 class Approval(Section):
-    """Who has to agree before this environment changes. `true` is an approval by anybody."""
+    """Approval before this environment changes. Short form: `true` is an approval by anyone."""
 
-    by: tuple[str, ...] = Field(default=(), description="people or groups that may approve; left out: anybody")
-    expires: Timeout = Field(default=86400.0, description="without an answer until then the release ends")
-    not_author: StrictBool = Field(default=False, description="the author of the change may not approve it")
+    by: tuple[str, ...] = Field(default=(), description="people or groups that may approve. Default: anyone")
+    expires: Timeout = Field(default=86400.0, description="time after which a release without a decision ends")
+    not_author: StrictBool = Field(default=False, description="the author of the commit may not approve it")
 
 
 def _long_approval(value: object) -> object:
@@ -54,11 +54,13 @@ def _long_approval(value: object) -> object:
 
 
 class Instances(Section):
-    """How many copies of the app run: a number, or on Kubernetes a range in which an autoscaler decides."""
+    """Number of instances: a number, or on Kubernetes a range for an autoscaler."""
 
     min: StrictInt = Field(ge=1, le=MAX_INSTANCES, description="the fewest")
     max: StrictInt = Field(ge=1, le=MAX_INSTANCES, description="the most")
-    cpu: Percent = Field(default=70.0, ge=1, description="share of the requested processor time that they are to use")
+    cpu: Percent = Field(
+        default=70.0, ge=1, description="target CPU utilisation of the autoscaler, in percent of the requested CPU"
+    )
 
     @model_validator(mode="after")
     def _is_a_range(self) -> Instances:
@@ -81,55 +83,58 @@ def _long_instances(value: object) -> object:
 
 
 class Environment(Section):
-    """One place the app runs."""
+    """One environment of the app."""
 
-    target: TargetName = Field(description="where it runs: TYPE/NAME of a target block, such as `process/production`")
+    target: TargetName = Field(description="TYPE/NAME of the target block, such as `process/production`")
     strategy: StrategySetting = Field(
-        default=Rolling(), description="how a new version takes over; left out: `rolling`"
+        default=Rolling(), description="how a new version replaces the live one. Default: `rolling`"
     )
     supersede: Literal["queue", "abort"] = Field(
         default="queue",
-        description="a newer release that comes during a rollout waits for its end, or `abort`s it and takes its place",
+        description="what a newer release does during a rollout: wait for its end, or `abort` it",
     )
     instances: Annotated[
         Instances,
         BeforeValidator(_long_instances, json_schema_input_type=Annotated[StrictInt, Field(ge=1)] | Instances),
-    ] = Field(default=Instances(min=1, max=1), description="copies of the app that run; `1` when left out")
+    ] = Field(default=Instances(min=1, max=1), description="number of instances. Default: `1`")
     port: StrictInt | None = Field(
-        default=None, ge=1, le=65535, description="public port; left out, the target keeps one per app"
+        default=None, ge=1, le=65535, description="public port. Default: the target chooses one per app and keeps it"
     )
-    smoke: tuple[HttpRequest, ...] = Field(default=(), description="requests that have to succeed after each rollout")
+    smoke: tuple[HttpRequest, ...] = Field(
+        default=(), description="smoke tests: requests that must succeed after each rollout"
+    )
     approval: Annotated[
         Approval | None, BeforeValidator(_long_approval, json_schema_input_type=StrictBool | Approval)
     ] = Field(
         default=None,
-        description="who has to agree first; left out or `false`: nobody. Of `preview`: who lets pull requests from "
-        "forks run, which always wait for somebody",
+        description="approval before a release changes this environment. Default: none. In `preview`: who may approve "
+        "pull requests from forks, which always wait for approval",
     )
     freeze: tuple[Freeze, ...] = Field(
         default=(),
-        description="when nothing is released here: weekly or dated windows, and `holidays` of a country or region",
+        description="windows in which nothing is released: weekly or dated, or the `holidays` of a country or region",
     )
     readiness: tuple[ChecklistName, ...] = Field(
         default=(),
-        description="items of the checklist, and groups of them, that have to pass or be attested before anything "
-        "changes here; otherwise a person accepts that, by name: "
+        description="production readiness items and groups that must pass or be attested before a release changes this "
+        "environment; otherwise a person must approve: "
         + "; ".join(f"`{group}` ({', '.join(expand([group]))})" for group in GROUPS),
     )
-    env: dict[VariableName, TextOrSecret] = Field(default={}, description="values of the variables of the contract")
+    env: dict[VariableName, TextOrSecret] = Field(default={}, description="values of the variables")
     manifests: RepoPath | None = Field(
         default=None, description="Kubernetes manifests of this environment, such as a kustomize overlay"
     )
     ttl: Timeout | None = Field(
         default=None,
-        description="only for `preview`: it is torn down so long after its last deploy, however open its pull request",
+        description="only for `preview`: time after the last deploy at which the preview is torn down",
     )
     stop_grace: Duration = Field(default=10.0, description="time between SIGTERM and SIGKILL")
-    drain: Duration = Field(default=30.0, description="time that requests in flight may take to finish")
-    progress_deadline: Timeout = Field(default=600.0, description="a rollout step that takes longer has failed")
+    drain: Duration = Field(default=30.0, description="time for requests in flight to finish before an instance stops")
+    progress_deadline: Timeout = Field(default=600.0, description="time after which a rollout step fails")
     after_deadline: Literal["rollback", "wait"] = Field(
         default="rollback",
-        description="an analysis without a verdict by then is rolled back, or `wait`s until a person decides",
+        description="what happens to an analysis without a verdict at `progress_deadline`: roll back, or `wait` for a "
+        "person",
     )
 
     @property

@@ -12,25 +12,25 @@ __all__ = ["HttpRequest"]
 
 
 class HttpRequest(Section):
-    """One request to the deployed environment and what it has to answer. Exactly one method, with its path."""
+    """A request and the expected response. It has exactly one method, with its path."""
 
     get: UrlPath | None = Field(default=None, description="path to GET")
     post: UrlPath | None = Field(default=None, description="path to POST to")
     put: UrlPath | None = Field(default=None, description="path to PUT to")
     patch: UrlPath | None = Field(default=None, description="path to PATCH")
     delete: UrlPath | None = Field(default=None, description="path to DELETE")
-    head: UrlPath | None = Field(default=None, description="path to ask the HEAD of")
+    head: UrlPath | None = Field(default=None, description="path to HEAD")
     headers: dict[str, Text] = Field(default={}, description="request headers")
     body: str | None = Field(default=None, description="request body as text")
     json_body: JsonValue = Field(default=None, alias="json", description="request body as JSON")
-    expect: StrictInt = Field(default=200, ge=100, le=599, description="status of the answer")
-    expect_json: dict[str, JsonValue] | None = Field(
-        default=None, description="what the JSON of the answer has to contain; it may contain more"
+    expect: StrictInt = Field(default=200, ge=100, le=599, description="expected status")
+    expect_json: dict[str, JsonValue] | None = Field(default=None, description="JSON that the response must contain")
+    expect_text: str | None = Field(default=None, description="text that the response must contain")
+    within: Timeout | None = Field(default=None, description="longest response time")
+    version: StrictBool = Field(
+        default=False, description="the response must come from the version that was just deployed"
     )
-    expect_text: str | None = Field(default=None, description="text that the body of the answer has to contain")
-    within: Timeout | None = Field(default=None, description="the answer may take no longer than this")
-    version: StrictBool = Field(default=False, description="the version that answers has to be the one just deployed")
-    deadline: Timeout = Field(default=30.0, description="it is tried again until it passes or this much time is over")
+    deadline: Timeout = Field(default=30.0, description="time in which the request is repeated until it succeeds")
 
     @model_validator(mode="after")
     def _one_request(self) -> HttpRequest:

@@ -45,76 +45,87 @@ __all__ = [
 
 
 class On(Section):
-    """What starts a release besides people: a push to `branch`, and what is said here.
+    """What starts a release automatically, in addition to a push to `branch`.
 
-    A push whose newest commit has `[skip headway]` in its message starts nothing; nor does a pull request.
+    A push or pull request whose newest commit has `[skip headway]` in its message starts nothing.
     """
 
-    tags: tuple[Text, ...] = Field(default=(), description="tags that are released too, such as `v*`")
+    tags: tuple[Text, ...] = Field(
+        default=(), description="patterns of tags whose push also starts a release, such as `v*`"
+    )
     paths: tuple[Text, ...] = Field(
         default=(),
-        description="a push to `branch`, or a pull request for it, counts only when it changes one of these, or "
-        "headway.yaml: patterns as in "
-        ".gitignore, with `!` for those that do not count; left out: whatever it changes",
+        description="a push or pull request counts only if it changes one of these paths or headway.yaml: .gitignore "
+        "patterns, with `!` to exclude. Default: any change",
     )
 
 
 class Inputs(Section):
-    """What the result of a check depends on, besides its command and env. Only a check that says so is ever cached."""
+    """Inputs of a check, in addition to its command and env. A check with unchanged inputs is not run again."""
 
-    paths: tuple[RepoPath, ...] = Field(min_length=1, description="files and directories whose content matters")
+    paths: tuple[RepoPath, ...] = Field(
+        min_length=1, description="files and directories on whose content the result depends"
+    )
     tools: tuple[Command, ...] = Field(
-        default=(), description="commands whose output matters, such as `node --version`"
+        default=(), description="commands on whose output the result depends, such as `node --version`"
     )
 
 
 class Check(Section):
-    """One command that has to pass before anything is built. Just the command is a check too: `lint: npm run lint`."""
+    """A command that must pass before anything is built. Short form: `lint: npm run lint`."""
 
-    run: Command = Field(description="the command; exit code 0 is a pass")
-    needs: tuple[str, ...] = Field(default=(), description="checks that have to pass first")
+    run: Command = Field(description="the command. Exit code 0 is a pass")
+    needs: tuple[str, ...] = Field(default=(), description="checks that must pass first")
     env: dict[VariableName, Text] = Field(default={}, description="environment variables of the command")
-    timeout: Timeout = Field(default=600.0, description="after this its whole process group is ended and it has failed")
-    retries: StrictInt = Field(default=0, ge=0, le=10, description="how often a failed check is tried again")
-    reports: RepoPath | None = Field(default=None, description="JUnit XML report it writes: a path or a glob")
-    coverage: RepoPath | None = Field(default=None, description="coverage report it writes: lcov or Cobertura")
-    inputs: Inputs | None = Field(default=None, description="what it depends on; left out, the check always runs")
+    timeout: Timeout = Field(default=600.0, description="time after which the check fails and its processes are killed")
+    retries: StrictInt = Field(default=0, ge=0, le=10, description="number of retries of a failed check")
+    reports: RepoPath | None = Field(
+        default=None, description="path or glob of the JUnit XML report that the command writes"
+    )
+    coverage: RepoPath | None = Field(
+        default=None, description="path of the coverage report that the command writes: lcov or Cobertura"
+    )
+    inputs: Inputs | None = Field(default=None, description="inputs of the check. Default: the check always runs")
 
 
 class Lint(Section):
-    """What is asked of the Dockerfile before anything is built."""
+    """How the Dockerfile is linted before the build."""
 
     fails: Literal["error", "warning", "info", "never"] = Field(
-        default="error", description="findings of this level, and worse ones, stop a release"
+        default="error", description="lowest level of findings that stop a release"
     )
     exceptions: dict[RuleName, Text] = Field(
-        default={}, description="rules that do not count here, such as `DL3008` or `HW008`, each with the reason"
+        default={}, description="ignored rules, such as `DL3008` or `HW008`, each with the reason"
     )
 
 
 class Build(Section):
-    """What is built, once, from the commit: a bundle with `install`, an image with `image`, or the tree as it is."""
+    """What is built: a bundle with `install`, a container image with `image`, otherwise the plain files."""
 
-    install: Command | None = Field(default=None, description="command that completes a bundle, run in the tree")
-    image: Image | None = Field(default=None, description="repository the container image is pushed to, without a tag")
-    dockerfile: RepoPath | None = Field(default=None, description="Dockerfile of the image; `Dockerfile` when left out")
+    install: Command | None = Field(
+        default=None, description="command that completes a bundle, such as `npm ci`; run in the checked-out files"
+    )
+    image: Image | None = Field(default=None, description="image repository to push to, without a tag")
+    dockerfile: RepoPath | None = Field(default=None, description="path of the Dockerfile. Default: `Dockerfile`")
     registry: Label | None = Field(
         default=None,
-        description="registry block that knows how to get into the image's registry; left out: nobody asks",
+        description="block with registry credentials. Default: anonymous access",
     )
-    args: dict[VariableName, Text] = Field(default={}, description="build arguments; they end up in the image")
+    args: dict[VariableName, Text] = Field(default={}, description="build arguments. They are visible in the image")
     secrets: dict[VariableName, Secret] = Field(
-        default={}, description="secrets that the build may read and that stay out of the image; BuildKit mounts them"
+        default={}, description="secrets for the build, mounted by BuildKit. They are not in the image"
     )
-    platform: Text | None = Field(default=None, description="such as `linux/arm64`; the engine's own when left out")
-    lint: Lint = Field(default=Lint(), description="what is asked of the Dockerfile")
+    platform: Text | None = Field(
+        default=None, description="platform of the image, such as `linux/arm64`. Default: that of the Docker Engine"
+    )
+    lint: Lint = Field(default=Lint(), description="how the Dockerfile is linted")
     cache: StrictBool | Directory = Field(
         default=True,
-        description="take layers from the image that the branch had last, which is in the registry, or, with the path "
-        "of a directory of the worker's machine, kept there",
+        description="reuse layers of the branch's last image in the registry. A path: keep the cache in that directory "
+        "of the worker",
     )
     env: dict[VariableName, Text] = Field(default={}, description="environment variables of `install`")
-    timeout: Timeout = Field(default=600.0, description="after this the build has failed")
+    timeout: Timeout = Field(default=600.0, description="time after which the build fails")
 
     @model_validator(mode="after")
     def _one_shape(self) -> Build:
@@ -131,9 +142,9 @@ class Build(Section):
 
 
 class Asking(Section):
-    """How often a platform that asks by itself does it. A start may fail until `health.startup` is over."""
+    """Interval of a startup probe. It may fail until `health.startup` is over."""
 
-    period: Timeout | None = Field(default=None, description="between two questions, in whole seconds")
+    period: Timeout | None = Field(default=None, description="interval between two probes, in whole seconds")
 
     def over(self, usual: revision.ProbeSettings) -> revision.ProbeSettings:
         """With what is said here instead of the usual."""
@@ -141,36 +152,36 @@ class Asking(Section):
 
 
 class Probing(Asking):
-    """How often it asks, and what it makes of the answers."""
+    """Interval and thresholds of a probe."""
 
-    failures: StrictInt | None = Field(default=None, ge=1, description="wrong answers in a row before it counts")
-    delay: Duration | None = Field(default=None, description="after the start of an instance, in whole seconds")
+    failures: StrictInt | None = Field(
+        default=None, ge=1, description="consecutive failures after which the probe has failed"
+    )
+    delay: Duration | None = Field(default=None, description="delay after the start of an instance, in whole seconds")
 
 
 class Probes(Section):
-    """What Kubernetes asks an instance: is it up, may it have requests, is it to be started again."""
+    """Kubernetes probes of an instance."""
 
-    startup: Asking = Field(default=Asking(), description="is it up; every 5 s when left out")
-    readiness: Probing = Field(default=Probing(), description="may it have requests; every 10 s, 2 failures")
+    startup: Asking = Field(default=Asking(), description="startup probe. Default: every 5 s")
+    readiness: Probing = Field(default=Probing(), description="readiness probe. Default: every 10 s, 2 failures")
     liveness: Probing = Field(
-        default=Probing(), description="is it to be started again; every 30 s, 3 failures, from 10 s on"
+        default=Probing(), description="liveness probe. Default: every 30 s, 3 failures, after 10 s"
     )
 
 
 class Health(Section):
-    """How an instance is asked whether it can serve."""
+    """Health check of an instance."""
 
-    path: UrlPath = Field(default="/health", description="answers 200 when the instance can serve")
+    path: UrlPath = Field(default="/health", description="path that returns 200 when the instance can serve requests")
     detailed: UrlPath | None = Field(
         default=None,
-        description="answers with status (ok or degraded), version and checks, the state of what the app depends on; "
-        "what a release has degraded brings the old version back",
+        description="path that reports the health of the app's dependencies. A dependency that a release degrades "
+        "causes a rollback",
     )
-    startup: Timeout = Field(default=60.0, description="an instance that is not ready after this has failed")
-    timeout: Timeout = Field(default=2.0, description="longest wait for one answer")
-    probes: Probes = Field(
-        default=Probes(), description="how often Kubernetes asks; other platforms have their own way"
-    )
+    startup: Timeout = Field(default=60.0, description="time after which an instance that is not ready has failed")
+    timeout: Timeout = Field(default=2.0, description="timeout of one health check")
+    probes: Probes = Field(default=Probes(), description="probes on Kubernetes; other platforms ignore them")
 
     @property
     def data(self) -> revision.Health:
@@ -187,43 +198,42 @@ class Health(Section):
 
 
 class Resources(Section):
-    """What one instance may use."""
+    """Limits of one instance."""
 
     cpu: Cpu | None = Field(default=None, description="processor cores")
     memory: Memory | None = Field(default=None, description="memory")
 
 
 class Migrations(Section):
-    """How the database follows the code. The commands run where the app runs, as it does: its files, its variables.
+    """Schema migrations of the database. The commands run where the app runs, with its files and variables.
 
-    What adds (an expand) is done before the rollout; what takes away (a contract) when the old version is retired and
-    its `rollback_window` is over.
+    Expand migrations run before the rollout, contract migrations after the old version is retired and `rollback_window`
+    is over.
     """
 
-    apply: Command = Field(
-        description="brings the database to what this version needs; doing it twice is doing it once"
-    )
+    apply: Command = Field(description="command that migrates the database to this version. It must be idempotent")
     check: Command | None = Field(
-        default=None, description="a dry run before `apply`: when it does not end with 0, nothing is changed"
+        default=None, description="dry run before `apply`. If its exit code is not 0, nothing is changed"
     )
     revert: Command | None = Field(
         default=None,
-        description="takes back what `apply` did, for `headway rollback --revert`; only where that is possible. "
-        "`$HEADWAY_MIGRATIONS` is how many migrations that were",
+        description="command that undoes `apply`, for `headway rollback --revert`. `$HEADWAY_MIGRATIONS` is the number "
+        "of migrations to undo",
     )
     kind: Literal["detect", "expand", "contract"] = Field(
         default="detect",
-        description="what migrations do to the version that is live; `detect` reads it from their files, and refuses a "
+        description="effect of the migrations on the live version. `detect` reads it from the files, and refuses a "
         "release that does both",
     )
     files: tuple[Text, ...] = Field(
         default=(),
-        description="patterns of these files, as in a .gitignore; left out: where Alembic, Django, Flyway, Prisma or "
-        "Rails keep them, whichever `apply` calls",
+        description="migration files, as .gitignore patterns. Default: the usual place of the tool that `apply` calls: "
+        "Alembic, Django, Flyway, Prisma or Rails",
     )
-    timeout: Timeout = Field(default=600.0, description="a command that takes longer is ended, and has failed")
+    timeout: Timeout = Field(default=600.0, description="time after which a command is killed and has failed")
     rollback_window: Duration = Field(
-        default=86400.0, description="time after a rollout in which the way back is open: no contract is done before"
+        default=86400.0,
+        description="time after a rollout in which a rollback stays possible. Contract migrations run after it",
     )
 
     @model_validator(mode="after")
@@ -240,12 +250,12 @@ class Migrations(Section):
 
 
 class Attestation(Section):
-    """A person's word for what nobody can verify, such as that somebody is on call. It expires."""
+    """A person's statement about an item that cannot be verified automatically, such as an on-call rota. It expires."""
 
-    by: Text = Field(description="who says so")
-    on: date = Field(description="since when, such as 2026-11-02")
-    until: date = Field(description="the last day on which it counts")
-    note: Text = Field(default="", description="where one can see it")
+    by: Text = Field(description="person who attests")
+    on: date = Field(description="date of the attestation, such as 2026-11-02")
+    until: date = Field(description="last day on which it is valid")
+    note: Text = Field(default="", description="where to find the evidence")
 
     @model_validator(mode="after")
     def _lasts(self) -> Attestation:
@@ -255,11 +265,11 @@ class Attestation(Section):
 
 
 class Readiness(Section):
-    """What the checklist of readiness for production cannot find out by itself."""
+    """Production readiness items that cannot be verified automatically."""
 
-    attest: dict[str, Attestation] = Field(default={}, description="items of the checklist that a person attests")
+    attest: dict[str, Attestation] = Field(default={}, description="checklist items that a person attests")
     protected: tuple[UrlPath, ...] = Field(
-        default=(), description="paths that nobody may read without saying who they are; asked for where it is staged"
+        default=(), description="paths that require authentication. The checklist requests them to verify that"
     )
 
     @field_validator("attest")

@@ -43,37 +43,39 @@ def _long_check(value: object) -> object:
 
 
 class Settings(Section):
-    """A repository's headway.yaml: what it checks, what it builds, where it runs."""
+    """The keys at the top of headway.yaml."""
 
     app: Label = Field(description="name of the app, a DNS label")
     branch: Branch = Field(default="main", description="branch whose commits are released")
-    on: On = Field(default=On(), description="what starts a release besides a push to `branch`")
+    on: On = Field(default=On(), description="what starts a release in addition to a push to `branch`")
     checks: dict[CheckName, Annotated[Check, BeforeValidator(_long_check, json_schema_input_type=Command | Check)]] = (
-        Field(default={}, description="commands that have to pass, side by side unless `needs` says otherwise")
+        Field(default={}, description="commands that must pass, in parallel unless `needs` orders them")
     )
-    build: Build = Field(default=Build(), description="what is built, once, and promoted through every environment")
+    build: Build = Field(default=Build(), description="how the commit is built")
     run: Command | None = Field(
         default=None,
-        description="command that starts the app, which listens on `$PORT`; environments need it, unless `build.image` "
-        "has a command of its own, or the platform knows how to run it",
+        description="command that starts an instance, which listens on `$PORT`. Optional if the image has a command, "
+        "or on Vercel and Railway",
     )
-    health: Health = Field(default=Health(), description="how an instance is asked whether it can serve")
+    health: Health = Field(default=Health(), description="health check of an instance")
     env: dict[VariableName, Variable] = Field(
-        default={}, description="the contract: what the app needs to be told, checked before anything is deployed"
+        default={}, description="schema of the app's environment variables, validated before anything is deployed"
     )
-    resources: Resources = Field(default=Resources(), description="what one instance may use")
+    resources: Resources = Field(default=Resources(), description="limits of one instance")
     manifests: RepoPath | None = Field(
         default=None,
-        description="the app's own Kubernetes manifests, for environments on Kubernetes: a YAML file, a folder of "
-        "them, or a kustomize folder; left out, Headway makes what is needed",
+        description="your own Kubernetes manifests: a YAML file, a folder, or a kustomize folder. Default: Headway "
+        "creates the objects",
     )
-    migrations: Migrations | None = Field(default=None, description="how the database follows the code")
-    readiness: Readiness = Field(default=Readiness(), description="what the checklist cannot find out by itself")
+    migrations: Migrations | None = Field(default=None, description="schema migrations of the database")
+    readiness: Readiness = Field(
+        default=Readiness(), description="production readiness items that cannot be verified automatically"
+    )
     secret_scan: SecretScan = Field(default=SecretScan(), description="files without secrets, for the secret scan")
     environments: dict[Label, Environment] = Field(
         default={},
-        description="where the app runs, in the order it is promoted; `preview` is never part of that order: in it "
-        "each pull request for `branch` is an app of its own, `APP-pr-NUMBER`",
+        description="environments, in the order of promotion. `preview` is not part of that order: it is for pull "
+        "requests, each as an app `APP-pr-NUMBER`",
     )
     _manifests: dict[str, tuple[Manifest, ...]] = PrivateAttr(default_factory=dict)
     _warnings: tuple[str, ...] = PrivateAttr(default=())

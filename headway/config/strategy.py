@@ -37,13 +37,13 @@ Rehearsal = Annotated[
     Timeout | None, BeforeValidator(_long_rehearsal, json_schema_input_type=StrictBool | Timeout | None)
 ]
 REHEARSE = (
-    "before promotion, switch to a low weight and back while requests are counted; "
-    "refused when the rollback takes longer than this or drops one; `true` is `1s`"
+    "before promotion, switch to a low weight and back while requests are counted; the rollout ends if "
+    "switching back takes longer than this or a request fails. `true` is `1s`"
 )
 
 
 class Strategy(Section):
-    """How a new version takes over."""
+    """How a new version replaces the live one."""
 
     kind: SkipJsonSchema[str]
 
@@ -54,22 +54,22 @@ class Strategy(Section):
 
 
 class Recreate(Strategy):
-    """Stop the old version, then start the new one. For targets that can do no better."""
+    """Stop the old version, then start the new one. Requests fail in between."""
 
     kind: SkipJsonSchema[Literal["recreate"]] = "recreate"
 
 
 class Rolling(Strategy):
-    """Instance by instance; both versions serve meanwhile."""
+    """Replace instance by instance; both versions serve requests meanwhile."""
 
     kind: SkipJsonSchema[Literal["rolling"]] = "rolling"
-    max_surge: Portion = Field(default=1, description="instances more than wanted while rolling; a share is rounded up")
+    max_surge: Portion = Field(
+        default=1, description="instances above `instances` during the rollout; a percentage is rounded up"
+    )
     max_unavailable: Portion = Field(
-        default=0, description="instances fewer than wanted while rolling; a share is rounded down"
+        default=0, description="instances below `instances` during the rollout; a percentage is rounded down"
     )
-    analysis: Analysis | None = Field(
-        default=None, description="judge the new version at the end, before the old one goes"
-    )
+    analysis: Analysis | None = Field(default=None, description="analysis of the new version before the old one stops")
 
     @model_validator(mode="after")
     def _moves(self) -> Rolling:
@@ -100,23 +100,23 @@ def _is_positive(portion: int | str) -> bool:
 
 
 class BlueGreen(Strategy):
-    """The new version runs idle and is verified, then one atomic switch; the old one stays warm for a while."""
+    """Start the new version next to the old one, test it, then switch all requests at once."""
 
     kind: SkipJsonSchema[Literal["blue_green"]] = "blue_green"
     scale_down_delay: Duration = Field(
-        default=600.0, description="how long the old version stays warm, one switch away from being live again"
+        default=600.0, description="time for which the old version keeps running after the switch, for a quick rollback"
     )
     auto_promotion: StrictBool = Field(
-        default=True, description="switch by itself once the new version is verified; `false`: a person says when"
+        default=True, description="switch without asking. `false`: wait for `headway promote`"
     )
     preview_port: StrictInt | None = Field(
-        default=None, ge=1, le=65535, description="port that shows the new version before it is public; else chosen"
+        default=None, ge=1, le=65535, description="port of the preview route. Default: the target chooses one"
     )
     pre_promotion: Analysis | None = Field(
-        default=None, description="judge the new version in the preview, on synthetic requests alone"
+        default=None, description="analysis through the preview route before the switch, with synthetic requests only"
     )
     post_promotion: Analysis | None = Field(
-        default=None, description="judge the new version once it has all traffic, with the old one a switch away"
+        default=None, description="analysis after the switch, while the old version still runs"
     )
     rehearse: Rehearsal = Field(default=None, description=REHEARSE)
 
@@ -141,14 +141,18 @@ class BlueGreen(Strategy):
 
 
 class CanaryStep(Section):
-    """One step of a canary. Just the weight is a step too: `5%`."""
+    """One step of a canary. Short form: `5%`."""
 
-    weight: Weight = Field(description="share of the traffic that the new version gets")
-    pause: PauseLength = Field(default=0.0, description="wait after this step; `forever`: until a person says to go on")
-    analysis: CanaryAnalysis | None = Field(default=None, description="judge this step by other limits than the others")
-    judged: StrictBool = Field(default=True, description="with `false` this step is not judged at all")
+    weight: Weight = Field(description="share of the requests that the new version gets")
+    pause: PauseLength = Field(
+        default=0.0, description="pause after this step. `forever`: until `headway skip` or `headway promote`"
+    )
+    analysis: CanaryAnalysis | None = Field(
+        default=None, description="analysis of this step, instead of the common one"
+    )
+    judged: StrictBool = Field(default=True, description="`false`: no analysis in this step")
     header: dict[HeaderName, Text] = Field(
-        default={}, description="requests with such a header get the new version, from this step on"
+        default={}, description="header whose requests go to the new version from this step on"
     )
 
 
@@ -157,7 +161,7 @@ def _long_step(value: object) -> object:
 
 
 class Canary(Strategy):
-    """A growing share of the traffic, each step judged before the next."""
+    """Give the new version a growing share of the requests, and analyse it at each step."""
 
     kind: SkipJsonSchema[Literal["canary"]] = "canary"
     steps: tuple[
@@ -165,13 +169,13 @@ class Canary(Strategy):
     ] = Field(
         default=(CanaryStep(weight=5), CanaryStep(weight=50), CanaryStep(weight=100)),
         min_length=1,
-        description="rising weights, the last one 100%; left out: `[5%, 50%, 100%]`",
+        description="rising weights, the last one 100%. Default: `[5%, 50%, 100%]`",
     )
-    analysis: CanaryAnalysis | None = Field(default=None, description="judge the new version at every step")
+    analysis: CanaryAnalysis | None = Field(default=None, description="analysis at every step")
     sticky: StrictBool = Field(
         default=False,
-        description="keep users with the version they had, by a cookie; a rising weight takes more along. Requests of "
-        "one user fail together, so `false_rollback` is then a guide and no promise",
+        description="keep each user on one version, by a cookie, until a rising weight moves them to the new one. "
+        "Requests of one user fail together, so `false_rollback` is then only approximate",
     )
     rehearse: Rehearsal = Field(default=None, description=REHEARSE)
 
@@ -214,14 +218,16 @@ _StrategyName = Literal["recreate", "rolling", "blue_green", "canary"]
 
 
 class StrategyForm(Section):
-    """One strategy with its settings. Just its name is a strategy too: `strategy: rolling`."""
+    """A strategy with its settings. Short form: `strategy: rolling`."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
     recreate: Recreate | None = Field(default=None, description="stop the old version, then start the new one")
     rolling: Rolling | None = Field(default=None, description="instance by instance")
-    blue_green: BlueGreen | None = Field(default=None, description="all instances idle, then one switch")
-    canary: Canary | None = Field(default=None, description="a growing share of the traffic")
+    blue_green: BlueGreen | None = Field(
+        default=None, description="start all instances next to the old ones, then switch"
+    )
+    canary: Canary | None = Field(default=None, description="a growing share of the requests")
 
 
 def _long_strategy(value: object) -> object:

@@ -124,7 +124,7 @@ Timeout = TypeAliasType(
         float,
         *_read(
             read_timeout,
-            "A time above zero, written like a Duration. Nothing waits for ever.",
+            "A Duration above zero.",
             {"type": "number", "exclusiveMinimum": 0},
             _pattern(DURATION),
         ),
