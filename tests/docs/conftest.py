@@ -23,7 +23,7 @@ PERSON = {"NAME": "Ann", "EMAIL": "ann@example.com"}
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """One `headway up` for all pages of a module."""
-    up = Up(tmp_path_factory.mktemp("headway"))
+    up = Up(tmp_path_factory.mktemp("headway")).with_database()
     with up.running():
         yield up
 

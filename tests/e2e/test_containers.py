@@ -58,7 +58,7 @@ for name in ("preview", "staging", "production"):
 def own(tmp_path_factory: pytest.TempPathFactory, engine: Engine) -> Iterator[Up]:
     """A service whose worker builds on the tests' engine."""
     engine.prepare()
-    up = Up(tmp_path_factory.mktemp("containers"), DOCKER_HOST=engine.url)
+    up = Up(tmp_path_factory.mktemp("containers"), DOCKER_HOST=engine.url).with_database()
     with up.running():
         yield up
 

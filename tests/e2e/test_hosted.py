@@ -55,7 +55,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Trust:
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory, authority: Trust) -> Iterator[Up]:
     """A service whose worker believes the stand-ins' certificates."""
-    up = Up(tmp_path_factory.mktemp("hosted"), SSL_CERT_FILE=str(authority.authority))
+    up = Up(tmp_path_factory.mktemp("hosted"), SSL_CERT_FILE=str(authority.authority)).with_database()
     with up.running():
         yield up
 

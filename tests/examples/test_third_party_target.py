@@ -73,7 +73,7 @@ def test_headway_check_accepts_its_kind(installed: Path, tmp_path: Path) -> None
 @pytest.fixture
 def headway(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Headway]:
     """`headway up` of that environment."""
-    up = Up(tmp_path_factory.mktemp("headway"))
+    up = Up(tmp_path_factory.mktemp("headway")).with_database()
     up.program = [str(installed), *CLI]
     with up.running():
         yield Headway(up)
