@@ -13,6 +13,8 @@ from headway.testing.contracts import CommandContract
 from tests.contracts import targets
 from tests.standins.docker_engine import Engine
 
+pytestmark = pytest.mark.slow
+
 
 class TestProcess(CommandContract):
     @pytest.fixture

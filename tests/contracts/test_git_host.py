@@ -21,6 +21,8 @@ from headway.testing import FakeGitHost
 from tests.standins.git_hosts import REPO, STAND_INS, Answer, Asked, StandIn, listening
 from tests.standins.git_hosts import GitHub as GitHubStandIn
 
+pytestmark = pytest.mark.slow
+
 SHA, OTHER = "a" * 40, "b" * 40
 MARKER = "<!-- headway shop -->"
 STATUS = CommitStatus(

@@ -22,6 +22,8 @@ from tests.contracts import targets
 from tests.standins.clusters import Borrowed
 from tests.standins.docker_engine import Engine
 
+pytestmark = pytest.mark.slow
+
 with_images = pytest.mark.xdist_group("docker")
 
 

@@ -32,7 +32,7 @@ def test_a_freeze_is_waited_for_and_gone_past_with_a_reason(headway: Headway, tm
     newer = headway.release(repo.path, "--yes", code=3)  # no approval is skipped that way
     assert "waits, production is frozen until" in headway.run("status", "frozen").stdout
     refused = headway.run("approve", newer["name"], "--by", "bob", code=2)
-    assert "say why it cannot wait" in refused.stderr
+    assert "reason why it cannot wait" in refused.stderr
     headway.run("approve", newer["name"], "--by", "bob", "--reason", "customers cannot pay")
     headway.until(lambda: headway.ledger.releases.find(newer["name"]).state == "succeeded")
     details = {stage.name: stage.detail for stage in headway.ledger.stages.by_release(newer["id"])}

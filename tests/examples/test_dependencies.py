@@ -18,6 +18,8 @@ import pytest
 
 from headway.domain.dependency_health import read
 
+pytestmark = pytest.mark.slow
+
 SHOP = Path(__file__).parents[2] / "examples" / "shop"
 
 

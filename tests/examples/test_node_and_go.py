@@ -16,6 +16,8 @@ from headway import config
 from headway.domain.dependency_health import read
 from tests.examples.test_dependencies import free_port, until
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 

@@ -22,6 +22,8 @@ from headway import config
 from headway.rollout import smoke_tests
 from headway.domain.revision import Revision
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SHA = "3f2a9c1" + "0" * 33
 VERSIONS = {"v1": [], "v2": ["v2"], "v3": ["v2", "v3"]}

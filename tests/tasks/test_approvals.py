@@ -16,6 +16,8 @@ from headway.ledger.records import FORK
 from tasks import approvals
 from tasks.release_record import ReleaseSession
 
+pytestmark = pytest.mark.slow
+
 SHA = "a" * 40
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
 

@@ -16,6 +16,8 @@ from tasks import checks
 from tasks.release_record import ReleaseSession
 from tests.standins.repositories import Repository
 
+pytestmark = pytest.mark.slow
+
 CHECK = Check(run="env > told", inputs=Inputs(paths=("src",)))
 
 

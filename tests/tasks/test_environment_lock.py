@@ -19,6 +19,8 @@ from tasks import environment_lock
 from tasks.environment_lock import hold, hold_for_release
 from tests.tasks.pushes import pushed, release
 
+pytestmark = pytest.mark.slow
+
 LOCK = Lock(app="shop", environment="production", holder="shop#1", token=1, lease=30)
 
 

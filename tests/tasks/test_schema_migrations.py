@@ -31,6 +31,8 @@ from tasks.environment_lock import EnvironmentSession, hold
 from tasks.release_record import ReleaseSession
 from tests.standins.repositories import Repository
 
+pytestmark = pytest.mark.slow
+
 BIN = Path(sys.executable).parent
 
 ENV = """

@@ -28,7 +28,7 @@ from headway.domain.errors import RegistryError
 from tests.standins.docker_engine import Engine
 from tests.standins.registries import PASSWORD, USER, Answer, front, image, serving, summed
 
-pytestmark = pytest.mark.xdist_group("docker")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("docker")]
 
 PAYLOAD = secrets.token_bytes(1_000_000)  # does not get smaller
 DOCKERFILE = b'FROM scratch\nCOPY payload /bin/payload\nCOPY note /note\nCMD ["/bin/payload", "true"]\n'

@@ -19,6 +19,8 @@ from headway.rollout.request_counter import RequestCounter
 from headway.testing.contracts import start
 from tests.contracts import targets
 
+pytestmark = pytest.mark.slow
+
 NUMBER = 6  # requests of each kind
 GIVE_UP = 2.0  # seconds; Envoy breaks an answer off a second after the instance did
 APP = r"""

@@ -21,7 +21,7 @@ from headway.domain.errors import BuildFailed, TargetError
 from headway.domain.source import Source
 from tests.standins.docker_engine import Engine, running
 
-pytestmark = pytest.mark.xdist_group("docker")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("docker")]
 
 REPOSITORY = "127.0.0.1:1/headway-test/shop"
 RECIPE = Recipe(repository=REPOSITORY, dockerfile="Dockerfile")

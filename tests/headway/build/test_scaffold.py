@@ -30,6 +30,8 @@ from headway.config.yaml_document import Document
 from headway.domain.errors import NotFound, UsageError
 from tests.standins.repositories import Repository
 
+pytestmark = pytest.mark.slow
+
 BIN = Path(sys.executable).parent
 SERVER_JS = """\
 const server = require('node:http').createServer((request, response) => {

@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.standins.repositories import Repository
+
+pytestmark = pytest.mark.slow
 
 SETTINGS = """
 app: shop

@@ -30,6 +30,8 @@ from headway.ledger.database import MIGRATIONS
 from headway.ledger.schema import REVISION, metadata
 from headway.scm.webhooks import PushEvent
 
+pytestmark = pytest.mark.slow
+
 SHA = "3f2a9c1" + "0" * 33
 ARTIFACT = Artifact(digest="sha256:" + "a" * 64, location="/bundle", size=1)
 SPEC = LaunchSpec(

@@ -17,6 +17,8 @@ from headway.domain.source import Source
 from headway.scm import git
 from tests.standins.repositories import Repository
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:

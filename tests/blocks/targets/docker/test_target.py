@@ -32,7 +32,7 @@ from tests.e2e.conftest import APP, GOOD
 from tests.standins.docker_engine import Engine
 from tests.standins.registries import serving
 
-pytestmark = pytest.mark.xdist_group("docker")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("docker")]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tests.e2e.conftest import APP, GOOD
 from tests.standins.clusters import Borrowed, Namespace
 from tests.standins.docker_engine import Engine
 
-pytestmark = pytest.mark.xdist_group("docker")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("docker")]
 SHA = {"old": "1" * 40, "new": "2" * 40}
 
 

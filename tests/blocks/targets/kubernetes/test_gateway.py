@@ -27,7 +27,7 @@ from tests.standins.clusters import Borrowed, Namespace
 from tests.standins.docker_engine import Engine
 from tests.standins.gateway_controller import NAME, Gateway, gateway
 
-pytestmark = pytest.mark.xdist_group("docker")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("docker")]
 OLD, NEW = "1" * 40, "2" * 40
 ASKED = 1000  # requests
 SIGMAS = 5

@@ -33,6 +33,8 @@ from tests.standins.clusters import Borrowed, Namespace
 from tests.standins.docker_engine import Engine
 from tests.standins.kubernetes_api import ApiServer, Trouble, serving
 
+pytestmark = pytest.mark.slow
+
 ARTIFACT = Artifact(kind="image", digest="sha256:" + "a" * 64, location="127.0.0.1:1/shop@sha256:" + "a" * 64, size=1)
 SPEC = LaunchSpec(environment="staging", artifact=ARTIFACT, instances=2, health=Health(startup=20), stop_grace=1)
 

@@ -23,6 +23,8 @@ from headway.testing.contracts import SHA, start, until
 from tests.contracts import targets
 from tests.e2e.conftest import APP
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def spec(tmp_path: Path) -> LaunchSpec:

@@ -28,6 +28,8 @@ from tests.e2e.conftest import APP, GOOD, Repo
 from tests.standins.hosted_apps import Trust
 from tests.standins.railway import ACCOUNT, PRODUCTION, PROJECT, SCHEMA, STAGING, TOKENS, Railway, railway
 
+pytestmark = pytest.mark.slow
+
 SHA = "1" * 40
 SPEC = LaunchSpec(
     environment="production",

@@ -25,6 +25,8 @@ from tests.e2e.conftest import APP, GOOD, Repo
 from tests.standins.hosted_apps import Trust
 from tests.standins.vercel import BYPASS, TEAM, TOKEN, Vercel, vercel
 
+pytestmark = pytest.mark.slow
+
 SHA = "1" * 40
 STAGES = [{"targetPercentage": weight, "requireApproval": True} for weight in (5, 50, 100)]
 

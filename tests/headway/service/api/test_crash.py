@@ -33,6 +33,8 @@ from tests.standins import webhook_payloads as p
 from tests.standins.repositories import Repository
 from tests.standins.webhook_payloads import SECRET
 
+pytestmark = pytest.mark.slow
+
 TAGS = 40
 DEADLINE = 60.0  # seconds
 SETTINGS = """

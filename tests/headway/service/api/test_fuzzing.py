@@ -34,6 +34,8 @@ from tests.standins import webhook_payloads as p
 from tests.standins.webhook_payloads import SECRET
 from tests.standins.webhook_receiver import Receiver, receiver
 
+pytestmark = pytest.mark.slow
+
 KEY = base64.b64encode(SECRET.encode()).decode()
 SECRETS = dict.fromkeys(HOSTS, SECRET) | {"gitlab": f"whsec_{KEY}"}
 REPOS = {

@@ -13,6 +13,8 @@ from headway.domain.errors import ServiceUnavailable
 from headway.service.api.releases import TOKEN
 from tests.standins.webhook_receiver import Receiver, receiver
 
+pytestmark = pytest.mark.slow
+
 REPO = "https://github.com/acme/shop"
 
 

@@ -19,6 +19,8 @@ from tests.standins import webhook_payloads as p
 from tests.standins.webhook_payloads import SECRET
 from tests.standins.webhook_receiver import Receiver, receiver
 
+pytestmark = pytest.mark.slow
+
 REPO = "https://github.com/acme/shop"
 
 

@@ -25,6 +25,8 @@ from headway.service.prefect.client import Control
 from headway.testing import FakeGitHost
 from tests.standins.repositories import Repository
 
+pytestmark = pytest.mark.slow
+
 MAIN = "refs/heads/main"
 SETTINGS = """
 app: shop

@@ -20,6 +20,8 @@ import pytest
 
 from headway.service.prefect import fork_server
 
+pytestmark = pytest.mark.slow
+
 WARM = Path(fork_server.__file__)
 DEADLINE = 30.0  # seconds, for everything that is waited for
 MARK = "HEADWAY_TEST_WARM"
