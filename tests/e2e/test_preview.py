@@ -237,4 +237,4 @@ def test_a_preview_whose_time_is_over_is_torn_down(shop: Shop, headway: Headway)
     gone(headway, 5, port_of(up.url))
     preview = headway.ledger.previews.get(f"{NAME}-pr-5")
     assert preview
-    assert preview.reason.startswith("its time was over")
+    assert preview.reason.startswith("it expired")

@@ -1,4 +1,4 @@
-"""What a git host is told of a release: a status a stage and one for the whole, and where it is deployed. Pure."""
+"""Commit statuses and deployment statuses of a release: one for each stage and one for the release. Pure."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from collections.abc import Iterable, Sequence
 from headway.domain.git import CommitStatus, DeploymentStatus, StatusState
 from headway.ledger import ReleaseRecord, ReleaseState, StageRecord, StageState
 
-__all__ = ["PREVIEW", "WHOLE", "deployments", "short", "statuses"]
+__all__ = ["PREVIEW_CONTEXT", "RELEASE_CONTEXT", "deployments", "short", "statuses"]
 
-WHOLE = "headway"
-PREVIEW = f"{WHOLE}/preview"
-DESCRIPTION = 140  # characters; the least that a host takes is GitHub's
-
+RELEASE_CONTEXT = "headway"
+PREVIEW_CONTEXT = f"{RELEASE_CONTEXT}/preview"
+DESCRIPTION_LENGTH = 140  # characters; GitHub's limit, the lowest of all hosts
 
 _RELEASE: dict[ReleaseState, StatusState] = {
     "running": StatusState.RUNNING,
@@ -31,27 +30,29 @@ _STAGE: dict[StageState, StatusState] = {
 }
 
 
-def statuses(release: ReleaseRecord, stages: Iterable[StageRecord], url: str, whole: str = WHOLE) -> list[CommitStatus]:
-    """The whole comes last: when it is told, all is. `whole` keeps those of a preview apart from a release's."""
+def statuses(
+    release: ReleaseRecord, stages: Iterable[StageRecord], url: str, context: str = RELEASE_CONTEXT
+) -> list[CommitStatus]:
+    """The statuses of the stages and, last, that of the release. `context` is its name and prefix of the others."""
     assert release.sha is not None
-    told = [
+    of_stages = [
         CommitStatus(
             sha=release.sha,
-            context=f"{whole}/{stage.name}",
+            context=f"{context}/{stage.name}",
             state=_STAGE.get(stage.state, StatusState.ENDED),
             description=short(stage.detail or stage.state),
             url=url,
         )
         for stage in stages
     ]
-    last = CommitStatus(
+    of_release = CommitStatus(
         sha=release.sha,
-        context=whole,
+        context=context,
         state=_RELEASE.get(release.state, StatusState.ENDED),
         description=short(release.summary),
         url=url,
     )
-    return [*told, last]
+    return [*of_stages, of_release]
 
 
 def deployments(
@@ -61,7 +62,7 @@ def deployments(
     urls: dict[str, str | None],
     url: str,
 ) -> list[DeploymentStatus]:
-    """One for every environment that the release has come to. `urls` says where an environment answers."""
+    """One for each environment that the release has reached. `urls` has the URLs of the environments."""
     assert release.sha is not None
     return [
         DeploymentStatus(
@@ -78,6 +79,6 @@ def deployments(
 
 
 def short(text: str) -> str:
-    """On one line, and no longer than a host takes it."""
+    """On one line, cut to the length that every host accepts."""
     line = " ".join(text.split())
-    return line if len(line) <= DESCRIPTION else f"{line[: DESCRIPTION - 3]}..."
+    return line if len(line) <= DESCRIPTION_LENGTH else f"{line[: DESCRIPTION_LENGTH - 3]}..."

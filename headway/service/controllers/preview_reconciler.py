@@ -1,4 +1,7 @@
-"""Previews as they should be: what is open stands, nothing else does, whatever webhook never came, whatever died."""
+"""Reconcile preview environments with pull requests: create missing previews, tear down those of closed ones.
+
+This corrects for lost webhooks, and for flow runs that died.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +26,15 @@ from headway.service.prefect.client import Control
 
 __all__ = ["PreviewReconciler", "event_of"]
 
-ASK = 300.0  # seconds between two questions to a host about an app
-ASKING = 10.0  # seconds of a round after which no more apps are asked about: what time decides does not wait for hosts
-REST = timedelta(hours=1)  # until it is tried again to tear down what could not be
-AT_ONCE = 5  # pull requests, of all apps, that a round finds open and starts: there may be hundreds
-GIVEN_UP = f"it could not be torn down in {MAX_ATTEMPTS} tries, and needs a person"
+POLL_INTERVAL = 300.0  # seconds between two requests to a git host about an app
+POLL_BUDGET = 10.0  # seconds of one call for requests to git hosts, so that expired previews are not late
+STUCK_PAUSE = timedelta(hours=1)  # between attempts to tear down a preview after `MAX_ATTEMPTS` failures
+START_LIMIT = 5  # previews that one call starts, over all apps: hundreds may be missing
+STUCK = f"teardown failed {MAX_ATTEMPTS} times: see the runs of the flow teardown in Prefect"
 
 
 class PreviewReconciler(Controller):
-    """Compares preview environments with the ledger in each call, and with the git hosts every `ASK` seconds."""
+    """Compares preview environments with the ledger in each call, with git hosts every `POLL_INTERVAL` seconds."""
 
     name = "previews"
     interval = 5.0
@@ -48,122 +51,122 @@ class PreviewReconciler(Controller):
         self._control = control
         self._load_git_host = load_git_host
         self._deliveries_stored = deliveries_stored
-        self._asked: dict[str, float] = {}
+        self._polled: dict[str, float] = {}
         self._backoff = Backoff()
 
     async def reconcile(self) -> list[str]:
         """Return a line for each preview that is created, torn down, or cannot be compared."""
-        entered: list[str] = []
-        silent: list[str] = []
+        started: list[str] = []
+        errors: list[str] = []
         apps = {app.name: app for app in await asyncio.to_thread(self._ledger.apps.all)}
         known: dict[str, dict[int, PullRequest]] = {}
-        enough = time.monotonic() + ASKING
-        for app in sorted(apps.values(), key=self._last_asked):
-            if time.monotonic() > enough:
+        end = time.monotonic() + POLL_BUDGET
+        for app in sorted(apps.values(), key=self._last_polled):
+            if time.monotonic() > end:
                 break
             if app.reports is None or self._backoff.active(app.reports):
                 continue
-            if time.monotonic() < self._last_asked(app) + ASK:
+            if time.monotonic() < self._last_polled(app) + POLL_INTERVAL:
                 continue
-            self._asked[app.name] = time.monotonic()
+            self._polled[app.name] = time.monotonic()
             try:
                 known[app.name] = await self._open_now(app, app.reports)
                 self._backoff.succeeded(app.reports)
-                entered += await asyncio.to_thread(self._missed, app, known[app.name], AT_ONCE - len(entered))
+                started += await asyncio.to_thread(self._missed, app, known[app.name], START_LIMIT - len(started))
             except HeadwayError as error:
                 if not (isinstance(error, GitHostError) and error.refused):
                     self._backoff.failed(app.reports, error)
-                silent.append(f"{app.name}: its previews are left as they are: {error.what}")
-        return entered + silent + await asyncio.to_thread(self._outdated, set(apps), known)
+                errors.append(f"{app.name}: previews not compared: {error.what}")
+        return started + errors + await asyncio.to_thread(self._outdated, set(apps), known)
 
-    def _last_asked(self, app: AppRecord) -> float:
-        return self._asked.get(app.name, -ASK)
+    def _last_polled(self, app: AppRecord) -> float:
+        return self._polled.get(app.name, -POLL_INTERVAL)
 
     async def _open_now(self, app: AppRecord, reports: str) -> dict[int, PullRequest]:
-        """The open pull requests. One that stands and is not among them is asked about by itself: lists have ends."""
+        """The open pull requests by number. Those with a preview that are not in the list are requested singly."""
         host = await self._load_git_host(reports)
         found = await asyncio.to_thread(host.open_pull_requests, app.path)
         for preview in await asyncio.to_thread(self._ledger.previews.active, app.name):
             if preview.number not in found:
                 now = await asyncio.to_thread(host.pull_request, app.path, preview.number)
                 if now is None or now.open:
-                    found[preview.number] = now or _unknown(preview)
+                    found[preview.number] = now or _assumed_open(preview)
         return found
 
     def _missed(self, app: AppRecord, open_now: dict[int, PullRequest], room: int) -> list[str]:
-        """Enter in the inbox what no webhook told of: a commit, or that it was opened again."""
-        said: list[str] = []
+        """Store a delivery for each commit, or reopened pull request, that no webhook delivered. At most `room`."""
+        lines: list[str] = []
         for number, pull in sorted(open_now.items(), reverse=True):
-            if len(said) == room:
+            if len(lines) == room:
                 break
             last = self._ledger.deliveries.latest_start(app.name, f"#{number}")
             closed = last.id if last and last.sha == NOTHING else 0
             if pull.head and not self._ledger.deliveries.mentions(app.name, f"#{number}", pull.head, after=closed):
                 name = f"poll-{number}-{pull.head}-{closed}"
                 self._ledger.deliveries.receive([Delivery(app=app.name, delivery=name, event=event_of(app, pull))])
-                said.append(f"{app.name}: pull request {number} has {pull.head[:7]}, and no webhook said so")
-        if said:
+                lines.append(f"{app.name}: pull request {number} has {pull.head[:7]}, and no webhook delivered it")
+        if lines:
             self._deliveries_stored.set()
-        return said
+        return lines
 
     def _outdated(self, registered: set[str], known: dict[str, dict[int, PullRequest]]) -> list[str]:
-        """Tear down what should not stand any more."""
-        said: list[str] = []
+        """Tear down previews that are expired, or whose pull request is closed."""
+        lines: list[str] = []
         busy = {release.app for release in self._ledger.releases.unfinished() if release.state == "running"}
         for preview in self._ledger.previews.active():
-            why = previews.why_gone(preview, known.get(preview.of), datetime.now(UTC))
+            reason = previews.teardown_reason(preview, known.get(preview.of), datetime.now(UTC))
             try:
-                why = why or self._left_half_way(preview)
-                if why and preview.app not in busy:
-                    said.append(f"{preview.app}: {why}: {self._tear_down(preview, why)}")
+                reason = reason or self._unfinished_teardown(preview)
+                if reason and preview.app not in busy:
+                    lines.append(f"{preview.app}: {reason}: {self._tear_down(preview, reason)}")
             except ServiceUnavailable:
-                raise  # the next round finds everything as it was
+                raise  # the next call starts from what is recorded
             except HeadwayError as error:
-                said.append(f"{preview.app}: {why}: {error.what}")
-            if why:
+                lines.append(f"{preview.app}: {reason}: {error.what}")
+            if reason:
                 continue
             if preview.of not in registered:
-                take = f"headway preview {preview.of} {preview.number} --teardown"
-                said.append(f"{preview.app}: an orphan, {preview.of} is registered no more: {take}")
-        return said
+                command = f"headway preview {preview.of} {preview.number} --teardown"
+                lines.append(f"{preview.app}: app {preview.of} is not registered any more: run `{command}`")
+        return lines
 
-    def _left_half_way(self, preview: PreviewRecord) -> str:
-        """Why it was to be torn down by a run that has ended, or died, before it had."""
+    def _unfinished_teardown(self, preview: PreviewRecord) -> str | None:
+        """The reason of a teardown whose run ended or died before it was done; None if there is none."""
         holder = self._ledger.locks.holder(preview.app, PREVIEW)
         if holder and not holder.expired:
-            return ""
+            return None
         begun = self._ledger.rollouts.incomplete(preview.app, PREVIEW)
         if begun and begun[-1].plan.strategy == TEARDOWN:
             return begun[-1].reason
         last = self._ledger.deliveries.latest_start(preview.of, f"#{preview.number}")
         if last is None or last.sha != NOTHING or last.flow_run_id is None:
-            return ""
+            return None
         try:
             ended = self._control.flow_run(last.flow_run_id).final
         except NotFound:
             ended = True
-        return "the pull request was closed" if ended else ""
+        return "the pull request was closed" if ended else None
 
-    def _tear_down(self, preview: PreviewRecord, why: str) -> str:
-        given_up = preview.given_up_at
-        if given_up and datetime.now(UTC) < given_up + REST:
-            return GIVEN_UP
-        asked = {"app": preview.of, "number": preview.number, "reason": why, "by": "headway"}
-        asked["seen"] = preview.updated_at.isoformat()
-        key = f"teardown-{preview.app}-{asked['seen']}" + (f"-{given_up.isoformat()}" if given_up else "")
-        if start_with_retries("teardown/main", asked, key, self._control):
-            return "it is torn down"
+    def _tear_down(self, preview: PreviewRecord, reason: str) -> str:
+        stuck_at = preview.given_up_at
+        if stuck_at and datetime.now(UTC) < stuck_at + STUCK_PAUSE:
+            return STUCK
+        parameters = {"app": preview.of, "number": preview.number, "reason": reason, "by": "headway"}
+        parameters["seen"] = preview.updated_at.isoformat()
+        key = f"teardown-{preview.app}-{parameters['seen']}" + (f"-{stuck_at.isoformat()}" if stuck_at else "")
+        if start_with_retries("teardown/main", parameters, key, self._control):
+            return "tearing it down"
         self._ledger.previews.mark_stuck(preview.app)
-        return GIVEN_UP
+        return STUCK
 
 
-def _unknown(preview: PreviewRecord) -> PullRequest:
-    """A host that knows nothing of a pull request does not say that it is closed: perhaps we may not see it."""
+def _assumed_open(preview: PreviewRecord) -> PullRequest:
+    """Stands for a pull request that the host does not find: the token may lack access, so the preview stays."""
     return PullRequest(number=preview.number, open=True, head="", fork=preview.fork, base="", branch="")
 
 
 def event_of(app: AppRecord, pull: PullRequest, by: str = "", *, again: bool = False) -> PullRequestEvent:
-    """As if a webhook had come."""
+    """The event that a webhook would have delivered."""
     host = HOSTS[(app.reports or app.host).partition("/")[0]]
     ref = (host.pull_ref or "refs/heads/{branch}").format(number=pull.number, branch=pull.branch)
     return PullRequestEvent(

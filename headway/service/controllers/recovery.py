@@ -55,7 +55,7 @@ def _end_approvals(ledger: Ledger, control: Control) -> list[str]:
     The resumed run ends its release, or continues when the approval was for a freeze that is over.
     """
     closed = [*ledger.approvals.void_superseded(), *ledger.approvals.expire(datetime.now(UTC))]
-    done = [f"{ledger.releases.get(asked.release_id).name}: {_approval_end(asked)}" for asked in closed]
+    done = [f"{ledger.releases.get(approval.release_id).name}: {_approval_end(approval)}" for approval in closed]
     for release in ledger.approvals.releases_to_resume():
         if release.flow_run_id is not None:
             with collect_error(release.name, done):
@@ -64,10 +64,14 @@ def _end_approvals(ledger: Ledger, control: Control) -> list[str]:
     return done
 
 
-def _approval_end(asked: ApprovalRecord) -> str:
-    if asked.state == "void":
-        return f"approval for {asked.environment} is void: a newer commit was pushed"
-    return f"the freeze of {asked.environment} is over" if asked.frozen else f"approval for {asked.environment} expired"
+def _approval_end(approval: ApprovalRecord) -> str:
+    if approval.state == "void":
+        return f"approval for {approval.environment} is void: a newer commit was pushed"
+    return (
+        f"the freeze of {approval.environment} is over"
+        if approval.frozen
+        else f"approval for {approval.environment} expired"
+    )
 
 
 def _end_releases(ledger: Ledger, control: Control) -> list[str]:

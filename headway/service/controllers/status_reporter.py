@@ -1,6 +1,7 @@
-"""Tells git hosts how releases do. Beside them: a host that is away, slow or unwilling never holds a release up.
+"""Send commit statuses, deployment statuses and preview comments to git hosts, independently of the releases.
 
-The ledger knows what has been told; what differs from how things stand now is told in the next round, until all is.
+The ledger records what was sent. Each call sends what differs from it, until everything has been sent: a host that is
+down or slow delays no release.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from headway.ledger import AppRecord, Ledger, PreviewRecord, ReleaseRecord
 from headway.policy import previews
 from headway.service.controllers.backoff import Backoff
 from headway.service.controllers.base import Controller
-from headway.service.controllers.commit_status import PREVIEW, WHOLE, deployments, short, statuses
+from headway.service.controllers.commit_status import PREVIEW_CONTEXT, RELEASE_CONTEXT, deployments, short, statuses
 from headway.service.prefect.client import Control
 
 __all__ = ["StatusReporter"]
 
-COMMENT = "comment"  # the name under which the ledger keeps what it says
+COMMENT = "comment"  # name of the preview comment in the ledger
 
 
 class StatusReporter(Controller):
@@ -52,48 +53,52 @@ class StatusReporter(Controller):
         for release in releases:
             preview = shown.get(release.app)
             app = apps[preview.of if preview else release.app]
-            await self._to(app, release.app if preview else None, partial(self._tell, release, preview))
+            await self._send(app, release.app if preview else None, partial(self._report, release, preview))
         open_ = {release.app for release in releases}
         for preview in shown.values():
             if not preview.stands and preview.app not in open_:
-                await self._to(apps[preview.of], preview.app, partial(self._tell_of_end, preview))
-        return [f"{who}: {why}" for who, why in self._backoff.errors().items()]
+                await self._send(apps[preview.of], preview.app, partial(self._report_teardown, preview))
+        return [f"{key}: {error}" for key, error in self._backoff.errors().items()]
 
-    async def _to(
-        self, app: AppRecord, preview: str | None, tell: Callable[[AppRecord, GitHost], Awaitable[None]]
+    async def _send(
+        self, app: AppRecord, preview: str | None, report: Callable[[AppRecord, GitHost], Awaitable[None]]
     ) -> None:
-        """Unless its host is left alone just now.
+        """Call `report`, unless its host is in backoff.
 
-        What it refuses of a preview, which may be a stranger's, keeps nothing else from being told.
+        A report about a preview, which may be a stranger's, that the host refuses puts only this preview in backoff.
         """
         assert app.reports is not None
-        about = (app.reports, *([preview] if preview else []))
-        if any(self._backoff.active(who) for who in about):
+        keys = (app.reports, *([preview] if preview else []))
+        if any(self._backoff.active(key) for key in keys):
             return
         try:
-            await tell(app, await self._load_git_host(app.reports))
-            for who in about:
-                self._backoff.succeeded(who)
+            await report(app, await self._load_git_host(app.reports))
+            for key in keys:
+                self._backoff.succeeded(key)
         except HeadwayError as error:
-            its_own = isinstance(error, GitHostError) and error.refused
-            self._backoff.failed(preview if preview and its_own else app.reports, error)
+            only_preview = isinstance(error, GitHostError) and error.refused
+            self._backoff.failed(preview if preview and only_preview else app.reports, error)
 
-    async def _tell(self, release: ReleaseRecord, preview: PreviewRecord | None, app: AppRecord, host: GitHost) -> None:
+    async def _report(
+        self, release: ReleaseRecord, preview: PreviewRecord | None, app: AppRecord, host: GitHost
+    ) -> None:
         known = await asyncio.to_thread(self._ledger.statuses.by_release, release.id)
         refused: GitHostError | None = None
         for name, report in await self._reports(release, preview):
-            said = report.model_dump_json()
-            if known.get(name) == said:
+            sent = report.model_dump_json()
+            if known.get(name) == sent:
                 continue
             send = host.set_status if isinstance(report, CommitStatus) else host.set_deployment
             try:
-                await asyncio.to_thread(send, app.path, report)  # type: ignore[arg-type]  # each gets what it is for
+                await asyncio.to_thread(send, app.path, report)  # type: ignore[arg-type]  # each sends its own type
             except GitHostError as error:
                 if not (preview and error.refused):
                     raise
-                refused = refused or error  # a stranger's commit may be marked, but not deployed, or the reverse
+                refused = (
+                    refused or error
+                )  # of a fork, hosts may accept statuses and refuse deployments, or the reverse
             else:
-                await asyncio.to_thread(self._ledger.statuses.save, release.id, name, said)
+                await asyncio.to_thread(self._ledger.statuses.save, release.id, name, sent)
         if preview:
             await self._comment(app, host, preview, release, known)
         if refused:
@@ -104,10 +109,10 @@ class StatusReporter(Controller):
     async def _comment(
         self, app: AppRecord, host: GitHost, preview: PreviewRecord, release: ReleaseRecord, known: dict[str, str]
     ) -> None:
-        """Of the newest release alone: there is one comment, and an older one may be told late."""
+        """Update the comment, for the newest release only: a late report of an older one must not overwrite it."""
         if (await asyncio.to_thread(self._ledger.releases.recent, preview.app, 1))[0].id != release.id:
             return
-        # As it is now: it may have come up, and its release ended, since this round began.
+        # Read it again: the preview may have started, and its release ended, since this call began.
         now = await asyncio.to_thread(self._ledger.previews.get, preview.app)
         stages = await asyncio.to_thread(self._ledger.stages.by_release, release.id)
         text = previews.comment(now or preview, release, stages, self._control.run_url(release.flow_run_id or ""))
@@ -115,17 +120,17 @@ class StatusReporter(Controller):
             await asyncio.to_thread(host.set_comment, app.path, preview.number, _mark(preview), text)
             await asyncio.to_thread(self._ledger.statuses.save, release.id, COMMENT, text)
 
-    async def _tell_of_end(self, preview: PreviewRecord, app: AppRecord, host: GitHost) -> None:
-        """It is torn down: its comment says so, and where the host knows of deployments, it is one no more."""
+    async def _report_teardown(self, preview: PreviewRecord, app: AppRecord, host: GitHost) -> None:
+        """Report in the comment and the deployment status that the preview was torn down."""
         for release in await asyncio.to_thread(self._ledger.releases.recent, preview.app, 1):
             known = await asyncio.to_thread(self._ledger.statuses.by_release, release.id)
             if COMMENT in known:
                 await self._comment(app, host, preview, release, known)
-        # Not every commit is deployed: that of the newest release may have failed its checks.
-        if said := await asyncio.to_thread(self._ledger.statuses.last, preview.app, f"deployment/{preview.app}"):
-            last = DeploymentStatus.model_validate_json(said)
-            over = {"state": StatusState.ENDED, "description": short(f"torn down, {preview.reason}"), "url": None}
-            await asyncio.to_thread(host.set_deployment, app.path, last.model_copy(update=over))
+        # The deployed commit is not always the newest: its checks may have failed.
+        if stored := await asyncio.to_thread(self._ledger.statuses.last, preview.app, f"deployment/{preview.app}"):
+            last = DeploymentStatus.model_validate_json(stored)
+            ended = {"state": StatusState.ENDED, "description": short(f"torn down, {preview.reason}"), "url": None}
+            await asyncio.to_thread(host.set_deployment, app.path, last.model_copy(update=ended))
         await asyncio.to_thread(self._ledger.previews.mark_reported, preview.app)
 
     async def _reports(
@@ -134,19 +139,19 @@ class StatusReporter(Controller):
         stages = await asyncio.to_thread(self._ledger.stages.by_release, release.id)
         url = self._control.run_url(release.flow_run_id or "")
         environments = await asyncio.to_thread(self._ledger.rollouts.environments, release.app)
-        there = [stage.name for stage in stages if stage.name in environments and stage.state == "passed"]
-        urls = {name: await self._url(release.app, name) for name in there}
-        places = deployments(release, stages, environments, urls, url)
-        if preview:  # an environment for each, or the newest would put an end to the others
-            places = [place.model_copy(update={"environment": preview.app}) for place in places]
-        told = statuses(release, stages, url, PREVIEW if preview else WHOLE)
+        reached = [stage.name for stage in stages if stage.name in environments and stage.state == "passed"]
+        urls = {name: await self._url(release.app, name) for name in reached}
+        on_environments = deployments(release, stages, environments, urls, url)
+        if preview:  # an environment per preview: hosts end the older deployments of an environment
+            on_environments = [one.model_copy(update={"environment": preview.app}) for one in on_environments]
+        on_commit = statuses(release, stages, url, PREVIEW_CONTEXT if preview else RELEASE_CONTEXT)
         return [
-            *((f"deployment/{place.environment}", place) for place in places),
-            *((status.context, status) for status in told),
+            *((f"deployment/{one.environment}", one) for one in on_environments),
+            *((status.context, status) for status in on_commit),
         ]
 
     async def _url(self, app: str, environment: str) -> str | None:
-        """Where it answers; a target that does not tell is no reason to say nothing."""
+        """URL of an environment; None if its target does not answer."""
         try:
             live = self._ledger.rollouts.live(app, environment)
             _, spec = self._ledger.revisions.find(app, live or "", environment=environment)

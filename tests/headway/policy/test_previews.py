@@ -53,21 +53,21 @@ OPEN = PullRequest(number=42, open=True, head="a" * 40, fork=False, base="main",
 
 
 def test_what_is_open_and_young_stands() -> None:
-    assert previews.why_gone(PREVIEW, {42: OPEN}, NOW) == ""
+    assert previews.teardown_reason(PREVIEW, {42: OPEN}, NOW) is None
 
 
 def test_what_nobody_says_anything_about_stands_until_its_time_is_over() -> None:
-    assert previews.why_gone(PREVIEW, None, NOW + timedelta(hours=71)) == ""
-    assert previews.why_gone(PREVIEW, None, NOW + timedelta(hours=72)) == "its time was over at 2026-01-04 12:00 UTC"
+    assert previews.teardown_reason(PREVIEW, None, NOW + timedelta(hours=71)) is None
+    assert previews.teardown_reason(PREVIEW, None, NOW + timedelta(hours=72)) == "it expired at 2026-01-04 12:00 UTC"
 
 
 def test_without_a_ttl_it_stands_for_ever() -> None:
     endless = PREVIEW.model_copy(update={"expires_at": None})
-    assert previews.why_gone(endless, {42: OPEN}, NOW + timedelta(days=999)) == ""
+    assert previews.teardown_reason(endless, {42: OPEN}, NOW + timedelta(days=999)) is None
 
 
 def test_what_is_not_open_does_not_stand() -> None:
-    assert previews.why_gone(PREVIEW, {43: OPEN}, NOW) == "the pull request is not open any more"
+    assert previews.teardown_reason(PREVIEW, {43: OPEN}, NOW) == "the pull request is not open any more"
 
 
 # --- the comment -----------------------------------------------------------------------------------------------
@@ -114,8 +114,8 @@ def test_it_says_where_and_until_when_and_how_the_checks_went() -> None:
 @pytest.mark.parametrize(
     ("change", "state", "words"),
     [
-        ({"url": None}, "running", "in the making"),
-        ({"url": None}, "waiting", "waits for a person to look at it"),
+        ({"url": None}, "running", "in progress"),
+        ({"url": None}, "waiting", "waiting for approval"),
         ({"url": None}, "failed", "nothing is deployed"),
         ({"url": None}, "succeeded", "nothing is deployed"),
         ({}, "running", "http://shop, until"),
@@ -129,7 +129,7 @@ def test_it_says_how_it_stands(change: dict[str, object], state: ReleaseState, w
 
 
 def test_before_anything_has_begun_it_says_little() -> None:
-    assert previews.comment(PREVIEW.model_copy(update={"url": None}), None, [], URL).endswith("in the making")
+    assert previews.comment(PREVIEW.model_copy(update={"url": None}), None, [], URL).endswith("in progress")
 
 
 def test_what_a_command_says_mentions_nobody_and_breaks_no_table() -> None:

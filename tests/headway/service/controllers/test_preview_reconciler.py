@@ -19,7 +19,7 @@ from headway.ledger import Delivery, Ledger, PreviewRecord
 from headway.rollout.strategies import TEARDOWN
 from headway.scm.webhooks import PullRequestEvent
 from headway.service.controllers import preview_reconciler as module
-from headway.service.controllers.preview_reconciler import ASK, AT_ONCE, REST, PreviewReconciler
+from headway.service.controllers.preview_reconciler import POLL_INTERVAL, START_LIMIT, STUCK_PAUSE, PreviewReconciler
 from headway.service.controllers.run_retries import MAX_ATTEMPTS
 from headway.testing import FakeGitHost
 from tests.headway.service.controllers.test_recovery import Clock, Outside
@@ -86,7 +86,7 @@ async def test_one_whose_pull_request_was_closed_without_a_word_is_torn_down(pla
     seen = [place.stands(number).updated_at.isoformat() for number in (41, 42, 43)][1]
     for number in (41, 42, 43):
         place.host.has_pull(number, SHA, open=number != 42)
-    assert await place.reconciler.reconcile() == [f"shop-pr-42: {CLOSED}: it is torn down"]
+    assert await place.reconciler.reconcile() == [f"shop-pr-42: {CLOSED}: tearing it down"]
     assert list(place.outside.started.values()) == [
         ("teardown/main", {"app": "shop", "number": 42, "reason": CLOSED, "by": "headway", "seen": seen})
     ]
@@ -104,11 +104,11 @@ async def test_while_the_host_does_not_answer_nothing_is_decided_but_what_time_d
     place.stands(42, ttl=60)
     place.host.has_pull(41, SHA, open=False)
     place.host.faults = [GitHostError("it does not answer")]
-    assert await place.reconciler.reconcile() == ["shop: its previews are left as they are: it does not answer"]
+    assert await place.reconciler.reconcile() == ["shop: previews not compared: it does not answer"]
     place.clock.passes(60)
     await place.reconciler.reconcile()
-    assert place.torn_down() == [(42, "its time was over at 2026-01-01 12:01 UTC")]
-    place.clock.passes(ASK)
+    assert place.torn_down() == [(42, "it expired at 2026-01-01 12:01 UTC")]
+    place.clock.passes(POLL_INTERVAL)
     await place.reconciler.reconcile()
     assert place.torn_down()[1:] == [(41, CLOSED)]
 
@@ -134,7 +134,7 @@ async def test_what_time_decides_does_not_wait_until_all_hosts_have_answered(pla
 
     def slowly(repo: str) -> dict[int, PullRequest]:
         asked.append(repo)
-        place.clock.passes(ASK)
+        place.clock.passes(POLL_INTERVAL)
         return real(repo)
 
     place.host.open_pull_requests = slowly  # type: ignore[method-assign]  # of this one
@@ -152,7 +152,7 @@ async def test_a_host_is_not_asked_every_round(place: Place) -> None:
     await place.reconciler.reconcile()
     place.stands(42)
     place.host.has_pull(42, SHA, open=False)
-    place.clock.passes(ASK - 1)
+    place.clock.passes(POLL_INTERVAL - 1)
     await place.reconciler.reconcile()
     assert place.torn_down() == []
     place.clock.passes(1)
@@ -195,7 +195,7 @@ async def fails_to_go(place: Place) -> None:
 async def test_a_teardown_that_fails_is_tried_again_and_then_given_up_on(place: Place) -> None:
     await fails_to_go(place)
     (said,) = await place.reconciler.reconcile()
-    assert said.endswith(f"it could not be torn down in {MAX_ATTEMPTS} tries, and needs a person")
+    assert said.endswith(f"teardown failed {MAX_ATTEMPTS} times: see the runs of the flow teardown in Prefect")
     for _ in range(2):
         place.clock.passes(5)
         assert await place.reconciler.reconcile() == [said]
@@ -208,9 +208,9 @@ async def test_a_teardown_that_fails_is_tried_again_and_then_given_up_on(place: 
 async def test_what_was_given_up_on_is_tried_again_later(place: Place) -> None:
     await fails_to_go(place)
     await place.reconciler.reconcile()
-    place.clock.passes(REST.total_seconds())
+    place.clock.passes(STUCK_PAUSE.total_seconds())
     (said,) = await place.reconciler.reconcile()
-    assert said.endswith(": it is torn down")
+    assert said.endswith(": tearing it down")
     assert len(place.torn_down()) == MAX_ATTEMPTS + 1
 
 
@@ -252,7 +252,7 @@ async def test_a_preview_of_an_app_that_is_registered_no_more_is_listed_and_ends
     place.stands(42, ttl=60)
     place.ledger.apps.unregister("shop")
     assert await place.reconciler.reconcile() == [
-        f"shop-pr-{n}: an orphan, shop is registered no more: headway preview shop {n} --teardown" for n in (41, 42)
+        f"shop-pr-{n}: app shop is not registered any more: run `headway preview shop {n} --teardown`" for n in (41, 42)
     ]
     place.clock.passes(60)
     await place.reconciler.reconcile()
@@ -264,28 +264,28 @@ async def test_a_preview_of_an_app_that_is_registered_no_more_is_listed_and_ends
 
 async def test_an_open_pull_request_that_nobody_told_of_is_entered_once(place: Place) -> None:
     place.host.has_pull(42, SHA, fork=True)
-    assert await place.reconciler.reconcile() == ["shop: pull request 42 has aaaaaaa, and no webhook said so"]
+    assert await place.reconciler.reconcile() == ["shop: pull request 42 has aaaaaaa, and no webhook delivered it"]
     assert place.wake.is_set()
     (came,) = place.ledger.deliveries.recent("shop")
     assert isinstance(came.event, PullRequestEvent)
     assert (came.event.number, came.event.ref, came.event.base) == (42, "refs/merge-requests/42/head", "main")
     assert (came.event.head, came.event.open, came.event.fork) == (SHA, True, True)
-    place.clock.passes(ASK)
+    place.clock.passes(POLL_INTERVAL)
     assert await place.reconciler.reconcile() == []
 
 
 async def test_a_newer_commit_that_nobody_told_of_is_entered(place: Place) -> None:
     place.stands(42)
     place.host.has_pull(42, "b" * 40)
-    assert await place.reconciler.reconcile() == ["shop: pull request 42 has bbbbbbb, and no webhook said so"]
+    assert await place.reconciler.reconcile() == ["shop: pull request 42 has bbbbbbb, and no webhook delivered it"]
 
 
 async def test_those_of_all_apps_together_are_a_few_at_a_time(place: Place) -> None:
     repo = "https://git.example/acme/bank"
     place.ledger.apps.register("bank", repo=repo, host="gitlab", secret="s", reports="gitlab/acme", by="ann")
-    for number in range(1, AT_ONCE + 3):
+    for number in range(1, START_LIMIT + 3):
         place.host.has_pull(number, SHA)
-    assert len(await place.reconciler.reconcile()) == AT_ONCE
+    assert len(await place.reconciler.reconcile()) == START_LIMIT
 
 
 async def test_one_that_was_opened_again_without_a_word_is_entered_once(place: Place) -> None:
@@ -298,19 +298,19 @@ async def test_one_that_was_opened_again_without_a_word_is_entered_once(place: P
     place.ledger.deliveries.claim_start([closed.id], closed.id, "shop", "#42", NOTHING)
     place.ledger.deliveries.settle([again.id], "duplicate", "it is closed, and was before")
     place.ledger.previews.close("shop-pr-42", "the pull request was closed")
-    assert await place.reconciler.reconcile() == ["shop: pull request 42 has aaaaaaa, and no webhook said so"]
+    assert await place.reconciler.reconcile() == ["shop: pull request 42 has aaaaaaa, and no webhook delivered it"]
     (came,) = place.ledger.deliveries.recent("shop", 1)
     place.ledger.deliveries.settle([came.id], "ignored", "its message says so")
-    place.clock.passes(ASK)
+    place.clock.passes(POLL_INTERVAL)
     assert await place.reconciler.reconcile() == []
 
 
 async def test_many_are_entered_a_few_at_a_time_the_newest_first(place: Place) -> None:
-    for number in range(1, AT_ONCE + 3):
+    for number in range(1, START_LIMIT + 3):
         place.host.has_pull(number, SHA)
     await place.reconciler.reconcile()
     came = [one.ref for one in place.ledger.deliveries.recent("shop", 100)]
-    assert sorted(came) == [f"#{number}" for number in range(3, AT_ONCE + 3)]
-    place.clock.passes(ASK)
+    assert sorted(came) == [f"#{number}" for number in range(3, START_LIMIT + 3)]
+    place.clock.passes(POLL_INTERVAL)
     await place.reconciler.reconcile()
-    assert len(place.ledger.deliveries.recent("shop", 100)) == AT_ONCE + 2
+    assert len(place.ledger.deliveries.recent("shop", 100)) == START_LIMIT + 2

@@ -153,7 +153,7 @@ async def test_a_pull_request_has_one_comment_which_ends_with_the_preview(
     release = place.shown()
     place.stage(release, "preview")
     await place.reporter.reconcile()
-    assert "in the making" in place.host.texts(42)[0]
+    assert "in progress" in place.host.texts(42)[0]
     place.ledger.previews.mark_deployed("shop-pr-42", "http://here", None)
     place.ledger.releases.finish(release.id, "succeeded", "")
     await place.reporter.reconcile()
@@ -249,7 +249,7 @@ async def test_what_is_refused_of_a_stranger_keeps_nothing_else_from_being_told(
 
     place.host.set_status = refusing  # type: ignore[method-assign]  # of this one
     assert await place.reporter.reconcile() == ["shop-pr-42: answers 404"]
-    assert "in the making" in place.host.texts(42)[0]
+    assert "in progress" in place.host.texts(42)[0]
     assert place.host.mark("b" * 40, "headway")[0] == StatusState.SUCCESS
 
 
