@@ -1,1 +1,1 @@
-"""Is it ready for production? What can be verified is verified, the rest is attested by name, and expires."""
+"""Production readiness: a checklist of verified items and of attested items, whose attestations expire."""

@@ -1,4 +1,4 @@
-"""What was found and what was attested -> the checklist, item by item."""
+"""Combine findings and attestations into the checklist."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Attestation", "Result", "assess", "counted", "unready"]
 
 
 class Attestation(Protocol):
-    """A person's word, as headway.yaml has it."""
+    """A person's confirmation of an item, from headway.yaml."""
 
     @property
     def by(self) -> str: ...
@@ -35,7 +35,7 @@ class Result(NamedTuple):
 
     @property
     def row(self) -> dict[str, str]:
-        """For a table."""
+        """As a table row."""
         item = ITEMS[self.name]
         about = {"group": item.group, "item": self.name, "": item.title}
         return {**about, "state": self.state, "needed": "yes" if self.required else "", "evidence": self.evidence}
@@ -44,31 +44,31 @@ class Result(NamedTuple):
 def assess(
     found: Mapping[str, Finding], attested: Mapping[str, Attestation], required: Iterable[str], today: date
 ) -> list[Result]:
-    """The whole checklist. What fails is attested by nobody: a person's word stands for what nobody could verify."""
+    """The whole checklist. An attestation counts for items that could not be verified, not for those that fail."""
     needed = set(expand(required))
     return [_result(name, found.get(name), attested.get(name), name in needed, today) for name in ITEMS]
 
 
-def _result(name: str, found: Finding | None, word: Attestation | None, required: bool, today: date) -> Result:
+def _result(name: str, found: Finding | None, attestation: Attestation | None, required: bool, today: date) -> Result:
     if found is not None and found.passes is not None:
         return Result(name, "pass" if found.passes else "fail", found.evidence, required)
-    if word is None:
-        why = found.evidence if found else "nobody has verified or attested it"
+    if attestation is None:
+        why = found.evidence if found else "not verified and not attested"
         return Result(name, "unknown", why, required)
-    said = f"{word.by} on {word.on}" + (f": {word.note}" if word.note else "")
-    if word.on > today:
-        return Result(name, "unknown", f"attested for a day to come: {said}", required)
-    if word.until < today:
-        return Result(name, "unknown", f"expired on {word.until}: {said}", required)
-    return Result(name, "attested", f"{said}, until {word.until}", required)
+    text = f"{attestation.by} on {attestation.on}" + (f": {attestation.note}" if attestation.note else "")
+    if attestation.on > today:
+        return Result(name, "unknown", f"attested for a future date: {text}", required)
+    if attestation.until < today:
+        return Result(name, "unknown", f"expired on {attestation.until}: {text}", required)
+    return Result(name, "attested", f"{text}, until {attestation.until}", required)
 
 
 def counted(results: Iterable[Result]) -> str:
-    """How many are how, in words."""
+    """Number of items in each state, as text."""
     states = [one.state for one in results]
     return ", ".join(f"{states.count(state)} {state}" for state in ("pass", "attested", "fail", "unknown"))
 
 
 def unready(results: Iterable[Result]) -> list[Result]:
-    """What has to be so, and is not known to be."""
+    """Required items that fail or are unknown."""
     return [one for one in results if one.required and one.state in ("fail", "unknown")]

@@ -1,4 +1,4 @@
-"""What a deployed app shows to whoever asks it: health, errors, headers, CORS, rate limits, TLS, logs."""
+"""Checks over HTTP of a deployed app: health, errors, headers, CORS, rate limits, TLS, logs."""
 
 from __future__ import annotations
 
@@ -17,36 +17,42 @@ from headway.system import tls as certificates
 
 __all__ = ["examine", "logs"]
 
-TIMEOUT = 5.0  # seconds for an answer
-MANY = 60  # requests in a row that somebody should mind
-SIDE_BY_SIDE = 8  # of them: whether anybody minds is asked, not whether it can be overrun
-SOMEBODY = "https://somebody-else.example"
-NOWHERE = "/headway-readiness/%FF/no-such-page?id='"
-NEARBY = ("localhost", ".svc", ".svc.cluster.local", ".internal", ".local")  # names that only some networks know
-STRUCTURED = 0.9  # of the lines: a language's own first words are none of ours
+TIMEOUT = 5.0  # seconds for a response
+BURST = 60  # requests that a rate limit should reject some of
+CONCURRENCY = 8  # low, because the check is for rate limits, not for capacity
+FOREIGN_ORIGIN = "https://somebody-else.example"
+MISSING_PAGE = "/headway-readiness/%FF/no-such-page?id='"
+PRIVATE_SUFFIXES = (
+    "localhost",
+    ".svc",
+    ".svc.cluster.local",
+    ".internal",
+    ".local",
+)  # host names that resolve only in private networks
+STRUCTURED_SHARE = 0.9  # of the lines; the language runtime may write others at the start
 
 
 async def examine(
     url: str, *, health: str, detailed: str | None, protected: Sequence[str], headers: Mapping[str, str]
 ) -> dict[str, Finding]:
-    """Ask an environment that is nobody's but ours: some of the requests are what an attacker sends.
+    """Check a test environment: some of the requests look like an attack.
 
-    `protected` are paths that nobody may read without saying who they are. Items that cannot be told are left out.
+    `protected` are paths that need a login. Items that cannot be checked are not in the result.
     """
     found = {"tls": _tls(url)}
     async with httpx.AsyncClient(
         base_url=url,
         headers=dict(headers),
         timeout=TIMEOUT,
-        limits=httpx.Limits(max_connections=SIDE_BY_SIDE),
+        limits=httpx.Limits(max_connections=CONCURRENCY),
         trust_env=False,
         verify=certificates.for_url(url),
     ) as client:
         try:
             page = await client.get("/")
             found["headers"] = _headers(page, tls=url.startswith("https:"))
-            found["cors"] = _cors(await client.get("/", headers={"Origin": SOMEBODY}))
-            found["errors"] = _errors(await client.get(NOWHERE))
+            found["cors"] = _cors(await client.get("/", headers={"Origin": FOREIGN_ORIGIN}))
+            found["errors"] = _errors(await client.get(MISSING_PAGE))
             found["health"] = await _health(client, health, detailed)
             if protected:
                 found["authentication"] = _authentication([await client.get(path) for path in protected])
@@ -57,13 +63,13 @@ async def examine(
 
 
 def logs(lines: Iterable[str]) -> Finding | None:
-    """Whether instances write JSON, a line each; None when they have said too little."""
-    said = [line.partition(": ")[2].strip() for line in lines]
-    said = [line for line in said if line]
-    if len(said) < 5:
+    """Whether instances log one JSON object per line; None if there are too few lines."""
+    texts = [line.partition(": ")[2].strip() for line in lines]
+    texts = [line for line in texts if line]
+    if len(texts) < 5:
         return None
-    structured = sum(_is_json(line) for line in said)
-    return Finding(structured >= STRUCTURED * len(said), f"{structured} of its last {len(said)} lines are JSON")
+    structured = sum(_is_json(line) for line in texts)
+    return Finding(structured >= STRUCTURED_SHARE * len(texts), f"{structured} of its last {len(texts)} lines are JSON")
 
 
 def _is_json(line: str) -> bool:
@@ -74,15 +80,15 @@ def _is_json(line: str) -> bool:
 
 
 def _tls(url: str) -> Finding:
-    """Where only machines nearby can ask, something else is in front of it, which may speak TLS."""
+    """Private addresses are unknown: a proxy in front of them may terminate TLS."""
     if url.startswith("https:"):
         return passed(url)
     host = urlsplit(url).hostname or ""
     try:
-        nearby = ipaddress.ip_address(host).is_private
+        private = ipaddress.ip_address(host).is_private
     except ValueError:
-        nearby = host.endswith(NEARBY) or "." not in host
-    return unknown(f"{url} is not what users ask: what is in front of it was not asked") if nearby else failed(url)
+        private = host.endswith(PRIVATE_SUFFIXES) or "." not in host
+    return unknown(f"{url} is a private address: the public one was not checked") if private else failed(url)
 
 
 def _headers(page: httpx.Response, *, tls: bool) -> Finding:
@@ -96,14 +102,14 @@ def _headers(page: httpx.Response, *, tls: bool) -> Finding:
         missing.append("Content-Security-Policy")
     if tls and "Strict-Transport-Security" not in page.headers:
         missing.append("Strict-Transport-Security")
-    return failed(f"missing: {', '.join(missing)}") if missing else passed("what browsers look for is there")
+    return failed(f"missing: {', '.join(missing)}") if missing else passed("the security headers are set")
 
 
 def _cors(page: httpx.Response) -> Finding:
     allowed = page.headers.get("Access-Control-Allow-Origin")
     credentials = page.headers.get("Access-Control-Allow-Credentials", "").lower() == "true"
-    if allowed == SOMEBODY:
-        return failed("any origin that asks is allowed" + (", with credentials" if credentials else ""))
+    if allowed == FOREIGN_ORIGIN:
+        return failed("every requesting origin is allowed" + (", with credentials" if credentials else ""))
     if allowed == "*" and credentials:
         return failed("every origin is allowed, with credentials")
     return passed(f"Access-Control-Allow-Origin: {allowed}" if allowed else "other origins are not allowed")
@@ -111,9 +117,9 @@ def _cors(page: httpx.Response) -> Finding:
 
 def _errors(page: httpx.Response) -> Finding:
     if "Traceback (most recent call last)" in page.text or "\n    at " in page.text:
-        return failed("a page that is not there shows where the program failed")
+        return failed("the response for a missing page has a stack trace")
     client = HTTPStatus.BAD_REQUEST <= page.status_code < HTTPStatus.INTERNAL_SERVER_ERROR
-    return Finding(client, f"a page that is not there: {page.status_code}")
+    return Finding(client, f"missing page: {page.status_code}")
 
 
 async def _health(client: httpx.AsyncClient, health: str, detailed: str | None) -> Finding:
@@ -121,33 +127,33 @@ async def _health(client: httpx.AsyncClient, health: str, detailed: str | None) 
     if answer.status_code != HTTPStatus.OK:
         return failed(f"{health}: {answer.status_code}")
     if detailed is None:
-        return failed(f"{health} says that it runs; headway.yaml has no health.detailed that says more")
+        return failed(f"{health} answers; set health.detailed in headway.yaml to check dependencies")
     try:
-        said = read((await client.get(detailed)).json())
+        report = read((await client.get(detailed)).json())
     except ValueError as error:
         return failed(f"{detailed}: {error}")
-    checked = ", ".join(one.name for one in said.dependencies) or "nothing: it depends on nothing"
+    checked = ", ".join(one.name for one in report.dependencies) or "no dependencies"
     return passed(f"{detailed} checks {checked}")
 
 
 def _authentication(pages: Sequence[httpx.Response]) -> Finding:
     refused = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.FOUND, HTTPStatus.SEE_OTHER)
     open_ = [f"{page.url.path}: {page.status_code}" for page in pages if page.status_code not in refused]
-    return failed(f"without a login: {', '.join(open_)}") if open_ else passed(f"{len(pages)} paths ask who it is")
+    return failed(f"without a login: {', '.join(open_)}") if open_ else passed(f"{len(pages)} paths need a login")
 
 
 async def _rate_limits(client: httpx.AsyncClient) -> Finding:
-    """What goes unanswered here says nothing of the app's health: it was asked for too much."""
-    asked = await asyncio.gather(*(client.get("/") for _ in range(MANY)), return_exceptions=True)
+    """Requests without a response do not fail the check: it sends more than users do."""
+    asked = await asyncio.gather(*(client.get("/") for _ in range(BURST)), return_exceptions=True)
     lost = [one for one in asked if isinstance(one, BaseException)]
     for error in lost:
         if not isinstance(error, httpx.HTTPError):
             raise error
     answers = [one for one in asked if isinstance(one, httpx.Response)]
     if any(answer.status_code == HTTPStatus.TOO_MANY_REQUESTS for answer in answers):
-        return passed(f"429 within {MANY} requests")
-    told = [name for answer in answers for name in answer.headers if "ratelimit" in name.lower().replace("-", "")]
-    if told:
-        return passed(f"it says {told[0]}")
-    unanswered = f", {len(lost)} without an answer" if lost else ""
-    return failed(f"{MANY} requests: no 429, and no word of a limit{unanswered}")
+        return passed(f"429 within {BURST} requests")
+    headers = [name for answer in answers for name in answer.headers if "ratelimit" in name.lower().replace("-", "")]
+    if headers:
+        return passed(f"it sends {headers[0]}")
+    unanswered = f", {len(lost)} without a response" if lost else ""
+    return failed(f"{BURST} requests: no 429 and no rate limit header{unanswered}")

@@ -1,4 +1,4 @@
-"""What a repository itself shows."""
+"""Readiness checks of a repository and its headway.yaml, without running anything."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ UNPINNED = ("HW001", "DL3006", "DL3007")
 
 
 def examine(tree: Path, settings: Settings, environment: str) -> dict[str, Finding]:
-    """Items that can be judged without running anything, for this environment. Raises what `find_secrets` does."""
-    place = settings.environment(environment)
+    """The items that the repository shows, for one environment. Raises what `find_secrets` raises."""
+    configured = settings.environment(environment)
     found = {
         "tests": _tests(settings),
         "secrets": _secrets(tree, settings),
         "configuration": _configuration(settings),
         "limits": _limits(settings),
-        "scaling": _scaling(place),
-        "metrics": _metrics(place),
+        "scaling": _scaling(configured),
+        "metrics": _metrics(configured),
         "runbook": _runbook(tree),
     }
     if settings.build.image:
         found["image"] = _image(tree, settings)
-    if findings := platform(place.kind).readiness_findings:
-        found |= findings(settings.app, settings.launch_spec(environment, _stand_in(settings)))
+    if findings := platform(configured.kind).readiness_findings:
+        found |= findings(settings.app, settings.launch_spec(environment, _placeholder_image(settings)))
     return found
 
 
-def _stand_in(settings: Settings) -> Artifact:
-    """Nothing is built for it: which image it is does not matter here."""
+def _placeholder_image(settings: Settings) -> Artifact:
+    """An image that does not exist: the checks read everything but the image."""
     digest = f"sha256:{'0' * 64}"
     return Artifact(kind="image", digest=digest, location=f"{settings.build.image}@{digest}", size=0)
 
@@ -59,7 +59,7 @@ def _secrets(tree: Path, settings: Settings) -> Finding:
 
 
 def _configuration(settings: Settings) -> Finding:
-    return passed(f"env: {len(settings.env)} variables") if settings.env else failed("headway.yaml has no env contract")
+    return passed(f"env: {len(settings.env)} variables") if settings.env else failed("headway.yaml has no env schema")
 
 
 def _limits(settings: Settings) -> Finding:
@@ -67,16 +67,16 @@ def _limits(settings: Settings) -> Finding:
     return failed(f"resources: no {' and no '.join(missing)}") if missing else passed("resources: cpu and memory")
 
 
-def _scaling(place: Environment) -> Finding:
-    """With a range it is the fewest that count: an autoscaler goes down to them."""
-    fewest = place.instances.min
+def _scaling(configured: Environment) -> Finding:
+    """The minimum counts, because an autoscaler may go down to it."""
+    fewest = configured.instances.min
     return passed(f"{fewest} instances") if fewest > 1 else failed("one instance")
 
 
-def _metrics(place: Environment) -> Finding:
-    if Capability.METRICS in place.strategy.needs:
+def _metrics(configured: Environment) -> Finding:
+    if Capability.METRICS in configured.strategy.needs:
         return passed("every rollout is analysed")
-    return failed(f"strategy {place.strategy.kind} without an analysis")
+    return failed(f"strategy {configured.strategy.kind} without an analysis")
 
 
 def _runbook(tree: Path) -> Finding:

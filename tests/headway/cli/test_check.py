@@ -36,7 +36,7 @@ def test_it_is_shown_as_far_as_the_repository_says_it(tmp_path: Path) -> None:
     assert "✗ tests headway.yaml has no checks" in lines
     assert "✓ runbook RUNBOOK.md (needed)" in lines
     assert "✓ on_call ann on 2026-01-01: the rota, until 2999-01-01 (needed)" in lines
-    assert "? tls nobody has verified or attested it (needed)" in lines
+    assert "? tls not verified and not attested (needed)" in lines
     assert lines[-1].endswith("more are verified in a release whose environment asks for readiness")
     rows = {row["item"]: row for row in json.loads(check(repository, "--json").stdout)["readiness"]}
     assert rows["on_call"]["state"] == "attested"
@@ -46,7 +46,7 @@ def test_it_is_shown_as_far_as_the_repository_says_it(tmp_path: Path) -> None:
         "": "other sites may not use it in a user's name",
         "state": "unknown",
         "needed": "",
-        "evidence": "nobody has verified or attested it",
+        "evidence": "not verified and not attested",
     }
 
 

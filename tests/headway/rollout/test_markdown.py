@@ -52,11 +52,11 @@ def test_the_checklist_is_on_the_form_with_what_is_accepted_above_it() -> None:
     accepted, table = shown.split("| readiness | | needed | |")
     assert "**Not ready: who approves accepts that**" in accepted
     assert "- tls: http://shop.example.com \\| plain" in accepted
-    assert "- schema: nobody has verified or attested it" in accepted
+    assert "- schema: not verified and not attested" in accepted
     assert "previous" not in accepted
     assert "| previous | pass | yes | a1 can be had |" in table
     assert "| tls | fail | yes | http://shop.example.com \\| plain |" in table
-    assert "| runbook | unknown |  | nobody has verified or attested it |" in table
+    assert "| runbook | unknown |  | not verified and not attested |" in table
 
 
 def test_who_is_ready_has_nothing_to_accept_and_who_asks_for_nothing_has_no_list() -> None:

@@ -40,8 +40,8 @@ def test_nobody_attests_what_was_found_to_be_otherwise() -> None:
         (word(note="rota in the wiki"), ("attested", "ann on 2026-11-01: rota in the wiki, until 2026-12-31")),
         (word(until="2026-11-25"), ("attested", "ann on 2026-11-01, until 2026-11-25")),
         (word(until="2026-11-24"), ("unknown", "expired on 2026-11-24: ann on 2026-11-01")),
-        (word(on="2026-11-26"), ("unknown", "attested for a day to come: ann on 2026-11-26")),
-        (None, ("unknown", "nobody has verified or attested it")),
+        (word(on="2026-11-26"), ("unknown", "attested for a future date: ann on 2026-11-26")),
+        (None, ("unknown", "not verified and not attested")),
     ],
 )
 def test_a_person_s_word_expires(attested: Attestation | None, wanted: tuple[str, str]) -> None:

@@ -89,7 +89,7 @@ async def examined(url: str, detailed: str | None = "/detailed") -> dict[str, Fi
 async def test_an_app_that_is_careful() -> None:
     with serving(careless=False) as url:
         found = await examined(url)
-    assert found.pop("tls") == (None, f"{url} is not what users ask: what is in front of it was not asked")
+    assert found.pop("tls") == (None, f"{url} is a private address: the public one was not checked")
     assert {name: finding.passes for name, finding in found.items()} == dict.fromkeys(
         ("headers", "cors", "errors", "health", "authentication", "rate_limits"), True
     )
@@ -104,11 +104,11 @@ async def test_an_app_that_is_not() -> None:
     assert said == {
         "headers": "missing: X-Content-Type-Options: nosniff, X-Frame-Options, or frame-ancestors, "
         "Content-Security-Policy",
-        "cors": "any origin that asks is allowed, with credentials",
-        "errors": "a page that is not there shows where the program failed",
+        "cors": "every requesting origin is allowed, with credentials",
+        "errors": "the response for a missing page has a stack trace",
         "health": said["health"],
         "authentication": "without a login: /admin: 200",
-        "rate_limits": "60 requests: no 429, and no word of a limit",
+        "rate_limits": "60 requests: no 429 and no rate limit header",
     }
     assert said["health"].startswith("/detailed: ")
 
@@ -135,7 +135,7 @@ async def test_an_app_that_is_overrun_by_our_requests_is_not_called_unwell() -> 
         found = await examined(url)
     assert found["health"].passes
     assert not found["rate_limits"].passes
-    assert found["rate_limits"].evidence.startswith("60 requests: no 429, and no word of a limit, ")
+    assert found["rate_limits"].evidence.startswith("60 requests: no 429 and no rate limit header, ")
     assert found["rate_limits"].evidence.endswith(" without an answer")
 
 

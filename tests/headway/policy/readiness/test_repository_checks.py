@@ -40,7 +40,7 @@ def test_a_repository_that_says_little(place: Repository) -> None:
     assert examined(place) == {
         "tests": (False, "headway.yaml has no checks"),
         "secrets": (True, "none found in what is committed"),
-        "configuration": (False, "headway.yaml has no env contract"),
+        "configuration": (False, "headway.yaml has no env schema"),
         "limits": (False, "resources: no cpu and no memory"),
         "scaling": (False, "one instance"),
         "metrics": (False, "strategy rolling without an analysis"),
