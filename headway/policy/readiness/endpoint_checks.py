@@ -28,7 +28,7 @@ PRIVATE_SUFFIXES = (
     ".svc.cluster.local",
     ".internal",
     ".local",
-)  # host names that resolve only in private networks
+)  # of private networks
 STRUCTURED_SHARE = 0.9  # of the lines; the language runtime may write others at the start
 
 
