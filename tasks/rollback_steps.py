@@ -14,7 +14,7 @@ from headway.domain.plan import Launch
 from headway.domain.ports import Target
 from headway.domain.revision import LaunchSpec, Revision
 from headway.ledger import RolloutRecord, SchemaChange
-from headway.policy.schema_migrations.rollback_safety import in_the_way
+from headway.policy.schema_migrations.rollback_safety import contracts_to_revert
 from headway.rollout.executor import RolloutContext
 from headway.rollout.planning import plan_back
 from tasks.environment_lock import EnvironmentSession
@@ -95,7 +95,7 @@ def _contracts_to_revert(
     Raises MigrationRefused.
     """
     later = session.ledger.schema_changes.contracts_after(session.app, session.environment, revision.id)
-    contracts = in_the_way(
+    contracts = contracts_to_revert(
         str(session), revision.id, later, force=request.force, revert=request.revert, reason=request.reason
     )
     if request.force and any(one.begun for one in later):

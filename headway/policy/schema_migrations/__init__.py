@@ -1,8 +1,8 @@
-"""How the database follows the code: which migrations a release brings, what they do, and when they may be done.
+"""Schema migrations: which ones a release has, what they change, and when they run. Pure: works on file contents.
 
-An expand adds what the new version needs and takes nothing from the old one: it is done before the rollout. A contract
-takes away what only the old version needs: it is done when that one is retired and nobody will go back to it (D.
-Sato, Parallel Change, 2014). Pure: what files say comes in, what is to be done comes out.
+An expand migration adds what the new version needs and removes nothing: it runs before the rollout. A contract
+migration removes what only the old version needs: it runs when the rollback window is over (D. Sato, Parallel Change,
+2014).
 """
 
 from headway.config.migration_tools import FILES, files_of, is_migration

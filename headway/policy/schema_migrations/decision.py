@@ -1,4 +1,4 @@
-"""When the migrations of a release may be done: before its rollout, long after it, or not like this."""
+"""When the migrations of a release run: before its rollout, after the rollback window, or never."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHOWN = 5  # operations in a message
 
 
 class Decision(NamedTuple):
-    """What is to be done with the database, and the migrations that it is about."""
+    """What to do with the database, and the migration files."""
 
     kind: Kind | None
     """None: nothing."""
@@ -29,10 +29,11 @@ class Decision(NamedTuple):
 def decide(
     declared: Literal["detect", "expand", "contract"], new: Mapping[str, str], *, live: bool, pending: str = ""
 ) -> Decision:
-    """What to do with the database when a release with these new migrations, path -> text, comes to an environment.
+    """What a release with these new migrations (path -> text) does in an environment.
 
-    `live`: something serves there that the migrations may break. `pending` says which contract waits there still: the
-    same command would do it too early. Raises MigrationRefused when the old and the new version cannot both be served.
+    `live`: a version is live that the migrations may break. `pending` describes a contract migration that waits: the
+    migrate command would run it too early. Raises MigrationRefused when the old and the new version cannot both work
+    with the database.
     """
     files = tuple(new)
     if not live:
@@ -60,7 +61,7 @@ def _kind(new: Mapping[str, str]) -> Kind:
                 "write `headway: expand` or `headway: contract` in a comment of it, or set migrations/kind",
             )
         for one in done:
-            found[one.kind].append(_told(path, one))
+            found[one.kind].append(_operation_text(path, one))
     if found["expand"] and found["contract"]:
         takes, adds = ("\n    ".join(found[kind][:SHOWN]) for kind in ("contract", "expand"))
         raise MigrationRefused(
@@ -72,5 +73,5 @@ def _kind(new: Mapping[str, str]) -> Kind:
     return "contract" if found["contract"] else "expand"
 
 
-def _told(path: str, one: Operation) -> str:
+def _operation_text(path: str, one: Operation) -> str:
     return f"{path}:{one.line}: {one.what}"

@@ -7,16 +7,17 @@ from collections.abc import Sequence
 from headway.domain.errors import MigrationRefused
 from headway.ledger import SchemaChange
 
-__all__ = ["in_the_way"]
+__all__ = ["contracts_to_revert"]
 
 
-def in_the_way(
+def contracts_to_revert(
     place: str, back: str, contracts: Sequence[SchemaChange], *, force: bool, revert: bool, reason: str
 ) -> list[SchemaChange]:
-    """The contracts to be taken back first, of those since `back` was released, the newest first.
+    """The contract migrations to revert before a rollback to `back`, newest first.
 
-    An expand is in nobody's way: it took nothing. Raises MigrationRefused when a contract has begun, unless it is taken
-    back (`revert`), or somebody says why that does not matter (`force` with a reason).
+    `contracts` are those since `back` was released. Expand migrations need no revert: they removed nothing. Raises
+    MigrationRefused when a contract migration has begun, unless it is reverted (`revert`), or the user says why it does
+    not matter (`force` with a reason).
     """
     begun = [one for one in contracts if one.begun]
     if revert or not begun:

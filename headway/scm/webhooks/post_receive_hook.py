@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""The post-receive hook of a bare repository: tells Headway what was pushed.
+"""The post-receive hook of a bare repository: sends each push to Headway.
 
-Beside it, in the file headway-secret that only its owner may read, is the secret that signs it. A push never fails
-because of it.
+It signs with the webhook secret in the file headway-secret beside it, which only its owner may read. An error of the
+hook fails no push.
 """
 
 import hashlib
@@ -20,8 +20,8 @@ REPOSITORY = "{REPOSITORY}"
 DEADLINE = 10.0  # seconds
 
 
-def tell(secret: bytes, push: dict[str, str]) -> str:
-    """What Headway says to it."""
+def send(secret: bytes, push: dict[str, str]) -> str:
+    """Send a push and return Headway's response."""
     body = json.dumps(push).encode()
     headers = {
         "Content-Type": "application/json",
@@ -32,23 +32,23 @@ def tell(secret: bytes, push: dict[str, str]) -> str:
     request = urllib.request.Request(f"{URL}/hooks/generic", body, headers)  # noqa: S310  # our own URL
     try:
         with urllib.request.urlopen(request, timeout=DEADLINE) as answer:  # noqa: S310
-            said: bytes = answer.read()
+            response: bytes = answer.read()
     except urllib.error.HTTPError as refused:
-        said = refused.read()
+        response = refused.read()
     except OSError as error:
-        return f"not told: {error}"
-    return said.decode()
+        return f"not sent: {error}"
+    return response.decode()
 
 
 def main() -> None:
-    """For every ref that was pushed: old commit, new commit and name, on standard input."""
+    """Standard input has a line for every pushed ref: old commit, new commit, name."""
     secret = (pathlib.Path(__file__).resolve().parent / "headway-secret").read_bytes().strip()
     by = os.environ.get("REMOTE_USER") or os.environ.get("USER", "")
     for line in sys.stdin:
         before, after, ref = line.split()
         if ref.startswith(("refs/heads/", "refs/tags/")):
-            said = tell(secret, {"repository": REPOSITORY, "ref": ref, "before": before, "after": after, "by": by})
-            print(f"headway: {ref}: {said}", file=sys.stderr)
+            response = send(secret, {"repository": REPOSITORY, "ref": ref, "before": before, "after": after, "by": by})
+            print(f"headway: {ref}: {response}", file=sys.stderr)
 
 
 if __name__ == "__main__":

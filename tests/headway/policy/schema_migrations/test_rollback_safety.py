@@ -9,7 +9,7 @@ import pytest
 
 from headway.domain.errors import MigrationRefused
 from headway.ledger import SchemaChange
-from headway.policy.schema_migrations.rollback_safety import in_the_way
+from headway.policy.schema_migrations.rollback_safety import contracts_to_revert
 
 AT = datetime(2026, 1, 12, 9, 30, tzinfo=UTC)
 
@@ -34,7 +34,7 @@ def contract(state: str, **more: Any) -> SchemaChange:
 
 
 def ask(*contracts: SchemaChange, force: bool = False, revert: bool = False, reason: str = "") -> list[SchemaChange]:
-    return in_the_way("shop production", "old", contracts, force=force, revert=revert, reason=reason)
+    return contracts_to_revert("shop production", "old", contracts, force=force, revert=revert, reason=reason)
 
 
 @pytest.mark.parametrize("state", ["waiting", "cancelled", "reverted"])
