@@ -127,7 +127,7 @@ async def _health(client: httpx.AsyncClient, health: str, detailed: str | None) 
     if answer.status_code != HTTPStatus.OK:
         return failed(f"{health}: {answer.status_code}")
     if detailed is None:
-        return failed(f"{health} answers; set health.detailed in headway.yaml to check dependencies")
+        return failed(f"{health} answers, but headway.yaml has no health.detailed that checks dependencies")
     try:
         report = read((await client.get(detailed)).json())
     except ValueError as error:
@@ -143,7 +143,7 @@ def _authentication(pages: Sequence[httpx.Response]) -> Finding:
 
 
 async def _rate_limits(client: httpx.AsyncClient) -> Finding:
-    """Requests without a response do not fail the check: it sends more than users do."""
+    """Requests without a response say nothing about the health of the app: these are more than users send."""
     asked = await asyncio.gather(*(client.get("/") for _ in range(BURST)), return_exceptions=True)
     lost = [one for one in asked if isinstance(one, BaseException)]
     for error in lost:

@@ -136,7 +136,7 @@ async def test_an_app_that_is_overrun_by_our_requests_is_not_called_unwell() -> 
     assert found["health"].passes
     assert not found["rate_limits"].passes
     assert found["rate_limits"].evidence.startswith("60 requests: no 429 and no rate limit header, ")
-    assert found["rate_limits"].evidence.endswith(" without an answer")
+    assert found["rate_limits"].evidence.endswith(" without a response")
 
 
 async def test_health_that_says_no_more_than_that_it_runs() -> None:
