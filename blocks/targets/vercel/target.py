@@ -7,20 +7,19 @@ a deployment is stands in its `meta`, who answers a domain in its alias: Vercel 
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import pathspec
 from pydantic import Field, SecretStr, field_validator
 
 from blocks.targets._hosted import LAST_LINES, Api, Hosted, Token, Unsure, sendable
+from blocks.targets.vercel import source
 from blocks.targets.vercel.client import WAITING, Deployment, Vercel
+from blocks.targets.vercel.traffic_switch import TrafficSwitch
 from headway.domain.errors import TargetError, UsageError
 from headway.domain.plan import Plan, Rehearse, Route
 from headway.domain.refusal import Refusal
@@ -29,15 +28,9 @@ from headway.domain.traffic import Capability, Instance, InstanceReadiness, Obse
 
 __all__ = ["VercelTarget"]
 
-SWITCH = 180.0  # seconds that Vercel has for moving the domains; its own command line gives it as long
 ROUNDS = 3  # tries to make a deployment of which nobody knows whether it was made
 BYPASS = "x-vercel-protection-bypass"
 WHOLE = 100
-# What is never source: Vercel's own command line leaves the same out.
-IGNORED = (
-    ".git", ".hg", ".svn", ".next", ".vercel", ".now", ".cache", ".venv", "venv", "node_modules", "__pycache__",
-    ".env.local", ".env.*.local", ".DS_Store", "CVS",
-)  # fmt: skip
 
 
 class VercelTarget(Hosted):
@@ -108,7 +101,7 @@ class VercelTarget(Hosted):
                     "give previews an alias of their own",
                 )
             if wanted := _shares(plan):
-                self._stages(vercel, project, wanted, plan.strategy)
+                self._switch(vercel, project).stages(wanted, plan.strategy)
 
     def observe(self, app: str) -> Observation:
         state = self._read(app)
@@ -190,14 +183,15 @@ class VercelTarget(Hosted):
             found = {revision: self._ready_one(vercel, app, revision) for revision in serving}
             shown = traffic.preview and self._ready_one(vercel, app, traffic.preview)
             self._remember_others(vercel, app)
+            switch = self._switch(vercel, project)
             match serving:
                 case []:
-                    self._take_down(vercel, project, app)
+                    switch.take_down(self._read(app).others)
                 case [one]:
-                    self._switch(vercel, project, found[one])
+                    switch.to(found[one])
                 case [first, second]:
                     weights = {found[one].id: traffic.weights[one] for one in (first, second)}
-                    self._split(vercel, project, weights)
+                    switch.split(weights)
                 case _:
                     raise TargetError(f"{app}: Vercel splits traffic between two deployments, not {len(serving)}")
         with self._writing(app) as state:
@@ -322,11 +316,11 @@ class VercelTarget(Hosted):
         if self._production:
             wanted["target"] = "production"
         if self.from_git:
-            wanted["gitSource"] = _git_source(vercel.where, project.get("link"), revision.sha)
+            wanted["gitSource"] = source.git_source(vercel.where, project.get("link"), revision.sha)
         else:
             if refusal := self.missing(spec):
                 raise TargetError(f"{vercel.where}: {refusal.what}", refusal.hint)
-            wanted["files"], files = _files(Path(spec.artifact.location))
+            wanted["files"], files = source.files(Path(spec.artifact.location))
             wanted["gitMetadata"] = {"commitSha": revision.sha}
         for _ in range(ROUNDS):
             try:
@@ -342,73 +336,8 @@ class VercelTarget(Hosted):
         values = json.dumps([(name, str(spec.env[name])) for name in sorted(spec.secrets)])
         return hmac.new(self.token.get_secret_value().encode(), values.encode(), "sha256").hexdigest()[:16]
 
-    # --- switching ---------------------------------------------------------------------------------------------
-
-    def _switch(self, vercel: Vercel, project: dict[str, Any], to: Deployment) -> None:
-        """All visitors to one deployment: nothing is built, Vercel moves the domains at once."""
-        if not self._production:
-            if vercel.alias(self.domain) != to.id:
-                vercel.assign(to.id, self.domain)
-            return
-        share = vercel.share(project)
-        if share and share.canary == to.id:
-            vercel.complete(project, to.id)
-        elif share:  # the way back out of a rolling release
-            vercel.roll_back(project, share.base)
-            self._await(lambda: vercel.share(project) is None, f"{vercel.where}: the rolling release does not end")
-        if vercel.alias(self.domain) != to.id:
-            if to.promoted:  # it has been there before: instant rollback, also where promoting would be gradual
-                vercel.roll_back(project, to.id)
-            elif not project.get("rollingRelease") or vercel.alias(self.domain) is None:
-                vercel.promote(project, to.id)
-            elif not share:
-                vercel.start(project, to.id)
-                vercel.complete(project, to.id)
-        self._await(lambda: vercel.moved(self.domain, to.id), f"{vercel.where}: {self.domain} is not at {to.id}")
-
-    def _split(self, vercel: Vercel, project: dict[str, Any], weights: dict[str, int]) -> None:
-        """Two deployments share, as a rolling release: its stages go up, never down, so a lower one is begun anew."""
-        share = vercel.share(project)
-        base = share.base if share else vercel.alias(self.domain)
-        if base not in weights:
-            raise TargetError(f"{vercel.where}: {base or 'nothing'} serves {self.domain}", "route to a revision first")
-        canary = next(one for one in weights if one != base)
-        stages = self._stages(vercel, project, {weights[canary]}, "a split")
-        if share and (share.canary != canary or share.percent > weights[canary]):
-            vercel.roll_back(project, share.base)
-            self._await(lambda: vercel.share(project) is None, f"{vercel.where}: the rolling release does not end")
-            share = None
-        if share is None:
-            vercel.start(project, canary)
-        for stage in range((share.stage if share else 0) + 1, stages.index(weights[canary]) + 1):
-            vercel.approve(project, canary, stage)
-        self._await(
-            lambda: (now := vercel.share(project)) is not None and now.percent == weights[canary],
-            f"{vercel.where}: {canary} does not get to {weights[canary]} %",
-        )
-
-    def _stages(self, vercel: Vercel, project: dict[str, Any], wanted: set[int], strategy: str) -> list[int]:
-        """The percentages of the project's stages. Raises UsageError when a share that is wanted is none of them."""
-        stages = vercel.stages(project) if self._production else []
-        percentages = [int(stage["targetPercentage"]) for stage in stages]
-        if not stages:
-            raise UsageError(
-                f"{vercel.where}: {strategy} needs weighted routing, and rolling releases are off for"
-                f" {'it' if self._production else 'previews'}",
-                "turn them on in the project's settings (Pro and Enterprise), or choose one of: blue_green, recreate",
-            )
-        if not wanted <= set(percentages):
-            raise UsageError(
-                f"{vercel.where}: {strategy} wants {_listed(sorted(wanted))}; the stages of its rolling releases are "
-                f"{_listed(percentages)}",
-                "make the steps of headway.yaml and the stages of the project the same",
-            )
-        if alone := [stage["targetPercentage"] for stage in stages[:-1] if not stage.get("requireApproval")]:
-            raise UsageError(
-                f"{vercel.where}: its rolling releases go on by themselves after {_listed(alone)}",
-                "have the stages wait for approval: Headway says when to go on",
-            )
-        return percentages
+    def _switch(self, vercel: Vercel, project: dict[str, Any]) -> TrafficSwitch:
+        return TrafficSwitch(vercel, project, self.domain, self._production, self.poll)
 
     def _remember_others(self, vercel: Vercel, app: str) -> None:
         """What served before Headway came is where nothing of ours leads back to."""
@@ -420,33 +349,9 @@ class VercelTarget(Hosted):
             with self._writing(app) as state:
                 state.others = live
 
-    def _take_down(self, vercel: Vercel, project: dict[str, Any], app: str) -> None:
-        live = vercel.alias(self.domain)
-        others = self._read(app).others
-        if live is None or live == others:
-            return
-        before = vercel.deployment(others) if others else None
-        if before is not None and before.state == "READY":
-            self._switch(vercel, project, before)
-            return
-        if share := vercel.share(project):
-            vercel.roll_back(project, share.base)
-        vercel.take_down(live)
-
-    def _await(self, done: Callable[[], bool], what: str) -> None:
-        end = time.monotonic() + SWITCH
-        while not done():
-            if time.monotonic() >= end:
-                raise TargetError(f"{what} after {SWITCH:g} s", "see the project in Vercel, then release or roll back")
-            time.sleep(min(self.poll, 1.0))
-
 
 def _host(url: str) -> str:
     return url.removeprefix("https://")
-
-
-def _listed(percentages: list[int]) -> str:
-    return ", ".join(f"{one} %" for one in percentages)
 
 
 def _shares(plan: Plan) -> set[int]:
@@ -454,37 +359,3 @@ def _shares(plan: Plan) -> set[int]:
     routed = [step.traffic for step in plan.steps if isinstance(step, Route)]
     routed += [step.low for step in plan.steps if isinstance(step, Rehearse)]
     return {traffic.weights.get(plan.new, 0) for traffic in routed} - {0, WHOLE}
-
-
-def _git_source(where: str, link: Mapping[str, Any] | None, sha: str) -> dict[str, Any]:
-    """The commit in the repository that the project is linked with."""
-    branch = (link or {}).get("productionBranch", "main")
-    match link:
-        case {"type": "github", "repoId": repository}:
-            return {"type": "github", "repoId": repository, "ref": branch, "sha": sha}
-        case {"type": "gitlab", "projectId": repository}:
-            return {"type": "gitlab", "projectId": repository, "ref": branch, "sha": sha}
-        case {"type": "bitbucket", "uuid": repository, "workspaceUuid": workspace}:
-            return {
-                "type": "bitbucket", "repoUuid": repository, "workspaceUuid": workspace, "ref": branch, "sha": sha,
-            }  # fmt: skip
-    raise TargetError(f"{where}: linked with no git repository", "link it in its settings, or leave out `from_git`")
-
-
-def _files(tree: Path) -> tuple[list[dict[str, Any]], dict[str, Path]]:
-    """The files as the API wants them, and by SHA-1; without what .vercelignore names, and what is never source."""
-    rules = [*IGNORED]
-    with suppress(FileNotFoundError):
-        rules += (tree / ".vercelignore").read_text().splitlines()
-    ignored = pathspec.GitIgnoreSpec.from_lines(rules)
-    listed: list[dict[str, Any]] = []
-    by_sha: dict[str, Path] = {}
-    for name in sorted(ignored.match_tree_files(tree, negate=True, follow_links=False)):
-        path = tree / name
-        if not path.is_file():  # a link to a directory, or to nothing
-            continue
-        content = path.read_bytes()
-        sha = hashlib.sha1(content, usedforsecurity=False).hexdigest()
-        by_sha[sha] = path
-        listed.append({"file": name, "sha": sha, "size": len(content)})
-    return listed, by_sha
