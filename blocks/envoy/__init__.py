@@ -1,1 +1,3 @@
-"""Traffic -> configuration of the proxy that puts it in force, and the proxy's figures -> counts."""
+"""The Envoy proxy in front of an app: process, xDS configuration from traffic weights, request counts."""
+
+__all__ = ["proxy", "xds"]

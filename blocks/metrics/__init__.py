@@ -1,1 +1,3 @@
-"""Where business metrics come from: one file each. A new one passes tests/contracts/test_metric_source.py."""
+"""Metric sources: one module each. Each passes tests/contracts/test_metric_source.py."""
+
+__all__ = ["prometheus"]

@@ -1,1 +1,3 @@
 """Container registries."""
+
+__all__ = ["oci", "oci_client"]

@@ -1,1 +1,3 @@
 """Secret stores: one module each."""
+
+__all__ = ["environment", "files", "prefect"]

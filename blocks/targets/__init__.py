@@ -1,1 +1,3 @@
-"""Platforms: one file each, found by name. A new one passes the contract suite in tests/contracts/."""
+"""Targets: one package for each platform. Each passes the port contract suite, `headway.testing.contracts`."""
+
+__all__ = ["docker", "kubernetes", "process", "railway", "vercel"]

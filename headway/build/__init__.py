@@ -1,1 +1,13 @@
 """From a commit to an artifact: bundles, images, SBOM, Dockerfile lint, scaffold, test reports, secret scan."""
+
+__all__ = [
+    "bundles",
+    "docker_engine",
+    "dockerfiles",
+    "images",
+    "retention",
+    "sbom",
+    "scaffold",
+    "secret_scan",
+    "test_reports",
+]

@@ -1,1 +1,22 @@
 """Frozen models, ports and errors. Imports nothing else of Headway."""
+
+__all__ = [
+    "base",
+    "dependency_health",
+    "errors",
+    "events",
+    "fencing",
+    "freeze_windows",
+    "git",
+    "markdown",
+    "measurements",
+    "plan",
+    "platform",
+    "ports",
+    "readiness",
+    "refusal",
+    "revision",
+    "source",
+    "traffic",
+    "version_check",
+]

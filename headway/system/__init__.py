@@ -1,1 +1,18 @@
 """The operating system: processes, files, sockets, TLS, redaction of secrets, HTTP."""
+
+__all__ = [
+    "atomic_files",
+    "command_runner",
+    "directories",
+    "extensions",
+    "http_client",
+    "launcher",
+    "paths",
+    "ports_in_use",
+    "project_root",
+    "redaction",
+    "retry_policy",
+    "supervisor",
+    "tls",
+    "unix_socket",
+]

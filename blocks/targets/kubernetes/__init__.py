@@ -1,4 +1,25 @@
-"""What runs on a Kubernetes cluster: its objects rendered, its pods understood, its API server asked.
+"""Target of a Kubernetes cluster: rendered objects, pod status, traffic routing and the client of the API server."""
 
-All but `cluster` is pure: dictionaries in, dictionaries out.
-"""
+__all__ = [
+    "api_client",
+    "container_spec",
+    "dry_run",
+    "labels",
+    "logs",
+    "manifest_files",
+    "manifest_validation",
+    "manifests",
+    "one_off_pod",
+    "owned_objects",
+    "platform",
+    "pod_prober",
+    "pod_status",
+    "promql",
+    "readiness_checks",
+    "render",
+    "replica_weights",
+    "routing",
+    "schemas",
+    "state_config_map",
+    "target",
+]

@@ -1,1 +1,3 @@
 """Target of local processes under supervisord, behind Envoy."""
+
+__all__ = ["platform", "target"]

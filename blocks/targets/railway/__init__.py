@@ -1,1 +1,3 @@
 """Target of a Railway service."""
+
+__all__ = ["client", "platform", "target"]

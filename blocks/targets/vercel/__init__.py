@@ -1,1 +1,3 @@
 """Target of a Vercel project."""
+
+__all__ = ["client", "platform", "target"]
