@@ -1,4 +1,4 @@
-"""From a commit to an artifact: bundles, images, SBOM, Dockerfile lint, scaffold, test reports, secret scan."""
+"""Build an artifact from a commit: bundles, images, SBOM, Dockerfile lint, scaffold, test reports, secret scan."""
 
 __all__ = [
     "bundles",

@@ -1,4 +1,4 @@
-"""The artifact of a target without containers: a directory named by what is in it."""
+"""Build a bundle: the artifact of a target without containers, a directory named after the hash of its content."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from headway.system import directories as trees
 __all__ = ["build", "digest_of", "export", "prune"]
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-# The last is all that git says; nothing else keeps it from writing into a directory just made.
+# git prints "unable to write file" without the cause. In a directory that was just created, the cause is a full disk.
 SAYS_FULL = re.compile("no space left on device|quota exceeded|file too large|unable to write file", re.IGNORECASE)
 
 
@@ -37,26 +37,26 @@ async def build(
     install: str | None,
     *,
     env: Mapping[str, str],
-    timeout: float,  # noqa: ASYNC109 - of the command, whose processes have to end with it
+    timeout: float,  # noqa: ASYNC109 - passed to the command runner, which ends the process group
     store: Path,
     on_line: Callable[[str], None],
     secrets: Iterable[str] = (),
 ) -> Artifact:
-    """The files of a commit, and what `install` (a shell command, at most `timeout` seconds) makes in them.
+    """Export the files of a commit and run `install` in them, a shell command of at most `timeout` seconds.
 
-    What holds:
+    Guarantees:
 
-    * The artifact is STORE/sha256/HEX, and HEX is the SHA-256 of its content: every path with its kind, executable bit
-      and bytes or link target, sorted; no times, owners or other bits. Its files are read-only.
-    * The same files, command and environment are built once on a machine: asked again, the artifact that is there is
-      the answer. So the digest does not depend on whether `install` makes the same bytes twice (few do).
-    * `install` runs where its result stays, STORE/trees/KEY (KEY is hashed from files, command and environment), to
-      which STORE/sha256/HEX is a link. So absolute paths that it writes down, as virtual environments do, remain true.
-      They hold on this machine and for this store.
-    * It appears whole or not at all, and two builds of the same at once are one.
+    * The artifact is STORE/sha256/HEX. HEX is the SHA-256 of its content: every path, sorted, with its kind, executable
+      bit, and bytes or link target. Times, owners and other permission bits are not hashed. Files are read-only.
+    * The same files, command and environment are built once on a machine. A second build returns the existing artifact,
+      so the digest does not depend on `install` being reproducible, which few installers are.
+    * `install` runs in the final directory, STORE/trees/KEY, where KEY is a hash of files, command and environment.
+      STORE/sha256/HEX is a link to it. Absolute paths that `install` writes, as virtual environments do, therefore stay
+      valid on this machine and for this store.
+    * The artifact appears complete or not at all. Concurrent builds of the same key run once.
 
-    Raises BuildFailed when `install` fails or runs out of time, a link leads out of the tree, or the disk is full. The
-    only links that may lead out are those to the interpreter in a virtual environment.
+    Raises BuildFailed when `install` fails or times out, a symbolic link points outside the tree, or the disk is full.
+    Links to the interpreter of a virtual environment may point outside.
     """
     key = _key(commit.tree, install, env)
     tree = store / "trees" / key
@@ -82,7 +82,7 @@ def _key(tree: str, install: str | None, env: Mapping[str, str]) -> str:
 
 @contextlib.asynccontextmanager
 async def _locked(store: Path, key: str, timeout: float) -> AsyncIterator[None]:  # noqa: ASYNC109 - filelock's
-    """One builder of this tree at a time; the kernel opens the lock of one that died."""
+    """Hold the lock of this tree. The kernel releases it when its process dies."""
     lock = filelock.AsyncFileLock(store / "trees" / f"{key}.lock", timeout=timeout)
     try:
         async with lock:
@@ -128,7 +128,7 @@ async def _fill(
 
 
 async def export(commit: Source, tree: Path, on_line: Callable[[str], None]) -> None:
-    """Have the files of the commit in this directory, and nothing else: not what checks left in its workspace.
+    """Write the files of the commit to this directory, without files that checks left in the workspace.
 
     Raises BuildFailed.
     """
@@ -172,7 +172,7 @@ async def _run(
 
 
 def _refuse_escapes(tree: Path) -> None:
-    """A link out of the tree would make the artifact something else on every machine, and tomorrow."""
+    """Raise BuildFailed for a link out of the tree: what it points to differs between machines and over time."""
     root = os.path.realpath(tree)
     for entry in _entries(tree):
         path = tree / entry.path
@@ -185,7 +185,7 @@ def _refuse_escapes(tree: Path) -> None:
 
 
 def _is_interpreter(link: Path) -> bool:
-    """`python -m venv` links its bin/python to the one it was made with."""
+    """Whether this is bin/python of a virtual environment, which `python -m venv` links to its base interpreter."""
     return (
         link.parent.name == "bin"
         and link.name.startswith("python")
@@ -194,7 +194,7 @@ def _is_interpreter(link: Path) -> bool:
     )
 
 
-# --- naming it by its content ------------------------------------------------------------------------------------
+# --- content hash ------------------------------------------------------------------------------------------------
 
 
 class _Entry(NamedTuple):
@@ -206,13 +206,13 @@ class _Entry(NamedTuple):
 
 
 def _entries(tree: Path) -> Iterator[_Entry]:
-    """All that is in a tree, by path; links are not followed."""
+    """Files, directories and links of a tree, sorted by path. Links are not followed."""
     found = []
     for directory, directories, files in os.walk(tree, onerror=_raise):
         for name in (*directories, *files):
             path = Path(directory, name)
             status = path.lstat()
-            # Not Path.readlink, which tidies `./a` up to `a`.
+            # Not Path.readlink, which normalizes `./a` to `a`.
             link = os.readlink(path) if stat.S_ISLNK(status.st_mode) else None  # noqa: PTH115
             kind, executable = stat.S_IFMT(status.st_mode), bool(status.st_mode & stat.S_IXUSR)
             found.append(_Entry(str(path.relative_to(tree)), kind, executable, status.st_size, link))
@@ -224,9 +224,9 @@ def _raise(error: OSError) -> None:
 
 
 def digest_of(tree: Path) -> str:
-    """SHA-256 (hex) of what is in a directory: for each path in order a line of kind, path and content.
+    """SHA-256 (hex) of a directory's content: one line of kind, path and content hash for each path, sorted.
 
-    Raises BuildFailed for what is neither file, directory nor link.
+    Raises BuildFailed for entries that are neither file, directory nor link.
     """
     digest = hashlib.sha256()
     for entry in _entries(tree):
@@ -245,7 +245,7 @@ def digest_of(tree: Path) -> str:
 
 
 def _seal(store: Path, key: str, tree: Path) -> Artifact:
-    """Make a filled tree read-only and let it be found by its content."""
+    """Make the files of a tree read-only, and link it under its content hash and its key."""
     for entry in _entries(tree):
         if entry.kind == stat.S_IFREG:
             path = tree / entry.path
@@ -267,25 +267,25 @@ def _put(path: Path, make: Callable[[Path], None]) -> None:
 
 
 def _known(store: Path, key: str) -> Path | None:
-    """The artifact that was built for this key, if it is still there."""
+    """The artifact that was built for this key, or None."""
     record = store / "keys" / key
     return store / "sha256" / record.readlink().name if record.exists() else None
 
 
 def _artifact(place: Path) -> Artifact:
-    os.utime(place, follow_symlinks=False)  # used now: `prune` looks at it
+    os.utime(place, follow_symlinks=False)  # time of last use, for `prune`
     size = sum(entry.size for entry in _entries(place.resolve()) if entry.kind == stat.S_IFREG)
     return Artifact(digest=f"sha256:{place.name}", location=str(place), size=size)
 
 
-# --- forgetting --------------------------------------------------------------------------------------------------
+# --- pruning -----------------------------------------------------------------------------------------------------
 
 
 def prune(store: Path, keep: Collection[str], older_than: float) -> list[str]:
-    """Remove artifacts that were last built or asked for over `older_than` seconds ago, and what died builds left.
+    """Remove artifacts that were last used over `older_than` seconds ago, and the remains of interrupted builds.
 
-    `keep` are digests (`sha256:...`) that stay whatever their age: those that run, and those to roll back to. Returns
-    the digests that went. What is being built right now is left alone.
+    `keep` are digests (`sha256:...`) that stay whatever their age: live ones, and rollback targets. Builds in progress
+    are skipped. Returns the removed digests.
     """
     before = time.time() - older_than
     gone = []

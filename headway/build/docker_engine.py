@@ -1,4 +1,4 @@
-"""A Docker Engine's client, and its refusals in words."""
+"""Connect to a Docker Engine, pull images, and turn its errors into TargetErrors."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from headway.domain.errors import TargetError
 
 __all__ = ["address", "connected", "familiar", "host", "pull", "words"]
 
-PULL = 1800.0  # seconds for an image, with all its layers
+PULL = 1800.0  # seconds for an image with all its layers
 SILENT = (DockerException, requests.RequestException, urllib3.exceptions.HTTPError, ConnectionError, TimeoutError)
-ASKED = 20.0  # seconds for ssh to read its configuration
+ASKED = 20.0  # seconds for `ssh -G`
 
 
 def address(url: str | None = None) -> str:
-    """Where the engine is: what is given, else DOCKER_HOST, else this machine's."""
+    """URL of the engine: the given one, else DOCKER_HOST, else the local socket."""
     return url or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
 
 
 @contextmanager
 def connected(who: str, url: str | None = None, timeout: float = 60) -> Iterator[docker.DockerClient]:
-    """A client of one's own: they are not made for threads. `timeout` in seconds, without a word of the engine.
+    """Open a new client, because docker clients are not thread-safe. `timeout` is the read timeout in seconds.
 
-    Raises TargetError, which begins with `who`, for whatever the engine says no to, and when it does not answer.
+    Raises TargetError, prefixed with `who`, when the engine rejects a request or does not answer.
     """
     where = address(url)
     client = None
@@ -54,16 +54,17 @@ def connected(who: str, url: str | None = None, timeout: float = 60) -> Iterator
 
 
 def pull(engine: docker.DockerClient, image: str, login: dict[str, str] | None = None, timeout: float = PULL) -> None:
-    """Have an image on the engine, within so many seconds, and not after a longer silence than its client bears.
+    """Pull an image in at most `timeout` seconds; the client's own timeout limits the time without output.
 
-    Raises docker's APIError with the words of the engine or of the registry.
+    Raises docker's APIError with the error message of the engine or of the registry.
     """
     api = engine.api
     post, end = api.post, time.monotonic() + timeout
-    api.post = lambda *words, **options: post(*words, **{**options, "timeout": api.timeout})  # it would have no end
+    # docker-py sets no timeout for a pull.
+    api.post = lambda *words, **options: post(*words, **{**options, "timeout": api.timeout})
     try:
         for told in api.pull(image, auth_config=login, stream=True, decode=True):
-            if "error" in told:  # it comes in the middle of an answer that began well
+            if "error" in told:  # an error can follow status 200
                 raise APIError(str(told["error"]))
             if time.monotonic() > end:
                 raise APIError(f"the pull has not ended after {timeout:g} s")
@@ -74,12 +75,12 @@ def pull(engine: docker.DockerClient, image: str, login: dict[str, str] | None =
 
 
 def familiar(name: str) -> str:
-    """An image's name as the engine lists it: without what it adds for Docker Hub by itself."""
+    """Name of an image as the engine lists it: without the default prefixes of Docker Hub."""
     return name.removeprefix("index.").removeprefix("docker.io/").removeprefix("library/")
 
 
 def host(url: str | None) -> str:
-    """IP address of an engine that is not on this machine; empty for one that is. Raises TargetError."""
+    """IP address of a remote engine; empty for a local one. Raises TargetError."""
     where = urlsplit(address(url))
     if where.scheme in ("unix", "npipe", "") or where.hostname is None:
         return ""
@@ -94,7 +95,7 @@ def _ssh(url: str) -> bool:
 
 
 def _with_port(url: str) -> str:
-    """With the port of ssh's configuration: docker's client would say 22 to ssh whatever that has."""
+    """Add the port from the ssh configuration: docker-py passes 22 to ssh when the URL has no port."""
     where = urlsplit(url)
     if not _ssh(url) or where.port or where.hostname is None:
         return url
@@ -102,7 +103,7 @@ def _with_port(url: str) -> str:
 
 
 def _meant(name: str) -> tuple[str, str]:
-    """Host and port that ssh's configuration has for a name. Raises TargetError."""
+    """Host and port of a name in the ssh configuration. Raises TargetError."""
     try:
         asked = subprocess.run(["ssh", "-G", name], capture_output=True, text=True, timeout=ASKED, check=True)
     except (OSError, subprocess.SubprocessError) as error:
@@ -112,7 +113,7 @@ def _meant(name: str) -> tuple[str, str]:
 
 
 def words(error: APIError) -> str:
-    """What the engine said, in one line."""
+    """First line of the engine's error message."""
     return _first_line(error.explanation or error)
 
 

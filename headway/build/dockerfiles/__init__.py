@@ -1,15 +1,14 @@
-"""Dockerfile care: what is wrong with an image can be told before it is built.
+"""Lint Dockerfiles before the image is built.
 
-hadolint finds what one instruction shows. Headway's own rules find what takes more than one (stages, the
-.dockerignore, headway.yaml):
+hadolint checks single instructions. Headway's own rules look at stages, the .dockerignore and headway.yaml:
 
-    HW001  an image without a version            HW008  no HEALTHCHECK
-    HW002  built in the image that is shipped    HW009  development dependencies in the final image
+    HW001  base image without a version          HW008  no HEALTHCHECK
+    HW002  no separate build stage               HW009  development dependencies in the final image
     HW003  runs as root                          HW010  compilers or git in the final image
-    HW004  everything copied before installing   HW011  a secret in the Dockerfile
+    HW004  source copied before dependencies     HW011  a secret in the Dockerfile
     HW005  no .dockerignore                      HW012  a secret file is copied
-    HW006  .git, node_modules, tests let in      HW013  no limits on cpu and memory
-    HW007  secret files let in
+    HW006  .git, node_modules, tests in context  HW013  no limits on cpu and memory
+    HW007  secret files in the build context
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ from headway.system.redaction import Masker
 
 __all__ = ["Finding", "findings_for", "lint"]
 
-LEVELS = ("error", "warning", "info")  # the worst first
+LEVELS = ("error", "warning", "info")  # most severe first
 
-# What hadolint says of a line, our own rule need not say again; and the other way round where ours sees more.
+# Findings of hadolint that make one of Headway's own on the same line redundant.
 _SAID_ALREADY = {"HW001": ("DL3006", "DL3007")}
 _SAID_BETTER = {"DL3002": "HW003", "DL3064": "HW011"}
 _NO_EXCEPTIONS: Mapping[str, str] = MappingProxyType({})
@@ -39,10 +38,10 @@ _NO_EXCEPTIONS: Mapping[str, str] = MappingProxyType({})
 def lint(
     tree: Path, dockerfile: str = "Dockerfile", *, limits: bool = True, exceptions: Mapping[str, str] = _NO_EXCEPTIONS
 ) -> list[Finding]:
-    """All that is wrong, by file, line and rule; no finding repeats a secret.
+    """All findings, sorted by file, line and rule. No finding contains a secret's value.
 
-    `limits`: whether headway.yaml limits cpu and memory. `exceptions`: rules to leave out, each with the reason.
-    Raises NotFound without a Dockerfile, and UsageError for one that cannot be read.
+    `limits`: whether headway.yaml limits cpu and memory. `exceptions`: rules to skip, each with the reason.
+    Raises NotFound when there is no Dockerfile, and UsageError when it cannot be read.
     """
     text = _read(tree, dockerfile)
     parsed = parse(text, dockerfile)
@@ -63,7 +62,7 @@ def lint(
 
 
 def findings_for(settings: Settings, tree: Path) -> tuple[list[Finding], list[Finding]]:
-    """Findings on the Dockerfile that headway.yaml names: those that stop a release, and the others.
+    """Findings on the Dockerfile that headway.yaml names: first those that stop a release, then the others.
 
     Raises what `lint` raises.
     """

@@ -1,4 +1,4 @@
-"""Where development dependencies are, from the stage that installs them to the one that is shipped."""
+"""Follow development dependencies from the stage that installs them to the final image."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ __all__ = ["Carried", "dev_dependencies"]
 
 
 class Carried(NamedTuple):
-    """Something that was installed in one line, and by which line it got here."""
+    """Dependencies, the line that installed them, and the line of the COPY that brought them to this stage."""
 
     line: int
     copied: int | None
     what: Installed
 
 
-Places: TypeAlias = dict[tuple[str, int], Carried]  # by directory, and line of the installation
+Places: TypeAlias = dict[tuple[str, int], Carried]  # by directory and line of installation
 
 
 def dev_dependencies(dockerfile: Dockerfile) -> list[Carried]:
-    """Those that are in the final image, in the order of the lines that install them."""
+    """Development dependencies in the final image, in the order of the lines that install them."""
     by_line: dict[int, Places] = {}
     for stage in dockerfile.stages:
         places = dict(by_line[stage.base.line]) if stage.base else {}
@@ -69,7 +69,7 @@ def _normal(path: str) -> str:
 
 
 def _covers(path: str, place: str) -> bool:
-    """Whether a path, which may have wildcards, is the place or a directory that it is in."""
+    """Whether a path, which may contain wildcards, is `place` or one of its parent directories."""
     parts = place.split("/")
     above = ["/".join(parts[:count]) or "/" for count in range(1, len(parts) + 1)]
     return any(fnmatchcase(each, path) and each.count("/") == path.count("/") for each in above)

@@ -1,4 +1,4 @@
-"""What a build gets to see of a repository: the .dockerignore, tried on the paths that matter."""
+"""Check the build context: which relevant paths the .dockerignore excludes."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _SECRET_FILES = (
 _EXAMPLES = ("*.example", "*.sample", "*.template", "*.dist", "*.defaults", "example.env", "sample.env")
 _TESTS = ("tests", "test", "__tests__", "spec")
 _NOT_OURS = {".git", ".hg", ".mypy_cache", ".tox", ".venv", "__pycache__", "node_modules", "vendor", "venv"}
-# As they would be on somebody's disk: a file of these names need not be in the commit.
+# Checked even when not committed: a developer's working tree may have them.
 _SECRETS = (".env", ".env.local", ".env.production", "server.pem", "id_rsa")
 
 
 def is_secret_file(name: str) -> bool:
-    """By the name alone, which may have wildcards: `.env`, `.env*`, `certs/*.pem`; `.env.example` is none."""
+    """Whether the name is that of a secret file: `.env`, `.env*`, `certs/*.pem`, but not `.env.example`."""
     base = posixpath.basename(name.rstrip("/"))
     if any(fnmatchcase(base, example) for example in _EXAMPLES):
         return False
@@ -36,7 +36,7 @@ def is_secret_file(name: str) -> bool:
 
 
 def files_of(tree: Path) -> list[str]:
-    """All files of the repository as paths relative to it, without those that others wrote."""
+    """Files of the repository, as relative paths, without installed dependencies."""
     found = []
     for folder, folders, names in os.walk(tree):
         folders[:] = sorted(set(folders) - _NOT_OURS)
@@ -45,7 +45,7 @@ def files_of(tree: Path) -> list[str]:
 
 
 def check(tree: Path, dockerfile: str, files: list[str]) -> list[Finding]:
-    """That there is a .dockerignore, and that it keeps out what has no place in an image."""
+    """Check that there is a .dockerignore and that it excludes what an image does not need."""
     own = f"{dockerfile}.dockerignore"
     name = own if (tree / own).is_file() else ".dockerignore"
     if not (tree / name).is_file():
@@ -96,8 +96,8 @@ def _ignored(name: str, patterns: list[str]) -> Callable[[str], bool]:
         raise UsageError(f"{name}: not a pattern: {broken}", "write it like `*.log`, `**/tests` or `!keep`")
 
     def ignored(path: str) -> bool:
-        # As BuildKit does it: the last pattern that fits the path or a directory above it. `matches` looks at only
-        # one directory above, so that for it `**/node_modules` would let in what is deep inside.
+        # As in BuildKit, the last pattern that matches the path or any parent directory decides. `matches` checks
+        # only one parent, so `**/node_modules` would not exclude files deep inside.
         parts = path.split("/")
         above = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
         fitting = [each for each in known if any(each.match(part) for part in above)]

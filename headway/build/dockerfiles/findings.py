@@ -1,4 +1,4 @@
-"""What a check of a Dockerfile says, and the rules that are Headway's own."""
+"""Findings on a Dockerfile, and the table of Headway's own rules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Level: TypeAlias = Literal["error", "warning", "info"]
 
 
 class Finding(Frozen):
-    """One thing that is wrong with an image before it is built. Never repeats a secret."""
+    """One problem of a Dockerfile. Never contains the value of a secret."""
 
     rule: str  # "DL3006" of hadolint, "SC2046" of ShellCheck, or Headway's own "HW001"
     level: Level
@@ -60,5 +60,5 @@ RULES = {
 
 
 def finding(rule: str, file: str, line: int | None, what: str, fix: str) -> Finding:
-    """A finding of one of Headway's own rules."""
+    """Create a finding of one of Headway's own rules."""
     return Finding(rule=rule, level=RULES[rule].level, file=file, line=line, what=what, why=RULES[rule].why, fix=fix)

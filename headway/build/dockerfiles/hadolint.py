@@ -1,4 +1,4 @@
-"""What hadolint, and ShellCheck inside of it, say about a Dockerfile."""
+"""Run hadolint, which includes ShellCheck, on a Dockerfile."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headway.domain.errors import UsageError
 
 __all__ = ["UNREADABLE", "check"]
 
-PATIENCE = 60.0  # seconds; it takes a fraction of one
+PATIENCE = 60.0  # seconds; hadolint takes less than one
 UNREADABLE = "DL1000"
 _LEVELS: dict[str, Level] = {"error": "error", "warning": "warning", "info": "info", "style": "info"}
 _REBUILT = "The next build can get other versions, and nobody can make this image again to repair what it runs."
@@ -39,7 +39,7 @@ _WHY = {
 }
 
 
-# What Docker reads and hadolint does not, in words that it knows: `FROM localhost:5000/app`, and lower case.
+# Syntax that Docker accepts and hadolint does not, with a replacement: `FROM localhost:5000/app`, and lower case.
 _IN_ITS_WORDS = (
     (re.compile(r"^(\s*FROM\s+(?:--\S+\s+)*[\w-]+):(\d+/)", re.IGNORECASE | re.MULTILINE), r"\1.local:\2"),
     (re.compile(r"^(\s*HEALTHCHECK\s+)none\s*$", re.IGNORECASE | re.MULTILINE), r"\1NONE"),
@@ -47,7 +47,7 @@ _IN_ITS_WORDS = (
 
 
 def check(text: str, file: str, *, demanding: bool = True) -> list[Finding]:
-    """Raises UsageError when hadolint is not there or, if that is `demanding`, cannot read the Dockerfile."""
+    """Findings of hadolint. Raises UsageError if it is missing or, when `demanding`, cannot parse the Dockerfile."""
     found = _run(text, file)
     if _unreadable(found):
         found = _run(_in_its_words(text, file), file)
@@ -71,7 +71,7 @@ def _unreadable(found: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 def _run(text: str, file: str) -> list[dict[str, Any]]:
     program = Path(sys.executable).with_name("hadolint")
-    # An empty configuration: the one in some home directory must not decide what is found.
+    # An empty configuration, so that one in the home directory does not change the findings.
     command = [str(program), "--config", "/dev/null", "--format", "json", "--no-fail", "-"]
     try:
         done = subprocess.run(command, input=text.encode(), capture_output=True, timeout=PATIENCE, check=False)

@@ -1,4 +1,4 @@
-"""What commands install and build: told by the names and options of the package managers."""
+"""What shell commands install and build, from the names and options of package managers."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ _BUILD_COMMANDS = {
 
 
 class Installed(NamedTuple):
-    """Dependencies of the app in a directory; `dev` says which were too many, or is empty."""
+    """Dependencies of the app in a directory; `dev` describes the development dependencies among them, if any."""
 
     directory: str
     dev: str = ""
     fix: str = ""
-    whole: bool = True  # makes the directory anew, without what was there before
+    whole: bool = True  # replaces the content of the directory
 
 
 def builds(command: Command) -> str:
-    """The build step that a command is, in words, or nothing."""
+    """Description of the build step that a command runs; empty when it runs none."""
     name, plain = command.name, command.plain
     if name in NODE and plain[:1] == ("run",) and len(plain) > 1 and plain[1].startswith("build"):
         return f"{name} run {plain[1]}"
@@ -65,7 +65,7 @@ def builds(command: Command) -> str:
 
 
 def family(command: Command) -> str:
-    """Of which kind the dependencies are that a command installs, or nothing."""
+    """Ecosystem of the dependencies that a command installs; empty when it installs none."""
     name, subcommand = command.name, command.subcommand
     if name in NODE:
         return "node" if _node_install(command) else ""
@@ -85,7 +85,7 @@ def downloads_modules(command: Command) -> bool:
 
 
 def installed(command: Command) -> Installed | None:
-    """What a command leaves of the app's own dependencies; None when it is about something else."""
+    """The app's dependencies that a command installs; None when it installs none."""
     if command.name in NODE:
         return _node(command)
     if command.name == "pip" and command.subcommand == "install":
@@ -104,7 +104,7 @@ def removed_paths(command: Command) -> list[str]:
 
 
 def tools(run: Sequence[Command], *, compilers_only: bool = False) -> list[str]:
-    """The compilers and the like that the commands of one RUN install and do not remove again."""
+    """Build tools, such as compilers, that the commands of one RUN install and do not remove."""
     gone: set[str] = set()
     for command in run:
         if command.name in SYSTEM and command.subcommand in ("del", "purge", "remove", "autoremove"):
@@ -115,13 +115,13 @@ def tools(run: Sequence[Command], *, compilers_only: bool = False) -> list[str]:
     return [name for command in run for name in _packages(command, gone) if wanted.fullmatch(name)]
 
 
-# --- one package manager each --------------------------------------------------------------------------------------
+# --- package managers ----------------------------------------------------------------------------------------------
 
 
 def _packages(command: Command, gone: Collection[str]) -> list[str]:
     if command.name not in SYSTEM or command.subcommand not in ("install", "add"):
         return []
-    # All that are not needed at run time: after apt-mark, or in a variable that the script itself puts together.
+    # An unknown package list, after apt-mark or from a shell variable, is taken to remove all build tools.
     if "" in gone or command.value("-t", "--virtual") in gone:
         return []
     names = [re.split(r"[=~<>:]", word)[0] for word in command.plain[1:]]
