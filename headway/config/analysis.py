@@ -80,11 +80,11 @@ class Analysis(Section):
 
     @property
     def conditions(self) -> tuple[plan.Condition, ...]:
-        """The guard-rails in the order success_rate, p50, p99."""
+        """The limits in the order success_rate, p50, p99."""
         return tuple(condition for condition in (self.success_rate, self.p50, self.p99) if condition is not None)
 
-    def against(self, stable: str) -> plan.Comparison | None:  # noqa: ARG002  # a plain analysis compares with nothing
-        """The comparison with the stable version that is asked for."""
+    def against(self, stable: str) -> plan.Comparison | None:  # noqa: ARG002  # an analysis without a canary has nothing to compare with
+        """The comparison with the stable version, or None when the settings ask for none."""
         return None
 
     def step(self, new: str, stable: str | None, *, preview: bool = False) -> plan.Analyze:
@@ -122,7 +122,7 @@ class CanaryAnalysis(Analysis):
     )
 
     def against(self, stable: str) -> plan.Comparison | None:
-        """The comparison with the stable version that is asked for."""
+        """The comparison with the stable version, or None when the settings ask for none."""
         if self.false_rollback is None:
             return None
         return plan.Comparison(

@@ -1,4 +1,4 @@
-"""The contract on environment variables: what the app needs to be told, and whether an environment tells it."""
+"""The env schema: the environment variables of an app, and whether each environment has valid values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from headway.config.validation import Fault, raise_faults
 from headway.config.value_types import Label, Text
 from headway.domain.revision import SecretRef
 
-SECRET_LENGTH = 8  # characters: what is shorter is guessed
+SECRET_LENGTH = 8  # characters: a shorter secret can be guessed
 
 __all__ = ["Variable", "contract_faults", "is_given"]
 
@@ -75,12 +75,12 @@ class Variable(Section):
 
     @property
     def least_length(self) -> int:
-        """Fewest characters of its value; a secret that may be shorter says so."""
+        """Shortest length of the value; the default for secrets is SECRET_LENGTH."""
         short = self.secret and "min_length" not in self.model_fields_set
         return SECRET_LENGTH if short else self.min_length
 
     def fault(self, value: str, *, secret: bool = False) -> str | None:
-        """Why this value breaks the contract, None when it keeps it. The value of a secret is never repeated."""
+        """Error of this value, None when it is valid. The value of a secret is never repeated."""
         hidden = secret or self.secret
         got = "" if hidden else f", got {value!r}"
         if fault := self._type_fault(value, hidden=hidden):
@@ -121,7 +121,7 @@ def _pattern_fault(pattern: str) -> str | None:
 def contract_faults(
     contract: Mapping[str, Variable], environments: Mapping[str, Mapping[str, str | SecretRef]]
 ) -> Iterator[Fault]:
-    """What environments say of their variables that the contract does not allow, or leave out."""
+    """Values of environments that are invalid or missing."""
     for name, given in environments.items():
         for variable, value in given.items():
             if fault := _value_fault(contract, variable, value):
@@ -136,12 +136,12 @@ def _value_fault(contract: Mapping[str, Variable], variable: str, value: str | S
     if is_given(variable):
         return "is given by Headway and cannot be set"
     if variable not in contract or isinstance(value, SecretRef):
-        return None  # one that the contract does not know is only warned of: `headway check` and every release do
+        return None  # a variable outside of the schema is a warning of `headway check` and of every release
     if contract[variable].secret:
         return "is a secret and must not be written here in clear: use !secret NAME/KEY"
     return contract[variable].fault(value)
 
 
 def is_given(variable: str) -> bool:
-    """Whether Headway itself gives it to every instance."""
+    """Whether Headway sets the variable itself, for every instance."""
     return variable == "PORT" or variable.startswith("HEADWAY_")

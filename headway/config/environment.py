@@ -70,7 +70,7 @@ class Instances(Section):
 
     @property
     def autoscale(self) -> revision.Autoscale | None:
-        """None where there is nothing to decide."""
+        """None for a fixed number."""
         return revision.Autoscale(min=self.min, max=self.max, cpu=round(self.cpu)) if self.max > self.min else None
 
 
@@ -139,5 +139,5 @@ class Environment(Section):
 
     @property
     def kind(self) -> str:
-        """Of the target."""
+        """Platform of the target."""
         return self.target.partition("/")[0]

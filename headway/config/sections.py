@@ -1,4 +1,4 @@
-"""The parts of headway.yaml: checks, the build, health, and the environments."""
+"""Sections of headway.yaml: triggers, checks, the build, health, resources, migrations, readiness."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ class Asking(Section):
     period: Timeout | None = Field(default=None, description="interval between two probes, in whole seconds")
 
     def over(self, usual: revision.ProbeSettings) -> revision.ProbeSettings:
-        """With what is said here instead of the usual."""
+        """The default probe with the settings given here."""
         return usual.model_copy(update=self.model_dump(exclude_none=True))
 
 
@@ -200,7 +200,7 @@ class Health(Section):
 class Resources(Section):
     """Limits of one instance."""
 
-    cpu: Cpu | None = Field(default=None, description="processor cores")
+    cpu: Cpu | None = Field(default=None, description="CPU cores")
     memory: Memory | None = Field(default=None, description="memory")
 
 
@@ -245,7 +245,7 @@ class Migrations(Section):
         return self
 
     def commands(self) -> revision.Migrations:
-        """What is kept with a revision, so that its database can be seen to later."""
+        """The commands that are stored with a revision, for migrations that run later."""
         return revision.Migrations(**{**self.model_dump(), "files": self.files or files_of(self.apply)})
 
 

@@ -1,4 +1,4 @@
-"""All that one repository says: its checks, its build and its environments."""
+"""The root of headway.yaml: the app, its checks, its build and its environments."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class Strategy(Section):
 
     @property
     def needs(self) -> frozenset[Capability]:
-        """What a target has to be able to do for these settings, beyond what the strategy itself needs."""
+        """Capabilities of the target that these settings need, beyond those of the strategy itself."""
         return frozenset()
 
 
@@ -124,7 +124,7 @@ class BlueGreen(Strategy):
     @classmethod
     def _has_requests(cls, analysis: Analysis | None) -> Analysis | None:
         if analysis is not None and analysis.synthetic is None and analysis.conditions:
-            raise ValueError("needs synthetic requests: nobody else sees the preview")
+            raise ValueError("needs synthetic requests: users do not reach the preview route")
         return analysis
 
     @property
@@ -193,7 +193,7 @@ class Canary(Strategy):
 
     @model_validator(mode="after")
     def _splits_the_traffic(self) -> Canary:
-        """With one step both versions never serve side by side, and nothing that is about that would ever happen."""
+        """A canary of one step never splits traffic: settings about the split would have no effect."""
         vain = [name for name in ("sticky", "rehearse") if getattr(self, name)]
         analysis = self.analysis_at(self.steps[0])
         vain += ["false_rollback"] if analysis and analysis.false_rollback else []

@@ -358,7 +358,7 @@ ENVIRONMENT_FAULTS = [
     ("strategy: {canary: {steps: [100%], sticky: true, rehearse: true}}", f"{CANARY}: sticky and rehearse would do nothing: needs a step below 100%"),
     ("strategy: {canary: {steps: [100%], analysis: {false_rollback: 1%}}}", f"{CANARY}: false_rollback would do nothing: needs a step below 100%"),
     ("strategy: {canary: {rehearse: 0s}}", f"{CANARY}/rehearse: expected a duration above zero (nothing waits for ever), got '0s'"),
-    ("strategy: {blue_green: {pre_promotion: {p99: '<= 1s'}}}", "environments/staging/strategy/blue_green/pre_promotion: needs synthetic requests: nobody else sees the preview"),
+    ("strategy: {blue_green: {pre_promotion: {p99: '<= 1s'}}}", "environments/staging/strategy/blue_green/pre_promotion: needs synthetic requests: users do not reach the preview route"),
     ("strategy: {blue_green: {preview_port: 0}}", "environments/staging/strategy/blue_green/preview_port: expected at least 1, got 0"),
     ("supersede: ignore", "environments/staging/supersede: expected 'queue' or 'abort', got 'ignore'"),
     ("after_deadline: pass", "environments/staging/after_deadline: expected 'rollback' or 'wait', got 'pass'"),
