@@ -53,12 +53,12 @@ async def preview(
             if pull.fork:
                 await wait_for_fork_approval(release, commit, await base_settings(pull))
             source = (await checkout(pull.repo, sha)).model_copy(update={"trusted": not pull.fork})
-            settings, why_not = await preview_settings(pull, source)
-            await preconditions(release, source, settings, [] if why_not else [PREVIEW])
+            settings, refusal = await preview_settings(pull, source)
+            await preconditions(release, source, settings, [] if refusal else [PREVIEW])
             async with while_newest(release):
                 await verify(release, source, settings)
-            if why_not:
-                release.skip_stage(PREVIEW, why_not)
+            if refusal:
+                release.skip_stage(PREVIEW, refusal.what)
                 return await close_release(release)
             spec = settings.launch_spec(PREVIEW, await build(release, source, settings), release.record.name)
             await require_open(ledger, pull)

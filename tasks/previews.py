@@ -13,6 +13,7 @@ from headway.config import FILE_NAME, PREVIEW, Settings
 from headway.domain.base import Frozen
 from headway.domain.errors import GitHostError, Superseded, UsageError
 from headway.domain.git import PullRequest
+from headway.domain.refusal import Refusal
 from headway.domain.revision import LaunchSpec
 from headway.domain.source import Source
 from headway.ledger import AppRecord, Ledger, ReleaseRecord
@@ -91,8 +92,8 @@ async def base_settings(pull: Pull) -> Settings:
     return await read_settings(await checkout(pull.repo, f"refs/heads/{pull.base}"))
 
 
-async def preview_settings(pull: Pull, source: Source) -> tuple[Settings, str]:
-    """Settings of the preview, and why it is not deployed; empty when it is. Raises UsageError."""
+async def preview_settings(pull: Pull, source: Source) -> tuple[Settings, Refusal | None]:
+    """Settings of the preview, and why it is not deployed. Raises UsageError."""
     settings = await (read_settings(source) if source.trusted else base_settings(pull))
     if settings.app != pull.app:
         raise UsageError(f"its {FILE_NAME} is that of {settings.app}", f"the repository is registered as {pull.app}")

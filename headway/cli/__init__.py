@@ -1,4 +1,4 @@
-"""The command line. Importing it is quick; each command imports what it needs when it runs."""
+"""The command line. Importing it is fast: the module of a command is imported when the command runs."""
 
 from headway.cli.main import main
 

@@ -26,5 +26,7 @@ def adopt(
     with Ledger.open(ledger_url()) as ledger:
         environment, revisions = adoption.adopt(ledger, app, target, block)
     *earlier, live = revisions
-    output.say(f"{app} {environment}: {live} is live; can come back: {', '.join(reversed(earlier)) or 'none'}")
+    output.say(
+        f"{app} {environment}: {live} is live; available for a rollback: {', '.join(reversed(earlier)) or 'none'}"
+    )
     output.result({"app": app, "environment": environment, "live": live, "earlier": earlier})

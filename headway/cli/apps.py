@@ -51,13 +51,13 @@ def add(
 ) -> None:
     """Register the repository of an app, or change its registration."""
     if "://" in repo and urlsplit(repo).password:
-        raise UsageError("the URL has a password in it", "give git a credential helper, and the URL without it")
+        raise UsageError("the URL has a password in it", "remove it, and configure a git credential helper")
     where = str(Path(repo).resolve()) if Path(repo).is_dir() else repo
     name = name or place(where).rpartition("/")[2]
     host = host or KNOWN_HOSTS.get(place(where).partition("/")[0]) or "generic"
     secret = secret or f"{name}-webhook"
     if host not in HOSTS:
-        raise UsageError(f"no kind of host is called {host}", f"there are: {', '.join(HOSTS)}")
+        raise UsageError(f"--host {host}: no such kind of git host", f"kinds: {', '.join(HOSTS)}")
     kinds = ", ".join(REPORTED)
     if reports is not None and not re.fullmatch(f"({'|'.join(REPORTED)})/[a-z0-9][a-z0-9-]*", reports):
         raise UsageError(f"--reports {reports} names no block of a git host", f"TYPE/NAME, TYPE of {kinds}")
@@ -65,7 +65,9 @@ def add(
         parse_label(name)
         parse_secret(secret)
     except ValueError as error:
-        raise UsageError(f"{name}, with the secret {secret}: {error}", "choose with --name and --secret") from error
+        raise UsageError(
+            f"{name}, with the secret {secret}: {error}", "choose others with --name and --secret"
+        ) from error
     with Ledger.open(ledger_url()) as ledger:
         app = ledger.apps.register(name, repo=where, host=host, secret=secret, reports=reports, by=current_user(Path()))
     output.say(_line(app), *_next_steps(app))
@@ -74,10 +76,10 @@ def add(
 
 def _next_steps(app: AppRecord) -> list[str]:
     variable = f"HEADWAY_SECRET_{app.secret.replace('-', '_').replace('/', '_').upper()}"
-    secret = f"  make its secret: a Secret block {app.secret} in the Prefect UI, or ${variable} where Headway listens"
+    secret = f"  next: store the secret in a Secret block {app.secret}, or in ${variable} of the Headway service"
     if app.host == "generic":
-        return [secret, f"  tell us of pushes: headway app hook {app.name} URL prints a post-receive hook"]
-    return [secret, f"  make a webhook there: URL/hooks/{app.host}, JSON, the same secret, pushes and pull requests"]
+        return [secret, f"  then: install the post-receive hook that headway app hook {app.name} URL prints"]
+    return [secret, f"  then: add a webhook: URL/hooks/{app.host}, JSON, the same secret, pushes and pull requests"]
 
 
 @commands.command("list")
@@ -86,7 +88,7 @@ def list_(_json: Json = False) -> None:
     with Ledger.open(ledger_url()) as ledger:
         apps = ledger.apps.all()
     if not apps:
-        output.say("no app is registered: headway app add REPO")
+        output.say("no registered apps: headway app add REPO")
     output.say(*map(_line, apps))
     output.result([app.model_dump(mode="json") for app in apps])
 
@@ -101,7 +103,7 @@ def remove(name: AppArgument, _json: Json = False) -> None:
     """Unregister an app; its releases and environments stay."""
     with Ledger.open(ledger_url()) as ledger:
         gone = ledger.apps.unregister(name)
-    output.say(f"{gone.name} is registered no more")
+    output.say(f"{gone.name} is no longer registered")
     output.result(gone.model_dump(mode="json"))
 
 
@@ -114,7 +116,7 @@ def events(
         deliveries = ledger.deliveries.recent(name, limit)
         if not deliveries:
             ledger.apps.get(name)
-            output.say(f"nothing was ever heard of {name}: are its webhook and its secret in place?")
+            output.say(f"no events of {name} yet: check its webhook and its secret")
         releases = [ledger.releases.by_run(one.flow_run_id) if one.flow_run_id else None for one in deliveries]
     output.say(*map(_event_line, deliveries, releases))
     output.result(
@@ -139,7 +141,9 @@ def hook(
     with Ledger.open(ledger_url()) as ledger:
         app = ledger.apps.get(name)
     if app.host != "generic":
-        raise UsageError(f"{name} is at {app.host}, which has webhooks of its own", "post-receive hooks are for others")
+        raise UsageError(
+            f"{name} is at {app.host}, which sends webhooks", "a post-receive hook is for a git server without webhooks"
+        )
     values = {"{URL}": url.rstrip("/"), "{REPOSITORY}": app.repo}
     text = HOOK.read_text()
     for mark, value in values.items():

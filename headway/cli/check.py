@@ -89,12 +89,10 @@ def _readiness(settings: config.Settings, path: Path) -> list[Result]:
 def _say_readiness(results: Sequence[Result]) -> None:
     for result in results:
         if result.required or result.state != "unknown":
-            needed = " (needed)" if result.required else ""
-            output.say(f"  {SIGNS[result.state]} {result.name:16} {result.evidence}{needed}")
+            required = " (required)" if result.required else ""
+            output.say(f"  {SIGNS[result.state]} {result.name:16} {result.evidence}{required}")
     if unknown := sum(one.state == "unknown" and not one.required for one in results):
-        output.say(
-            f"  {SIGNS['unknown']} {unknown} more are verified in a release whose environment asks for readiness"
-        )
+        output.say(f"  {SIGNS['unknown']} {unknown} more are verified by a release to an environment with `readiness`")
 
 
 def _say_findings(findings: Sequence[Finding]) -> None:
@@ -108,7 +106,7 @@ def _raise_first(faults: Sequence[HeadwayError], blocking: Sequence[Finding], re
     if blocking:
         raise UsageError(
             f"{blocking[0].file}: {len(blocking)} findings would stop a release",
-            "build/lint says what does, and takes exceptions with a reason",
+            "correct them, or add exceptions with a reason to build/lint/exceptions",
         )
     if any(one.name == "secrets" and one.state == "fail" for one in results):
-        raise UsageError("a secret is in the repository", "take it out and make it invalid where it is from")
+        raise UsageError("a secret is in the repository", "remove it from the repository and revoke it")

@@ -31,7 +31,7 @@ def diff(
     found = config.load(path)
     rows = differences(found.variables(one), found.variables(other))
     if not rows:
-        output.say(f"{one} and {other} are told the same")
+        output.say(f"{one} and {other} have the same variables")
     else:
         table = [("", one, other), *rows]
         widths = [max(len(row[column]) for row in table) for column in range(3)]
@@ -53,7 +53,7 @@ def render_(
     """
     known = next((one for one in FORMATS if one == form), None)
     if known is None:
-        raise UsageError(f"--format {form}: there is {', '.join(FORMATS)}", "dotenv when left out")
+        raise UsageError(f"--format {form}: no such format", f"formats: {', '.join(FORMATS)}")
     text = render(config.load(path).variables(environment), known)
     output.say(text)
     output.result({"environment": environment, "format": known, "text": text})
@@ -71,6 +71,6 @@ def import_(
     _json: Json = False,
 ) -> None:
     """Print the `env` section of headway.yaml for an existing schema."""
-    found = env_import.contract(what, path)
-    output.say(env_import.written(found))
+    found = env_import.env_schema(what, path)
+    output.say(env_import.env_section(found))
     output.result({name: one.model_dump(mode="json", exclude_unset=True) for name, one in found.items()})

@@ -50,12 +50,12 @@ def judge(
         rollouts = [rollout for rollout in ledger.rollouts.by_release(release.id) if rollout.kind == "release"]
         found = [(rollout, _replayed(ledger, rollout, analysis)) for rollout in rollouts]
     if not any(verdicts for _, verdicts in found):
-        raise NotFound(f"{release.name}: nothing was analysed", "an analysis is asked for under strategy, headway.yaml")
+        raise NotFound(f"{release.name}: has no analysis", "configure one under strategy in headway.yaml")
     for rollout, verdicts in found:
         for each in verdicts:
             output.say(
                 f"{rollout.environment}: {each.step}\n"
-                f"  {each.judgement.verdict.value} after {each.seconds:.1f} s and {each.looks} looks: "
+                f"  {each.judgement.verdict.value} after {each.seconds:.1f} s and {each.looks} evaluations: "
                 f"{each.judgement.evidence}"
             )
     output.result(

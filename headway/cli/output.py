@@ -1,4 +1,4 @@
-"""How the command line speaks: to a person, or as JSON."""
+"""Output of the commands: text, or one JSON document."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Output", "output"]
 
 
 class Output:
-    """Set once, from the global options."""
+    """Prints text, JSON and errors, as the options `--json` and `--debug` ask for."""
 
     def __init__(self) -> None:
         self.json = False
@@ -20,17 +20,17 @@ class Output:
 
     @property
     def live(self) -> bool:
-        """Whether a table that redraws itself makes sense."""
+        """Whether standard output is a terminal, for a table that redraws itself."""
         return not self.json and sys.stdout.isatty()
 
     def say(self, *lines: str) -> None:
-        """Lines for a person."""
+        """Print lines of text, unless `--json` is given."""
         if not self.json:
             for line in lines:
                 print(line, flush=True)
 
     def result(self, document: Any) -> None:
-        """The one document of `--json`."""
+        """Print the document of `--json`, if given."""
         if self.json:
             print(json.dumps(document, default=str, indent=2), flush=True)
 

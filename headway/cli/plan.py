@@ -40,7 +40,7 @@ def plan(
     revision = spec.revision(settings.app, local.sha)
     planned = plan_for(target, rules, revision, spec, stable=stable)
     made = planned.plan
-    output.say(f"{made.strategy}: {made.old or 'nothing'} -> {made.new} (not built: its name will be another)")
+    output.say(f"{made.strategy}: {made.old or 'nothing'} -> {made.new} (not built: a release makes another id)")
     for index, step in enumerate(made.steps, 1):
         output.say(f"{index:3}. {step}")
     for remark in planned.remarks:
@@ -51,7 +51,7 @@ def plan(
 
 
 def _unbuilt_artifact(sha: str, image: str | None) -> Artifact:
-    """An artifact with the digest of the commit's name in place of its own, which only a build can say."""
+    """An artifact whose digest is made of the commit id, because the real one is known after the build only."""
     digest = f"sha256:{hashlib.sha256(sha.encode()).hexdigest()}"
     return Artifact(
         kind="image" if image else "bundle", digest=digest, location=f"{image}@{digest}" if image else "/", size=0
@@ -62,7 +62,7 @@ def _differences(target: Target, revision: Revision, spec: LaunchSpec) -> dict[s
     """Print unified diffs; return them for `--json`, each as lines."""
     differences = target.compare(revision, spec)
     if differences is None:
-        output.say(f"{spec.target} has nothing to compare: the steps are all that changes there")
+        output.say(f"{spec.target} has nothing to compare: only the steps change it")
     elif not differences:
         output.say("nothing else changes")
     for one in differences or ():

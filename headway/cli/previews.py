@@ -35,17 +35,17 @@ def previews(
         registered = {one.name for one in ledger.apps.all()}
         known = [_row(ledger, one, registered) for one in ledger.previews.active(app)]
     if not known:
-        output.say("no preview stands: they come with pull requests of registered apps")
+        output.say("no preview environments: pull requests of registered apps create them")
     for one in known:
         output.say(
             f"{one['app']:24} {one['head'][:7]} {one['url'] or 'nothing deployed'}  {one['age']} old{one['until']}"
         )
         output.say(*([f"{'':24}   {one['going']}"] if one["going"] else []))
         if one["given_up_at"]:
-            output.say(f"{'':24}   it cannot be torn down, and needs a person: look at the runs of teardown")
+            output.say(f"{'':24}   the teardown failed repeatedly: see the runs of the flow teardown in the Prefect UI")
         if one["orphan"]:
             take = f"headway preview {one['of']} {one['number']} --teardown"
-            output.say(f"{'':24}   an orphan: {one['of']} is registered no more: {take}")
+            output.say(f"{'':24}   an orphan: {one['of']} is no longer registered: {take}")
     output.result(known)
 
 
@@ -89,16 +89,19 @@ def _start(app: str, number: int) -> None:
         registered = ledger.apps.get(app)
         if registered.reports is None:
             raise UsageError(
-                f"{app} has no git host that can be asked about pull request {number}",
-                "push to it, or name a block of its host: headway app add REPO --reports TYPE/NAME",
+                f"{app} has no git host to read pull request {number} from",
+                "push to the pull request, or name the block of its git host: headway app add REPO --reports TYPE/NAME",
             )
         host = asyncio.run(connections().load_git_host(registered.reports))
         pull = host.pull_request(registered.path, number)
         if pull is None or not pull.open:
-            raise NotFound(f"{registered.reports}: {app} has no open pull request {number}", "see the host's own list")
+            raise NotFound(
+                f"{registered.reports}: {app} has no open pull request {number}",
+                "see the pull requests at the git host",
+            )
         event = event_of(registered, pull, by=current_user(Path()), again=True)
         ledger.deliveries.receive([Delivery(app=app, delivery=f"by-hand-{uuid.uuid4().hex}", event=event)])
-    output.say(f"{app} pull request {number}: asked for; headway app events {app} says what becomes of it")
+    output.say(f"{app} pull request {number}: requested; headway app events {app} shows the result")
     output.result({"app": app, "number": number, "head": pull.head})
 
 
@@ -107,12 +110,12 @@ def _teardown(app: str, number: int, reason: str) -> None:
     with Ledger.open(ledger_url()) as ledger, Control() as control:
         preview = ledger.previews.get(preview_name(app, number))
         if preview is None or not preview.stands:
-            raise NotFound(f"{app}: no preview of pull request {number} stands", "see headway previews")
+            raise NotFound(f"{app}: pull request {number} has no preview environment", "list them: headway previews")
         run_id = control.start(
             "teardown/main", {"app": app, "number": number, "reason": reason, "by": current_user(Path())}
         )
         run = wait(control, run_id)
         if run.type != "COMPLETED":
-            raise HeadwayError(f"{preview.app}: {run.message}", f"look at it: {control.run_url(run_id)}")
+            raise HeadwayError(f"{preview.app}: {run.message}", f"details: {control.run_url(run_id)}")
     output.say(f"{preview.app} is torn down")
     output.result({"app": preview.app, "flow_run_id": run_id})

@@ -50,9 +50,7 @@ def release(
         try:
             exit_code = _follow(control, ledger, run_id)
         except KeyboardInterrupt:
-            output.say(
-                f"the release goes on; cancelled in the UI, it brings back what it changed: {control.run_url(run_id)}"
-            )
+            output.say(f"the release goes on; cancel it in the Prefect UI to roll it back: {control.run_url(run_id)}")
             raise
     raise typer.Exit(exit_code)
 
@@ -97,7 +95,7 @@ def _conclude(found: ReleaseRecord, ledger: Ledger, control: Control, run_id: st
         output.say(f"{found.name} {pending_decision(ledger, found)}, or in the UI: {control.run_url(run_id)}")
     elif code:
         output.say(f"{found.name} {found.state.replace('_', ' ')} after {took:.1f} s: {found.reason}")
-        output.say(*([f"  {users}"] if users else []), f"  look at it: {control.run_url(run_id)}")
+        output.say(*([f"  {users}"] if users else []), f"  details: {control.run_url(run_id)}")
     else:
         output.say(f"{found.name} succeeded in {took:.1f} s: {(found.sha or '')[:7]} is live")
         output.say(*([f"  {users}"] if users else []))
@@ -105,7 +103,7 @@ def _conclude(found: ReleaseRecord, ledger: Ledger, control: Control, run_id: st
 
 
 def _run_failed(run: FlowRun, control: Control) -> HeadwayError:
-    return HeadwayError(run.message or f"the run ended as {run.state}", f"look at it: {control.run_url(run.id)}")
+    return HeadwayError(run.message or f"the run ended as {run.state}", f"details: {control.run_url(run.id)}")
 
 
 def _say_changes(stages: list[StageRecord], shown: dict[str, str]) -> None:

@@ -33,7 +33,7 @@ def rollback(
 ) -> None:
     """Roll an environment back to an earlier revision."""
     if force and not reason.strip():
-        raise UsageError("--force goes past what keeps a version from coming back", "say why: --reason WHY")
+        raise UsageError("--force needs a reason", "add --reason WHY")
     with Ledger.open(ledger_url()) as ledger, Control() as control:
         _require_released(ledger, app, environment, to)
         run_id = control.start(
@@ -44,7 +44,7 @@ def rollback(
         run = wait(control, run_id)
         live = ledger.rollouts.live(app, environment)
         if run.type != "COMPLETED":
-            raise HeadwayError(f"{app} {environment}: {run.message}", f"look at it: {control.run_url(run_id)}")
+            raise HeadwayError(f"{app} {environment}: {run.message}", f"details: {control.run_url(run_id)}")
         output.say(f"{app} {environment}: {live or 'nothing'} is live")
         output.result({"app": app, "environment": environment, "live": live, "flow_run_id": run_id})
 

@@ -47,5 +47,5 @@ def _command(kind: Literal["promote", "skip", "abort"], app: str, environment: s
     order = OperatorCommand(kind=kind, by=by or current_user(Path()), reason=reason)
     with Ledger.open(ledger_url()) as ledger:
         rollout = ledger.commands.give(app, environment, order, via="cli")
-    output.say(f"{app} {environment}: {rollout.plan.new} is told: {kind}")
+    output.say(f"{app} {environment}: {rollout.plan.new} {kind} requested")
     output.result({"app": app, "environment": environment, "revision": rollout.plan.new, **order.model_dump()})

@@ -31,12 +31,12 @@ def status(
         apps = [app] if app else sorted({*ledger.releases.apps(), *previews} - ledger.previews.names())
         if app and app not in {*ledger.releases.apps(), *previews}:
             raise unknown_app(app, ledger)
-        told = [_app(ledger, name) for name in apps]
+        found = [_app(ledger, name) for name in apps]
         if live:
-            _ask_platforms(ledger, told)
-    if not told:
-        output.say("nothing was ever released here: headway release PATH")
-    for one in told:
+            _ask_platforms(ledger, found)
+    if not found:
+        output.say("no releases yet: headway release PATH")
+    for one in found:
         output.say(one["app"])
         for place in one["environments"]:
             held = f", held by {place['held_by']}" if place["held_by"] else ""
@@ -44,14 +44,16 @@ def status(
             for line in place.get("platform", ()):
                 output.say(f"  {'':14}   {line}")
         for contract in one["contracts"]:
-            output.say(f"  {contract['environment']:14} contract of {contract['revision']} on {contract['due_at']}")
+            output.say(
+                f"  {contract['environment']:14} contract migration of {contract['revision']} on {contract['due_at']}"
+            )
         for preview in one["previews"]:
             output.say(f"  #{preview['number']:<13} {preview['url'] or 'nothing'} {preview['waits_for']}".rstrip())
         for going in one["open"]:
             output.say(f"  {going['name']} {going['state']} {going['waits_for']}".rstrip())
         if one["failed"]:
             output.say(f"  {one['failed']}")
-    output.result(told)
+    output.result(found)
 
 
 def _app(ledger: Ledger, app: str) -> dict[str, Any]:
@@ -78,11 +80,7 @@ def _app(ledger: Ledger, app: str) -> dict[str, Any]:
     ]
     previews = [
         {"app": one.app, "number": one.number, "head": one.head, "url": one.url, "expires_at": one.expires_at}
-        | {
-            "waits_for": "; ".join(
-                pending_decision(ledger, each) for each in ledger.releases.unfinished() if each.app == one.app
-            )
-        }
+        | {"waits_for": "; ".join(pending_decision(ledger, each) for each in open_releases if each.app == one.app)}
         for one in ledger.previews.active(app)
     ]
     failed = [last.summary for last in ledger.releases.recent(app, 1) if last.state in ("failed", "rolled_back")]
@@ -96,17 +94,17 @@ def _app(ledger: Ledger, app: str) -> dict[str, Any]:
     }
 
 
-def _ask_platforms(ledger: Ledger, told: list[dict[str, Any]]) -> None:
-    """Add what the platform of each environment says runs there; one that does not answer says that."""
-    for one in told:
+def _ask_platforms(ledger: Ledger, apps: list[dict[str, Any]]) -> None:
+    """Add the description of each environment by its platform, or the error of a platform that does not respond."""
+    for one in apps:
         for place in one["environments"]:
             if place["live"]:
                 _, spec = ledger.revisions.find(one["app"], place["live"], environment=place["environment"])
                 try:
                     place["platform"] = list(asyncio.run(connections().load_target(spec.target)).describe(one["app"]))
-                except HeadwayError as silent:
-                    place["platform"] = [silent.what]
+                except HeadwayError as error:
+                    place["platform"] = [error.what]
 
 
 def unknown_app(app: str, ledger: Ledger) -> NotFound:
-    return NotFound(f"no app {app} was ever released here", f"there are: {', '.join(ledger.releases.apps()) or 'none'}")
+    return NotFound(f"no app {app} in the ledger", f"apps: {', '.join(ledger.releases.apps()) or 'none'}")

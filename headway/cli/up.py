@@ -51,7 +51,7 @@ async def _up(host: str, port: int, prefect_port: int) -> None:
     await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
     if stop.is_set():
-        output.say("stopping; releases that are going on bring back what they began to change")
+        output.say("stopping; releases in progress are rolled back")
         starting.cancel()
         await asyncio.wait({starting})
         return

@@ -31,5 +31,5 @@ class WorkerNotice:
 
     def update(self, run: FlowRun) -> None:
         if run.type == "SCHEDULED" and time.monotonic() > self._due:
-            output.say(f"no worker has taken it yet; is `headway up` running, or a worker elsewhere? {self._url}")
+            output.say(f"no worker has started the run yet. Is `headway up` or a worker running? {self._url}")
             self._due = float("inf")

@@ -1,4 +1,4 @@
-"""What an environment tells the app, written for other tools. Secrets stay names."""
+"""Export of environment variables in the formats of other tools. Secrets are written as references."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ __all__ = ["FORMATS", "Format", "differences", "render"]
 
 Format: TypeAlias = Literal["dotenv", "docker", "k8s"]
 FORMATS: tuple[Format, ...] = ("dotenv", "docker", "k8s")
-Told: TypeAlias = Mapping[str, str | SecretRef]
+Variables: TypeAlias = Mapping[str, str | SecretRef]
 
 
-def render(told: Told, form: Format) -> str:
-    """`dotenv`: a .env file. `docker`: an --env-file; a name alone takes the value from where docker runs. `k8s`: the
-    `env` of a container. Raises UsageError for what the format cannot hold.
+def render(variables: Variables, form: Format) -> str:
+    """The variables as a .env file, a file for docker's --env-file, or the `env` of a Kubernetes container.
+
+    In a file for docker a secret is a name alone, whose value docker takes from its own environment. Raises UsageError
+    for a value that the format cannot hold.
     """
     if form == "k8s":
-        return "\n".join(["env:", *(f"  - {json.dumps(_of_a_container(name, told[name]))}" for name in sorted(told))])
+        return "\n".join(
+            ["env:", *(f"  - {json.dumps(_of_a_container(name, variables[name]))}" for name in sorted(variables))]
+        )
     line = _dotenv if form == "dotenv" else _docker
-    return "\n".join(line(name, told[name]) for name in sorted(told))
+    return "\n".join(line(name, variables[name]) for name in sorted(variables))
 
 
 def _dotenv(name: str, value: str | SecretRef) -> str:
@@ -48,8 +52,8 @@ def _of_a_container(name: str, value: str | SecretRef) -> dict[str, object]:
     return {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key or "value"}}}
 
 
-def differences(one: Told, other: Told) -> list[tuple[str, str, str]]:
-    """(variable, in the one, in the other) where the two are not told the same; secrets by name, nothing as `-`."""
+def differences(one: Variables, other: Variables) -> list[tuple[str, str, str]]:
+    """(variable, value in one, value in other) of variables that differ; secrets by name, a missing variable as `-`."""
     return [
         (name, _shown(one.get(name)), _shown(other.get(name)))
         for name in sorted(one.keys() | other.keys())

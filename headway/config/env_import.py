@@ -1,4 +1,4 @@
-"""A contract made of what an app has already: its .env.example, a JSON Schema, its pydantic-settings class."""
+"""Import of an env schema from a .env.example file, a JSON Schema or a pydantic-settings class."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from headway.config.env_schema import is_given
 from headway.domain.errors import UsageError
 from headway.system.command_runner import clean_environment
 
-__all__ = ["contract", "written"]
+__all__ = ["env_schema", "env_section"]
 
 _SECRET = re.compile(
     r"(SECRET|TOKEN|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|DSN|(API|PRIVATE|ACCESS|SIGNING|AUTH|SECRET)_?KEY)$"
 )
 _CLASS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-_ASK = """
+_PROGRAM = """
 import importlib, json, sys
 module, name = sys.argv[1].split(":")
 found = getattr(importlib.import_module(module), name)
@@ -36,13 +36,18 @@ _GUESSES = (
     ("boolean", "true|false"),
     ("url", r"[A-Za-z][A-Za-z0-9+.-]*://\S+"),
 )
-_FORMATS = (("email", "email"), ("uri", "url"), ("-dsn", "url"), ("json-string", "json"))  # how theirs end, ours
+_FORMATS = (
+    ("email", "email"),
+    ("uri", "url"),
+    ("-dsn", "url"),
+    ("json-string", "json"),
+)  # end of the JSON Schema format, our type
 
 
-def contract(what: str, tree: Path) -> dict[str, Variable]:
-    """The variables that `what` speaks of: a file of this tree, or `module:Class`, asked of the `python3` on the PATH.
+def env_schema(what: str, tree: Path) -> dict[str, Variable]:
+    """The variables of `what`: a file of this tree, or `module:Class`, imported by the `python3` on the PATH.
 
-    Raises UsageError when it is none of these, or says nothing that a contract could.
+    Raises UsageError when it is none of these, or has a value that an env schema cannot have.
     """
     file = tree / what
     if file.is_file() and file.suffix == ".json":
@@ -50,14 +55,14 @@ def contract(what: str, tree: Path) -> dict[str, Variable]:
     elif file.is_file():
         found = dict(_of_dotenv(file.read_text()))
     elif _CLASS.fullmatch(what):
-        found = dict(_of_schema(_json(_asked(what, tree), what)))
+        found = dict(_of_schema(_json(_imported(what, tree), what)))
     else:
         raise UsageError(f"{what}: no such file in {tree}", "name a .env.example, a JSON Schema, or module:Class")
     return {name: _variable(what, name, body) for name, body in found.items() if not is_given(name)}
 
 
-def written(variables: Mapping[str, Variable]) -> str:
-    """The `env` section of headway.yaml."""
+def env_section(variables: Mapping[str, Variable]) -> str:
+    """The variables as the `env` section of headway.yaml."""
     lines = (
         f"  {name}: {json.dumps(one.model_dump(mode='json', exclude_unset=True), ensure_ascii=False)}"
         for name, one in variables.items()
@@ -71,7 +76,7 @@ def _variable(what: str, name: str, body: Mapping[str, Any]) -> Variable:
     except ValidationError as error:
         fault = error.errors()[0]
         where = "/".join(map(str, (name, *fault["loc"])))
-        raise UsageError(f"{what}: {where}: {fault['msg']}", "correct it there") from error
+        raise UsageError(f"{what}: {where}: {fault['msg']}", "correct it in the source") from error
 
 
 def _json(text: str, what: str) -> dict[str, Any]:
@@ -84,24 +89,24 @@ def _json(text: str, what: str) -> dict[str, Any]:
     return found
 
 
-def _asked(what: str, tree: Path) -> str:
-    asked = ["python3", "-c", _ASK, what]
+def _imported(what: str, tree: Path) -> str:
+    command = ["python3", "-c", _PROGRAM, what]
     try:
         done = subprocess.run(
-            asked, cwd=tree, env=clean_environment(), capture_output=True, text=True, timeout=60, check=False
+            command, cwd=tree, env=clean_environment(), capture_output=True, text=True, timeout=60, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise UsageError(f"{what}: cannot be asked: {type(error).__name__}", "is python3 on the PATH?") from error
+        raise UsageError(f"{what}: python3 cannot be run: {type(error).__name__}", "is python3 on the PATH?") from error
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         raise UsageError(
-            f"{what}: {last}", "it is asked with the python3 on the PATH: activate the app's environment first"
+            f"{what}: {last}", "python3 on the PATH has to import it: activate the app's virtual environment first"
         )
     return done.stdout
 
 
 def _of_dotenv(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """A value is an example of a secret, and the default of anything else."""
+    """The value of a secret is an example, any other value is the default."""
     for name, value in dotenv_values(stream=io.StringIO(text), interpolate=False).items():
         secret = bool(_SECRET.search(name.upper())) or bool(value and re.match(r"\w+://[^/@\s]*:[^/@\s]*@", value))
         kind = next((kind for kind, form in _GUESSES if value and re.fullmatch(form, value)), "string")
@@ -114,7 +119,7 @@ def _of_dotenv(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _of_schema(schema: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Names as pydantic-settings reads them: the field's in capitals, after the prefix."""
+    """Variables as pydantic-settings names them: the prefix, then the field, in capitals."""
     required = set(schema.get("required", ()))
     for name, form in schema["properties"].items():
         variable = f"{schema.get('prefix', '')}{name}".upper()
@@ -122,7 +127,7 @@ def _of_schema(schema: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
 
 
 def _resolved(form: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Without references, and the one form that is not null of several."""
+    """The schema with its references resolved, and the first choice that is not null in place of `anyOf`."""
     found = dict(form)
     for _ in range(10):
         inner: Mapping[str, Any] = {}
@@ -162,5 +167,5 @@ def _of_property(form: Mapping[str, Any], *, required: bool) -> dict[str, Any]:
     if not required and "default" not in body:
         body["required"] = False
     if form.get("deprecated"):
-        body["deprecated"] = str(form.get("description") or "nobody should set it any more")
+        body["deprecated"] = str(form.get("description") or "deprecated in the schema")
     return body

@@ -15,7 +15,7 @@ from headway.domain.revision import SecretRef
 
 SECRET_LENGTH = 8  # characters: a shorter secret can be guessed
 
-__all__ = ["Variable", "contract_faults", "is_given"]
+__all__ = ["Variable", "env_faults", "is_given"]
 
 
 class Variable(Section):
@@ -118,28 +118,28 @@ def _pattern_fault(pattern: str) -> str | None:
     return None
 
 
-def contract_faults(
-    contract: Mapping[str, Variable], environments: Mapping[str, Mapping[str, str | SecretRef]]
+def env_faults(
+    schema: Mapping[str, Variable], environments: Mapping[str, Mapping[str, str | SecretRef]]
 ) -> Iterator[Fault]:
     """Values of environments that are invalid or missing."""
     for name, given in environments.items():
         for variable, value in given.items():
-            if fault := _value_fault(contract, variable, value):
+            if fault := _value_fault(schema, variable, value):
                 yield Fault((name, "env", variable), fault)
-        for variable, wanted in contract.items():
-            told = variable in given or wanted.default is not None or wanted.secret or is_given(variable)
-            if wanted.required_in(name) and not told:
+        for variable, wanted in schema.items():
+            has_value = variable in given or wanted.default is not None or wanted.secret or is_given(variable)
+            if wanted.required_in(name) and not has_value:
                 yield Fault((name, "env", variable), f"is missing: give it here, or a default in env/{variable}")
 
 
-def _value_fault(contract: Mapping[str, Variable], variable: str, value: str | SecretRef) -> str | None:
+def _value_fault(schema: Mapping[str, Variable], variable: str, value: str | SecretRef) -> str | None:
     if is_given(variable):
         return "is given by Headway and cannot be set"
-    if variable not in contract or isinstance(value, SecretRef):
+    if variable not in schema or isinstance(value, SecretRef):
         return None  # a variable outside of the schema is a warning of `headway check` and of every release
-    if contract[variable].secret:
+    if schema[variable].secret:
         return "is a secret and must not be written here in clear: use !secret NAME/KEY"
-    return contract[variable].fault(value)
+    return schema[variable].fault(value)
 
 
 def is_given(variable: str) -> bool:

@@ -1,4 +1,4 @@
-"""What the value of a variable has to look like, by type, and how large it is."""
+"""Types of environment variables: how a value is parsed and compared."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _EMAIL: TypeAdapter[str] = TypeAdapter(EmailStr)
 
 
 class Value(NamedTuple):
-    """One type: what is expected, in words, and a reader that raises ValueError for anything else."""
+    """One type: its name in messages, and a parser that raises ValueError for an invalid value."""
 
     expected: str
     read: Callable[[str], object]
     size: Callable[[str], Decimal] | None = None
-    """What `min` and `max` are compared with; None: they mean nothing here."""
+    """The number that `min` and `max` are compared with; None for types without a size."""
 
 
 def _matching(pattern: str) -> Callable[[str], str]:

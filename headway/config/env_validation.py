@@ -1,4 +1,4 @@
-"""The whole configuration of an app, all environments at once, held to its contract. Pure; values are never shown."""
+"""Validation of the variables of all environments against the env schema. Messages never contain values of secrets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from headway.domain.base import Frozen
 
 __all__ = ["Configured", "Entry", "examine", "table"]
 
-# What stands in examples until somebody writes the real thing.
+# Placeholders in examples that nobody has replaced by a real secret.
 _PLACEHOLDER = re.compile(
     r"(change|replace|insert|set|fill|enter)[-_ ]?(me|this|it|here|in).*|your[-_ ].*"
     r"|((my|the|a|an|some|super|very|top)[-_ ]?)?(secret|password|passw0rd|token|key|api[-_ ]?key)"
@@ -26,7 +26,7 @@ _PLACEHOLDER = re.compile(
 
 
 class Entry(Frozen):
-    """One thing that is wrong with one variable, or may be."""
+    """An error or a warning about one variable."""
 
     environment: str
     variable: str
@@ -35,42 +35,44 @@ class Entry(Frozen):
 
 
 class Configured(Frozen):
-    """What an environment tells the app, its secrets resolved."""
+    """The variables of an environment, with its secrets resolved."""
 
     values: dict[str, str]
     given: frozenset[str]
-    """Variables that the environment itself gives, not the contract's defaults."""
+    """Variables that the environment sets, without the defaults of the schema."""
     secrets: frozenset[str]
     missing: dict[str, str]
-    """Variable -> why its secret cannot be had."""
+    """Variable -> error of its secret."""
 
 
-def examine(contract: Mapping[str, Variable], environments: Mapping[str, Configured]) -> list[Entry]:
-    """All faults and warnings of all environments."""
+def examine(schema: Mapping[str, Variable], environments: Mapping[str, Configured]) -> list[Entry]:
+    """Errors and warnings of all environments."""
     entries: list[Entry] = []
-    for environment, told in environments.items():
-        for name, level, what in _of(contract, told):
+    for environment, found in environments.items():
+        for name, level, what in _entries(schema, found):
             entries.append(Entry(environment=environment, variable=name, level=level, what=what))
     return [*entries, *_shared(environments)]
 
 
 def table(entries: list[Entry]) -> list[dict[str, str]]:
-    """Rows for people, errors first."""
+    """Rows of a table, errors first."""
     ordered = sorted(entries, key=lambda one: (one.level, one.environment, one.variable))
     return [{"environment": one.environment, "variable": one.variable, one.level: one.what} for one in ordered]
 
 
-def _of(contract: Mapping[str, Variable], told: Configured) -> Iterator[tuple[str, Literal["error", "warning"], str]]:
-    for name, why in told.missing.items():
+def _entries(
+    schema: Mapping[str, Variable], found: Configured
+) -> Iterator[tuple[str, Literal["error", "warning"], str]]:
+    for name, why in found.missing.items():
         yield name, "error", why
-    for name, value in told.values.items():
-        variable = contract.get(name)
-        secret = name in told.secrets
+    for name, value in found.values.items():
+        variable = schema.get(name)
+        secret = name in found.secrets
         if variable is None:
-            if contract:
-                yield name, "warning", f"not in the contract, the env section at the top{nearest(name, contract)}"
+            if schema:
+                yield name, "warning", f"not in the env schema, the env section at the top{nearest(name, schema)}"
             variable = Variable(secret=secret)
-        if variable.deprecated and name in told.given:
+        if variable.deprecated and name in found.given:
             yield name, "warning", f"deprecated: {variable.deprecated}"
         if (secret or variable.secret) and _is_placeholder(value):
             yield name, "error", "is a placeholder, not a secret"
@@ -79,18 +81,18 @@ def _of(contract: Mapping[str, Variable], told: Configured) -> Iterator[tuple[st
 
 
 def _is_placeholder(value: str) -> bool:
-    """Of a URL, its password."""
+    """Whether the value, or the password of a URL, is a placeholder."""
     secret: str | None = value
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", value):
         try:
             secret = urlsplit(value).password
         except ValueError:
-            return False  # no URL after all: its type says so
+            return False  # not a valid URL: the validation of its type reports it
     return secret is not None and bool(_PLACEHOLDER.fullmatch(unquote(secret)))
 
 
 def _shared(environments: Mapping[str, Configured]) -> Iterator[Entry]:
-    """Who gets at one environment gets at the other as well."""
+    """Warnings about secrets that two environments share: whoever can read one environment can read the other."""
     for (one, here), (other, there) in combinations(environments.items(), 2):
         for name in sorted(here.secrets & there.secrets):
             value = here.values.get(name)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator
 
 from headway.config.base import Section
-from headway.config.env_schema import Variable, contract_faults, is_given
+from headway.config.env_schema import Variable, env_faults, is_given
 from headway.config.environment import Environment
 from headway.config.platforms import platform, platforms
 from headway.config.sections import (
@@ -26,6 +26,7 @@ from headway.config.strategy import BlueGreen
 from headway.config.validation import Fault, nearest, raise_faults
 from headway.config.value_types import Branch, CheckName, Command, Label, RepoPath, VariableName
 from headway.domain.errors import NotFound
+from headway.domain.refusal import Refusal
 from headway.domain.revision import Artifact, LaunchSpec, Manifest, SecretRef
 
 __all__ = ["FILE_NAME", "PREVIEW", "Settings"]
@@ -125,27 +126,29 @@ class Settings(Section):
             takers = ", ".join(kind for kind, one in known.items() if one.manifests)
             faults.append(Fault((), f"none of them takes the manifests: only targets of {takers} do"))
         if "env" in info.data:
-            told = {name: environment.env for name, environment in environments.items()}
-            faults.extend(contract_faults(info.data["env"], told))
+            values = {name: environment.env for name, environment in environments.items()}
+            faults.extend(env_faults(info.data["env"], values))
         raise_faults(faults)
         return environments
 
-    def preview(self, app: str, *, secrets: bool) -> tuple[Settings, str]:
-        """What a pull request is to be checked and shown with, as an app of this name; why it is not shown, or "".
+    def preview(self, app: str, *, secrets: bool) -> tuple[Settings, Refusal | None]:
+        """Settings for a pull request as an app of this name, and why it gets no preview environment.
 
-        Its one environment is `preview`. Without `secrets` no variable has one, and what needs one is not shown.
+        Its only environment is `preview`. Without `secrets` the app gets no secret; if it requires one, there is no
+        preview environment.
         """
         if PREVIEW not in self.environments:
-            return self.model_copy(update={"app": app, "environments": {}}), f"{FILE_NAME} has no environment {PREVIEW}"
-        told = self.variables(PREVIEW)  # secrets are named after this app: the other has none of its own
-        hidden = () if secrets else tuple(name for name, value in told.items() if isinstance(value, SecretRef))
-        env = {name: value for name, value in told.items() if name not in hidden}
+            without = self.model_copy(update={"app": app, "environments": {}})
+            return without, Refusal(f"{FILE_NAME} has no environment {PREVIEW}")
+        variables = self.variables(PREVIEW)  # secrets are named after this app, not after the pull request's
+        hidden = () if secrets else tuple(name for name, value in variables.items() if isinstance(value, SecretRef))
+        env = {name: value for name, value in variables.items() if name not in hidden}
         place = self.environments[PREVIEW].model_copy(update={"env": env})
-        contract = {name: variable for name, variable in self.env.items() if name not in hidden}
+        env_schema = {name: variable for name, variable in self.env.items() if name not in hidden}
         required = [name for name in hidden if self.env.get(name, Variable()).required_in(PREVIEW)]
         required += [] if secrets else self.build.secrets
-        why = f"it is from a fork, which gets no secrets: {', '.join(required)}" if required else ""
-        return self.model_copy(update={"app": app, "env": contract, "environments": {PREVIEW: place}}), why
+        refusal = Refusal(f"it is from a fork, which gets no secrets: {', '.join(required)}") if required else None
+        return self.model_copy(update={"app": app, "env": env_schema, "environments": {PREVIEW: place}}), refusal
 
     def manifests_of(self, environment: str) -> str | None:
         """Where in the repository this environment's Kubernetes manifests are; None: Headway makes what is needed.
@@ -194,10 +197,10 @@ class Settings(Section):
         return self.environments[name]
 
     def variables(self, environment: str) -> dict[str, str | SecretRef]:
-        """What an instance is told: the defaults of the contract, then what the environment gives.
+        """Environment variables of an instance: the defaults of the env schema, then the values of the environment.
 
-        Without those Headway gives itself: PORT and HEADWAY_*. That they keep the contract was checked when the file
-        was read; what is behind a SecretRef is for `Variable.fault` to check once it is known. Raises NotFound.
+        Without PORT and HEADWAY_*, which Headway sets. Values were validated when the file was read; secrets are
+        validated by `Variable.fault` once they are looked up. Raises NotFound.
         """
         given = self.environment(environment).env
         told: dict[str, str | SecretRef] = {}

@@ -154,7 +154,7 @@ def test_a_pull_request_has_containers_of_its_own(headway: Headway, engine: Engi
     assert {one.labels["headway.app"] for one in engine.client.containers.list()} == {"shown-pr-7"}
     headway.run("preview", "shown", "7", "--teardown")
     assert engine.client.containers.list(all=True, filters={"label": "headway.app=shown-pr-7"}) == []
-    assert "no preview stands" in headway.run("previews").stdout
+    assert "no preview environments" in headway.run("previews").stdout
     headway.run("app", "remove", "shown")
 
 

@@ -87,7 +87,7 @@ def test_blue_green_is_verified_in_the_preview_and_the_way_back_is_one_switch(he
         assert told["state"] == "waiting"
         assert {version(url) for _ in range(10)} == {blue}
         assert version(url, **{"x-headway-preview": "true"}) == green
-        assert "asks a person: promote it?: headway promote" in headway.run("status").stdout
+        assert "waits for a decision: promote it?: headway promote" in headway.run("status").stdout
         headway.run("promote", "colours", "production", "--by", "ann")
         headway.until(lambda: not headway.ledger.releases.get(told["id"]).open)
         assert headway.ledger.releases.get(told["id"]).state == "succeeded"

@@ -33,7 +33,7 @@ def test_stopped_in_the_middle_of_a_rollout_it_brings_back_what_it_changed(own: 
     run_id = start_and_wait_for_launch(headway, repo)
     if service == "up":
         assert own.stop() == 0
-        assert "bring back what they began to change" in own.log.read_text()
+        assert "releases in progress are rolled back" in own.log.read_text()
     else:
         own.child("worker start").send_signal(signal.SIGTERM)
         assert own.process.wait(90) != 0

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 from headway import config
 from headway.config.env_export import differences, render
-from headway.config.env_import import contract, written
+from headway.config.env_import import env_schema, env_section
 from headway.domain.errors import UsageError
 from headway.domain.revision import SecretRef
 
@@ -35,7 +35,7 @@ ADMIN=
 
 def made(tree: Path, what: str) -> dict[str, dict[str, Any]]:
     """As headway.yaml has it, read again by what reads headway.yaml."""
-    text = written(contract(what, tree))
+    text = env_section(env_schema(what, tree))
     (tree / "headway.yaml").write_text(f"app: shop\n{text}\n")
     read = config.load(tree)
     return {name: one.model_dump(mode="json", exclude_unset=True) for name, one in read.env.items()}
@@ -100,7 +100,7 @@ def test_a_class_of_pydantic_settings(tmp_path: Path, monkeypatch: pytest.Monkey
         "SHOP_NICKNAME": {"required": False},
     }
     with pytest.raises(UsageError, match="No module named 'nowhere'"):
-        contract("nowhere:Config", tmp_path)
+        env_schema("nowhere:Config", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_what_is_no_schema_is_said(tmp_path: Path, name: str, content: str | Non
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(UsageError, match=fault):
-        contract(name, tmp_path)
+        env_schema(name, tmp_path)
 
 
 TOLD: dict[str, str | SecretRef] = {

@@ -109,7 +109,7 @@ def test_what_the_contract_does_not_know_is_warned_of() -> None:
             "production",
             "LOG_LEVLE",
             "warning",
-            "not in the contract, the env section at the top (did you mean 'LOG_LEVEL'?)",
+            "not in the env schema, the env section at the top (did you mean 'LOG_LEVEL'?)",
         )
     ]
     assert said({}, production=told({"ANY": "thing"})) == []

@@ -21,6 +21,7 @@ from headway.config.value_parsers import format_duration, parse_duration
 from headway.config.yaml_document import Document
 from headway.domain.errors import NotFound, SettingsError
 from headway.domain.plan import Condition
+from headway.domain.refusal import Refusal
 from headway.domain.revision import Artifact, Autoscale, SecretRef
 
 SHOP = """\
@@ -486,7 +487,7 @@ def test_a_value_that_may_be_a_secret_is_not_repeated(tmp_path: Path) -> None:
     ]
 
 
-# --- the contract of environment variables ---------------------------------------------------------------------
+# --- the env schema --------------------------------------------------------------------------------------------
 
 
 def contract(variables: str, staging: str = "", production: str = "") -> str:
@@ -588,8 +589,8 @@ environments:
 
 def test_a_preview_is_the_same_app_by_another_name_with_the_secrets_of_the_app(tmp_path: Path) -> None:
     shop = load(tmp_path, PREVIEWED)
-    shown, why_not = shop.preview("shop-pr-42", secrets=True)
-    assert (shown.app, list(shown.environments), why_not) == ("shop-pr-42", ["preview"], "")
+    shown, refusal = shop.preview("shop-pr-42", secrets=True)
+    assert (shown.app, list(shown.environments), refusal) == ("shop-pr-42", ["preview"], None)
     assert shown.variables("preview") == {
         "TOKEN": SecretRef(secret="ours/token"),
         "KEY": SecretRef(secret="shop-preview/key"),
@@ -599,33 +600,34 @@ def test_a_preview_is_the_same_app_by_another_name_with_the_secrets_of_the_app(t
 
 
 def test_a_fork_gets_no_secret_and_is_not_shown_without_one_that_it_needs(tmp_path: Path) -> None:
-    shown, why_not = load(tmp_path, PREVIEWED).preview("shop-pr-42", secrets=False)
-    assert why_not == "it is from a fork, which gets no secrets: KEY"
+    shown, refusal = load(tmp_path, PREVIEWED).preview("shop-pr-42", secrets=False)
+    assert refusal == Refusal("it is from a fork, which gets no secrets: KEY")
     assert shown.variables("preview") == {"PLAIN": "said"}
     optional = PREVIEWED.replace("KEY: {secret: true}", "KEY: {secret: true, required: false}")
-    shown, why_not = load(tmp_path, optional).preview("shop-pr-42", secrets=False)
-    assert (why_not, shown.variables("preview")) == ("", {"PLAIN": "said"})
+    shown, refusal = load(tmp_path, optional).preview("shop-pr-42", secrets=False)
+    assert (refusal, shown.variables("preview")) == (None, {"PLAIN": "said"})
     assert shown.launch_spec("preview", ARTIFACT).env == {"PLAIN": "said"}
 
 
-def test_a_secret_that_no_contract_knows_is_one_that_is_needed(tmp_path: Path) -> None:
+def test_a_secret_outside_of_the_env_schema_is_required(tmp_path: Path) -> None:
     unknown = PREVIEWED.replace("KEY: {secret: true}, ", "").replace("{TOKEN: !secret", "{OTHER: !secret")
-    _, why_not = load(tmp_path, unknown).preview("shop-pr-42", secrets=False)
-    assert why_not == "it is from a fork, which gets no secrets: OTHER"
+    _, refusal = load(tmp_path, unknown).preview("shop-pr-42", secrets=False)
+    assert refusal == Refusal("it is from a fork, which gets no secrets: OTHER")
 
 
 def test_a_fork_is_not_built_with_secrets_of_the_build(tmp_path: Path) -> None:
     text = (
         "app: a\nbuild: {image: b/c, secrets: {NPM: !secret npm}}\nenvironments:\n  preview: {target: docker/preview}"
     )
-    assert load(tmp_path, text).preview("a-pr-1", secrets=False)[1].endswith("no secrets: NPM")
-    assert load(tmp_path, text).preview("a-pr-1", secrets=True)[1] == ""
+    refused = Refusal("it is from a fork, which gets no secrets: NPM")
+    assert load(tmp_path, text).preview("a-pr-1", secrets=False)[1] == refused
+    assert load(tmp_path, text).preview("a-pr-1", secrets=True)[1] is None
 
 
 def test_without_the_environment_a_pull_request_is_checked_and_not_shown(tmp_path: Path) -> None:
-    shown, why_not = load(tmp_path, "app: a\nchecks: {unit: pytest}").preview("a-pr-1", secrets=True)
+    shown, refusal = load(tmp_path, "app: a\nchecks: {unit: pytest}").preview("a-pr-1", secrets=True)
     assert (list(shown.checks), shown.environments) == (["unit"], {})
-    assert why_not == "headway.yaml has no environment preview"
+    assert refusal == Refusal("headway.yaml has no environment preview")
 
 
 @pytest.mark.parametrize(
