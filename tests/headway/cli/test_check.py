@@ -34,10 +34,10 @@ def test_it_is_shown_as_far_as_the_repository_says_it(tmp_path: Path) -> None:
     repository.commit(headway_dot_yaml=SETTINGS, RUNBOOK_dot_md="# What to do")
     lines = [" ".join(line.split()) for line in check(repository).stdout.splitlines()]
     assert "✗ tests headway.yaml has no checks" in lines
-    assert "✓ runbook RUNBOOK.md (needed)" in lines
-    assert "✓ on_call ann on 2026-01-01: the rota, until 2999-01-01 (needed)" in lines
-    assert "? tls not verified and not attested (needed)" in lines
-    assert lines[-1].endswith("more are verified in a release whose environment asks for readiness")
+    assert "✓ runbook RUNBOOK.md (required)" in lines
+    assert "✓ on_call ann on 2026-01-01: the rota, until 2999-01-01 (required)" in lines
+    assert "? tls not verified and not attested (required)" in lines
+    assert lines[-1].endswith("more are verified by a release to an environment with `readiness`")
     rows = {row["item"]: row for row in json.loads(check(repository, "--json").stdout)["readiness"]}
     assert rows["on_call"]["state"] == "attested"
     assert rows["cors"] == {
