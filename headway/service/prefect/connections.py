@@ -1,4 +1,4 @@
-"""Blocks, for the service and the command line, which may not import them: they find them at run time."""
+"""Access to Prefect blocks for the service and the command line, which find `blocks` at run time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Connections", "connections"]
 
 
 class Connections(Protocol):
-    """What `blocks.loading` offers."""
+    """The interface of `blocks.loading`."""
 
     def targets(self) -> dict[str, type[Block]]: ...
 
@@ -37,8 +37,8 @@ class Connections(Protocol):
 
 
 def connections() -> Connections:
-    """The loaders of blocks, imported when they are first needed: Prefect takes a second to import."""
+    """The loaders of blocks, imported at the first call because Prefect takes a second to import."""
     project_root()
-    # Prefect reads it when it is first imported; without it, it would start a server of its own.
+    # Prefect reads it at its first import. Without it, Prefect starts a temporary server.
     os.environ.setdefault("PREFECT_API_URL", api_url())
     return cast("Connections", importlib.import_module("blocks.loading"))

@@ -1,13 +1,13 @@
-"""Flow runs that start without waiting for Python to import the world.
+"""Fork server: flow runs start in a process that has imported Prefect and the flows already.
 
-A worker starts a flow run with a command; a fresh interpreter spends seconds there importing Prefect and the flows.
-Here that command is a small client (`fork_server.py run SOCKET`, standard library only, about 20 ms): it hands its
-environment, working directory and output to a server that has imported everything already and forks. The client then
-stands for the run: it passes signals on and exits as the run does. A client that is killed, which is all that a worker
-does when it is stopped, has its run terminated: it has GRACE to bring back what it began to change, and is killed then.
-Without a server the client becomes the ordinary, slower command, and says so.
+A worker starts a flow run with a command, and a new interpreter needs seconds to import Prefect and the flows. Here
+the command is a small client (`fork_server.py run SOCKET`, standard library only, about 20 ms). It sends its
+environment, working directory and file descriptors to the server, which forks. The client then forwards signals to
+the run and exits with its exit code. When the client is killed, which is how a worker stops, the server terminates
+the run: SIGTERM, GRACE seconds to roll back, SIGKILL. Without a server the client executes the ordinary, slower
+command and prints a message.
 
-Linux only: it rests on pidfd_open (5.3), fork and passing file descriptors over a Unix socket.
+Linux only: it uses pidfd_open (5.3), fork, and file descriptors over a Unix socket.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ HEADER = struct.Struct("!I")
 STATUS = struct.Struct("!i")
 ENDING = (signal.SIGTERM, signal.SIGINT)
 PR_SET_PDEATHSIG = 1
-REQUEST_DEADLINE = 5.0  # seconds for a client to say what it wants; it takes a millisecond
+REQUEST_DEADLINE = 5.0  # seconds for the request of a client, which takes a millisecond
 GRACE = 30.0  # seconds between SIGTERM and SIGKILL, as long as Prefect's worker gives a run that is cancelled
 
 
 def run(path: str) -> NoReturn:
-    """Be one flow run: have it forked by the server on the socket `path`, or run it here."""
+    """Run one flow run: forked by the server on the socket `path`, or in this process if there is none."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.connect(path)
@@ -64,7 +64,7 @@ def run(path: str) -> NoReturn:
 
 
 class _Run:
-    """A forked flow run, leader of a process group, and the client that stands for it."""
+    """A forked flow run, which leads a process group, and its client."""
 
     def __init__(self, pid: int, client: socket.socket) -> None:
         self.pid = pid
@@ -72,8 +72,8 @@ class _Run:
         self.end = os.pidfd_open(pid)
         self.deadline = float("inf")
 
-    def pass_on(self) -> bool:
-        """Signals that the client received go to the run; False when the client is gone."""
+    def forward_signals(self) -> bool:
+        """Forward the signals that the client received; False when the client has ended."""
         try:
             signals = self.client.recv(64)
         except ConnectionError:
@@ -83,27 +83,27 @@ class _Run:
         return bool(signals)
 
     def send(self, number: int) -> None:
-        """A run that is told to end has GRACE for it."""
+        """Send a signal. SIGTERM starts the deadline of GRACE seconds."""
         if number == signal.SIGTERM:
             self.deadline = min(self.deadline, time.monotonic() + GRACE)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
     def terminate(self) -> None:
-        """Tell the run to end, unless it has been told."""
+        """Send SIGTERM, once."""
         if self.deadline == float("inf"):
             self.send(signal.SIGTERM)
 
     def kill(self) -> None:
-        """The whole group."""
+        """Kill the process group."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
     def reap(self) -> None:
-        """Tell the client how the run ended."""
+        """Send the exit status to the client."""
         _, status = os.waitpid(self.pid, 0)
         if self.deadline != float("inf"):
-            self.kill()  # it was told to end: so was whatever it started
+            self.kill()  # also the processes that the run has started
         with contextlib.suppress(OSError):
             self.client.sendall(STATUS.pack(os.waitstatus_to_exitcode(status)))
         os.close(self.end)
@@ -113,7 +113,7 @@ class _Run:
 def serve(path: str, modules: list[str]) -> None:
     """Import `modules`, then fork a flow run for every client of the Unix socket `path`, until SIGTERM or SIGINT.
 
-    Runs that are going on then are terminated and waited for. Single-threaded, as forking demands.
+    Then terminate the runs and wait for them. Single-threaded, because threads do not survive a fork.
     """
     for module in modules:
         importlib.import_module(module)
@@ -162,7 +162,7 @@ def serve(path: str, modules: list[str]) -> None:
                     selector.unregister(run.client)
                 run.reap()
                 runs.remove(run)
-            elif run in runs and not run.pass_on():
+            elif run in runs and not run.forward_signals():
                 selector.unregister(run.client)
                 run.terminate()
         for run in runs:
@@ -171,7 +171,7 @@ def serve(path: str, modules: list[str]) -> None:
 
 
 def _fork_run(client: socket.socket, ours: list[socket.socket]) -> int | None:
-    """Read the client's request and fork; returns the pid, or None when the client went away before it had said all."""
+    """Read the request and fork. Returns the pid, or None when the client ended before the request was complete."""
     descriptors = array.array("i")
     client.settimeout(REQUEST_DEADLINE)
     try:
@@ -184,11 +184,11 @@ def _fork_run(client: socket.socket, ours: list[socket.socket]) -> int | None:
         _close(descriptors)
         return None
     client.settimeout(None)
-    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # until the run has handlers of its own, they are the server's
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # until the run has replaced the server's handlers
     pid = os.fork()
     if pid:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
-        with contextlib.suppress(OSError):  # whoever is first, parent or child: a client that goes now finds the group
+        with contextlib.suppress(OSError):  # parent and child both do this, so that the group exists in either order
             os.setpgid(pid, pid)
         _close(descriptors)
         return pid
@@ -201,37 +201,39 @@ def _fork_run(client: socket.socket, ours: list[socket.socket]) -> int | None:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
         code = int(end.code) if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:  # noqa: BLE001  # the last words of a process that ends here
+    except BaseException:  # noqa: BLE001  # the process ends here: print every error
         traceback.print_exc()
     finally:
-        # No interpreter shutdown: the server's own handlers at exit are not this process's to run.
+        # No interpreter shutdown: it would run the exit handlers of the server.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
 
 
 def _received(client: socket.socket, length: int) -> bytes:
-    """MSG_WAITALL does not wait on a socket with a timeout. Short when the client goes before it has said all."""
-    said = b""
-    while len(said) < length and (more := client.recv(length - len(said))):
-        said += more
-    return said
+    """Read `length` bytes, fewer when the client ends. (MSG_WAITALL does not wait on a socket with a timeout.)"""
+    data = b""
+    while len(data) < length and (more := client.recv(length - len(data))):
+        data += more
+    return data
 
 
-def _become(request: dict[str, Any], descriptors: list[int], not_ours: list[socket.socket]) -> None:
-    """Turn a copy of the server into the run that the client asked for."""
+def _become(request: dict[str, Any], descriptors: list[int], to_close: list[socket.socket]) -> None:
+    """Turn the forked copy of the server into the requested run."""
     os.setpgid(0, 0)
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # nobody could tell its client how it ends
+    ctypes.CDLL(None).prctl(
+        PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0
+    )  # without the server no client learns the exit status
     for target, descriptor in enumerate(descriptors):
         os.dup2(descriptor, target)
         os.close(descriptor)
-    for connection in not_ours:
+    for connection in to_close:
         connection.close()
     os.environ.clear()
     os.environ.update(request["env"])
     os.chdir(request["cwd"])
     sys.argv = [ENGINE]
-    sys.modules.pop(ENGINE, None)  # it is run as __main__, and warns when it is there already
+    sys.modules.pop(ENGINE, None)  # runpy warns if a module that it runs is imported
     for number in ENDING:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)

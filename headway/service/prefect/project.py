@@ -25,9 +25,9 @@ DEFAULT_TARGETS = ("preview", "staging", "production")
 
 
 async def register() -> None:
-    """Blocks, work pool and deployments.
+    """Register block types, default targets, the work pool and the deployments.
 
-    Repeatable: what is there stays, but for what prefect.yaml and we say of it.
+    Safe to repeat: it updates what prefect.yaml and Headway define, and changes nothing else.
     """
     await _work_pool()
     deploying = asyncio.create_task(asyncio.to_thread(_deploy))
@@ -36,7 +36,7 @@ async def register() -> None:
 
 
 async def _blocks() -> None:
-    """Make the block types known to the server, and have the targets that need nothing to be said."""
+    """Register the block types, and create the default targets of platforms that need no configuration."""
     found = connections()
     known = found.targets()
     registry: type[Block] = importlib.import_module("blocks.registries.oci").Registry
@@ -60,9 +60,9 @@ async def _work_pool() -> None:
     if socket := os.environ.get("HEADWAY_WARM"):
         warm = Path(__file__).with_name("fork_server.py")
         variables["command"]["default"] = f"{sys.executable} -I -S {warm} run {socket}"
-    place = str(project_root())
-    variables["working_dir"]["default"] = place
-    variables["env"]["default"] = {"PYTHONPATH": place}
+    root = str(project_root())
+    variables["working_dir"]["default"] = root
+    variables["env"]["default"] = {"PYTHONPATH": root}
     async with get_client() as client:
         try:
             await client.create_work_pool(WorkPoolCreate(name="headway", type="process", base_job_template=template))
@@ -71,11 +71,11 @@ async def _work_pool() -> None:
 
 
 def _deploy() -> None:
-    place = project_root()
-    environment = {**os.environ, "HEADWAY_PROJECT": str(place)}
+    root = project_root()
+    environment = {**os.environ, "HEADWAY_PROJECT": str(root)}
     subprocess.run(
         [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
-        cwd=place,
+        cwd=root,
         env=environment,
         stdin=subprocess.DEVNULL,
         check=True,

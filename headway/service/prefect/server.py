@@ -1,8 +1,8 @@
-"""Prefect's server, telling its clients when to ask again.
+"""Prefect's server with an exponential Retry-After on 503.
 
-On SQLite two writers that meet make it answer 503 at once. Nothing was done then, and a few milliseconds later it has
-time; but Prefect's client waits 2 s when it is not told otherwise, which every rollout would pay. It asks six times:
-where many meet, each is told to stay away for longer, so that six times are enough.
+On SQLite the server answers 503 when two requests write at the same time. It has done nothing then, and a retry a few
+milliseconds later succeeds; but Prefect's client waits 2 s without a Retry-After, which would delay every rollout. The
+client tries six times, so the pause grows when many requests get a 503 at once.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 __all__ = ["app"]
 
 SOON, LATE = 0.05, 2.0  # seconds; the client adds jitter of its own
-CROWD = 1.0  # seconds in which the others that were sent away count
+CROWD = 1.0  # seconds in which other 503s count
 
 
 class AskAgainSoon:
-    """Adds Retry-After to every 503: twice as long for each other one of the last seconds."""
+    """Adds Retry-After to every 503, and doubles it for each other 503 in the last `CROWD` seconds."""
 
     def __init__(self, server: ASGIApp) -> None:
         self._server = server
-        self._sent_away: deque[float] = deque()
+        self._rejected_at: deque[float] = deque()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def answer(message: Message) -> None:
@@ -37,12 +37,12 @@ class AskAgainSoon:
 
     def _pause(self) -> float:
         now = time.monotonic()
-        while self._sent_away and self._sent_away[0] < now - CROWD:
-            self._sent_away.popleft()
-        self._sent_away.append(now)
-        return min(LATE, SOON * 2.0 ** min(len(self._sent_away) - 1, 10))
+        while self._rejected_at and self._rejected_at[0] < now - CROWD:
+            self._rejected_at.popleft()
+        self._rejected_at.append(now)
+        return min(LATE, SOON * 2.0 ** min(len(self._rejected_at) - 1, 10))
 
 
 def app() -> ASGIApp:
-    """What uvicorn's --factory calls. `final`: nothing mounts anything after this."""
+    """The app for uvicorn's --factory. `final`: no routes are added later."""
     return AskAgainSoon(create_app(final=True))
