@@ -43,6 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Give the run a temporary folder of its own, so that what it leaves behind can be told from what was there."""
     if not hasattr(config, "workerinput"):
         config.stash[TEMPORARY] = Path(tempfile.mkdtemp(prefix="hw-"))
+        config.stash[TEMPORARY].chmod(0o755)  # PostgreSQL runs as a user of its own
         os.environ["TMPDIR"] = str(config.stash[TEMPORARY])
         tempfile.tempdir = None
 

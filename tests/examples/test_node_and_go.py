@@ -37,7 +37,7 @@ def app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 def running(app: Path, **env: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     port = free_port()
     process = subprocess.Popen(
-        ["/bin/sh", "-c", f"exec {settings.load(app).run}"],
+        ["/bin/sh", "-c", f"exec {config.load(app).run}"],
         cwd=app,
         env={"PATH": os.environ["PATH"], "PORT": str(port), "HEADWAY_VERSION": "3f2a9c1", **env},
         stdout=subprocess.DEVNULL,

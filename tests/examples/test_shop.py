@@ -57,7 +57,7 @@ def running(root: Path) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     env = {**environment(), **config.load(root).variables("production"), "PORT": str(port), "HEADWAY_VERSION": SHA}
-    command = ["/bin/sh", "-c", f"exec {settings.load(root).run}"]
+    command = ["/bin/sh", "-c", f"exec {config.load(root).run}"]
     process = subprocess.Popen(command, cwd=root, env={key: str(value) for key, value in env.items()})
     try:
         url = f"http://127.0.0.1:{port}"

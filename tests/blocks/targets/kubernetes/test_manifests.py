@@ -463,7 +463,7 @@ environments:
     ("text", "said"),
     [
         (SETTINGS.replace("kubernetes/", "docker/"), "none of them takes the manifests: only targets of kubernetes do"),
-        (SETTINGS.replace("kubernetes/staging", "docker/a, manifests: k8s"), "docker has no use for Kubernetes"),
+        (SETTINGS.replace("kubernetes/staging", "docker/a, manifests: k8s"), "docker has no use for manifests"),
         (SETTINGS.replace("manifests: k8s", "manifests: ../k8s"), "expected a path inside the repository"),
     ],
 )  # fmt: skip
