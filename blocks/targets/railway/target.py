@@ -12,12 +12,12 @@ import time
 from collections.abc import Iterator
 from typing import ClassVar
 
-from prefect.logging import get_logger
 from pydantic import Field, PrivateAttr, SecretStr, model_validator
 
 from blocks.registries.oci import Registry
-from blocks.targets._hosted import LAST_LINES, Api, Hosted, Token, Unsure
-from blocks.targets.railway.client import BROKEN, GOING, SECRETS, SERVING, Deployment, Place, Railway
+from blocks.targets._hosted import Api, Hosted, Token, Unsure
+from blocks.targets.railway import deployments
+from blocks.targets.railway.client import GOING, SECRETS, SERVING, Deployment, Place, Railway
 from blocks.targets.railway.client import Instance as Service
 from headway.domain.errors import RegistryError, TargetError, UsageError
 from headway.domain.plan import Plan
@@ -27,10 +27,8 @@ from headway.domain.traffic import Capability, Instance, InstanceReadiness, Obse
 
 __all__ = ["RailwayTarget"]
 
-NEW = 60.0  # seconds until a deployment that was asked for is listed
 ROUNDS = 3  # tries to deploy, when nobody knows whether the one before did
 WHOLE = 100
-LOG = get_logger("headway.railway")
 
 
 class RailwayTarget(Hosted):
@@ -116,10 +114,10 @@ class RailwayTarget(Hosted):
             if place is None:
                 return Observation(app=app, url=None, traffic=Traffic(), instances={})
             service = railway.instance(place)
-            live, going = _live(service), _going(service)
+            live, going = deployments.live(service), deployments.going(service)
             seen: dict[str, Deployment] = {}
             for one in (live, going):
-                if one and (revision := self._revision(railway, app, one)):
+                if one and (revision := deployments.revision_of(railway, app, one)):
                     seen.setdefault(revision, one)
         domain = self._domain(service) or ""
         instances = {
@@ -157,7 +155,7 @@ class RailwayTarget(Hosted):
             return None
         with self._railway() as railway:
             place = self._place_of(railway)
-            if place and any(one.can_roll_back and _is_of(one, spec) for one in railway.deployments(place)):
+            if place and any(one.can_roll_back and deployments.is_of(one, spec) for one in railway.deployments(place)):
                 return None
         repository, _, digest = location.partition("@")
         registry = Registry(host=repository.partition("/")[0], username=self.username, password=self.password, tries=2)
@@ -205,8 +203,8 @@ class RailwayTarget(Hosted):
             raise TargetError(f"{app}: {name} gets all the traffic and cannot be retired", "route to another one first")
         with self._railway() as railway:
             place = self._place_of(railway)
-            going = _going(railway.instance(place)) if place else None
-            if going and self._revision(railway, app, going) == name:
+            going = deployments.going(railway.instance(place)) if place else None
+            if going and deployments.revision_of(railway, app, going) == name:
                 railway.end(going)
         self._prepared.pop(name, None)
 
@@ -214,8 +212,8 @@ class RailwayTarget(Hosted):
         with self._railway() as railway:
             place = self._place_of(railway)
             service = railway.instance(place) if place else None
-            found = [one for one in (_live(service), _going(service)) if one] if service else []
-            named = [(name, one) for one in found if (name := self._revision(railway, app, one))]
+            found = [one for one in (deployments.live(service), deployments.going(service)) if one] if service else []
+            named = [(name, one) for one in found if (name := deployments.revision_of(railway, app, one))]
             wanted = [(name, one) for name, one in named if revision is None or revision in name]
             maskers = {one.id: railway.masker(one.id) for _, one in wanted}
         said: dict[str, str] = {}
@@ -237,13 +235,13 @@ class RailwayTarget(Hosted):
     def _switch(self, railway: Railway, place: Place, app: str, revision: str) -> None:
         """By a deployment that is made for it: of an earlier one that Railway has kept, or of the commit or image."""
         service = railway.instance(place)
-        live, going = _live(service), _going(service)
-        if live and live.status in SERVING and self._revision(railway, app, live) == revision:
+        live, going = deployments.live(service), deployments.going(service)
+        if live and live.status in SERVING and deployments.revision_of(railway, app, live) == revision:
             return
-        if live and self._revision(railway, app, live) is None:
+        if live and deployments.revision_of(railway, app, live) is None:
             with self._writing(app) as state:
                 state.others = live.id  # what was there before Headway came
-        if going and self._revision(railway, app, going) == revision:  # whoever asked for it has died since
+        if going and deployments.revision_of(railway, app, going) == revision:  # whoever asked for it has died since
             self._follow(railway, app, going.id)
             return
         if going:  # of a run that died: it would replace what is deployed now
@@ -270,7 +268,7 @@ class RailwayTarget(Hosted):
             before = railway.instance(place).latest
             self._may_write(app)
             railway.roll_back(kept.id)
-            return self._newer(railway, place, before)
+            return deployments.newer(railway, place, before, self.poll)
         if revision not in self._prepared:
             raise TargetError(
                 f"{app}: {revision} has no ready instance to route to: Railway has kept no deployment of it",
@@ -288,9 +286,9 @@ class RailwayTarget(Hosted):
             if not one.can_roll_back or one.status in GOING:
                 continue
             if prepared is None:
-                if self._revision(railway, app, one) == revision:
+                if deployments.revision_of(railway, app, one) == revision:
                     return one
-            elif _is_of(one, prepared[1], prepared[0].sha) and railway.has(one.id, self._values(*prepared)):
+            elif deployments.is_of(one, prepared[1], prepared[0].sha) and railway.has(one.id, self._values(*prepared)):
                 return one  # a secret that has changed since would not be in it
         return None
 
@@ -298,15 +296,6 @@ class RailwayTarget(Hosted):
         values = {name: str(value) for name, value in spec.env.items()} | self._identity(revision, spec)
         # By name: their values are masked in its log.
         return values | ({SECRETS: ",".join(sorted(spec.secrets))} if spec.secrets else {})
-
-    def _newer(self, railway: Railway, place: Place, before: Deployment | None) -> str:
-        end = time.monotonic() + NEW
-        while time.monotonic() < end:
-            latest = railway.instance(place).latest
-            if latest and (before is None or latest.id != before.id):
-                return latest.id
-            time.sleep(self.poll)
-        raise TargetError(f"{self._where}: no deployment came of the rollback", "see the service in Railway")
 
     def _configure(self, railway: Railway, place: Place, revision: Revision, spec: LaunchSpec) -> None:
         wanted: dict[str, object] = {
@@ -327,47 +316,18 @@ class RailwayTarget(Hosted):
         railway.set_variables(place, self._values(revision, spec))
 
     def _follow(self, railway: Railway, app: str, deployment: str) -> None:
-        """Until it serves. One that does not in time is ended: the one before it still serves."""
-        end, told = time.monotonic() + self.timeout, ""
-        while True:
-            found = railway.deployment(deployment)
-            if found.status != told:
-                told = found.status
-                LOG.info("%s: deployment %s is %s", self._where, deployment, told)
-            if told in SERVING:
-                return
-            if told in BROKEN:
-                said = railway.build_log(deployment, LAST_LINES)
-                said += [line for _, line in railway.log(deployment, LAST_LINES)]
-                last = " | ".join(said[-LAST_LINES:]) or "it logged nothing"
-                raise TargetError(
-                    f"{app}: deployment {deployment} is {told}: {last}",
-                    "its build and deploy logs are in Railway",
-                )
-            if told == "NEEDS_APPROVAL":
-                railway.end(found)
-                raise TargetError(
-                    f"{app}: deployment {deployment} waits for somebody's approval in Railway: cancelled",
-                    "have the service deploy what the owner of the token asks for, then release again",
-                )
-            if time.monotonic() >= end:
-                railway.end(found)
-                raise TargetError(
-                    f"{app}: deployment {deployment} is still {told} after {self.timeout:g} s: cancelled",
-                    "give the target a longer `timeout`, or see its logs in Railway",
-                )
-            time.sleep(self.poll)
+        deployments.follow(railway, app, deployment, timeout=self.timeout, poll=self.poll)
 
     def _take_down(self, railway: Railway, place: Place, app: str) -> None:
-        live = _live(railway.instance(place))
-        if live is None or self._revision(railway, app, live) is None:
+        live = deployments.live(railway.instance(place))
+        if live is None or deployments.revision_of(railway, app, live) is None:
             return  # what others deployed is left alone
         others = self._read(app).others
         before = next((one for one in railway.deployments(place) if one.id == others), None) if others else None
         if before and before.can_roll_back:
             latest = railway.instance(place).latest
             railway.roll_back(before.id)
-            self._follow(railway, app, self._newer(railway, place, latest))
+            self._follow(railway, app, deployments.newer(railway, place, latest, self.poll))
         else:
             railway.end(live)
 
@@ -433,30 +393,6 @@ class RailwayTarget(Hosted):
 
     def _domain(self, service: Service) -> str | None:
         return self.domain or next(iter(service.domains), None)
-
-    def _revision(self, railway: Railway, app: str, deployment: Deployment) -> str | None:
-        """Which one it is; None for what others have deployed."""
-        told = railway.told(deployment.id)
-        return told.get("HEADWAY_REVISION") if told.get("HEADWAY_APP") == app else None
-
-
-def _live(service: Service) -> Deployment | None:
-    """The deployment that answers: the newest one that runs, or the one that ran until it crashed."""
-    crashed = service.latest if service.latest and service.latest.status == "CRASHED" else None
-    running = [one for one in service.active if one.status in SERVING]
-    return max(running, key=lambda one: one.created, default=crashed)
-
-
-def _going(service: Service) -> Deployment | None:
-    """The deployment that will replace the one that answers, unless somebody stops it."""
-    return service.latest if service.latest and service.latest.status in GOING else None
-
-
-def _is_of(deployment: Deployment, spec: LaunchSpec, sha: str = "") -> bool:
-    """Whether it is of this image or commit, as far as Railway says what it deployed."""
-    if spec.artifact.kind == "image":
-        return bool(deployment.meta.get("image") == spec.artifact.location)
-    return bool(deployment.meta.get("commitHash", sha) == sha)
 
 
 def _id(named: dict[str, str], wanted: str | None) -> str | None:
