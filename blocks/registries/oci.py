@@ -14,18 +14,9 @@ from docker.errors import APIError, DockerException, ImageNotFound
 from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from blocks.registries.oci_client import (
-    DIGEST,
-    HUB,
-    LONGEST,
-    MANIFEST,
-    REPOSITORY,
-    TAG,
-    Conversation,
-    Credentials,
-    descriptor,
-    encoded,
-)
+from blocks.registries.oci_client import HUB, LONGEST, Conversation
+from blocks.registries.oci_documents import DIGEST, MANIFEST, REPOSITORY, TAG, descriptor, encoded
+from blocks.registries.registry_login import Credentials
 from headway.build.docker_engine import words
 from headway.domain import ports
 from headway.domain.base import Frozen

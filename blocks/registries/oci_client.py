@@ -1,42 +1,41 @@
-"""A conversation with an OCI registry: its HTTP API (the OCI distribution specification), logging in, trying again."""
+"""A conversation with an OCI registry: its HTTP API (the OCI distribution specification), with retries."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import ipaddress
 import json
 import re
 import ssl
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, TypeVar
-from urllib.request import parse_http_list, parse_keqv_list
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import httpx
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import ValidationError
 from tenacity import wait_exponential_jitter
 
+from blocks.registries.oci_documents import (
+    ACCEPT,
+    DIGEST,
+    INDEX,
+    Content,
+    Descriptor,
+    Manifest,
+    digest_of,
+    encoded,
+    fits,
+    referrers_tag,
+)
+from blocks.registries.registry_login import Credentials, Login
 from headway.domain.errors import RegistryError
 from headway.system.http_client import Failure, Failures, HttpClient, Limits, Repeat, tls_error
 from headway.system.retry_policy import Retry, Retryable, RetryPolicy
 
-__all__ = ["DIGEST", "HUB", "LONGEST", "MANIFEST", "REPOSITORY", "TAG", "Conversation", "descriptor", "encoded"]
-
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-INDEX = "application/vnd.oci.image.index.v1+json"
-DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
-DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
-ACCEPT = {"Accept": ", ".join((MANIFEST, INDEX, DOCKER_MANIFEST, DOCKER_INDEX))}
+__all__ = ["HUB", "LONGEST", "Conversation"]
 
 HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")  # all of them names of Docker Hub
-PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-REPOSITORY = re.compile(rf"{PART}(?:/{PART})*")
-TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
-
 LONGEST = 300  # characters of what others say, in an error
 PAGES = 100  # of a list of referrers
 # Every request is idempotent: content is named by its digest, and an upload that was lost is begun anew.
@@ -62,41 +61,6 @@ T = TypeVar("T")
 _listing = threading.Lock()  # a list of referrers under a tag is read, changed and written back
 
 
-@dataclass(frozen=True)
-class Credentials:
-    """Where a registry is, and as whom it is used."""
-
-    host: str
-    plain_http: bool
-    username: str | None
-    password: str | None
-    timeout: float  # seconds of a request
-    attempts: int
-
-
-class _Descriptor(BaseModel):
-    digest: str = Field(pattern=f"^(?:{DIGEST.pattern})$")
-    size: int
-    artifactType: str | None = None  # noqa: N815  # OCI's name
-    urls: list[str] = []
-
-
-class _Content(BaseModel):
-    """What there is in an image's manifest, an artifact's, or an index."""
-
-    schemaVersion: Literal[2]  # noqa: N815  # OCI's name
-    mediaType: str = ""  # noqa: N815  # OCI's name
-    config: _Descriptor | None = None
-    layers: list[_Descriptor] = []
-    manifests: list[_Descriptor] | None = None
-
-
-class _Manifest(NamedTuple):
-    media_type: str
-    body: bytes
-    content: _Content
-
-
 class Conversation:
     """With one registry about one repository: it keeps its connection and its token."""
 
@@ -105,7 +69,7 @@ class Conversation:
         self._credentials = credentials
         host = "registry-1.docker.io" if credentials.host == HUB[0] else credentials.host
         self._base = httpx.URL(f"{'http' if credentials.plain_http else 'https'}://{host}")
-        self._login = _Login(credentials, self._base, self._check_token)
+        self._login = Login(credentials, self._base, self._check_token)
         self._retries = replace(RETRIES, attempts=credentials.attempts)
         self._http = HttpClient(
             str(self._base),
@@ -138,23 +102,23 @@ class Conversation:
         said = self._expect(answer, httpx.codes.OK).headers.get("Docker-Content-Digest")
         if said is None:
             found = self.manifest(reference)
-            return _sum(found.body) if found else None
+            return digest_of(found.body) if found else None
         if not DIGEST.fullmatch(said):
             raise self._not_a_registry()
         return str(said)
 
-    def manifest(self, reference: str) -> _Manifest | None:
+    def manifest(self, reference: str) -> Manifest | None:
         answer = self._ask("GET", self._path(f"manifests/{reference}"), headers=ACCEPT)
         if answer.status_code == httpx.codes.NOT_FOUND:
             return None
         self._expect(answer, httpx.codes.OK)
         content = self._understood(answer.content)
         media_type = content.mediaType or answer.headers.get("Content-Type", "").partition(";")[0].strip()
-        return _Manifest(media_type, answer.content, content)
+        return Manifest(media_type, answer.content, content)
 
     def is_whole(self, digest: str) -> bool:
         found = self.manifest(digest)
-        if found is None or not _fits(found.body, digest):
+        if found is None or not fits(found.body, digest):
             return False
         if found.content.manifests is not None:
             return all(self.is_whole(one.digest) for one in found.content.manifests)
@@ -163,7 +127,7 @@ class Conversation:
 
     def blob(self, digest: str) -> bytes:
         answer = self._expect(self._ask("GET", self._path(f"blobs/{digest}")), httpx.codes.OK)
-        if not _fits(answer.content, digest):
+        if not fits(answer.content, digest):
             raise self.error(f"blob {digest} is not what its digest says", "the registry's storage is damaged")
         return answer.content
 
@@ -175,14 +139,14 @@ class Conversation:
         answer = self._ask("PUT", path, headers={"Content-Type": media_type}, content=body)
         return self._expect(answer, httpx.codes.CREATED)
 
-    def referrers(self, digest: str) -> list[_Descriptor]:
+    def referrers(self, digest: str) -> list[Descriptor]:
         """From the registry's API when it has one, else from the list under the tag."""
         url: str | httpx.URL = self._path(f"referrers/{digest}")
-        found: list[_Descriptor] = []
+        found: list[Descriptor] = []
         for _ in range(PAGES):
             answer = self._ask("GET", url, headers={"Accept": INDEX})
             if answer.status_code != httpx.codes.OK or INDEX not in answer.headers.get("Content-Type", ""):
-                tagged = self.manifest(_tag_of(digest))
+                tagged = self.manifest(referrers_tag(digest))
                 return (tagged.content.manifests or []) if tagged else []
             found += self._understood(answer.content).manifests or []
             following = answer.links.get("next")
@@ -193,7 +157,7 @@ class Conversation:
 
     def list_under_tag(self, subject: str, descriptor: dict[str, Any]) -> None:
         with _listing:
-            tag = _tag_of(subject)
+            tag = referrers_tag(subject)
             found = self.manifest(tag)
             if found and found.content.manifests is None:
                 raise self.error(f"tag {tag} is not a list of referrers", "remove it: nothing else may be called that")
@@ -202,7 +166,7 @@ class Conversation:
                 index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [*listed, descriptor]}
                 self.put(tag, encoded(index), INDEX)
 
-    def _has(self, blob: _Descriptor) -> bool:
+    def _has(self, blob: Descriptor) -> bool:
         answer = self._ask("HEAD", self._path(f"blobs/{blob.digest}"))
         if answer.status_code == httpx.codes.NOT_FOUND:
             return False
@@ -210,7 +174,7 @@ class Conversation:
         return size is None or size == str(blob.size)
 
     def _upload(self, content: bytes) -> None:
-        digest = _sum(content)
+        digest = digest_of(content)
         if self._send("HEAD", self._path(f"blobs/{digest}")).status_code == httpx.codes.OK:
             return
         begun = self._expect(self._send("POST", self._path("blobs/uploads/")), httpx.codes.ACCEPTED)
@@ -270,9 +234,9 @@ class Conversation:
 
     # --- understanding -----------------------------------------------------------------------------------------
 
-    def _understood(self, body: bytes) -> _Content:
+    def _understood(self, body: bytes) -> Content:
         try:
-            return _Content.model_validate_json(body)
+            return Content.model_validate_json(body)
         except ValidationError:
             raise self._not_a_registry() from None
 
@@ -366,91 +330,6 @@ class Conversation:
         return (
             f"is the password right and not expired, and may {self._credentials.username} do this in this repository?"
         )
-
-
-class _Login(httpx.Auth):
-    """Says who we are when the registry asks for it, and then with every request; to nobody else."""
-
-    def __init__(self, credentials: Credentials, base: httpx.URL, check: Callable[[httpx.Response], None]) -> None:
-        self._base = base
-        self._check = check
-        self._header = ""
-        self._basic = ""
-        self.secrets: list[str] = []
-        if credentials.username and credentials.password:
-            login = f"{credentials.username}:{credentials.password}"
-            self._basic = "Basic " + base64.b64encode(login.encode()).decode()
-            self.secrets += [credentials.password, self._basic]
-
-    def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        if self._header and self._is_registry(request.url):
-            request.headers["Authorization"] = self._header
-        answer = yield request
-        if answer.status_code != httpx.codes.UNAUTHORIZED or not self._is_registry(answer.url):
-            return
-        challenges = dict(map(_challenge, answer.headers.get_list("WWW-Authenticate")))
-        if "bearer" in challenges:
-            self._header = "Bearer " + self._token((yield self._request(challenges["bearer"])))
-        elif "basic" in challenges and self._basic:
-            self._header = self._basic
-        else:
-            return
-        request.headers["Authorization"] = self._header
-        yield request
-
-    def _is_registry(self, url: httpx.URL) -> bool:
-        return (url.scheme, url.host, url.port) == (self._base.scheme, self._base.host, self._base.port)
-
-    def _request(self, challenge: Mapping[str, str]) -> httpx.Request:
-        asked = httpx.QueryParams({"service": challenge["service"]} if "service" in challenge else {})
-        for scope in challenge.get("scope", "").split():
-            asked = asked.add("scope", scope)
-        url = self._base.join(challenge.get("realm", "")).copy_merge_params(asked)
-        return httpx.Request("GET", url, headers={"Authorization": self._basic} if self._basic else {})
-
-    def _token(self, answer: httpx.Response) -> str:
-        answer.read()
-        self._check(answer)
-        try:
-            content = json.loads(answer.content)
-            token = content.get("token") or content["access_token"]
-            self.secrets.append(token)
-            return str(token)
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            raise httpx.HTTPError(f"{answer.url.host} gives no token") from None
-
-
-# --- small things --------------------------------------------------------------------------------------------------
-
-
-def _challenge(header: str) -> tuple[str, dict[str, str]]:
-    """Of a WWW-Authenticate header: its scheme in lower case, and what is said with it."""
-    scheme, _, rest = header.strip().partition(" ")
-    said = [one for one in parse_http_list(rest) if "=" in one]
-    return scheme.lower(), {name.lower(): value for name, value in parse_keqv_list(said).items()}
-
-
-def descriptor(media_type: str, content: bytes) -> dict[str, Any]:
-    return {"mediaType": media_type, "digest": _sum(content), "size": len(content)}
-
-
-def encoded(document: dict[str, Any]) -> bytes:
-    """The same document is the same bytes, hence the same digest."""
-    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
-
-
-def _sum(content: bytes, algorithm: str = "sha256") -> str:
-    return f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
-
-
-def _fits(content: bytes, digest: str) -> bool:
-    return _sum(content, digest.partition(":")[0]) == digest
-
-
-def _tag_of(digest: str) -> str:
-    """Where OCI 1.1 has the list of referrers when there is no API for them."""
-    algorithm, _, content = digest.partition(":")
-    return f"{algorithm}-{content[:64]}"
 
 
 def _is_here(host: str) -> bool:

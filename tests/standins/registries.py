@@ -18,7 +18,7 @@ import httpx
 import psutil
 import pytest
 
-from blocks.registries import oci_client
+from blocks.registries import oci_documents
 
 __all__ = ["PASSWORD", "USER", "front", "image", "serving", "summed"]
 
@@ -66,8 +66,8 @@ def image(host: str, repository: str, content: bytes) -> tuple[str, str]:
             place = httpx.URL(client.post("blobs/uploads/").headers["location"])
             client.put(place.copy_merge_params({"digest": summed(blob)}), content=blob).raise_for_status()
         layer, config = ({"mediaType": "a/b", "digest": summed(one), "size": len(one)} for one in blobs)
-        manifest = {"schemaVersion": 2, "mediaType": oci_client.MANIFEST, "config": config, "layers": [layer]}
-        headers = {"Content-Type": oci_client.MANIFEST}
+        manifest = {"schemaVersion": 2, "mediaType": oci_documents.MANIFEST, "config": config, "layers": [layer]}
+        headers = {"Content-Type": oci_documents.MANIFEST}
         answer = client.put("manifests/main", content=json.dumps(manifest).encode(), headers=headers)
         answer.raise_for_status()
         return answer.headers["docker-content-digest"], summed(content)

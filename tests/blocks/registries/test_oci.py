@@ -22,7 +22,7 @@ import pytest
 import tenacity
 from pydantic import SecretStr, ValidationError
 
-from blocks.registries import oci_client
+from blocks.registries import oci_client, oci_documents
 from blocks.registries.oci import Registry
 from headway.domain.errors import RegistryError
 from tests.standins.docker_engine import Engine
@@ -134,10 +134,10 @@ def put(host: str, content: bytes) -> tuple[str, str]:
 
 
 def put_index(host: str, *digests: str) -> str:
-    listed = [{"mediaType": oci_client.MANIFEST, "digest": one, "size": 1} for one in digests]
-    index = {"schemaVersion": 2, "mediaType": oci_client.INDEX, "manifests": listed}
+    listed = [{"mediaType": oci_documents.MANIFEST, "digest": one, "size": 1} for one in digests]
+    index = {"schemaVersion": 2, "mediaType": oci_documents.INDEX, "manifests": listed}
     url = f"http://{host}/v2/{SHOP}/manifests/all"
-    answer = httpx.put(url, content=json.dumps(index), headers={"Content-Type": oci_client.INDEX}, trust_env=False)
+    answer = httpx.put(url, content=json.dumps(index), headers={"Content-Type": oci_documents.INDEX}, trust_env=False)
     answer.raise_for_status()
     return str(answer.headers["docker-content-digest"])
 
@@ -155,7 +155,7 @@ def test_the_digest_of_a_push_is_the_one_that_the_registry_says(shop: Shop, host
     ours = registry(host)
     digest = shop.push(ours, "one", "two")
     url = f"http://{host}/v2/{SHOP}/manifests/one"
-    assert httpx.head(url, headers=oci_client.ACCEPT, trust_env=False).headers["docker-content-digest"] == digest
+    assert httpx.head(url, headers=oci_documents.ACCEPT, trust_env=False).headers["docker-content-digest"] == digest
     assert ours.digest(SHOP, "one") == ours.digest(SHOP, "two") == ours.digest(f"{host}/{SHOP}", digest) == digest
     assert ours.exists(SHOP, digest)
 
@@ -340,8 +340,8 @@ def test_what_is_not_there_is_none(host: str) -> None:
 def test_a_registry_that_does_not_say_the_digest_is_counted_after(host: str) -> None:
     digest, _ = put(host, b"one")
     url = f"http://{host}/v2/{SHOP}/manifests/main"
-    manifest = httpx.get(url, headers=oci_client.ACCEPT, trust_env=False).content
-    bare: Answer = (200, {"Content-Type": oci_client.MANIFEST}, manifest)
+    manifest = httpx.get(url, headers=oci_documents.ACCEPT, trust_env=False).content
+    bare: Answer = (200, {"Content-Type": oci_documents.MANIFEST}, manifest)
     with front(host, lambda _method, _path: bare) as before:
         assert registry(before).digest(SHOP, "main") == digest
 
@@ -382,7 +382,7 @@ def test_a_manifest_that_is_another_is_not_there(host: str) -> None:
     digest, _ = put(host, b"one")
     put(host, b"two")
     url = f"http://{host}/v2/{SHOP}/manifests/main"
-    wrong: Answer = (200, {}, httpx.get(url, headers=oci_client.ACCEPT, trust_env=False).content)
+    wrong: Answer = (200, {}, httpx.get(url, headers=oci_documents.ACCEPT, trust_env=False).content)
     with front(host, lambda method, path: wrong if digest in path else None) as before:
         assert not registry(before).exists(SHOP, digest)
 
@@ -482,9 +482,9 @@ def test_statements_are_kept_beside_the_image(host: str) -> None:
     assert ours.exists(SHOP, sbom)
     tag = digest.replace(":", "-")
     url = f"http://{host}/v2/{SHOP}/manifests/"
-    listed = httpx.get(url + tag, headers=oci_client.ACCEPT, trust_env=False).json()
+    listed = httpx.get(url + tag, headers=oci_documents.ACCEPT, trust_env=False).json()
     assert [one["digest"] for one in listed["manifests"]] == [sbom, origin]
-    statement = httpx.get(url + sbom, headers=oci_client.ACCEPT, trust_env=False).json()
+    statement = httpx.get(url + sbom, headers=oci_documents.ACCEPT, trust_env=False).json()
     assert statement["subject"]["digest"] == digest
     assert statement["artifactType"] == SBOM
 
@@ -505,13 +505,13 @@ def test_statements_of_threads_do_not_lose_each_other(host: str) -> None:
 
 def test_a_registry_that_has_the_api_for_them_needs_no_tag(host: str) -> None:
     digest, _ = put(host, b"one")
-    one = {"mediaType": oci_client.MANIFEST, "digest": NOBODY, "size": 7, "artifactType": SBOM}
-    page = json.dumps({"schemaVersion": 2, "mediaType": oci_client.INDEX, "manifests": [one]}).encode()
+    one = {"mediaType": oci_documents.MANIFEST, "digest": NOBODY, "size": 7, "artifactType": SBOM}
+    page = json.dumps({"schemaVersion": 2, "mediaType": oci_documents.INDEX, "manifests": [one]}).encode()
 
     def modern(method: str, path: str) -> Answer | None:
         if "/referrers/" in path:
             more = {} if "page=2" in path else {"Link": f'</v2/{SHOP}/referrers/{digest}?page=2>; rel="next"'}
-            return 200, {"Content-Type": oci_client.INDEX, **more}, page
+            return 200, {"Content-Type": oci_documents.INDEX, **more}, page
         return (201, {"OCI-Subject": digest}, b"") if method == "PUT" and "/manifests/" in path else None
 
     with front(host, modern) as before:
