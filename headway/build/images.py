@@ -1,4 +1,4 @@
-"""The artifact of a target with containers: an image, built once from a commit."""
+"""Build an image from a commit: the artifact of targets with containers."""
 
 from __future__ import annotations
 
@@ -35,36 +35,34 @@ __all__ = ["Built", "Recipe", "build", "forget", "root_filesystem", "tags"]
 KEPT = 10  # images of a repository on the engine that builds them
 CREATED = "org.opencontainers.image.created"
 LAST = 5  # lines of the build's log in an error
-ASKED = 20.0  # seconds for a word of `docker` about itself
-FRAME = re.compile(r"-{3,}$| > ")  # what BuildKit draws around the words that matter
+ASKED = 20.0  # seconds for `docker --version` and `docker build --help`
+FRAME = re.compile(r"-{3,}$| > ")  # separators and source excerpts in BuildKit's errors
 STRANGERS = "headway-strangers"
-MOUNTED = "HEADWAY_MOUNTED_"  # no name that `docker` listens to
-BUILDKIT = {"DOCKER_BUILDKIT": "1"}  # `docker build` has it within (18.09 to 22) or from its plug-in buildx (23 on)
+MOUNTED = "HEADWAY_MOUNTED_"  # prefix of environment variables, unused by `docker` itself
+BUILDKIT = {"DOCKER_BUILDKIT": "1"}  # built into docker 18.09 to 22; from 23 on the plug-in buildx
 
 
 class Built(Frozen):
-    """An image on the engine that built it; in no registry yet."""
+    """An image on the engine that built it, not pushed yet."""
 
     image: str  # its id
     size: int  # bytes
-    builder: str  # who built it, in words
+    builder: str  # description for the log
 
 
 class Recipe(Frozen):
-    """What is asked for: the same commit and recipe make the same image, where the Dockerfile allows that."""
+    """Parameters of a build. The same commit and recipe give the same image, if the Dockerfile is reproducible."""
 
     repository: str
     dockerfile: str = "Dockerfile"
     args: dict[str, str] = Field(default_factory=dict)
     platform: str | None = None
     cache: bool | str = True
-    """Whether layers are taken from what the branch had last: in the registry, or in this directory."""
+    """Reuse layers of the branch's last image: True takes it from the registry, a path from that directory."""
 
 
 def tags(source: Source) -> tuple[str, ...]:
-    """What people find it by; what is deployed is the digest. The commit, and the branch if it came from one; those of
-    strangers are marked.
-    """
+    """Tags of an image: the commit and, if known, the branch; `fork-COMMIT` for forks. Releases use the digest."""
     if not source.trusted:
         return (f"fork-{source.sha}",)
     branch = re.sub(r"[^A-Za-z0-9_.-]+", "-", source.ref).lstrip("-.")[:128]
@@ -76,13 +74,13 @@ async def build(
     recipe: Recipe,
     *,
     secrets: Mapping[str, str],
-    timeout: float,  # noqa: ASYNC109 - of the builder, which has to end with it
+    timeout: float,  # noqa: ASYNC109 - passed to the builder, which is ended on timeout
     on_line: Callable[[str], None],
 ) -> Built:
-    """Build the commit with BuildKit when there is one, else with the engine's own builder; the log says with which.
+    """Build the commit with BuildKit if available, else with the engine's classic builder. The log names the builder.
 
-    `secrets` are mounted while it builds, and get into no layer. Raises BuildFailed: the Dockerfile, no room, no time;
-    TargetError when the engine does not answer.
+    `secrets` are mounted during the build and are in no layer. Raises BuildFailed when the build fails, times out or
+    fills the disk, and TargetError when the engine does not answer.
     """
     if not (Path(source.workspace) / recipe.dockerfile).is_file():
         raise BuildFailed(f"build/dockerfile: no {recipe.dockerfile} in the commit", "`headway init` writes one")
@@ -116,10 +114,10 @@ async def build(
 
 @contextmanager
 def root_filesystem(image: str) -> Iterator[tarfile.TarFile]:
-    """All files of an image of the engine. Raises TargetError, and BuildFailed when there is no room for them."""
+    """Export the files of an image as a tar archive. Raises TargetError, and BuildFailed when the disk is full."""
     with tempfile.TemporaryFile() as exported:
         with connected("look into the image") as engine:
-            container = engine.api.create_container(image, ["nothing"])["Id"]  # it is never started
+            container = engine.api.create_container(image, ["nothing"])["Id"]  # never started
             try:
                 for piece in engine.api.export(container):
                     exported.write(piece)
@@ -138,26 +136,26 @@ def root_filesystem(image: str) -> Iterator[tarfile.TarFile]:
 
 
 def forget(repository: str, keep: int = KEPT) -> None:
-    """Remove what was built before the last ones of a repository, as far as no container here is made of it.
+    """Remove all but the newest `keep` images of a repository from the engine, except those used by containers.
 
-    Only what `build` tagged with its commit. The registry has it, and who needs it here again pulls it. Raises
-    TargetError when the engine does not answer.
+    Only images that `build` tagged with a commit are removed. They remain in the registry. Raises TargetError when the
+    engine does not answer.
     """
     ours = familiar(repository)
     with connected("forget images") as engine:
         newest_first = sorted(engine.api.images(ours), key=_made, reverse=True)
         tags_of = [[tag for tag in one["RepoTags"] or [] if _is_built(tag, ours)] for one in newest_first]
         for tag in (tag for tags in [tags for tags in tags_of if tags][keep:] for tag in tags):
-            with suppress(ImageNotFound):  # another release forgets it too
+            with suppress(ImageNotFound):  # removed concurrently by another release
                 try:
                     engine.api.remove_image(tag)
                 except APIError as error:
-                    if error.status_code != httpx.codes.CONFLICT:  # a container is made of it: then it stays
+                    if error.status_code != httpx.codes.CONFLICT:  # conflict: used by a container, keep it
                         raise
 
 
 def _made(image: Mapping[str, Any]) -> tuple[int, str]:
-    """When, in whole seconds; within one, by its commit."""
+    """Sort key: build time in whole seconds, then time of the commit."""
     return image["Created"], (image["Labels"] or {}).get(CREATED, "")
 
 
@@ -167,7 +165,7 @@ def _is_built(tag: str, repository: str) -> bool:
 
 
 def _labels(source: Source) -> dict[str, str]:
-    """Of the OCI image specification. Nothing but the commit is in them: the same commit makes the same image."""
+    """OCI labels. They depend on the commit alone, so that the same commit gives the same image."""
     return {
         CREATED: source.committed_at.isoformat(),
         "org.opencontainers.image.revision": source.sha,
@@ -177,7 +175,7 @@ def _labels(source: Source) -> dict[str, str]:
 
 
 def _date(source: Source) -> None:
-    """Give every file the commit's time: what is copied into a layer keeps it."""
+    """Set the modification time of every file to the commit's, because COPY keeps it in the layer."""
     at = source.committed_at.timestamp()
     for path in Path(source.workspace).rglob("*"):
         os.utime(path, (at, at), follow_symlinks=False)
@@ -191,23 +189,23 @@ def _arguments(source: Source, recipe: Recipe) -> dict[str, str]:
 
 
 def _last(source: Source, recipe: Recipe) -> str:
-    """What the branch had last."""
+    """Name of the branch's last image."""
     return f"{recipe.repository}:{tags(source)[-1]}"
 
 
 def _kept(source: Source, recipe: Recipe) -> Path:
-    """Where a directory has it."""
+    """Path of the branch's last image in the cache directory."""
     return Path(str(recipe.cache)) / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', _last(source, recipe))}.tar"
 
 
 def _earlier(
     source: Source, recipe: Recipe, timeout: float, say: Callable[[str], None], *, by_itself: bool
 ) -> list[str]:
-    """Have what the branch had last at hand, unless the builder gets it `by_itself`; the images to take layers from."""
+    """Fetch the branch's last image, unless the builder does (`by_itself`). Return the images to reuse layers from."""
     last = _last(source, recipe)
     with connected("build/cache") as engine:
         if not recipe.cache or engine.api.images(familiar(recipe.repository)):
-            return []  # what has been built here is known here, and better than from an image
+            return []  # the engine's own build cache is more complete than an image
         try:
             if not isinstance(recipe.cache, str):
                 if not by_itself:
@@ -226,7 +224,7 @@ def _earlier(
 
 
 def _keep(image: str, source: Source, recipe: Recipe) -> None:
-    """Raises BuildFailed: a directory that was asked for and cannot be written to is a mistake."""
+    """Save the image in the cache directory. Raises BuildFailed when it is not writable."""
     kept = _kept(source, recipe)
     part = kept.with_name(f".{kept.name}.{os.getpid()}")
     try:
@@ -248,7 +246,7 @@ def _keep(image: str, source: Source, recipe: Recipe) -> None:
 
 
 def _buildkit() -> str | None:
-    """The `docker` that builds with it, which is who takes secrets."""
+    """Description of the `docker` command line if it supports BuildKit, which `--secret` needs; else None."""
     if shutil.which("docker") is None:
         return None
 
@@ -300,7 +298,7 @@ def _command(
     earlier: Sequence[str],
     name: Path,
 ) -> list[str]:
-    """`docker build ...`; secrets by name: their values are in its environment."""
+    """The `docker build` command. Secrets are passed by name; their values are in its environment."""
     words = ["docker", "build", "--progress", "plain", "--iidfile", str(name)]
     words += ["--file", recipe.dockerfile]
     words += [word for tag in tags(source) for word in ("--tag", f"{recipe.repository}:{tag}")]
@@ -310,12 +308,12 @@ def _command(
     words += ["--platform", recipe.platform] if recipe.platform else []
     words += [word for image in earlier for word in ("--cache-from", image)]
     words += ["--build-arg", "BUILDKIT_INLINE_CACHE=1"] if recipe.cache else ["--no-cache"]
-    # What RUN --mount=type=cache keeps of strangers' builds is kept apart from that of ours.
+    # Forks get their own namespace for RUN --mount=type=cache, so that they cannot poison the cache of trusted builds.
     words += [] if source.trusted else ["--build-arg", f"BUILDKIT_CACHE_MOUNT_NS={STRANGERS}"]
     return [*words, "."]
 
 
-# --- the engine's own builder ----------------------------------------------------------------------------------
+# --- the classic builder ---------------------------------------------------------------------------------------
 
 
 def _with_the_engine(
@@ -344,7 +342,7 @@ def _with_the_engine(
                 rm=True,
                 forcerm=True,
                 decode=True,
-                timeout=timeout,  # between two words: a silent step ends after twice the time, at the latest
+                timeout=timeout,  # of one read: a silent step ends after at most twice this time
             )
             for event in going:
                 for line in str(event.get("stream", "")).splitlines():
@@ -357,7 +355,7 @@ def _with_the_engine(
                     raise late
         except (requests.Timeout, urllib3.exceptions.ReadTimeoutError) as error:
             raise late from error
-        except APIError as error:  # refused before the first word: the Dockerfile cannot be read, or all this kept
+        except APIError as error:  # rejected before any output, e.g. a Dockerfile that cannot be parsed
             raise _failed([*told, words(error)]) from error
         for tag in tags(source)[1:]:
             engine.api.tag(image, recipe.repository, tag)

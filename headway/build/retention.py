@@ -1,4 +1,4 @@
-"""What of the past is kept on a worker's disk, and what goes."""
+"""Remove old workspaces and bundles from a worker's disk."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from headway.scm import git
 
 __all__ = ["prune"]
 
-KEEP = 7 * 24 * 3600.0  # seconds after its last use
-WAYS_BACK = 10  # revisions of each environment whose artifacts stay whatever their age
+KEEP = 7 * 24 * 3600.0  # seconds after the last use
+ROLLBACK_TARGETS = 10  # revisions of each environment whose artifacts stay whatever their age
 
 
 def prune(home: Path, ledger: Ledger) -> list[str]:
-    """Remove old workspaces and bundles; returns what went.
+    """Remove old workspaces and bundles, and return what was removed.
 
-    What a release that is going on needs stays, and so does what is live or can be rolled back to.
+    Workspaces of releases in progress stay, as do bundles that are live or rollback targets.
     """
     running = {release.flow_run_id for release in ledger.releases.unfinished() if release.flow_run_id}
     workspaces = [place for place in home.glob("workspaces/*/*") if any(run in place.name for run in running)]
     gone = [str(place) for place in git.prune(home / "workspaces", older_than=KEEP, keep=workspaces)]
-    return gone + bundles.prune(home / "bundles", ledger.revisions.digests_in_use(WAYS_BACK), older_than=KEEP)
+    return gone + bundles.prune(home / "bundles", ledger.revisions.digests_in_use(ROLLBACK_TARGETS), older_than=KEEP)

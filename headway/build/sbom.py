@@ -1,7 +1,7 @@
-"""What an image is made of: a CycloneDX bill of materials. How it came to be: SLSA provenance, as in-toto writes it.
+"""Describe an image: its content as a CycloneDX SBOM, its build as SLSA provenance in an in-toto statement.
 
-The bill lists what package managers have written down in the image: Debian's and Alpine's packages, Python's
-distributions, Node's modules, Go's modules in its binaries. What was copied in without one of them is not in it.
+The SBOM lists what package managers recorded in the image: Debian and Alpine packages, Python distributions, Node
+modules, and Go modules in binaries. Files copied in without a package manager are not listed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from headway.domain.source import Source
 
 __all__ = ["CYCLONEDX", "IN_TOTO", "Package", "bill_of_materials", "packages", "provenance"]
 
-LARGEST = 64 * 1024 * 1024  # bytes of one database; a binary larger than this is not searched for Go's modules
+LARGEST = 64 * 1024 * 1024  # bytes of one package database, or of a binary that is searched for Go modules
 CYCLONEDX, IN_TOTO = "application/vnd.cyclonedx+json", "application/vnd.in-toto+json"
 BUILD_TYPE = "https://headway.dev/build/dockerfile/v1"
 BUILDER = "https://headway.dev/worker"
@@ -34,7 +34,7 @@ GO_MODULE = re.compile(rb"(?:^|\n)(?:mod|dep)\t(\S+)\t(v\S+)")
 
 
 class Package(NamedTuple):
-    """One package, as package URLs name it: https://github.com/package-url/purl-spec."""
+    """One package, with the fields of a package URL: https://github.com/package-url/purl-spec."""
 
     kind: str
     name: str
@@ -43,7 +43,7 @@ class Package(NamedTuple):
 
 
 def packages(root: tarfile.TarFile) -> list[Package]:
-    """What is installed in this root file system, sorted, each once. Read as a stream."""
+    """Installed packages of a root file system, sorted and unique. The archive is read as a stream."""
     found: set[Package] = set()
     for member in root:
         path = posixpath.normpath(f"/{member.name}")
@@ -52,7 +52,7 @@ def packages(root: tarfile.TarFile) -> list[Package]:
             reader = _go
         if reader is not None and member.isfile() and member.size <= LARGEST:
             content = root.extractfile(member)
-            assert content is not None  # it is a file
+            assert content is not None  # a regular file
             found |= set(reader(content))
     return sorted(found)
 
@@ -88,7 +88,7 @@ def _node(file: IO[bytes]) -> Iterator[Package]:
 
 
 def _go(file: IO[bytes]) -> Iterator[Package]:
-    """The modules that Go's linker writes into each binary: `go version -m` reads the same."""
+    """Modules that the Go linker records in each binary, as `go version -m` prints them."""
     if file.read(4) != b"\x7fELF":
         return
     content = file.read()
@@ -99,7 +99,7 @@ def _go(file: IO[bytes]) -> Iterator[Package]:
 
 
 READERS: tuple[tuple[re.Pattern[str], Callable[[IO[bytes]], Iterable[Package]]], ...] = (
-    (re.compile(r"^/var/lib/dpkg/(status|status\.d/[^/]+)$"), _debian),  # distroless images have the latter
+    (re.compile(r"^/var/lib/dpkg/(status|status\.d/[^/]+)$"), _debian),  # status.d is in distroless images
     (re.compile(r"^/lib/apk/db/installed$"), _alpine),
     (re.compile(r"\.dist-info/METADATA$|\.egg-info/PKG-INFO$"), _python),
     (re.compile(r"/node_modules/(@[^/]+/)?[^/]+/package\.json$"), _node),
@@ -107,7 +107,7 @@ READERS: tuple[tuple[re.Pattern[str], Callable[[IO[bytes]], Iterable[Package]]],
 
 
 def bill_of_materials(name: str, digest: str, found: Iterable[Package]) -> str:
-    """CycloneDX 1.6, as JSON, of the image `name@digest`."""
+    """CycloneDX 1.6 SBOM of the image `name@digest`, as JSON."""
     bom = Bom()
     image = Component(type=ComponentType.CONTAINER, name=name, version=digest, bom_ref=f"{name}@{digest}")
     bom.metadata.component = image
@@ -130,7 +130,7 @@ def bill_of_materials(name: str, digest: str, found: Iterable[Package]) -> str:
 def provenance(
     source: Source, recipe: Recipe, *, digest: str, builder: str, run: str, begun: datetime, ended: datetime
 ) -> str:
-    """An in-toto statement, https://slsa.dev/spec/v1.0/provenance, as JSON. Nobody has signed it."""
+    """An in-toto statement, https://slsa.dev/spec/v1.0/provenance, as JSON, unsigned."""
     statement = {
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [{"name": recipe.repository, "digest": {"sha256": digest.removeprefix("sha256:")}}],

@@ -1,7 +1,7 @@
 """Find secrets in the files of a repository, with detect-secrets. Their values are not returned.
 
 A baseline in the repository (`detect-secrets scan > .secrets.baseline`) sets detectors and exceptions. Without one,
-only text in the form of a known kind of secret is found: a detector of entropy reports every checksum.
+only secrets with a known format are found, because entropy detectors report every checksum.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from headway.domain.errors import SourceError, UsageError
 __all__ = ["BASELINE", "FoundSecret", "find_secrets"]
 
 BASELINE = ".secrets.baseline"
-LARGEST = 1024 * 1024  # bytes of a file that is read
+LARGEST = 1024 * 1024  # bytes; larger files are skipped
 GUESSING = ("Base64HighEntropyString", "HexHighEntropyString", "IPPublicDetector", "KeywordDetector")
-REWRITTEN = (".yaml", ".yml")  # detect-secrets reads their values, not their text
-_CONFIGURATION = Lock()  # detect-secrets has one configuration for the whole process
+REWRITTEN = (".yaml", ".yml")  # detect-secrets scans their parsed values
+_CONFIGURATION = Lock()  # detect-secrets has one global configuration
 
 
 class FoundSecret(Frozen):
-    """A secret in a file that everybody with access to the repository can read."""
+    """A secret in a tracked file of the repository."""
 
     file: str
     line: int
@@ -41,9 +41,9 @@ class FoundSecret(Frozen):
 
 
 def find_secrets(tree: Path, exceptions: Iterable[str] = ()) -> list[FoundSecret]:
-    """Secrets in the files that git tracks, in order.
+    """Secrets in tracked files, sorted.
 
-    What the baseline lists is left out, and files that match `exceptions`, patterns as in a .gitignore.
+    Secrets in the baseline are skipped, and so are files that match `exceptions`, patterns as in a .gitignore.
 
     Raises UsageError when the baseline cannot be read, SourceError when git does not answer.
     """
@@ -93,7 +93,7 @@ def _configured(known: dict[str, Any] | None) -> Iterator[None]:
 
 
 def _forms() -> list[re.Pattern[str]] | None:
-    """The patterns of the configured detectors; None when one of them uses more than patterns."""
+    """Patterns of the configured detectors; None when one of them does not only use patterns."""
     from detect_secrets.plugins.base import RegexBasedDetector
     from detect_secrets.settings import get_plugins
 
@@ -106,7 +106,7 @@ def _forms() -> list[re.Pattern[str]] | None:
 def _scan(
     tree: Path, file: str, known: dict[str, Any] | None, forms: list[re.Pattern[str]] | None
 ) -> Iterator[FoundSecret]:
-    """Run the detectors only on files in which one of the forms matches: they need a minute for ten thousand files."""
+    """Run the detectors only on files in which a pattern matches: on all, they need a minute for ten thousand files."""
     from detect_secrets.core.scan import scan_file
 
     path = tree / file

@@ -1,8 +1,8 @@
-"""What a check leaves behind: test results (JUnit XML) and coverage (lcov or Cobertura), and how a person reads them.
+"""Read the reports of a check, test results (JUnit XML) and coverage (lcov or Cobertura), and summarize them.
 
-The files come from the app's own commands: XML is parsed with defusedxml, which refuses entities. Both coverage formats
-are read here and not with a library: those on PyPI convert or compare whole reports, need lxml, or count a file that
-several lcov records name once for each.
+The files come from the app's own commands and are not trusted, so XML is parsed with defusedxml, which rejects
+entities. Coverage is parsed here because the libraries on PyPI convert or compare whole reports, need lxml, or count a
+file once for each lcov record that names it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MOST_SHOWN = 50
 
 
 def junit(workspace: Path, pattern: str) -> tuple[int, tuple[Failure, ...]]:
-    """How many tests ran, skipped ones not counted, and those that failed; over all reports that match `pattern`.
+    """Number of tests that ran, without skipped ones, and the failures, over all reports that match `pattern`.
 
     Raises CheckFailed when there is no such report or one of them cannot be read.
     """
@@ -62,7 +62,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _cases(report: Any) -> Iterator[Any]:
-    """All test cases of a report of one suite or many; a suite gives those of the suites in it as well."""
+    """All test cases of a report with one or several, possibly nested, suites."""
     for suite in [report] if isinstance(report, junitparser.TestSuite) else report:
         yield from suite
 
@@ -82,9 +82,9 @@ def _message(result: Any) -> str:
 
 
 def coverage(path: Path) -> Coverage:
-    """Lines covered of lines that count, from an lcov or Cobertura file, told apart by its content.
+    """Covered and coverable lines of an lcov or Cobertura file. The format is detected from the content.
 
-    Raises CheckFailed when it is not there or is neither.
+    Raises CheckFailed when the file does not exist or has neither format.
     """
     try:
         content = path.read_bytes().removeprefix(codecs.BOM_UTF8).lstrip()
@@ -99,7 +99,7 @@ def coverage(path: Path) -> Coverage:
 
 
 def _lcov(text: str) -> Coverage:
-    """Lines of `DA:line,hits` by file; one that several records name is covered when one of them hit it."""
+    """Count `DA:line,hits` entries by file. A line in several records is covered when one of them hit it."""
     hits: dict[tuple[str, int], bool] = {}
     file = None
     for number, row in enumerate(text.splitlines(), start=1):
@@ -118,7 +118,7 @@ def _lcov(text: str) -> Coverage:
 
 
 def _cobertura(content: bytes) -> Coverage:
-    """The totals it states, or else its lines counted: early versions state none."""
+    """The totals of the report, or a count of its lines: early versions have no totals."""
     root = ElementTree.fromstring(content)
     if root.tag != "coverage" or root.find("packages") is None:
         raise ValueError(f"its root is <{root.tag}>")
@@ -132,7 +132,7 @@ def _cobertura(content: bytes) -> Coverage:
     return Coverage(covered=sum(hits.values()), lines=len(hits))
 
 
-# --- for a person ------------------------------------------------------------------------------------------------
+# --- summary -----------------------------------------------------------------------------------------------------
 
 
 def summary_markdown(report: CheckReport, before: Coverage | None) -> str:
@@ -163,7 +163,7 @@ def _code(text: str) -> str:
 
 
 def _block(text: str) -> str:
-    """A fence has to be longer than every run of backticks in what it holds."""
+    """Fenced code block. The fence must be longer than any run of backticks in the text."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}text\n{text}\n{fence}"

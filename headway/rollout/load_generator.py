@@ -1,6 +1,4 @@
-"""Requests at a steady rate over kept connections, every answer counted: the users of the demo and of the
-benchmarks.
-"""
+"""Send requests at a steady rate over persistent connections and count the responses, for the demo and benchmarks."""
 
 from __future__ import annotations
 
@@ -21,9 +19,9 @@ TIMEOUT = 10.0  # seconds
 
 
 class Load:
-    """`with Load(url, paths=..., rate=50) as load:` sends about `rate` requests a second until the block ends.
+    """`with Load(url, paths=..., rate=50) as load:` sends about `rate` requests per second until the block ends.
 
-    A request has failed when it got no answer, or one of 500 and above. `worst` is the longest answer in seconds.
+    A request fails without a response or with status 500 and above. `worst` is the longest response time in seconds.
     """
 
     def __init__(

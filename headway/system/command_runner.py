@@ -1,4 +1,4 @@
-"""Runs a shell command of the app's: output line by line as it comes, secrets masked, and nothing left behind."""
+"""Run a shell command of the app: stream its output line by line, mask secrets, and end all its processes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LONGEST_LINE = 64 * 1024
 TAIL = 20
 READ_SIZE = 64 * 1024
 
-# What a terminal would obey instead of showing; a NUL byte is also more than PostgreSQL takes.
+# Terminal control sequences. PostgreSQL also rejects NUL bytes.
 _CONTROL = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-~]|[\x00-\x08\x0b-\x1f\x7f]"
 )
@@ -45,26 +45,25 @@ _PASSED_ON = re.compile(
     |UV_(?:DEFAULT_)?INDEX(?:_URL)?|GOPROXY|(?i:npm_config_registry)""",
     re.VERBOSE,
 )
-_FOR_US = re.compile("^(DOCKER|XDG)_")  # engines, and what is found below our own home
+_FOR_US = re.compile("^(DOCKER|XDG)_")  # access to the engine, and paths below our own home directory
 _LOGIN = re.compile(r"://[^/\s]*@")
 _NEVER_PASSED_ON = re.compile(r"^(PREFECT|HEADWAY)_|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
 
 
 class Finished(NamedTuple):
-    """How a command ended by itself."""
+    """Result of a command that was not interrupted."""
 
-    exit_code: int  # as a shell says it: 128 + the number of the signal when one ended it
+    exit_code: int  # as in a shell: 128 + signal number when a signal ended it
     seconds: float
     tail: tuple[str, ...]  # its last 20 lines, masked
 
 
 def clean_environment(source: Source | None = None) -> dict[str, str]:
-    """What of our own environment a command gets: who and where it is, certificates, proxies and package mirrors.
+    """Environment of a command: user and locale, certificates, proxies and package mirrors of our own environment.
 
-    It is a list of what is let through, so that a credential of ours does not get out because nobody had thought of
-    its name. `CI=true` is added, and `PYTHONUNBUFFERED=1`: without it a Python program keeps its lines until its end.
-    A command of a `source` that is not trusted gets an empty home, no way to the Docker engine, and no URL with a
-    password.
+    This is an allow-list, so that an unexpected credential in our environment is not passed on. `CI=true` is added, and
+    `PYTHONUNBUFFERED=1`: without it a Python program prints its lines only at its end. A command of an untrusted
+    `source` gets an empty home directory, no access to the Docker engine, and no URL with a password.
     """
     ours = {
         name: value
@@ -84,7 +83,7 @@ async def run(
     *,
     cwd: Path,
     env: Mapping[str, str],
-    timeout: float,  # noqa: ASYNC109 - the whole process group has to end with it, not only the wait
+    timeout: float,  # noqa: ASYNC109 - a timeout ends the process group, not only the wait
     on_line: Callable[[str], None],
     secrets: Iterable[str] = (),
     grace: float = 5.0,
@@ -93,13 +92,13 @@ async def run(
 ) -> Finished:
     """Run `command` with /bin/sh in a process group of its own, for at most `timeout` seconds.
 
-    `on_line` gets every line of its standard output and standard error, in the order in which they were written,
-    without colours and with `secrets` masked; lines longer than 64 KiB come in pieces. The command has ended when the
-    shell has; what it left running in the background is ended then, as it is on a timeout, on cancellation and when
-    `on_line` raises: SIGTERM to the group, `grace` seconds, SIGKILL.
+    `on_line` receives every line of standard output and standard error in the order written, without colours and with
+    `secrets` masked. Lines longer than 64 KiB are split. The command ends when its shell ends. Remaining background
+    processes are then ended, as they are on a timeout, on cancellation, and when `on_line` raises: SIGTERM to the
+    group, `grace` seconds, SIGKILL.
 
-    `name` is what errors call it (the command itself by default); `pass_fds` stay open in it. An exit code other than
-    0 is returned, not raised. Raises CommandFailed when it cannot be started or has run out of time.
+    `name` is used in errors (default: the command). `pass_fds` stay open in the command. An exit code other than 0 is
+    returned, not raised. Raises CommandFailed when the command cannot be started or times out.
     """
     masker = Masker(secrets)
     where = name or _shortened(masker(command))
@@ -131,7 +130,7 @@ def _shortened(command: str) -> str:
 def _started(
     command: str, cwd: Path, env: Mapping[str, str], where: str, pass_fds: Sequence[int]
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """The process and the reading end of its output."""
+    """Start the command; yields the process and the reading end of its output pipe."""
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     try:
@@ -156,7 +155,7 @@ def _started(
         try:
             yield process, reading
         finally:
-            if process.returncode is None:  # a signal's exception came between its start and its watcher's
+            if process.returncode is None:  # an exception before `_Running` took over
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
     finally:
@@ -164,7 +163,7 @@ def _started(
 
 
 class _Running:
-    """Follows a process until its shell has exited; asyncio's own would wait for everybody who holds the pipe."""
+    """Follow a process until its shell exits. asyncio's subprocess waits for every process that holds the pipe."""
 
     def __init__(self, process: subprocess.Popen[bytes], output: int, lines: _Lines) -> None:
         self._loop = asyncio.get_running_loop()
@@ -178,10 +177,10 @@ class _Running:
         self._loop.add_reader(self._pidfd, self._guarded, self._exited)
 
     def _guarded(self, callback: Callable[[], None]) -> None:
-        """An exception of `on_line` ends the command; in an event loop's callback it would only be logged."""
+        """Pass an exception of `on_line` to `ended`: an event loop only logs the exceptions of callbacks."""
         try:
             callback()
-        except Exception as error:  # noqa: BLE001 - handed on to who awaits `ended`
+        except Exception as error:  # noqa: BLE001 - raised again where `ended` is awaited
             self._loop.remove_reader(self._output)
             self._deaf = True
             if not self.ended.done():
@@ -201,7 +200,7 @@ class _Running:
             self.ended.set_result(None)
 
     def _rest(self) -> None:
-        """What is in the pipe now, and no more: a background process may never stop writing."""
+        """Read what is in the pipe now, and no more: a background process may never stop writing."""
         count = bytearray(4)
         fcntl.ioctl(self._output, termios.FIONREAD, count)
         (waiting,) = struct.unpack("i", count)
@@ -210,13 +209,13 @@ class _Running:
             self._lines.feed(data)
 
     async def end(self, grace: float) -> None:
-        """End the whole group, then reap the shell: until then its id is taken and cannot be somebody else's."""
+        """End the process group, then reap the shell: until it is reaped, its process id cannot be reused."""
         try:
             if self._members():
                 os.killpg(self._process.pid, signal.SIGTERM)
                 await self._gone(grace)
         finally:
-            # Also when cancelled a second time: nothing survives, whoever is in a hurry.
+            # Runs also when cancelled a second time, so that no process survives.
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._loop.remove_reader(self._output)
@@ -227,11 +226,11 @@ class _Running:
 
     async def _gone(self, grace: float) -> None:
         deadline = self._loop.time() + grace
-        while self._members() and self._loop.time() < deadline:  # noqa: ASYNC110 - processes set no event of ours
+        while self._members() and self._loop.time() < deadline:  # noqa: ASYNC110 - no event to await
             await asyncio.sleep(0.02)
 
     def _members(self) -> list[int]:
-        """Living processes of the group; signal 0 would count the dead whom nobody has reaped as well."""
+        """Running processes of the group. Signal 0 would also count zombies."""
         return [pid for pid in psutil.pids() if _group(pid) == self._process.pid and not _dead(pid)]
 
 
@@ -250,7 +249,7 @@ def _dead(pid: int) -> bool:
 
 
 class _Lines:
-    """Bytes in, clean lines out. A carriage return ends a line too: progress bars are lines to a log."""
+    """Convert bytes to clean lines. A carriage return also ends a line, because progress bars use it."""
 
     def __init__(self, masker: Masker, on_line: Callable[[str], None]) -> None:
         self.tail: deque[str] = deque(maxlen=TAIL)
@@ -276,7 +275,7 @@ class _Lines:
         self._say(self._emit_pieces(line))
 
     def _emit_pieces(self, text: str) -> str:
-        """Emit pieces of a long line and return the last one, which is short enough."""
+        """Emit all pieces of a long line but the last, and return the last one."""
         text = _CONTROL.sub("", text)
         while len(text) > LONGEST_LINE + self._masker.longest:
             at = self._masker.cut(text, LONGEST_LINE)

@@ -1,11 +1,11 @@
-"""Runs one program for a supervisor: `python -I -S launcher.py FILE`. Standard library only.
+"""Run one program for a supervisor: `python -I -S launcher.py FILE`. Standard library only.
 
-FILE is JSON: command, cwd, env, log, secrets (variables whose values never reach the log). The launcher writes the log
-itself, and ends when the last of the program's processes has: an app that finishes its requests after SIGTERM is not
-taken for stopped when merely its shell is.
+FILE is JSON: command, cwd, env, log, secrets (variables whose values are masked in the log). The launcher writes the
+log, and exits when the last of the program's processes has exited. So an app that still finishes requests after SIGTERM
+does not count as stopped when only its shell has exited.
 
-It needs no supervisor to live. When one was killed, its successor starts a launcher for the same FILE again: that one
-finds the first alive and stands in for it, passes SIGTERM on and ends when it does. Nobody was interrupted.
+The launcher survives its supervisor. A new supervisor starts a second launcher for the same FILE. That one finds the
+first still running and acts as its proxy: it forwards SIGTERM and exits when the first does. The app keeps running.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LONGEST_LINE = 65_536
 
 
 def main(file: str) -> int:
-    """Returns the program's exit code, or 0 when it stood in."""
+    """Run the program, or act as a proxy when it already runs. Returns its exit code, 0 for a proxy."""
     with open(f"{file}.pid", "a+") as pid:
         try:
             fcntl.flock(pid, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -42,7 +42,7 @@ def main(file: str) -> int:
 
 
 def running(file: str) -> int | None:
-    """Process group of the program that FILE describes; None when it does not run."""
+    """Process group of the program that FILE describes; None when it is not running."""
     try:
         with open(f"{file}.pid") as pid:
             try:
@@ -55,7 +55,7 @@ def running(file: str) -> int | None:
 
 
 def stand_in(group: int | None) -> int:
-    """Live as long as the launcher that leads this process group."""
+    """Forward SIGTERM to the launcher that leads this process group, and return when it exits."""
     if group is None:
         return 1
     try:
@@ -72,7 +72,7 @@ def stand_in(group: int | None) -> int:
 
 
 def run(what: dict[str, Any]) -> int:
-    """Start the command and see to it until its last process has ended."""
+    """Start the command, and log its output until its last process has exited."""
     system = ctypes.CDLL(None)
     system.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     output, end = os.pipe()
@@ -87,7 +87,7 @@ def run(what: dict[str, Any]) -> int:
         os.execve("/bin/sh", ["/bin/sh", "-c", what["command"]], what["env"])
     os.close(end)
     log = Log(Path(what["log"]), _masker([what["env"][name] for name in what["secrets"]]))
-    # The whole group is signalled: the program has heard it too, and says when it is done.
+    # SIGTERM is sent to the whole group, so the program receives it too. The launcher waits for its end.
     signal.signal(signal.SIGTERM, lambda *_: None)
     code = 0
     with _woken_by(signal.SIGCHLD) as woken:
@@ -107,7 +107,7 @@ def run(what: dict[str, Any]) -> int:
 
 
 def _reaped() -> Iterator[tuple[int | None, int]]:
-    """Every child that has ended; (None, 0) when no child is left."""
+    """Reap exited children: process id and status of each; (None, 0) when no child is left."""
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -120,7 +120,7 @@ def _reaped() -> Iterator[tuple[int | None, int]]:
 
 
 class Log:
-    """A file of whole lines that is renamed to .1, .2, ... when it has grown to LOG_BYTES."""
+    """A log file of whole lines, rotated to .1, .2, ... at LOG_BYTES."""
 
     def __init__(self, path: Path, mask: Callable[[str], str] | None) -> None:
         self.path = path
@@ -131,7 +131,7 @@ class Log:
         self._lost = 0
 
     def copy(self, pipe: int) -> None:
-        """Take over what the program has said so far. A disk that is full costs lines, never the program."""
+        """Copy the available output to the log. A full disk loses lines but does not stop the program."""
         while self.open:
             try:
                 said = os.read(pipe, LONGEST_LINE)
@@ -183,7 +183,7 @@ def _masker(secrets: list[str]) -> Callable[[str], str] | None:
 
 @contextlib.contextmanager
 def _woken_by(number: signal.Signals) -> Iterator[int]:
-    """A descriptor that becomes readable when the signal has come."""
+    """A file descriptor that becomes readable when the signal arrives."""
     woken, waker = os.pipe()
     for descriptor in (woken, waker):
         os.set_blocking(descriptor, False)

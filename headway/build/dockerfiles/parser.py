@@ -1,4 +1,4 @@
-"""The text of a Dockerfile as stages, with what each instruction sees: variables and working directory."""
+"""Parse a Dockerfile into stages, with the variables and the working directory at each instruction."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _VARIABLE = re.compile(r"\\\$|\$(?:\{(?P<braced>\w+)(?:(?P<operator>:?[-+])(?P<o
 
 
 class Instruction(NamedTuple):
-    """One instruction, its lines joined; of an ONBUILD, the one that it puts off."""
+    """One instruction, continuation lines joined. For ONBUILD, the instruction it defers."""
 
     name: str
     flags: tuple[str, ...]
@@ -34,7 +34,7 @@ class Instruction(NamedTuple):
 
     @property
     def exec_form(self) -> tuple[str, ...] | None:
-        """The words of `["npm", "ci"]`; None when it is not written like that."""
+        """The words of an instruction in exec form, `["npm", "ci"]`; None for the shell form."""
         try:
             words = json.loads(self.value) if self.value.startswith("[") else None
         except (ValueError, RecursionError):
@@ -52,7 +52,7 @@ class Instruction(NamedTuple):
 
 
 class Step(NamedTuple):
-    """An instruction with what it finds when the build comes to it."""
+    """An instruction with the variables and the working directory that the build has there."""
 
     instruction: Instruction
     variables: Mapping[str, str]
@@ -64,22 +64,22 @@ class Step(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """From one FROM to the next."""
+    """A build stage: from one FROM to the next."""
 
     name: str
-    image: str  # resolved; of a stage that starts from another, that one's name
+    image: str  # variables expanded; the stage's name when it starts from another stage
     line: int
     base: Stage | None
     own: tuple[Step, ...]
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """With those of the stages that it starts from, first things first."""
+        """Steps of the stages that this one starts from, then its own."""
         return tuple(step for stage in reversed(self._line_of_descent) for step in stage.own)
 
     @property
     def root(self) -> Stage:
-        """The first of the stages that this one starts from: its image is pulled."""
+        """First of the stages that this one starts from: the one whose base image is pulled."""
         return self._line_of_descent[-1]
 
     @property
@@ -92,7 +92,7 @@ class Stage(NamedTuple):
 
 class Dockerfile(NamedTuple):
     file: str
-    instructions: tuple[Instruction, ...]  # all of them, ONBUILD and those before the first FROM too
+    instructions: tuple[Instruction, ...]  # including ONBUILD, and ARGs before the first FROM
     stages: tuple[Stage, ...]
 
     @property
@@ -100,7 +100,7 @@ class Dockerfile(NamedTuple):
         return self.stages[-1]
 
     def source(self, stage: Stage, name: str) -> Stage | None:
-        """The stage that `--from=name` in `stage` means; None: an image."""
+        """The stage that `--from=name` in `stage` refers to; None when it refers to an image."""
         earlier = [other for other in self.stages if other.line < stage.line]
         if name.isdecimal():
             return earlier[int(name)] if int(name) < len(earlier) else None
@@ -108,7 +108,7 @@ class Dockerfile(NamedTuple):
 
 
 def parse(text: str, file: str) -> Dockerfile:
-    """Raises UsageError for what cannot be built; whether each instruction makes sense is not looked at."""
+    """Parse a Dockerfile. Arguments of instructions are not validated. Raises UsageError when it cannot be built."""
     instructions = tuple(_instructions(text, file))
     top: dict[str, str] = {}
     groups: list[list[Instruction]] = []
@@ -128,7 +128,7 @@ def parse(text: str, file: str) -> Dockerfile:
 
 
 def assignments(instruction: Instruction, file: str) -> dict[str, str]:
-    """What an ARG or ENV says, quotes removed and variables as written; an ARG without a default is empty."""
+    """Names and values of an ARG or ENV: quotes removed, variables not expanded. An ARG without a default is empty."""
     if instruction.name == "ARG":
         pairs = [word.partition("=") for word in instruction.words]
         return {name: value for name, _, value in pairs}
@@ -139,7 +139,7 @@ def assignments(instruction: Instruction, file: str) -> dict[str, str]:
 
 
 def expand(text: str, variables: Mapping[str, str]) -> str:
-    """With the values of variables; those nobody knows are empty, as in Docker."""
+    """Expand variables. Undefined ones are empty, as in Docker."""
 
     def value(match: re.Match[str]) -> str:
         name = match["braced"] or match["plain"]
@@ -174,15 +174,15 @@ def _instructions(text: str, file: str) -> Iterator[Instruction]:
 
 
 def _structure(lines: list[str]) -> list[dict[str, Any]]:
-    # The blank line at the end closes an instruction that the file breaks off, which would be lost otherwise.
+    # Without a blank line at the end, the parser drops a last instruction that ends in a continuation.
     content = "\n".join([*lines, "", ""]).encode()
     found = DockerfileParser(fileobj=io.BytesIO(content)).structure
     return [each for each in found if each["instruction"] != "COMMENT"]
 
 
 def _split_heredocs(text: str, file: str) -> tuple[list[str], dict[int, list[str]]]:
-    """The lines with a comment in place of every line of a heredoc, and the heredocs by the line they belong to."""
-    # dockerfile-parse takes a blank line for the end of an instruction, Docker does not; a comment both skip.
+    """Lines with each heredoc body replaced by comments, and the heredocs by line of their instruction."""
+    # dockerfile-parse ends an instruction at a blank line, Docker does not. Both skip comments.
     lines = [line if line.strip() else "#" for line in text.split("\n")]
     written = text.split("\n")
     bodies: dict[int, list[str]] = {}
@@ -226,7 +226,7 @@ def _end(lines: list[str], start: int, dash: str, word: str) -> int | None:
 
 
 def without_heredocs(text: str, file: str) -> str:
-    """The same lines with a word in the place of each heredoc, for a reader that does not know all of their forms."""
+    """Replace each heredoc with a word, for hadolint, which does not parse all forms. Line numbers stay the same."""
     lines, bodies = _split_heredocs(text, file)
     for found in _structure(lines):
         if found["startline"] in bodies:
@@ -253,12 +253,12 @@ def _stage(head: Instruction, body: list[Instruction], top: dict[str, str], know
 
 
 def _named(stages: Iterable[Stage], name: str) -> Stage | None:
-    # Of two stages of one name, the later one counts.
+    # If two stages have the same name, the later one is used.
     return next((stage for stage in reversed(list(stages)) if stage.name and stage.name == name.lower()), None)
 
 
 def _left_by(base: Stage | None, file: str) -> tuple[dict[str, str], str]:
-    """Environment and working directory at the end of a stage. Its ARGs end with it."""
+    """Environment and working directory at the end of a stage. ARGs end with their stage."""
     environment: dict[str, str] = {}
     directory = "/"
     for step in base.steps if base else ():
@@ -277,7 +277,7 @@ def _steps(
     for instruction in body:
         if instruction.onbuild:
             continue
-        # ENV wins over ARG, whichever comes first.
+        # ENV overrides ARG, in any order.
         step = Step(instruction, {**arguments, **environment}, directory)
         yield step
         if instruction.name in ("ARG", "ENV"):

@@ -1,4 +1,4 @@
-"""Headway's own rules on the stages of a Dockerfile: what an image needs that is to run in production."""
+"""Headway's own rules on the stages of a Dockerfile."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _VARIANT = re.compile(r"(alpine|debian|ubuntu|slim|fpm|apache|cli|jre|jdk|runtim
 
 
 def check(dockerfile: Dockerfile, secrets: list[FoundSecret], files: list[str]) -> list[Finding]:
-    """All rules that need nothing but the Dockerfile, and the names of the files beside it."""
+    """Apply all rules that need only the Dockerfile and the names of the repository's files."""
     return [
         *_versions(dockerfile),
         *_one_stage(dockerfile),
@@ -49,7 +49,7 @@ def _versions(dockerfile: Dockerfile) -> Iterator[Finding]:
 
 
 def _pulled(dockerfile: Dockerfile) -> Iterator[tuple[int, str]]:
-    """The images that are not built here, with the line that names them."""
+    """Images that are pulled, with the line that names them."""
     for stage in dockerfile.stages:
         if stage.base is None and stage.image.lower() != "scratch":
             yield stage.line, stage.image
@@ -63,7 +63,7 @@ def _pulled(dockerfile: Dockerfile) -> Iterator[tuple[int, str]]:
 
 
 def _unversioned(image: str) -> str:
-    """What is wrong with how an image is named, or nothing."""
+    """Description of the problem if an image has no fixed version; empty if it has one."""
     name, tag = _name_and_tag(image)
     if "@" in image:
         return ""
@@ -145,7 +145,7 @@ def _tools(dockerfile: Dockerfile) -> Iterator[Finding]:
 
 
 def _copied_too_early(dockerfile: Dockerfile, stage: Stage, files: list[str]) -> Iterator[Finding]:
-    """A COPY of everything in front of the first time that some kind of dependencies is installed."""
+    """Copies of the whole directory before the first install of an ecosystem's dependencies."""
     installed = {kind for step in (stage.base.steps if stage.base else ()) for kind in _families(step, files)}
     copies: list[Step] = []
     for step in stage.own:
@@ -175,13 +175,13 @@ def _copies_everything(step: Step) -> bool:
 
 
 def _families(step: Step, files: list[str]) -> dict[str, str]:
-    """The kinds of dependencies that a RUN installs, each with the command that does."""
+    """Ecosystems whose dependencies a RUN installs, each with the command."""
     found: dict[str, str] = {}
     cached = any(flag.startswith("--mount=type=cache") for flag in step.instruction.flags)
     for command in commands(step):
         kind = family(command)
         if not kind and command.name == "go" and builds(command) and not cached and "go.sum" in files:
-            kind = "go"  # it fetches the modules that it does not find
+            kind = "go"  # it downloads missing modules
         if kind:
             shown = "go mod download" if downloads_modules(command) else f"{command.name} {command.subcommand}".strip()
             found.setdefault(kind, shown)

@@ -1,4 +1,4 @@
-"""Secrets that a Dockerfile would put into an image."""
+"""Find secrets that a Dockerfile would put into an image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from headway.build.dockerfiles.parser import Dockerfile, Instruction, assignment
 
 __all__ = ["FoundSecret", "find_secrets"]
 
-# These guess, and would take checksums, addresses and options of commands for secrets.
+# Heuristic detectors, which report checksums, addresses and command options as secrets.
 _GUESSING = (Base64HighEntropyString, HexHighEntropyString, IPPublicDetector, KeywordDetector)
 _COMMANDS = ("RUN", "COPY", "ADD", "CMD", "ENTRYPOINT", "HEALTHCHECK")
 _NAME = re.compile(
@@ -47,11 +47,11 @@ _CHECKSUM = re.compile(r"sha\d*|sum|digest|hash|integrity|commit|revision|versio
 class FoundSecret(NamedTuple):
     line: int
     what: str
-    value: str  # empty when it is only known in the build
+    value: str  # empty when only known at build time
 
 
 def find_secrets(dockerfile: Dockerfile) -> list[FoundSecret]:
-    """Each with the clearest of the names that one could give it."""
+    """Secrets in a Dockerfile, each reported once, under its most specific kind."""
     found: list[FoundSecret] = []
     for instruction in dockerfile.instructions:
         named = [*_assigned(instruction, dockerfile.file), *_written_out(instruction)]
@@ -77,7 +77,7 @@ def _assigned(instruction: Instruction, file: str) -> Iterator[FoundSecret]:
 
 
 def _literal(value: str) -> str:
-    """Of `${VARIABLE:-default}`, the default."""
+    """The default in `${VARIABLE:-default}`."""
     match = _DEFAULT.fullmatch(value)
     return match[1] if match else value
 
@@ -98,7 +98,7 @@ def _is_random(name: str, value: str) -> bool:
 
 
 def _written_out(instruction: Instruction) -> Iterator[FoundSecret]:
-    """Passwords on command lines and in files that are written there."""
+    """Passwords in command lines and in heredocs."""
     if instruction.name not in _COMMANDS:
         return
     text = "\n".join((instruction.value, *instruction.heredocs))

@@ -1,4 +1,4 @@
-"""The commands that the RUN instructions of a Dockerfile run, as far as one can tell without running them."""
+"""Extract the commands of RUN instructions, without running a shell."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _VARIABLE = re.compile(r"\$\w+|\$\{\w+\}")
 _PYTHON = re.compile(r"python[\d.]*")
 _PIP = re.compile(r"pip[\d.]*")
 
-# Options of package managers that take the next word: that one is no subcommand and no package.
+# Options of package managers that take a value: the next word is neither a subcommand nor a package.
 _VALUED = re.compile(
     "-[CFceiot]|--constraint|--cwd|--dir|--directory|--editable|--extra|--extra-index-url|--filter|--find-links|--group"
     "|--index-url|--loglevel|--omit|--only|--only-group|--no-group|--prefix|--project|--python|--registry|--repository"
     "|--requirement|--root|--target|--virtual|--with|--without|--workspace"
 )
-_VALUED_OF = {"npm": {"-w"}, "pip": {"-r"}}  # to others the same letters are a yes or no
+_VALUED_OF = {"npm": {"-w"}, "pip": {"-r"}}  # flags without a value in other programs
 
 
 class Command(NamedTuple):
     """One simple command: `npm --prefix web ci` in /app."""
 
-    program: str  # as it was called, /opt/venv/bin/pip
+    program: str  # as written, such as /opt/venv/bin/pip
     arguments: tuple[str, ...]
     variables: Mapping[str, str]
     directory: str
@@ -45,7 +45,7 @@ class Command(NamedTuple):
 
     @property
     def plain(self) -> tuple[str, ...]:
-        """The arguments that are neither options nor their values: subcommand first."""
+        """Positional arguments: the subcommand first."""
         found, skip = [], False
         for argument in self.arguments:
             if not skip and not argument.startswith("-"):
@@ -61,7 +61,7 @@ class Command(NamedTuple):
         return any(argument in options for argument in self.arguments)
 
     def values(self, *options: str) -> list[str]:
-        """What is given with any of these options, as `--omit dev` or `--omit=dev`."""
+        """Values of any of these options, written as `--omit dev` or `--omit=dev`."""
         after = [value for option, value in pairwise(self.arguments) if option in options]
         split = [argument.partition("=") for argument in self.arguments]
         return after + [value for option, equals, value in split if equals and option in options]
@@ -74,7 +74,7 @@ class Command(NamedTuple):
 
 
 def commands(step: Step) -> list[Command]:
-    """What a RUN runs, one after the other; of anything else, nothing."""
+    """Commands of a RUN, in order; none for other instructions."""
     instruction = step.instruction
     if instruction.name != "RUN":
         return []
@@ -92,7 +92,7 @@ def _is_shell(body: str) -> bool:
 
 
 def _split(script: str) -> list[list[str]]:
-    """The words of each command of a script."""
+    """Split a script into commands, each a list of words."""
     joined = re.sub(r"\\\r?\n", " ", script)
     lexer = shlex.shlex(re.sub(r"(?m)^\s*#.*$", "", joined), posix=True, punctuation_chars=_SEPARATORS)
     lexer.whitespace = " \t\r"
@@ -100,7 +100,7 @@ def _split(script: str) -> list[list[str]]:
     lexer.commenters = ""
     try:
         return list(_grouped(lexer))
-    except ValueError:  # quotes that never end: better the words roughly than none
+    except ValueError:  # unbalanced quotes: split at white space instead
         return [words.split() for words in re.split(f"[{re.escape(_SEPARATORS)}]+", joined) if words.strip()]
 
 
@@ -118,7 +118,7 @@ def _grouped(tokens: Iterator[str]) -> Iterator[list[str]]:
 
 
 def _one_by_one(split: list[list[str]], variables: Mapping[str, str], directory: str) -> Iterator[Command]:
-    """Follows what `cd`, `export` and `activate` change for those after them."""
+    """Yield commands, with the effects of `cd`, `export` and `activate` applied to later ones."""
     known = dict(variables)
     for words in split:
         told, rest = _assigned(words)
@@ -141,13 +141,13 @@ def _one_by_one(split: list[list[str]], variables: Mapping[str, str], directory:
 
 
 def _expanded(written: str, variables: Mapping[str, str]) -> list[str]:
-    """A variable on its own can be several words. One that nobody knows stays one, an empty one."""
+    """Expand a word. A lone variable can expand to several words, an undefined one to one empty word."""
     value = expand(written, variables)
     return value.split() or [""] if _VARIABLE.fullmatch(written) else [value]
 
 
 def _assigned(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """`if ! CI=1 npm ci` is `npm ci`, and CI."""
+    """Split `if ! CI=1 npm ci` into the variable CI and the words `npm ci`."""
     told: dict[str, str] = {}
     for number, word in enumerate(words):
         if match := _ASSIGNMENT.fullmatch(word):
@@ -158,7 +158,7 @@ def _assigned(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def _unwrapped(command: Command) -> Command:
-    """`python -m pip install` is `pip install`, `npx tsc` is `tsc`."""
+    """Remove wrappers: `python -m pip install` becomes `pip install`, `npx tsc` becomes `tsc`."""
     words = (command.name, *command.arguments)
     beside = command.program.removesuffix(command.name)
     if _PYTHON.fullmatch(words[0]) and len(words) > 2 and words[1] == "-m":

@@ -1,7 +1,7 @@
-"""A Dockerfile, a .dockerignore and a headway.yaml for a repository that has none yet.
+"""Generate a Dockerfile, a .dockerignore and a headway.yaml for a repository.
 
-They are what an expert would begin with, from what the repository says of itself, and belong to the app from then on:
-nothing here is read again. What could only be guessed is said in the first lines of headway.yaml.
+The files are a starting point, derived from the repository's own files, and belong to the app: Headway does not
+regenerate them. Guesses are listed in the first lines of headway.yaml.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from headway.domain.errors import UsageError
 __all__ = ["Project", "detect", "files", "write"]
 
 _DOCKERFILE, _IGNORE = "Dockerfile", ".dockerignore"
-# Text that means itself in YAML without quotes, in a block.
+# Text that needs no quotes as a YAML block scalar.
 _PLAIN = re.compile(r"[A-Za-z/][\w./@=+$%,{}:-]*(?: [\w./@=+$%,{}:-]+)*", re.ASCII)
 _WORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
 
 
 def files(project: Project) -> dict[str, str]:
-    """Path and content of each file; where they are the same, the project is."""
+    """Path and content of each file. The same project gives the same files."""
     return {
         _DOCKERFILE: _render(f"{project.kind}.Dockerfile.j2", project),
         _IGNORE: _render("dockerignore.j2", project),
@@ -36,10 +36,10 @@ def files(project: Project) -> dict[str, str]:
 
 
 def write(tree: Path, *, force: bool = False) -> list[str]:
-    """Write the files, each whole or not at all; their paths.
+    """Write the files, each atomically, and return their paths.
 
-    Raises UsageError, and writes nothing, when one is there already, unless `force` says to replace them: and even then
-    when something other than a file is in its place, or the directory cannot be written. Raises what `detect` raises.
+    Raises UsageError, and writes nothing, when one of them exists and `force` is not set, when a path is not a regular
+    file, or when the directory is not writable. Also raises what `detect` raises.
     """
     made = files(detect(tree))
     _refuse(tree, list(made), force=force)
@@ -71,7 +71,7 @@ def _refuse(tree: Path, names: list[str], *, force: bool) -> None:
 
 
 def _render(template: str, project: Project) -> str:
-    # What is written is no HTML, and each value is quoted for the language it stands in by one of these filters.
+    # The output is not HTML. The filters below quote each value for the file's language.
     environment = Environment(  # noqa: S701
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         undefined=StrictUndefined,
@@ -84,11 +84,11 @@ def _render(template: str, project: Project) -> str:
 
 
 def _yaml(text: str) -> str:
-    """One line of YAML that reads as this text."""
+    """The text as a YAML scalar on one line."""
     words = text.split(" ")
     if _PLAIN.fullmatch(text) and text.lower() not in _WORDS and not any(word.endswith(":") for word in words):
         return text
-    # JSON is YAML, except that YAML wants characters that cannot be printed escaped.
+    # JSON strings are valid YAML once unprintable characters are escaped.
     return "".join(one if one.isprintable() else _escaped(one) for one in json.dumps(text, ensure_ascii=False))
 
 
@@ -97,10 +97,10 @@ def _escaped(character: str) -> str:
 
 
 def _argv(words: list[str]) -> str:
-    """The exec form of CMD, on one line: Docker takes JSON only."""
+    """The exec form of CMD: Docker accepts only JSON, on one line."""
     return json.dumps(words)
 
 
 def _line(text: str) -> str:
-    """As much of it as a comment holds."""
+    """The text as one line, cut to fit a comment."""
     return "".join(one if one.isprintable() else " " for one in text)

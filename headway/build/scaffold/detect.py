@@ -1,4 +1,4 @@
-"""Which kind of app a repository holds, and where its image would go."""
+"""Detect what kind of app a repository contains, and the name of its image repository."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _Kind(NamedTuple):
     detect: Callable[[Path], Project]
 
 
-# Beside a program in Go or Python, package.json is most often about its web pages or its tools.
+# Node is last: beside a Go or Python program, package.json is usually for its web pages or tools.
 _KINDS = (
     _Kind("Go", ("go.mod",), go.detect),
     _Kind("Python", ("pyproject.toml", "requirements.txt"), python.detect),
@@ -33,10 +33,10 @@ _MARKS = [mark for kind in _KINDS for mark in kind.marks]
 
 
 def detect(tree: Path) -> Project:
-    """Look at the root of a repository; of several kinds, the first of Go, Python and Node that can be started.
+    """Detect the app at the root of a repository: the first of Go, Python and Node that has a start command.
 
-    Raises NotFound, naming what is looked for, when it recognises nothing or finds nothing to start, and UsageError
-    when a file that decides cannot be read.
+    Raises NotFound, listing the files it looks for, when there is no such app, and UsageError when one of these files
+    cannot be parsed.
     """
     if not tree.is_dir():
         raise UsageError(f"{tree}: no such directory", "name the directory of the repository")
@@ -61,11 +61,11 @@ def _why(taken: _Kind, present: list[_Kind], failures: list[NotFound]) -> str:
     return f"taken for an app in {taken.name}, not {' or '.join(kind.name for kind in others)}: {reason}"
 
 
-# --- where the image goes --------------------------------------------------------------------------------------
+# --- image repository ------------------------------------------------------------------------------------------
 
 
 def _image(tree: Path) -> str | None:
-    """Image repository beside the git repository; None when there is no remote, or none that has a registry."""
+    """Image repository at the git host of the remote; None without a remote, or when its host has no known registry."""
     host, path = _remote(tree)
     registry = {"github.com": "ghcr.io", "gitlab.com": "registry.gitlab.com", "codeberg.org": "codeberg.org"}.get(host)
     image = f"{registry}/{path}"
@@ -75,7 +75,7 @@ def _image(tree: Path) -> str | None:
 
 
 def _remote(tree: Path) -> tuple[str, str]:
-    """Host and path of the remote `origin`, in lower case as registries want them; empty when there is none."""
+    """Host and path of the remote `origin`, in lower case as registries require; empty without a remote."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         url = subprocess.run(

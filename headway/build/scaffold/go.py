@@ -12,14 +12,14 @@ from headway.domain.errors import NotFound, UsageError
 __all__ = ["detect"]
 
 _NEWEST = (1, 27)
-# Older Go has no image on this Debian; a newer one builds older modules as well.
+# Older Go versions have no image on this Debian release. A newer Go also builds older modules.
 _OLDEST = (1, 21)
 _DIRECTIVE = re.compile(r"^(go|toolchain)\s+(?:go)?(\d+)\.(\d+)", re.MULTILINE)
 _MODULE = re.compile(r"""^module\s+["`]?([^\s"`]+)""", re.MULTILINE)
 
 
 def detect(tree: Path) -> GoProject:
-    """Raises NotFound when no main package is found, UsageError when go.mod makes no sense."""
+    """Detect a Go app. Raises NotFound without a main package, UsageError for an invalid go.mod."""
     text = read(tree / "go.mod")
     module = _MODULE.search(text)
     if module is None:
@@ -51,7 +51,7 @@ def _version(text: str) -> str:
 
 
 def _programs(tree: Path) -> Iterator[str]:
-    """The main packages at the root and in cmd/, the way `go build` names them."""
+    """Main packages at the root and in cmd/, as arguments of `go build`."""
     if _is_main(tree):
         yield "."
     for place in sorted((tree / "cmd").glob("*/")):

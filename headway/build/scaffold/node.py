@@ -1,4 +1,4 @@
-"""A Node app: package.json and the lock file beside it."""
+"""A Node app: package.json and its lock file."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from headway.domain.errors import NotFound, UsageError
 
 __all__ = ["detect"]
 
-# The newest of each line, as of November 2026; even ones are supported for years.
+# Newest release of each line, as of November 2026. Even-numbered lines get long-term support.
 _NODES = {"26": "26.13.0", "24": "24.19.0", "22": "22.23.2", "20": "20.20.2", "18": "18.20.8"}
 _LTS = "24"
 _NAMES = {"hydrogen": "18", "iron": "20", "jod": "22", "krypton": "24", "lithium": "26"}
 _SUFFIXES = (".js", ".mjs", ".cjs", ".ts", ".mts", ".cts", ".jsx", ".tsx")
-# Of npm's own names for scripts, those that it runs as part of an install of the app's dependencies.
+# Lifecycle scripts that npm runs when it installs the app's dependencies.
 _AT_INSTALL = ("preinstall", "install", "postinstall", "prepare")
 _CHECKS = {"lint": "lint", "typecheck": "typecheck", "test": "test", "test:integration": "integration"}
 
 
 class _Manager(NamedTuple):
-    """How a package manager installs from its lock file, and takes out again what only the build needs."""
+    """Commands of a package manager: install from the lock file, and remove development dependencies."""
 
     install: str
     prune: str
@@ -40,7 +40,7 @@ _BERRY = _Manager("yarn install --immutable", "yarn workspaces focus --all --pro
 
 
 def detect(tree: Path) -> NodeProject:
-    """Raises NotFound when nothing says how it is started, UsageError when package.json makes no sense."""
+    """Detect a Node app. Raises NotFound without a start command, UsageError for an invalid package.json."""
     package = _package(tree / "package.json")
     scripts = _scripts(package)
     manager, lock = _manager(tree, package)
@@ -101,7 +101,7 @@ def _tag(where: str, written: str) -> str:
 
 
 def _manager(tree: Path, package: dict[str, Any]) -> tuple[_Manager, str | None]:
-    """The package manager, and the name of its lock file."""
+    """Package manager and name of its lock file."""
     if (tree / "pnpm-lock.yaml").is_file():
         return _PNPM, "pnpm-lock.yaml"
     if (tree / "yarn.lock").is_file():
@@ -122,7 +122,7 @@ def _copied(tree: Path, lock: str | None) -> Iterator[str]:
     yield from (name for name in (".yarn", "patches") if (tree / name).is_dir())
 
 
-# --- how it is started -----------------------------------------------------------------------------------------
+# --- start command ---------------------------------------------------------------------------------------------
 
 
 def _start(tree: Path, package: dict[str, Any], scripts: dict[str, str]) -> str:
@@ -130,7 +130,7 @@ def _start(tree: Path, package: dict[str, Any], scripts: dict[str, str]) -> str:
         return _direct(scripts["start"], scripts) or "npm start"
     main = package.get("main")
     for file in (str(main) if main else "", "server.js", "index.js"):
-        # What the build makes is not there yet.
+        # The entry point may be an output of the build script.
         if file and ((tree / file).is_file() or (file == main and "build" in scripts)):
             return f"node {shlex.quote(file)}"
     raise NotFound(
@@ -140,9 +140,9 @@ def _start(tree: Path, package: dict[str, Any], scripts: dict[str, str]) -> str:
 
 
 def _direct(script: str, scripts: dict[str, str], depth: int = 0) -> str | None:
-    """The command behind a script, without npm, which keeps SIGTERM to itself; None when that is more than a command.
+    """The command of a script, without npm, which does not forward SIGTERM; None for anything but one command.
 
-    `A && B` is one too: the shell that runs A becomes B.
+    `A && B` counts as one command, because the shell can run A and then `exec` B.
     """
     script = re.sub(r"(^|&&\s*)cross-env\s+", r"\1", script)
     lexer = shlex.shlex(script, posix=True, punctuation_chars=True)
@@ -164,7 +164,7 @@ def _direct(script: str, scripts: dict[str, str], depth: int = 0) -> str | None:
 
 def _checks(scripts: dict[str, str], manager: _Manager) -> Iterator[Check]:
     found = {script: name for script, name in _CHECKS.items() if script in scripts}
-    if "no test specified" in scripts.get("test", ""):  # what `npm init` writes, which always fails
+    if "no test specified" in scripts.get("test", ""):  # the placeholder of `npm init`, which always fails
         del found["test"]
     if not found:
         return
@@ -196,5 +196,5 @@ def _notes(tree: Path, package: dict[str, Any], scripts: dict[str, str], run: st
 
 
 def _has_packages(workspace: Path) -> bool:
-    """pnpm keeps its settings in this file too."""
+    """Whether a pnpm-workspace.yaml lists packages: pnpm also stores settings in it."""
     return workspace.is_file() and re.search("^packages:", read(workspace), re.MULTILINE) is not None

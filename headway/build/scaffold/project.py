@@ -1,4 +1,4 @@
-"""What was found in a repository, and how it is looked into."""
+"""The detected app, and functions to inspect a repository."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Check(Frozen):
 
 
 class Project(Frozen):
-    """An app that can be put into an image: what it is, and how it is started."""
+    """An app that can be packaged as an image, with its start command."""
 
     kind: Literal["node", "go", "python"]
     name: str = Field(description="a DNS label")
@@ -57,7 +57,7 @@ class Project(Frozen):
 
     @property
     def exceptions(self) -> dict[str, str]:
-        """Rules for Dockerfiles that cannot hold here, and why."""
+        """Dockerfile rules that do not apply to this app, each with the reason."""
         return {}
 
 
@@ -106,11 +106,11 @@ class PythonProject(Project):
         return {"HW004": NEEDS_SOURCE} if self.source_first else {}
 
 
-# --- looking into a repository ---------------------------------------------------------------------------------
+# --- inspecting a repository -----------------------------------------------------------------------------------
 
 
 def read(file: Path) -> str:
-    """Raises UsageError, in words, when it cannot be read."""
+    """Text of a file. Raises UsageError when it cannot be read."""
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -120,7 +120,7 @@ def read(file: Path) -> str:
 
 
 def walk(tree: Path, *suffixes: str) -> Iterator[Path]:
-    """The app's own source files, those nearest to the root first; tests and what was installed are not."""
+    """The app's source files, those nearest to the root first, without tests and installed dependencies."""
     level, seen = [tree], 0
     while level:
         deeper: list[Path] = []
@@ -142,17 +142,17 @@ def mentions(tree: Path, text: str, *suffixes: str) -> bool:
 
 
 def label(text: str) -> str:
-    """A DNS label that resembles the name; `app` when nothing of it is left."""
+    """The name as a DNS label; `app` when no character of it is valid."""
     ascii_only = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
     name = re.sub("[^a-z0-9]+", "-", ascii_only).lstrip("-0123456789")
     return name[:63].strip("-") or "app"
 
 
-# --- starting the app ------------------------------------------------------------------------------------------
+# --- start command ---------------------------------------------------------------------------------------------
 
 
 def entry(run: str) -> list[str]:
-    """CMD of an image for a shell command: the app replaces the shell, so that it is the one that gets SIGTERM."""
+    """CMD of an image for a shell command. The app replaces the shell, so that it receives SIGTERM."""
     before, joined, last = run.rpartition("&&") if _outside_quotes(run) else ("", "", run)
     if not joined and not re.search(r"[$`*?~<>|;&()\[\]{}#\\\n]", run):
         words = shlex.split(run)
@@ -163,7 +163,7 @@ def entry(run: str) -> list[str]:
 
 
 def _outside_quotes(run: str) -> bool:
-    """Whether the last && of the command is one, and not part of a word."""
+    """Whether the last && of the command is an operator, not quoted text."""
     try:
         return all(shlex.split(part) for part in run.rpartition("&&"))
     except ValueError:

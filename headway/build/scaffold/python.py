@@ -1,4 +1,4 @@
-"""A Python app: pyproject.toml or requirements.txt, and what it is served by."""
+"""A Python app: pyproject.toml or requirements.txt, and its server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from headway.domain.errors import NotFound, UsageError
 
 __all__ = ["detect"]
 
-# The newest of each line, as of November 2026.
+# Newest release of each line, as of November 2026.
 _PYTHONS = {"3.14": "3.14.7", "3.13": "3.13.15", "3.12": "3.12.14", "3.11": "3.11.16", "3.10": "3.10.21"}
 _USUAL = "3.13"
 _ASGI = {"fastapi": "FastAPI", "starlette": "Starlette", "litestar": "Litestar", "quart": "Quart"}
@@ -43,7 +43,7 @@ _CONFIGURED = {
 
 
 def detect(tree: Path) -> PythonProject:
-    """Raises NotFound when nothing says how it is started, UsageError when pyproject.toml makes no sense."""
+    """Detect a Python app. Raises NotFound without a start command, UsageError for an invalid pyproject.toml."""
     pyproject = _pyproject(tree)
     project = _table(pyproject, "project")
     listed = _requirement_files(tree)
@@ -65,7 +65,7 @@ def detect(tree: Path) -> PythonProject:
         notes=(*notes, *_notes(tree, installer, missing, needed)),
         installer=installer,
         copied=tuple(_copied(tree, installer, listed)),
-        # Python 3.10 cannot read TOML, so it cannot be told there what pyproject.toml asks for.
+        # Python 3.10 has no tomllib, so its image cannot read the dependencies from pyproject.toml alone.
         source_first=_source_first(pyproject, installer, lines) or (installer == "pyproject" and version == "3.10"),
         installs=installs,
         server=missing,
@@ -75,7 +75,7 @@ def detect(tree: Path) -> PythonProject:
     )
 
 
-# --- what it needs ---------------------------------------------------------------------------------------------
+# --- dependencies ----------------------------------------------------------------------------------------------
 
 
 def _pyproject(tree: Path) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def _declared(pyproject: dict[str, Any]) -> list[str]:
 
 
 def _for_development(pyproject: dict[str, Any]) -> list[str]:
-    """Requirements of the groups and extras."""
+    """Requirements of dependency groups and extras."""
     extras = _table(pyproject, "project", "optional-dependencies")
     groups = _table(pyproject, "dependency-groups")
     poetry = _table(pyproject, "tool", "poetry", "group")
@@ -116,7 +116,7 @@ def _for_development(pyproject: dict[str, Any]) -> list[str]:
 
 
 def _requirement_files(tree: Path) -> list[Path]:
-    """requirements.txt, and all that it names."""
+    """requirements.txt and the files that it includes."""
     found, waiting = list[Path](), [tree / "requirements.txt"]
     while waiting:
         file = waiting.pop(0)
@@ -130,7 +130,7 @@ def _requirement_files(tree: Path) -> list[Path]:
 
 
 def _lines(file: Path) -> list[str]:
-    """Empty when there is no such file."""
+    """Lines of a file; none if it does not exist."""
     if not file.is_file():
         return []
     joined = read(file).replace("\\\n", " ")
@@ -138,7 +138,7 @@ def _lines(file: Path) -> list[str]:
 
 
 def _names(requirements: list[str]) -> set[str]:
-    """Canonical names; a server that comes as an extra of a framework is there too."""
+    """Canonical package names, including servers that a framework installs as an extra."""
     names: set[str] = set()
     for text in requirements:
         try:
@@ -190,18 +190,18 @@ def _copied(tree: Path, installer: str, listed: Sequence[Path]) -> Iterator[str]
 
 
 def _source_first(pyproject: dict[str, Any], installer: str, lines: list[str]) -> bool:
-    """Whether what is needed can be told only with the source: it is part of it, or is found out by building it."""
+    """Whether installing dependencies needs the source: they are local paths, or metadata that the build computes."""
     if installer == "requirements":
         return any(re.match(r"(-e|--editable)\b|\.{1,2}(/|$)|file:", line) for line in lines)
     project = _table(pyproject, "project")
     return installer == "pyproject" and (not project or "dependencies" in _texts(project.get("dynamic")))
 
 
-# --- how it is started -----------------------------------------------------------------------------------------
+# --- start command ---------------------------------------------------------------------------------------------
 
 
 def _start(tree: Path, pyproject: dict[str, Any], needed: set[str], *, installs: bool) -> tuple[str, list[str]]:
-    """The command, and what was guessed."""
+    """The start command, and notes on what was guessed."""
     if "django" in needed and (file := next((file for file in walk(tree, ".py") if file.name == "wsgi.py"), None)):
         return f"{_GUNICORN} {_module(tree, file)}:application", []
     for server, frameworks in ((_UVICORN, _ASGI), (_GUNICORN, _WSGI)):
@@ -235,7 +235,7 @@ def _program(tree: Path, pyproject: dict[str, Any], *, installs: bool) -> tuple[
 
 
 def _application(tree: Path, wanted: set[str]) -> tuple[str, bool] | None:
-    """MODULE:NAME of the app object, or of a function without arguments that makes it (then True)."""
+    """MODULE:NAME of the app object, and False; or of a factory function without arguments, and True."""
     parsed = [(file, body) for file in walk(tree, ".py") if (body := _body(file))]
     for file, body in parsed:
         for name in (name for statement in body for name in _assigned(statement, wanted)):
@@ -248,7 +248,7 @@ def _application(tree: Path, wanted: set[str]) -> tuple[str, bool] | None:
 
 
 def _body(file: Path) -> list[ast.stmt]:
-    """Of a file that cannot be parsed: nothing."""
+    """Top-level statements of a file; none if it cannot be parsed."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

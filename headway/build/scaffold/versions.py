@@ -1,4 +1,4 @@
-"""Which version of a language a repository asks for, of those that there are images of."""
+"""Choose a language version that a repository accepts and that has an official image."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _COMPARATOR = re.compile(r"(\^|~>?|>=|<=|>|<|=)?\s*v?(\d+|[xX*])(?:\.(\d+|[xX*])
 
 
 def pick(known: Mapping[str, str], preferred: str, ranges: list[SpecifierSet], written: str) -> str | None:
-    """Tag of the image: the preferred line when it is allowed, else the newest of `known` that is.
+    """Tag of the image: the preferred line if it is in range, else the newest of `known` in range, else None.
 
-    `known` has the newest release of each line that there are images of (`24` of Node, `3.13` of Python), the newest
-    first. A version that is written down to the patch is taken as it is when it is of one of them. None: no image.
+    `known` maps each release line (Node `24`, Python `3.13`) to its newest release, newest line first. An exact patch
+    version is used as written if it belongs to one of these lines.
     """
     for line in (preferred, *known):
         if any(allowed.contains(known[line]) for allowed in ranges):
@@ -29,7 +29,7 @@ def pick(known: Mapping[str, str], preferred: str, ranges: list[SpecifierSet], w
 
 
 def python_range(text: str) -> list[SpecifierSet]:
-    """`requires-python`, or how Poetry writes it; empty when it cannot be read."""
+    """Parse `requires-python`, or Poetry's syntax for it; empty when invalid."""
     try:
         return [SpecifierSet(text)]
     except InvalidSpecifier:
@@ -37,7 +37,7 @@ def python_range(text: str) -> list[SpecifierSet]:
 
 
 def node_range(text: str) -> list[SpecifierSet]:
-    """The alternatives of a range as npm writes them; empty when it cannot be read."""
+    """Parse the alternatives of an npm version range; empty when invalid."""
     try:
         return [_alternative(part.strip()) for part in text.split("||")]
     except (InvalidSpecifier, InvalidVersion, ValueError):

@@ -1,4 +1,4 @@
-"""A verdict as a picture: error rate and latency of both versions over time, with the switch points."""
+"""Plot a verdict: error rate and latency of both versions over time, with the traffic switches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw"]
 
-POINTS = 120  # windows along the time axis, at most: more would be noise
+POINTS = 120  # windows along the time axis, at most; smaller ones are too noisy
 CANARY, STABLE, SWITCH = "#d9730d", "#5b7083", "#9aa5ad"
 
 
@@ -27,11 +27,11 @@ def draw(
     marks: Sequence[tuple[datetime, str]],
     title: str,
 ) -> str:
-    """An SVG document; the time axis is in seconds since the first reading. No data is a gap, never a zero.
+    """Return an SVG document. The time axis is in seconds since the first reading. Missing data is a gap, not zero.
 
-    The same input gives the same bytes.
+    The output is deterministic.
     """
-    import matplotlib as mpl  # half a second that only a drawing needs
+    import matplotlib as mpl  # importing it takes half a second
 
     with mpl.rc_context({"svg.hashsalt": "headway", "svg.fonttype": "none", "text.parse_math": False, "font.size": 9}):
         from matplotlib.figure import Figure
@@ -70,7 +70,7 @@ def _line(
         value = figure(now.since(before, revision))
         seconds.append((now.at - readings[0].at).total_seconds())
         values.append(float("nan") if value is None else value)
-    dot = "." if len(values) < POINTS / 2 else ""  # a point between two gaps would not be seen
+    dot = "." if len(values) < POINTS / 2 else ""  # a line does not show a point between two gaps
     axes.plot(seconds, values, color=color, label=label, linestyle=linestyle, marker=dot, linewidth=1.4)
 
 

@@ -1,21 +1,23 @@
-"""Is the canary worse than the stable version? A test that may look every second and keeps its false-alarm budget.
+"""Test sequentially whether the canary is worse than the stable version, within a false-alarm budget.
 
-Of the requests that failed in one look, as many fall to the canary as if each had been drawn from all requests, when
-the versions are equally good. So for a rate ratio r > 1 and the canary's share w of the requests of that look,
-r**x / (w*r + 1 - w)**k, for x of k failures on the canary, has an expectation of at most 1: given k, x is
-hypergeometric, whose convex functions have expectations no larger than the binomial's (Hoeffding 1963, theorem 4), and
-smaller still when the canary is the better one. The error rate itself, which nobody knows, drops out. The product over
-all looks is a test supermartingale, so is the mean over several r, and the chance that it ever reaches 1/budget is at
-most the budget (Ville 1939; Ramdas et al. 2023, "Game-theoretic statistics and safe anytime-valid inference"). Weights
-may change between looks. All of this takes requests to fail independently of each other: those of one user, one page
-or one outage of a single instance do not, and are more evidence than they should be.
+The data are evaluated at interim looks, as often as every second. If both versions are equally good, the failures of
+one look are distributed over the versions as if drawn from all its requests. For a rate ratio r > 1, the canary's share
+w of the requests, and x of k failures on the canary, r**x / (w*r + 1 - w)**k then has an expectation of at most 1:
+given k, x is hypergeometric, and convex functions of it have expectations no larger than for a binomial (Hoeffding
+1963, theorem 4). If the canary is better, the expectation is smaller still. The unknown error rate cancels out. The
+product over all looks is a test supermartingale, and so is its mean over several r. The probability that it ever
+reaches 1/budget is at most the budget (Ville 1939; Ramdas et al. 2023, "Game-theoretic statistics and safe
+anytime-valid inference"). Traffic weights may change between looks.
 
-Latency is the same question about other failures: a request of the stable version is slow beyond its own quantile q, as
-known before the look, one of the canary beyond g(q), a little more. A canary that is slower by less than g answers no
-more slow requests than the stable version, whatever the distribution. Errors and quantiles share one budget: a weighted
-mean of test supermartingales is one too.
+Assumption: requests fail independently. Requests of one user or one page, or during an outage of one instance, do not,
+and count as more evidence than they are.
 
-savvi and confseq test one rate, or two samples in equal numbers; neither has two arms of changing size.
+Latency uses the same test with another kind of failure. A stable request is slow when it exceeds the stable version's
+quantile q, as known before the look; a canary request when it exceeds g(q), which is slightly larger. A canary that is
+slower by less than g has no larger share of slow requests than the stable version, whatever the distribution. Errors
+and quantiles share one budget, because a weighted mean of test supermartingales is a test supermartingale.
+
+The libraries savvi and confseq test one rate, or two samples of equal size, but not two samples of varying size.
 """
 
 from __future__ import annotations
@@ -31,15 +33,15 @@ __all__ = ["Share", "Tally", "Worse"]
 RATIOS = (1.1, 1.2, 1.35, 1.6, 2.0, 3.0, 5.0, 10.0, 30.0)
 # `ignore_below` is tested by itself: how much worse than that limit the canary's own error rate may be.
 FACTORS = (1.2, 1.6, 2.5, 5.0, 15.0)
-QUANTILES = (0.9, 0.99)  # the median says less: half of the stable version is beyond it as well
+QUANTILES = (0.9, 0.99)  # the median has less power: half of the stable requests exceed it too
 ENOUGH = 10  # requests beyond a quantile before it is used
-FLOOR = 0.010  # seconds; nobody notices less, and Envoy counts milliseconds
+FLOOR = 0.010  # seconds; smaller differences do not matter, and Envoy counts in milliseconds
 ERRORS, LATENCY = math.log(0.75), math.log(0.25 / len(QUANTILES))  # parts of the budget, as logarithms
 
 
 @dataclass(frozen=True)
 class Share:
-    """Bad requests among all."""
+    """Number of bad requests, and of all requests."""
 
     bad: int = 0
     all: int = 0
@@ -54,14 +56,14 @@ class Share:
 
 @dataclass(frozen=True)
 class Worse:
-    """The evidence that a larger share of the canary's requests is bad, and what it rests on."""
+    """Evidence that a larger share of the canary's requests is bad, with the counts of both versions."""
 
     canary: Share = Share()
     stable: Share = Share()
     _logs: tuple[float, ...] = (0.0,) * len(RATIOS)  # one for each ratio
 
     def after(self, canary: Share, stable: Share) -> Worse:
-        """With one more look. A look at one version alone says nothing."""
+        """Add one look. A look with requests of only one version is no evidence."""
         logs = self._logs
         if canary.all and stable.all:
             share = canary.all / (canary.all + stable.all)
@@ -80,12 +82,12 @@ class Worse:
 
 @dataclass(frozen=True)
 class Tally:
-    """All that was seen of both versions, and the evidence that the canary is the worse one.
+    """Counts of both versions, and the evidence that the canary is worse.
 
-    `ignore_below` is an error rate, as a share of the requests: a canary below it is never worse, whatever the stable
-    version does. Both have to be shown then, which costs no budget (Berger 1982: intersection-union test).
-    `ignore_slower` is a share of the stable version's latency: a canary slower by no more is not worse. `history` is
-    the stable version's latency up to now: it tells what is slow in the next look.
+    `ignore_below` is an error rate (0 to 1): a canary below it never counts as worse. An alarm then needs evidence for
+    both conditions, which costs no budget (Berger 1982: intersection-union test). `ignore_slower` is a fraction of the
+    stable version's latency: a canary slower by at most that does not count as worse. `history` is the stable version's
+    latency so far, whose quantiles define slow requests in the next look.
     """
 
     ignore_below: float = 0.0
@@ -95,7 +97,7 @@ class Tally:
     slow: tuple[Worse, ...] = (Worse(),) * len(QUANTILES)
 
     def after(self, canary: RequestCounts, stable: RequestCounts) -> Tally:
-        """With one more look: what was counted since the one before."""
+        """Add one look: the counts since the previous one."""
         limits = [_slow_beyond(self.history, quantile) for quantile in QUANTILES]
         return replace(
             self,
@@ -108,7 +110,7 @@ class Tally:
         )
 
     def unknown(self, requests: int) -> str:
-        """What is missing before the versions can be called equal; `requests` of each have to be there."""
+        """Describe the data missing to call the versions equal, at least `requests` of each; empty if none."""
         stable, limit = self.errors.stable.all, _slow_beyond(self.history, QUANTILES[0])
         if stable < requests:
             return f"stable had {stable:,} requests, fewer than the {requests} it takes to compare"
@@ -120,11 +122,11 @@ class Tally:
         return _log_sum([ERRORS + self._more_errors(), *(LATENCY + slow.evidence for slow in self.slow)])
 
     def alarm(self, budget: float) -> bool:
-        """Whether the canary is worse; the chance of a false alarm, ever, is at most `budget`."""
+        """Whether the canary is worse. Over all looks, the probability of a false alarm is at most `budget`."""
         return self.evidence >= math.log(1 / budget)
 
     def sentence(self, budget: float) -> str:
-        """What was found, for a person."""
+        """Describe the result in one sentence."""
         found = f"canary {_rate(self.errors.canary)}, stable {_rate(self.errors.stable)}"
         if not self.alarm(budget):
             return f"{found}: no difference shown"
@@ -143,7 +145,7 @@ class Tally:
         return min(worse, self._above_limit()) if self.ignore_below else worse
 
     def _above_limit(self) -> float:
-        """The same for the canary's own rate against `ignore_below`: likelihood ratios of a known rate."""
+        """Evidence that the canary's own rate exceeds `ignore_below`: likelihood ratios against a known rate."""
         bad = self.errors.canary.bad
         good = self.errors.canary.all - bad
         limit = self.ignore_below
@@ -155,7 +157,7 @@ class Tally:
 
 
 def _slow_beyond(history: Iterable[Bucket], quantile: float) -> float | None:
-    """Upper bound of the bucket that has the quantile; None while too few requests are known for it."""
+    """Upper bound of the bucket with the quantile; None while there are too few requests."""
     buckets = tuple(history)
     requests = sum(bucket.requests for bucket in buckets)
     if requests * (1 - quantile) < ENOUGH:
@@ -169,7 +171,7 @@ def _slow_beyond(history: Iterable[Bucket], quantile: float) -> float | None:
 
 
 def _failed(counts: RequestCounts) -> Share:
-    """Whoever gave up got no answer: that is as bad, and a version that hangs shows nothing else."""
+    """Count cancelled requests as failed: a hanging version has no other failures."""
     return Share(counts.errors + counts.unanswered, counts.requests + counts.unanswered)
 
 
