@@ -1,4 +1,4 @@
-"""Envoy's configuration as data, and its figures read back. Pure; filesystem xDS, as JSON.
+"""Build Envoy's configuration (filesystem xDS, as JSON) and parse its statistics. Pure functions.
 
 One cluster a revision. What the defaults would do and these settings do not: notice a late backend after 60 s (here
 0.2 s, a rollout waits for it), hold back updates for a second, retry three requests at once at most, forget a host's
@@ -47,7 +47,7 @@ PER_TRY_TIMEOUT = "30s"
 
 
 def bootstrap(directory: Path, socket: Path) -> dict[str, Any]:
-    """What Envoy starts with: where its files are, and an admin socket only we can open."""
+    """Bootstrap configuration: paths of the xDS files, and an admin socket that only this user can open."""
     return {
         "node": {"id": "edge", "cluster": "edge"},
         "stats_flush_interval": "1s",
@@ -65,7 +65,7 @@ def resources(version: str, *resources: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def listener(directory: Path, host: str, port: int, name: str = PUBLIC) -> dict[str, Any]:
-    """A port of the app: the public one, or the one that shows what is not public yet."""
+    """Listener of the public port or of the preview port."""
     manager = {
         "@type": f"{TYPE}extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": name,
@@ -84,7 +84,7 @@ def listener(directory: Path, host: str, port: int, name: str = PUBLIC) -> dict[
         "@type": f"{TYPE}config.listener.v3.Listener",
         "name": name,
         "address": {"socket_address": {"address": host, "port_value": port}},
-        "enable_reuse_port": False,  # with it a second Envoy on the port is no error: it gets every other request
+        "enable_reuse_port": False,  # otherwise a second Envoy could bind the port and get half of the requests
         "filter_chains": [
             {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
         ],
@@ -137,7 +137,7 @@ def cluster(directory: Path, revision: str, health_path: str) -> dict[str, Any]:
 
 
 def endpoints(revision: str, addresses: Mapping[tuple[str, int], bool]) -> dict[str, Any]:
-    """(host, port) -> whether it drains: such an endpoint finishes what it has and gets nothing new."""
+    """Endpoints of a revision: (host, port) -> whether it drains. A draining one gets no new requests."""
     return {
         "@type": f"{TYPE}config.endpoint.v3.ClusterLoadAssignment",
         "cluster_name": revision,
@@ -156,7 +156,7 @@ def endpoints(revision: str, addresses: Mapping[tuple[str, int], bool]) -> dict[
 
 
 def routes(traffic: Traffic, known: Iterable[str]) -> dict[str, Any]:
-    """All requests by weight, but for those that name a revision, or match a header rule. No traffic answers 503."""
+    """Routes: by revision header or cookie, by header rule, else by weight. Without traffic the response is 503."""
     named = []
     for revision in known:
         # A cookie of the same name asks for one revision.
@@ -173,7 +173,7 @@ def routes(traffic: Traffic, known: Iterable[str]) -> dict[str, Any]:
 
 
 def preview(traffic: Traffic) -> dict[str, Any]:
-    """What the preview port answers: one revision, or 503."""
+    """Route of the preview port: one revision, or 503."""
     return _table(PREVIEW, [_straight(traffic.preview)] if traffic.preview else [_nothing("no preview here")])
 
 

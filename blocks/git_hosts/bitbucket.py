@@ -26,7 +26,7 @@ STATUS = {
 
 
 class Bitbucket(Block, GitHost):
-    """How Bitbucket Cloud is told and asked."""
+    """Client of Bitbucket Cloud: commit statuses, comments and pull requests."""
 
     _block_type_name = "Headway Bitbucket"
     _block_type_slug = "bitbucket"
@@ -93,7 +93,7 @@ def _pull(pull: Any) -> PullRequest:
     return PullRequest(
         number=pull["id"],
         open=pull["state"] == "OPEN",
-        head=(pull["source"]["commit"] or {}).get("hash", ""),  # none when its branch is gone
+        head=(pull["source"]["commit"] or {}).get("hash", ""),  # null when the branch was deleted
         fork=theirs is None or theirs["full_name"] != pull["destination"]["repository"]["full_name"],
         base=pull["destination"]["branch"]["name"],
         branch=pull["source"]["branch"]["name"],

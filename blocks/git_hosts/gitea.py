@@ -23,7 +23,7 @@ STATUS = {
 
 
 class Gitea(Block, GitHost):
-    """How Gitea or Forgejo is told and asked."""
+    """Client of Gitea or Forgejo: commit statuses, comments and pull requests."""
 
     _block_type_name = "Headway Gitea"
     _block_type_slug = "gitea"

@@ -16,8 +16,8 @@ from headway.scm.rest_client import Rest, reads
 
 __all__ = ["GitHub"]
 
-EARLY = 120.0  # seconds before a token of an installation runs out that another is asked for
-LIFE = 3600.0  # seconds that it lives
+EARLY = 120.0  # seconds before its expiry that an installation token is renewed
+LIFE = 3600.0  # lifetime of an installation token, in seconds
 STATUS = {
     StatusState.PENDING: "pending",
     StatusState.RUNNING: "pending",
@@ -35,9 +35,9 @@ DEPLOYMENT = {
 
 
 class GitHub(Block, GitHost):
-    """How GitHub is told and asked: with a token, or as an app that is installed there.
+    """Client of GitHub, authenticated with a token or as an installed GitHub App.
 
-    Either needs to write commit statuses, deployments and pull requests.
+    Either needs write access to commit statuses, deployments and pull requests.
     """
 
     _block_type_name = "Headway GitHub"
@@ -89,7 +89,7 @@ class GitHub(Block, GitHost):
             "ref": deployment.sha,
             "environment": deployment.environment,
             "auto_merge": False,
-            "required_contexts": [],  # our own checks are among them, and have an opinion already
+            "required_contexts": [],  # do not wait for checks: Headway's own are among them
             "description": "Headway",
         }
         return self._ask().send("POST", f"/repos/{repo}/deployments", body)

@@ -25,7 +25,7 @@ STATUS = {
 
 
 class GitLab(Block, GitHost):
-    """How GitLab is told and asked."""
+    """Client of GitLab: commit statuses, comments and merge requests."""
 
     _block_type_name = "Headway GitLab"
     _block_type_slug = "gitlab"
@@ -46,7 +46,7 @@ class GitLab(Block, GitHost):
         try:
             self._ask().send("POST", f"{_project(repo)}/statuses/{status.sha}", body)
         except GitHostError as error:
-            if "Cannot transition status" not in error.what:  # it has this state already
+            if "Cannot transition status" not in error.what:  # the status already has this state
                 raise
 
     def set_comment(self, repo: str, number: int, marker: str, text: str) -> None:
@@ -82,7 +82,7 @@ def _pull(pull: Any) -> PullRequest:
     return PullRequest(
         number=pull["iid"],
         open=pull["state"] in ("opened", "locked"),  # locked: being merged, which may fail
-        head=pull["sha"] or "",  # none when its branch is gone
+        head=pull["sha"] or "",  # null when the branch was deleted
         fork=pull["source_project_id"] != pull["target_project_id"],
         base=pull["target_branch"],
         branch=pull["source_branch"],

@@ -1,4 +1,4 @@
-"""Business metrics from Prometheus, or from anything else that speaks its HTTP API."""
+"""Business metrics from Prometheus, or another server with its HTTP API."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LONGEST = 200  # characters of an expression, or of what Prometheus says, in an 
 class Prometheus(Block, MetricSource):
     """Instant queries in PromQL.
 
-    An expression has to give one value: a scalar, or a vector of at most one series.
+    An expression must return one value: a scalar, or a vector of at most one series.
     """
 
     _block_type_name = "Headway Prometheus"
@@ -127,7 +127,7 @@ class Prometheus(Block, MetricSource):
         ):
             for piece in answer.iter_bytes():
                 body += piece
-                if time.monotonic() > end:  # nobody waits for it any more: let the thread go
+                if time.monotonic() > end:  # the caller has timed out: end the thread
                     raise httpx.ReadTimeout("")
                 if len(body) > LARGEST:
                     raise self._error(
@@ -186,7 +186,7 @@ class Prometheus(Block, MetricSource):
         return self._error("answers, but not as Prometheus does", _what_to_do(httpx.codes.OK))
 
     def _quote(self, text: str) -> str:
-        """Fit for an error: without the token, on one line, at most 200 characters."""
+        """Text for an error message: token masked, on one line, at most 200 characters."""
         masked = Masker([self.token.get_secret_value()] if self.token else [])(text)
         line = " ".join("".join(one if one.isprintable() else " " for one in masked).split())
         return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"

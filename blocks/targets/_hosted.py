@@ -43,8 +43,8 @@ LAST_LINES = 5  # of a log, in an error
 
 
 def sendable(value: SecretStr) -> SecretStr:
-    """The token as a header takes it. Raises ValueError when none does."""
-    token = value.get_secret_value().strip()  # many a token is copied with a line's end
+    """The token, stripped, for use in a header. Raises ValueError when it is not valid there."""
+    token = value.get_secret_value().strip()  # copied tokens often end in a newline
     if not token or not all("!" <= character <= "~" for character in token):
         raise ValueError("has to have printable ASCII characters, and no spaces")
     return SecretStr(token)
@@ -54,7 +54,7 @@ Token = Annotated[SecretStr, AfterValidator(sendable)]
 
 
 class Unsure(TargetError):
-    """Nobody knows whether it was done: whoever asked has to look before asking again."""
+    """A request whose effect is unknown. Read the platform's state before you repeat it."""
 
 
 class Api:

@@ -80,7 +80,7 @@ class Deployment(NamedTuple):
     id: str
     status: str
     created: str
-    """When, as ISO 8601 in UTC: it sorts by time."""
+    """Creation time, ISO 8601 in UTC, so that it sorts by time."""
     meta: dict[str, Any]
     can_roll_back: bool
 
@@ -119,7 +119,7 @@ class Railway:
         return said["projectId"], said["environmentId"]
 
     def project(self, project: str) -> str:
-        """Its name. Raises TargetError when there is none."""
+        """Name of the project. Raises TargetError when it does not exist."""
         return str(self._ask("project", project=project)["project"]["name"])
 
     def environments(self, project: str) -> dict[str, str]:
@@ -131,7 +131,7 @@ class Railway:
         return {one["id"]: one["name"] for one in self._all("services", "project/services", project=project)}
 
     def volume(self, place: Place) -> str | None:
-        """Where the service has a volume."""
+        """Mount path of the service's volume; None without one."""
         found = self._all("volumes", "environment/volumeInstances", environment=place.environment)
         mounted = (one for one in found if one["serviceId"] == place.service and not one["isPendingDeletion"])
         return next((str(one["mountPath"]) for one in mounted), None)
@@ -215,7 +215,7 @@ class Railway:
         self._ask("roll back", repeat=Repeat.IF_NOT_PROCESSED, id=deployment)
 
     def end(self, deployment: Deployment) -> None:
-        """Stop it, or have it not begin."""
+        """Stop a deployment, or cancel it when it has not started."""
         self._ask("cancel" if deployment.status in GOING - {"DEPLOYING"} else "remove", id=deployment.id)
 
     # --- asking ------------------------------------------------------------------------------------------------
