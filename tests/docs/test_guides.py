@@ -74,7 +74,7 @@ CHECKED = (
 # The guide whose files another one starts from.
 STARTS = {"use-your-own-manifests": "docker.md"}
 
-# Its example package is installed, and passes the port contract tests, in a test of its own.
+# tests/examples/test_third_party_target.py installs its example package and runs the port contract tests on it.
 ELSEWHERE = ("write-a-target",)
 
 
