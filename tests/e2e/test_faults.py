@@ -437,7 +437,7 @@ def test_the_run_is_killed_between_two_steps(headway: Headway, up: Up, tmp_path:
         release = started(headway, repo)
         new = judged(headway, release)
         headway.until(lambda: set(answering(headway, repo.app)) == {stable, new})
-        for run in up.child("warm.py serve").children():  # forked: the flow run itself
+        for run in up.child("fork_server.py serve").children():  # forked: the flow run itself
             run.send_signal(signal.SIGKILL)
         closed = ended(headway, release)
         headway.until(lambda: not headway.ledger.rollouts.unfinished(repo.app), 120)

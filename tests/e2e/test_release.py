@@ -145,7 +145,7 @@ def test_a_canary_worse_than_the_stable_version_goes_back_by_itself(headway: Hea
     lenient = json.loads(headway.run("judge", told["name"], "--success-rate", ">= 1", "--json").stdout)
     assert [one["judgement"]["verdict"] for one in lenient["analyses"]] == ["pass"]
     assert "--p99: expected" in headway.run("judge", told["name"], "--p99", "fast", code=2).stderr
-    assert "nothing was analysed" in headway.run("judge", "canary#1", code=2).stderr
+    assert "has no analysis" in headway.run("judge", "canary#1", code=2).stderr
     assert version(headway.url("canary", "production")) == same["sha"]
 
 
@@ -395,7 +395,7 @@ def test_kill_9_in_the_middle_brings_the_environment_back(headway: Headway, up: 
     good = repo.git("rev-parse", "HEAD")
     repo.behave(SLOW)
     run_id = start_and_wait_for_launch(headway, repo)
-    warm = up.child("warm.py serve")
+    warm = up.child("fork_server.py serve")
     for run in warm.children():  # forked: the flow run itself, not the client that stands for it
         run.send_signal(signal.SIGKILL)
     _is_back(headway, repo, run_id, good, "failed")
