@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -46,6 +47,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[TEMPORARY].chmod(0o755)  # PostgreSQL runs as a user of its own
         os.environ["TMPDIR"] = str(config.stash[TEMPORARY])
         tempfile.tempdir = None
+        # A shell's background job ignores SIGINT, and so would every program that the tests start and interrupt.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

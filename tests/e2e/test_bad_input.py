@@ -128,7 +128,9 @@ def test_a_target_that_does_not_exist(headway: Headway, repo: Repo) -> None:
     assert "target process/nowhere" in told["reason"]
     assert told["state"] == "failed"
     repo.commit("platform", {"headway.yaml": text.replace("process/nowhere", "mainframe/one")})
-    assert "no platform is called 'mainframe'" in headway.release(repo.path, code=1)["reason"]
+    refused = headway.run("release", repo.path, code=2).stderr  # found in headway.yaml, before anything starts
+    assert "environments/staging/target: no platform is called 'mainframe'" in refused
+    assert "there are: docker, kubernetes, process" in refused
 
 
 def test_a_metric_source_that_does_not_exist(headway: Headway, tmp_path: Path) -> None:
