@@ -172,7 +172,7 @@ def test_an_abort_that_comes_during_the_smoke_test_goes_back_too(headway: Headwa
     repo.behave("    return 200, {'warm': True}")
     headway.release(repo.path)
     stable = repo.git("rev-parse", "HEAD")
-    repo.behave("    return 200, {'warm': time.monotonic() - began > 6}\nbegan = __import__('time').monotonic()")
+    repo.behave("    return 200, {'warm': time.monotonic() - began > 12}\nbegan = __import__('time').monotonic()")
     _, release = following(headway, repo)
     headway.until(lambda: any("smoke" in stage.name for stage in headway.ledger.stages.by_release(release.id)))
     headway.run("abort", "late", "production", "--by", "ann", "--reason", "wrong colour")
