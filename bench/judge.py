@@ -1,29 +1,31 @@
-"""How soon the judge of a canary sees a fault, and how often it sees one that is not there: `python bench/judge.py`.
+"""Measure the canary judge's detection delay and false alarm rate: `python bench/judge.py`.
 
-100 requests a second, 5 % of them to the canary, a look every second, a budget of 1 %; every fault is there from the
-first request on. `bench/judge.py d` runs one part. The anchors are in `judge_anchors.py`.
+The load is 100 requests/s, 5 % of them to the canary. The judge looks once a second, with an error budget of 1 %. Each
+fault is present from the first request. `bench/judge.py d` runs one part. The baselines are in `judge_anchors.py`.
 
-(a) Identical versions, 10,000 looks: false alarms must stay within the budget.
-(b) Requests of the canary until the alarm, over Wald's bound log(1/budget) / KL(p1 || p0), which no sequential test can
-beat even when it knows both rates. Beside it in the same run, on the same data: the plain e-process with a Beta mixture
-for each version (Turner, Ly, Grünwald 2024).
-(c) Share of faults found, by their size: it must not fall when the fault grows. Beside it Kayenta's rule, once, on an
-hour of one-minute error rates (spinnaker/kayenta a69573b, NetflixACAJudge and MannWhitney: 98 %, High when the lower
-end of the shift exceeds a quarter of its estimate; direction "increase", no outliers removed). The tolerance grows with
-the estimate, so its share falls where minutes are either good or bad: errors in 5 % of stable's minutes, in more and
-more of the canary's. As many bad minutes in both are no fault, yet not what the judge's budget is about: it takes the
-requests of a look to fail independently of each other, and minutes that are bad for one version only are not that.
-(d) Bad answers until the abort: all errors that the canary answered, not only those in excess of stable's, and none of
-what follows the verdict. Argo Rollouts: a measurement every 60 s, success rate of the last 60 s >= 95 %, failureLimit
-3, so the 4th failed one aborts (the example of docs/features/analysis.md, with an interval of 1 min for its 5; with a
-failed first measurement at once it would take three minutes and not four). Flagger: 1 min x 10 failed checks, success
-rate >= 99 % (the example of its README; "interval * threshold" in docs/gitbook/usage/deployment-strategies.md).
-Kayenta: as in (c), every minute from the 50th point on, pass 95, marginal 75. An anchor that finds it in some runs only
-is counted with what was served in two hours in the others, one that never does is no anchor.
-(e) Latency in whole milliseconds, lognormal, median 60 ms, in buckets as Envoy's; 2,000 stable requests are known
-before. The slowest 2 % twice as slow, everything half as slow again, 5 % a second slower, and no fault at all; and an
-error rate that rises slowly. No anchor but the budget: others hold latency to a limit that somebody wrote down
-(Flagger's example: p99 <= 500 ms).
+(a) Two identical versions, 10,000 looks: the share of false alarms must stay within the budget.
+(b) Canary requests until the alarm, divided by Wald's bound log(1/budget) / KL(p1 || p0). No sequential test can beat
+this bound, even if it knows both rates. Baseline, on the same data: the plain e-process with a Beta mixture for each
+version (Turner, Ly, Grünwald 2024).
+(c) Share of faults found, by fault size: a larger fault must not be found less often. Baseline: Kayenta's rule, applied
+once to an hour of one-minute error rates (spinnaker/kayenta a69573b, NetflixACAJudge and MannWhitney: 98 %, High when
+the lower end of the shift exceeds a quarter of its estimate; direction "increase", no outliers removed). Kayenta's
+tolerance grows with the estimate, so its share falls when each minute is either good or bad. The second table shows
+this: errors in 5 % of the stable version's minutes, and in a growing share of the canary's minutes. Its first row, with
+the same share of bad minutes in both versions, is no fault, but the judge's budget does not cover it: the judge assumes
+that requests fail independently, and requests in a minute that is bad for one version only do not.
+(d) Failed responses until the abort: all errors that the canary returned, not only those in excess of the stable
+version's, and none after the verdict. Argo Rollouts: a measurement every 60 s, success rate of the last 60 s >= 95 %,
+failureLimit 3, so the 4th failed measurement aborts (the example in docs/features/analysis.md, with an interval of
+1 min instead of 5; if the first measurement ran at once and failed, the abort would take three minutes instead of
+four). Flagger: 1 min x 10 failed checks, success rate >= 99 % (the example in its README; "interval * threshold" in
+docs/gitbook/usage/deployment-strategies.md). Kayenta: as in (c), every minute from the 50th point on, pass 95, marginal
+75. In runs where a baseline does not find the fault, all errors served in two hours count. A baseline that never finds
+it is left out.
+(e) Latency in whole milliseconds, lognormal, median 60 ms, in Envoy's buckets; 2,000 requests of the stable version are
+known beforehand. The faults: the slowest 2 % take twice as long; all requests take 1.5 times as long; 5 % take one
+second longer; and an error rate that rises slowly. A run without a fault counts the false alarms. There is no baseline
+besides the budget: other tools compare latency with a configured limit (Flagger's example: p99 <= 500 ms).
 """
 
 from __future__ import annotations
@@ -48,12 +50,12 @@ from headway.rollout.analysis.sequential_test import Tally
 BUDGET = 0.01
 CANARY, STABLE = 5, 95  # requests in a look
 LOOKS, RUNS = 10_000, 200
-TRIALS = 500  # of shares, which are 2 % uncertain then
+TRIALS = 500  # runs for each share: its standard error is then about 2 %
 FAULTS = ((0.01, 0.05), (0.001, 0.01), (0.005, 0.006))
 
 
 class BetaMixture:
-    """Each version's rate from its own Beta(1/2, 1/2), against one rate of both."""
+    """The alternative: each version's rate has its own Beta(1/2, 1/2) prior. The null: both share one rate."""
 
     def __init__(self) -> None:
         self._counts = [0, 0, 0, 0]  # requests and errors of the canary, then of the stable version
@@ -70,7 +72,7 @@ class BetaMixture:
 
 
 class Judge:
-    """Headway's, as it is."""
+    """Headway's own test, unchanged."""
 
     def __init__(self) -> None:
         self._tally = Tally()
@@ -94,7 +96,7 @@ def looks(seed: int, canary: float, stable: float, number: int) -> Iterator[tupl
 
 
 def _binomial(chance: random.Random, n: int, p: float) -> int:
-    """By the gaps between errors, which are few."""
+    """Draw the gaps between errors: errors are rare, so this is faster than one draw for each request."""
     if p in (0.0, 1.0):
         return n if p else 0
     errors, at = 0, 0
@@ -137,7 +139,7 @@ def over_walds_bound(pool: Processes) -> None:
             )
 
 
-# --- beside others ---------------------------------------------------------------------------------------------------
+# --- baselines -------------------------------------------------------------------------------------------------------
 
 
 def share_found(pool: Processes) -> None:
@@ -221,9 +223,9 @@ def bad_answers(pool: Processes) -> None:
             "Kayenta": pool.starmap(kayenta, [(s, rate, 60 * CANARY, stable, 60 * STABLE) for s in range(RUNS)]),
         }
         served = _served(ours)
-        print(f"(d) canary {100 * rate:g} %: Headway {served:,.1f} bad answers, found in {_found(ours)} of {RUNS}")
+        print(f"(d) canary {100 * rate:g} %: Headway {served:,.1f} errors, found in {_found(ours)} of {RUNS}")
         for name, runs in others.items():
-            ratio = f"{_served(runs) / served:.0f} x" if _found(runs) else "no anchor"
+            ratio = f"{_served(runs) / served:.0f} x" if _found(runs) else "never found, not a baseline"
             print(f"    {name:8} {_served(runs):10,.1f} ({ratio}), found in {_found(runs)}")
         best = min(_served(runs) for runs in others.values() if _found(runs))
         print(f"    the best of them {best / served:.1f} x: 10 x {'met' if best >= 10 * served else 'missed'}")
@@ -252,7 +254,7 @@ def milliseconds(chance: np.random.Generator, number: int, fault: str) -> np.nda
 
 
 def histogram(took: np.ndarray[tuple[int], np.dtype[np.int64]]) -> RequestCounts:
-    """As Envoy counts: two significant digits."""
+    """Count in Envoy's buckets: two significant digits."""
     width = np.where(took < 100, 1, np.where(took < 1000, 10, 100))
     found: dict[tuple[int, int], int] = {}
     for lower, wide in zip((took // width * width).tolist(), width.tolist(), strict=True):
@@ -287,11 +289,11 @@ def latency(pool: Processes) -> None:
     false = sum(number <= LOOKS for number in runs)
     print(f"(e) no fault: false alarms in {false} of {len(runs)} x {LOOKS} looks, {false / len(runs):.1%}")
     for fault in ("tail x 2", "all x 1.5", "5 % + 1 s"):
-        _told(fault, pool.starmap(partial(until_slow, fault), [(seed, 600) for seed in range(RUNS)]))
-    _told("1 % of errors, rising to 5 %", pool.starmap(until_risen, [(seed, 600) for seed in range(RUNS)]))
+        _print_found(fault, pool.starmap(partial(until_slow, fault), [(seed, 600) for seed in range(RUNS)]))
+    _print_found("1 % of errors, rising to 5 %", pool.starmap(until_risen, [(seed, 600) for seed in range(RUNS)]))
 
 
-def _told(fault: str, runs: list[int]) -> None:
+def _print_found(fault: str, runs: list[int]) -> None:
     found = sum(number <= 600 for number in runs) / len(runs)
     middle = statistics.median(runs)
     when = f"in the median after {middle:g} looks" if middle <= 600 else "not in the median"
@@ -312,11 +314,11 @@ def main() -> None:
     with Pool() as pool:
         for part in sys.argv[1:] or PARTS:
             PARTS[part](pool)
-    print("goals: false alarms at most 1 %, mean at most 2.5 x the bound, 10 x fewer bad answers")
+    print("goals: false alarms at most 1 %, mean at most 2.5 x the bound, 10 x fewer errors")
 
 
 def _divergence(p: float, q: float) -> float:
-    """Kullback-Leibler, of one request."""
+    """Kullback-Leibler divergence of one request."""
     return p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
 
 

@@ -1,9 +1,10 @@
-"""What others do with the same canary: Argo Rollouts, Flagger and Kayenta, in as many lines as their rules need.
+"""Baselines of judge.py: the decision rules of Argo Rollouts, Flagger and Kayenta.
 
-Kayenta's interval of the shift is the set of shifts that a Mann-Whitney test of the shifted points does not reject, by
-the normal approximation with corrections for ties and continuity. It is searched for by Brent's method (1973,
-"Algorithms for Minimization without Derivatives", chapter 4) to 0.0001 of the metric's unit, and so it is here: the
-test jumps where points are tied, and on which side of a jump the search ends decides verdicts.
+Kayenta's interval for the shift is the set of shifts that a Mann-Whitney test of the shifted points does not reject,
+by the normal approximation with corrections for ties and continuity. Kayenta searches its ends with Brent's method
+(1973, "Algorithms for Minimization without Derivatives", chapter 4) to 0.0001 of the metric's unit. This file does the
+same: the test statistic jumps where points are tied, and the verdict depends on the side of the jump where the search
+ends.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy.typing as npt
 
 Points = npt.NDArray[np.float64]
 
-HOURS = 2  # a fault that is not found by then is not found
+HOURS = 2  # the longest run; a fault that is not found by then counts as missed
 Z = statistics.NormalDist().inv_cdf(0.99)  # 98 %, two-sided
 TOLERANCE = 0.25  # of the Hodges-Lehmann estimate
 PRECISION = 1e-4
@@ -26,14 +27,14 @@ WANTED = 50  # points
 
 
 class Ended(NamedTuple):
-    """Errors the canary answered until its abort, or until the watching ended without one."""
+    """Errors that the canary returned until the abort, or until the end of a run without an abort."""
 
     served: int
     found: bool
 
 
 class AllTiedError(Exception):
-    """Nothing to rank: Kayenta leaves such a metric out of its score."""
+    """All points are equal. Kayenta leaves such a metric out of its score."""
 
 
 # --- Argo Rollouts and Flagger ---------------------------------------------------------------------------------------
@@ -63,7 +64,7 @@ def _failures_counted(seed: int, canary: float, requests: int, *, success: float
 
 
 def kayenta(seed: int, canary: float, canary_requests: int, stable: float, stable_requests: int) -> Ended:
-    """Judged every minute from the first that has enough points; one metric that is High scores 0, below 75."""
+    """Judge every minute, once there are enough points. The only metric being High gives a score of 0, below 75."""
     chance = np.random.default_rng(seed)
     errors = chance.binomial(canary_requests, canary, 60 * HOURS)
     new = errors / canary_requests

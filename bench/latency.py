@@ -1,9 +1,9 @@
-"""How long after `git push` the first check starts: `python bench/latency.py`.
+"""Measure the time from `git push` to the start of the first check: `python bench/latency.py`.
 
-20 pushes to a bare repository whose post-receive hook, the one that `headway app hook` prints, tells a running `headway
-up`. Beside them, push by push in the same run: Buildbot from PyPI, a master with its web UI and a worker, in an
-environment of its own, told by a hook too (its HTTP change hook). Both check the commit out and run one command, which
-says when it was started; the clock begins before `git push`.
+20 pushes to a bare repository. Its post-receive hook, as printed by `headway app hook`, notifies a running `headway
+up`. Baseline, alternating with it in the same run: Buildbot from PyPI, a master with web UI and a worker in their own
+virtual environment, notified by Buildbot's HTTP change hook. Both check out the commit and run one command, which
+records its start time. The clock starts before `git push`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from headway.ledger import Ledger
 from headway.service.prefect.client import Control
 
 PUSHES = 20
-PAUSE = 3.0  # seconds between the end of one and the next: pushes that come within 2 s are taken together
-DEADLINE = 60.0  # seconds for a push to be found out about
+PAUSE = 3.0  # seconds between two pushes: pushes within 2 s are coalesced
+DEADLINE = 60.0  # seconds from a push to the start of its command
 SECRET = "a secret of the bench"
 SETTINGS = """
 app: timed
@@ -67,13 +67,13 @@ def main() -> None:
     with running() as service, ExitStack() as stack:
         ours = Pushed(service.place / "headway")
         theirs = Pushed(service.place / "buildbot")
-        tell_headway(service, ours)
+        register_with_headway(service, ours)
         start_buildbot(theirs, stack)
         report(service, ours, theirs)
 
 
 class Pushed:
-    """A work tree, the bare repository that it is pushed to, and when the command that a push starts was started."""
+    """A work tree, the bare repository it is pushed to, and the start times of the command that each push starts."""
 
     def __init__(self, place: Path) -> None:
         place.mkdir()
@@ -91,7 +91,7 @@ class Pushed:
         file.chmod(0o755)
 
     def push(self, number: int) -> tuple[float, float]:
-        """When it was pushed, and when its command was started."""
+        """Time of the push, and start time of its command."""
         known = len(self.started.read_text().split())
         commit(self.tree, {"n": str(number)})
         begun = time.time()
@@ -108,7 +108,7 @@ def until(what: Callable[[], object], name: str) -> None:
         time.sleep(0.02)
 
 
-def tell_headway(service: Service, pushed: Pushed) -> None:
+def register_with_headway(service: Service, pushed: Pushed) -> None:
     def headway(*words: str) -> str:
         asked = [service.headway, "app", *words]
         return subprocess.run(
@@ -144,7 +144,7 @@ def report(service: Service, ours: Pushed, theirs: Pushed) -> None:
     figures: dict[str, list[float]] = {"Buildbot": [], "Headway": []}
     parts: dict[str, list[float]] = {}
     with Ledger.open(f"sqlite:///{service.home / 'ledger.db'}") as ledger, Control(service.api) as control:
-        for number in range(-1, PUSHES):  # the first makes mirrors and caches, and does not count
+        for number in range(-1, PUSHES):  # the first push creates mirrors and caches, and does not count
             took = {}
             for name, pushed in (("Buildbot", theirs), ("Headway", ours)):
                 begun, started = pushed.push(number)
@@ -153,7 +153,7 @@ def report(service: Service, ours: Pushed, theirs: Pushed) -> None:
             if number >= 0:
                 for name, seconds in took.items():
                     figures[name].append(seconds)
-                for name, seconds in way(ledger, control, begun, started).items():
+                for name, seconds in durations(ledger, control, begun, started).items():
                     parts.setdefault(name, []).append(seconds)
             time.sleep(PAUSE)
     base = statistics.median(figures["Buildbot"])
@@ -167,8 +167,8 @@ def report(service: Service, ours: Pushed, theirs: Pushed) -> None:
     print("goal: p50 under 1.5 s")
 
 
-def way(ledger: Ledger, control: Control, begun: float, started: float) -> dict[str, float]:
-    """Seconds of each part of the newest push's way."""
+def durations(ledger: Ledger, control: Control, begun: float, started: float) -> dict[str, float]:
+    """Seconds of each phase, from the newest push to the start of its first check."""
     (push,), (release,) = ledger.deliveries.recent("timed", 1), ledger.releases.recent("timed", 1)
     with httpx.Client(base_url=control.url, trust_env=False) as client:
         asked = {"flow_run_id": release.flow_run_id}
@@ -176,7 +176,7 @@ def way(ledger: Ledger, control: Control, begun: float, started: float) -> dict[
     at = {state["type"]: datetime.fromisoformat(state["timestamp"]).timestamp() for state in reversed(states)}
     marks = {
         "accepted": push.received_at.timestamp(),
-        "run made": at["SCHEDULED"],
+        "run created": at["SCHEDULED"],
         "taken by the worker": at["PENDING"],
         "begun": at["RUNNING"],
         "checked out, settings read": ledger.stages.by_release(release.id)[0].started_at.timestamp(),

@@ -1,16 +1,16 @@
-"""Nobody's request is dropped by a rollout on Kubernetes: `python bench/on_kubernetes.py --registry HOST --base IMAGE`.
+"""Count requests dropped by rollouts on Kubernetes: `python bench/on_kubernetes.py --registry HOST --base IMAGE`.
 
-10 each of rolling, blue-green, canary (5, 50, 100 %) and rollback, walked by the executor on the cluster that kubectl
-would take, under 300 requests a second (k6) to the ClusterIP of the app's Service: run it on a node. Half of the
-requests are POST, over kept connections. Baseline, in the same run and under the same load: `kubectl set image` and
+The executor runs 10 rollouts each of rolling, blue-green, canary (5, 50, 100 %) and rollback on the cluster of the
+current kubectl context. k6 sends 300 requests/s to the ClusterIP of the app's Service, half of them POST, over
+keep-alive connections: run this on a node. Baseline, in the same run under the same load: `kubectl set image` and
 `kubectl rollout undo` on one Deployment of the same app with a readiness probe, without Headway.
 
-Then the time to restore: from the word until the Service has endpoints of the old version alone. A warm revision is
-gone back to by one switch; beside it, the same for `kubectl rollout undo`, which has pods to start.
+The time to restore runs from the start of the rollback until the Service has endpoints of the old version only. The
+old revision is still warm, so the rollback is one switch of the route. `kubectl rollout undo` has to start pods.
 
-IMAGE has python3 in it, such as python:3.13-slim; the engine of DOCKER_HOST builds the app on it and pushes it to the
-registry at HOST, which the cluster pulls from over plain http. Exit code 1 when a request failed with Headway. Absolute
-times are this machine's; goals: 0 failed, restored no later than by kubectl.
+IMAGE contains python3, for example python:3.13-slim. The Docker Engine of DOCKER_HOST builds the app on it and pushes
+it to the registry at HOST; the cluster pulls from there over plain http. Exit code 1 if a request failed with Headway.
+Absolute times depend on the machine. Goals: 0 failed requests, restored no later than with kubectl.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ DEADLINE = 180  # seconds for anything kubectl waits for
 
 
 class Stand:
-    """A namespace of its own with a first revision live in it."""
+    """A namespace for the benchmark, with a first revision live in it."""
 
     def __init__(self, namespace: str, artifact: Artifact, registry: str) -> None:
         self.target = KubernetesTarget(namespace=namespace, registry=Registry(host=registry, plain_http=True))
@@ -62,13 +62,13 @@ class Stand:
 
     def revision(self) -> Revision:
         """A new version of the app."""
-        often = ProbeSettings(period=1, failures=1)
+        every_second = ProbeSettings(period=1, failures=1)
         spec = LaunchSpec(
             environment="bench",
             artifact=self.artifact,
             instances=INSTANCES,
             cpu=0.2,
-            health=Health(startup=STARTUP, startup_probe=often, readiness_probe=often),
+            health=Health(startup=STARTUP, startup_probe=every_second, readiness_probe=every_second),
             stop_grace=10,
         )
         revision = spec.revision(APP, hashlib.sha1(str(next(self.numbers)).encode()).hexdigest())
@@ -103,8 +103,8 @@ class Stand:
         shares = [Share(weight=5, then=Pause(seconds=PAUSE)), Share(weight=50, then=Pause(seconds=PAUSE))]
         self.go(canary(self.situation(self.revision()), shares=[*shares, Share(weight=100)]))
 
-    def there_and_back(self) -> None:
-        """A new version goes out, and the one before it, which is still warm, comes back."""
+    def release_and_roll_back(self) -> None:
+        """Release a new version, then roll back to the previous one, which is still warm."""
         stable = self.target.observe(APP).live
         self.blue_green(keep_warm=True)
         self.go(rollback(self.target.observe(APP), stable, instances=INSTANCES, startup=STARTUP, drain=1))
@@ -117,7 +117,7 @@ class Stand:
 
 
 class Bare:
-    """The same app as people run it without Headway: one Deployment, one Service, a readiness probe."""
+    """The same app without Headway: one Deployment, one Service, a readiness probe."""
 
     def __init__(self, namespace: str, images: tuple[str, str]) -> None:
         self.namespace = namespace
@@ -160,7 +160,7 @@ class Bare:
         self.wait()
 
     def undo(self) -> float:
-        """Seconds until the rollout of the version before is done."""
+        """Roll back to the previous version; return the seconds until that rollout is complete."""
         begun = time.monotonic()
         kubectl("rollout", "undo", f"deployment/{BASELINE}", namespace=self.namespace)
         self.wait()
@@ -181,7 +181,7 @@ def kubectl(*words: str, namespace: str, stdin: str | None = None) -> str:
 
 
 def under_load(name: str, url: str, rounds: int, work: Callable[[int], None]) -> int:
-    """Do it `rounds` times under load; returns how many requests failed."""
+    """Call `work` `rounds` times under load; return the number of failed requests."""
     scenario: dict[str, object] = {
         "executor": "constant-arrival-rate",
         "rate": RATE,
@@ -206,7 +206,7 @@ def under_load(name: str, url: str, rounds: int, work: Callable[[int], None]) ->
 
 
 def pushed(base: str, registry: str, mark: str) -> Artifact:
-    """The app on this base, in the registry."""
+    """Build the app on this base image and push it to the registry."""
     repository = f"{registry}/headway-bench/app"
     with tempfile.TemporaryDirectory() as directory, connected("bench") as engine:
         place = Path(directory)
@@ -215,11 +215,11 @@ def pushed(base: str, registry: str, mark: str) -> Artifact:
             f"FROM {base}\nLABEL mark={mark}\nCOPY kubernetes_app.py /\nUSER 10001:10001\n"
             'CMD ["python3", "-I", "-S", "/kubernetes_app.py"]\n'
         )
-        for told in engine.api.build(path=directory, tag=f"{repository}:{mark}", rm=True, decode=True):
-            if "error" in told:
-                raise SystemExit(told["error"])
+        for event in engine.api.build(path=directory, tag=f"{repository}:{mark}", rm=True, decode=True):
+            if "error" in event:
+                raise SystemExit(event["error"])
         answers = list(engine.api.push(repository, mark, stream=True, decode=True))
-    digest = next((told["aux"]["Digest"] for told in answers if "aux" in told), None)
+    digest = next((event["aux"]["Digest"] for event in answers if "aux" in event), None)
     if digest is None:
         raise SystemExit(f"not pushed: {answers[-1]}")
     return Artifact(kind="image", digest=digest, location=f"{repository}@{digest}", size=0)
@@ -253,14 +253,14 @@ def main() -> int:
         stand = Stand(name, one, arguments.registry)
         stand.blue_green()
 
-        def back(_: int) -> None:
-            stand.there_and_back()
+        def roll_back(_: int) -> None:
+            stand.release_and_roll_back()
             restored.append(stand.restored)
 
         failed = under_load("headway rolling", stand.url, rounds, lambda _: stand.rolling())
         failed += under_load("headway blue-green", stand.url, rounds, lambda _: stand.blue_green())
         failed += under_load("headway canary", stand.url, rounds, lambda _: stand.canary())
-        failed += under_load("headway rollback", stand.url, rounds, back)
+        failed += under_load("headway rollback", stand.url, rounds, roll_back)
     ours, theirs = statistics.median(restored), statistics.median(undone)
     print(f"restored: headway median {ours:.2f} s, worst {max(restored):.2f} s; kubectl rollout undo {theirs:.2f} s")
     print(f"ratio {ours / theirs:.2f}; failed with headway: {failed}; goals: 0 failed, ratio <= 1")

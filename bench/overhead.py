@@ -1,7 +1,7 @@
-"""What Headway adds to the commands themselves: `python bench/overhead.py`.
+"""Measure Headway's overhead per release: `python bench/overhead.py`.
 
-Eight no-op checks, four side by side and then four in a row: (a) `headway release` from the shell, (b) a run from the
-moment the worker has accepted it. Beside them, in the same run: the same DAG as bare Prefect tasks in a script, and as
+Eight no-op checks, four in parallel and then four in sequence: (a) `headway release` from the shell, (b) a flow run
+from the time the worker accepts it. Baselines in the same run: the same DAG as bare Prefect tasks in a script, and as
 a GitHub workflow run by act without containers.
 """
 
@@ -75,7 +75,7 @@ def report(service: Service, repo: Path) -> None:
         "act, self-hosted": [],
     }
     server = service.environment | {"PREFECT_API_URL": service.api}
-    # act keeps its cache and its containers' work in these; with nobody's settings it asks a question at first.
+    # act keeps its cache and settings here. Without settings, its first run asks which image size to use.
     act = service.environment | {"XDG_CACHE_HOME": str(service.place / "act"), "HOME": str(service.place)}
     for _ in range(ROUNDS):
         rows["(a) headway release"].append(seconds([service.headway, "release", str(repo)], service.environment))
@@ -91,7 +91,7 @@ def report(service: Service, repo: Path) -> None:
 
 
 def accepted_to_end(api: str) -> float:
-    """From Pending, when the worker took it, to the end, of the newest run of the flow `release`."""
+    """Seconds from Pending (accepted by the worker) to Completed, of the newest run of the flow `release`."""
     asked = {"sort": "EXPECTED_START_TIME_DESC", "limit": 1, "flows": {"name": {"any_": ["release"]}}}
     with httpx.Client(base_url=api, trust_env=False) as client:
         run = client.post("/flow_runs/filter", json=asked).raise_for_status().json()[0]

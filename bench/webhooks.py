@@ -1,9 +1,8 @@
-"""A flood of webhooks: `python bench/webhooks.py`.
+"""Measure webhook intake under load: `python bench/webhooks.py`.
 
-1,000 signed deliveries a second for 10 s over 50 connections to a running `headway up`, one in ten of them sent twice.
-Said are the latency of the answers, what was lost, and what was started; beside them, in the same run, the latency of
-the smallest page of the same server at the same rate, and what both cost: seconds of processor time are the same on a
-machine that others use too.
+Sends 1,000 signed deliveries a second for 10 s over 50 connections to a running `headway up`; one in ten is sent twice.
+Prints response latency, lost deliveries and started releases. Baseline in the same run: `GET /health` of the same
+server at the same rate. Also prints the CPU time of both, which a busy machine does not change as much as latency.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ def report(service: Service, repo: str, head: str) -> None:
 
 
 def measured(service: Service, requests: Callable[[], Iterator[bytes]]) -> tuple[list[tuple[int, float]], str]:
-    """The answers, and how many cores each process was at work on meanwhile."""
+    """Status and latency of each response, and the CPU cores that each process used meanwhile."""
     processes = {
         "client": psutil.Process(),
         **{
@@ -83,12 +82,12 @@ def measured(service: Service, requests: Callable[[], Iterator[bytes]]) -> tuple
 
 
 def spent(process: psutil.Process) -> float:
-    """Seconds of processor time, of its children that have ended too."""
+    """Seconds of CPU time, including children that have exited."""
     return sum(process.cpu_times()[:4])
 
 
 async def flood(requests: Callable[[], Iterator[bytes]]) -> list[tuple[int, float]]:
-    """Every request at its time; status and seconds from when it was due, so that waiting for a turn counts."""
+    """Send each request when it is due. Seconds count from that time, so waiting for a free connection is included."""
     todo = list(requests())
     begun = time.monotonic() + 0.5
     answers: list[tuple[int, float]] = []

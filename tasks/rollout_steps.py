@@ -55,10 +55,10 @@ class LedgerJournal:
                 raise Superseded(f"{record.environment}: {newer.name} takes its place", "supersede: abort says so")
         return self._ledger.commands.take(record.id)
 
-    def waits(self, asks: str, *, stands: bool = True) -> None:
+    def waits(self, question: str, *, blocked: bool = True) -> None:
         if release_id := self._record.release_id:
-            self._ledger.stages.set_waiting(release_id, self._record.environment, asks)
-            self._ledger.releases.set_waiting(release_id, waiting=bool(asks) and stands)
+            self._ledger.stages.set_waiting(release_id, self._record.environment, question)
+            self._ledger.releases.set_waiting(release_id, waiting=bool(question) and blocked)
 
 
 @task(name="plan", task_run_name="plan", cache_policy=NO_CACHE)

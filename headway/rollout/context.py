@@ -41,8 +41,8 @@ class Journal(Protocol):
         Raises Superseded when a newer release takes this one's place.
         """
 
-    def waits(self, asks: str, *, stands: bool = True) -> None:
-        """Record the question to a person; with `stands`, the rollout waits for the answer. Empty: no question."""
+    def waits(self, question: str, *, blocked: bool = True) -> None:
+        """Record a question to a person; empty clears it. With `blocked`, the rollout waits for the answer."""
 
 
 @dataclass(eq=False, kw_only=True)

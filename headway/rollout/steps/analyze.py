@@ -80,7 +80,7 @@ class _Analysis:
             )
         if elapsed >= step.window and not self.asked:
             self.asked = True
-            context.journal.waits(f"no verdict yet: {judgement.evidence}", stands=False)
+            context.journal.waits(f"no verdict yet: {judgement.evidence}", blocked=False)
             context.on_line(f"asking a person: no verdict after {elapsed:.0f} s: {judgement.evidence}")
         return None
 

@@ -77,8 +77,8 @@ class Journal:
     def order(self) -> OperatorCommand | None:
         return self.orders.pop(0) if self.orders and self.step in self.when else None
 
-    def waits(self, asks: str, *, stands: bool = True) -> None:
-        self.asked.append(asks)
+    def waits(self, question: str, *, blocked: bool = True) -> None:
+        self.asked.append(question)
 
 
 def rollout(plan: Plan, target: FakeTarget, instances: int, *, deadline: float = 0.3) -> RolloutContext:
