@@ -157,7 +157,7 @@ class Stand:
     def interrupted(self) -> int:
         """Requests in flight on instances when they got SIGTERM: the drain did not wait for them."""
         lines = self.target.logs(APP, lines=1000)
-        return sum(int(found[1]) for line in lines if (found := re.search(r"SIGTERM with (\d+) requests", line)))
+        return sum(int(found[1]) for line in lines if (found := re.search(r"SIGTERM with (\d+) requests", line.text)))
 
 
 def record(plan: Plan) -> RolloutRecord:

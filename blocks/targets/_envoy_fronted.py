@@ -25,6 +25,7 @@ from blocks.targets import _public_ports
 from blocks.targets._app_state import AppState, InstanceState, RevisionState, endpoints
 from headway.domain.errors import TargetError
 from headway.domain.fencing import FencingTokens
+from headway.domain.log_lines import LogLine, by_time
 from headway.domain.measurements import Measurements
 from headway.domain.ports import Target
 from headway.domain.refusal import Refusal
@@ -86,7 +87,7 @@ class BehindEnvoy(Block, Target):
         """End instances, all at once: SIGTERM, the grace of their spec, SIGKILL. Repeatable."""
 
     @abstractmethod
-    def _log_lines(self, app: str, name: str, lines: int) -> list[str]:
+    def _log_lines(self, app: str, name: str, lines: int) -> list[LogLine]:
         """Last lines of an instance's log."""
 
     @abstractmethod
@@ -94,7 +95,7 @@ class BehindEnvoy(Block, Target):
         """Names of instances whose logs exist, ended ones too."""
 
     @abstractmethod
-    def _follow(self, app: str, names: list[str]) -> Iterator[str]:
+    def _follow(self, app: str, names: list[str]) -> Iterator[LogLine]:
         """New lines of these instances' logs, as they are written."""
 
     def _stopped(self, revision: Revision) -> Mapping[str, Address]:  # noqa: ARG002  # for platforms that keep none
@@ -232,11 +233,11 @@ class BehindEnvoy(Block, Target):
                 directories.remove(self._directory(app) / directory)
         _public_ports.release(self._directory(app), ports)
 
-    def logs(self, app: str, revision: str | None = None, *, lines: int = 100, follow: bool = False) -> Iterator[str]:
+    def logs(
+        self, app: str, revision: str | None = None, *, lines: int = 100, follow: bool = False
+    ) -> Iterator[LogLine]:
         names = [name for name in self._instances_with_logs(app) if revision is None or revision in name]
-        for name in names:
-            for line in self._log_lines(app, name, lines):
-                yield f"{name}: {line}"
+        yield from by_time(line for name in names for line in self._log_lines(app, name, lines))
         if follow:
             yield from self._follow(app, names)
 
@@ -341,12 +342,15 @@ class BehindEnvoy(Block, Target):
         """Why the revision is not ready, with the last log lines of an instance."""
         if failed:
             name, reason = failed
-            return f"{name} {reason}: {' | '.join(self._log_lines(app, name, LAST_LINES))}"
+            return f"{name} {reason}: {self._last_lines(app, name)}"
         unready = next((one for one in instances if not one.ready), None)
         if unready is None:
             return "Envoy has not seen it yet"
-        last = " | ".join(line.strip() for line in self._log_lines(app, unready.name, LAST_LINES) if line.strip())
+        last = self._last_lines(app, unready.name)
         return unready.detail + (f"; {unready.name} said: {last}" if last else "")
+
+    def _last_lines(self, app: str, name: str) -> str:
+        return " | ".join(text for line in self._log_lines(app, name, LAST_LINES) if (text := line.text.strip()))
 
     def _remove_drained(self, revision: Revision, leaving: list[str], edge: Edge) -> dict[str, InstanceState]:
         """Move instances that have drained from the state to its list of stopping ones. Returns those that remain."""

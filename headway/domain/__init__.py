@@ -8,6 +8,7 @@ __all__ = [
     "fencing",
     "freeze_windows",
     "git",
+    "log_lines",
     "markdown",
     "measurements",
     "plan",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from headway.domain.errors import TargetError
 from headway.domain.git import CommitStatus, DeploymentStatus, PullRequest
+from headway.domain.log_lines import LogLine
 from headway.domain.measurements import Measurements
 from headway.domain.plan import Plan
 from headway.domain.refusal import Refusal
@@ -109,8 +110,13 @@ class Target(ABC):
         """
 
     @abstractmethod
-    def logs(self, app: str, revision: str | None = None, *, lines: int = 100, follow: bool = False) -> Iterator[str]:
-        """Yield the last log lines of each instance, as `INSTANCE: LINE`; with `follow`, then new ones as they come."""
+    def logs(
+        self, app: str, revision: str | None = None, *, lines: int = 100, follow: bool = False
+    ) -> Iterator[LogLine]:
+        """Yield the last lines of each instance's log in order of time; with `follow`, then new ones as they come.
+
+        `revision` limits them to its instances, `lines` is per instance.
+        """
 
     @property
     def request_headers(self) -> Mapping[str, str]:

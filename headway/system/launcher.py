@@ -18,6 +18,7 @@ import os
 import select
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,7 @@ def _reaped() -> Iterator[tuple[int | None, int]]:
 
 
 class Log:
-    """A log file of whole lines, rotated to .1, .2, ... at LOG_BYTES."""
+    """A log file of whole lines, each after its time in UTC (RFC 3339), rotated to .1, .2, ... at LOG_BYTES."""
 
     def __init__(self, path: Path, mask: Callable[[str], str] | None) -> None:
         self.path = path
@@ -155,9 +156,9 @@ class Log:
             line = self._mask(line.decode(errors="replace")).encode()
         try:
             if self._lost:
-                self._file.write(b"(%d lines lost: the disk was full)\n" % self._lost)
+                self._file.write(_stamp() + b"(%d lines lost: the disk was full)\n" % self._lost)
                 self._lost = 0
-            self._file.write(line)
+            self._file.write(_stamp() + line)
             if self._file.tell() >= LOG_BYTES:
                 self._rotate()
         except OSError:
@@ -170,6 +171,11 @@ class Log:
                 older.rename(f"{self.path}.{number}")
         self._file.close()
         self._file = self.path.open("ab", buffering=0)
+
+
+def _stamp() -> bytes:
+    now = time.time()
+    return time.strftime(f"%Y-%m-%dT%H:%M:%S.{int(now % 1 * 1000):03d}Z ", time.gmtime(now)).encode()
 
 
 def _masker(secrets: list[str]) -> Callable[[str], str] | None:

@@ -9,6 +9,7 @@ from typing import ClassVar
 from headway.domain.errors import TargetError
 from headway.domain.fencing import FencingTokens
 from headway.domain.git import CommitStatus, DeploymentStatus, PullRequest
+from headway.domain.log_lines import LogLine
 from headway.domain.measurements import Bucket, Measurements, RequestCounts
 from headway.domain.ports import Command, GitHost, SecretStore, Target
 from headway.domain.refusal import Refusal
@@ -138,10 +139,12 @@ class FakeTarget(Target):
         self._instances.pop(app, None)
         self._traffic.pop(app, None)
 
-    def logs(self, app: str, revision: str | None = None, *, lines: int = 100, follow: bool = False) -> Iterator[str]:
+    def logs(
+        self, app: str, revision: str | None = None, *, lines: int = 100, follow: bool = False
+    ) -> Iterator[LogLine]:
         for one in self._instances.get(app, {}):
             if revision is None or revision in one:
-                yield f"{one}: started"
+                yield LogLine(one, "started", datetime.now(UTC))
 
     def _writes(self, app: str, verb: str) -> None:
         self._maybe_fail(verb)

@@ -304,7 +304,8 @@ class Handler(BaseHTTPRequestHandler):
         if pod is None:
             raise Refused(404, f'{plural} "{rest[0]}" not found')
         if rest[1] == "log":
-            self._send(200, b"listening on 8080\n", "text/plain")
+            stamp = b"2026-05-04T03:02:01.123456789Z " if self.query.get("timestamps") == "true" else b""
+            self._send(200, stamp + b"listening on 8080\n", "text/plain")
         else:
             self._send(200, api.answer(pod), "application/json")
 

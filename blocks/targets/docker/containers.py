@@ -114,6 +114,7 @@ def masker(found: dict[str, Any]) -> Masker:
     return Masker(environment[name] for name in secret if name in environment)
 
 
-def output(engine: docker.DockerClient, container: str) -> str:
-    output: bytes = engine.api.logs(container, timestamps=True, tail=1000)
+def output(engine: docker.DockerClient, container: str, lines: int = 1000) -> str:
+    """The last lines of a container's log, each after its time in RFC 3339."""
+    output: bytes = engine.api.logs(container, timestamps=True, tail=lines)
     return output.decode(errors="replace")

@@ -31,6 +31,7 @@ from blocks.targets.docker.containers import CONFIG_HASH, LABEL, SECOND, STOPPED
 from headway.build import docker_engine as engines
 from headway.build.docker_engine import connected, words
 from headway.domain.errors import TargetError
+from headway.domain.log_lines import LogLine
 from headway.domain.ports import Command
 from headway.domain.refusal import Refusal
 from headway.domain.revision import LaunchSpec, Revision
@@ -236,18 +237,18 @@ class DockerTarget(BehindEnvoy):
         with self._engine() as engine:
             return sorted(one["Labels"][f"{LABEL}instance"] for one in self._containers(engine, app))
 
-    def _log_lines(self, app: str, name: str, lines: int) -> list[str]:  # noqa: ARG002  # one engine
+    def _log_lines(self, app: str, name: str, lines: int) -> list[LogLine]:  # noqa: ARG002  # one engine
         with self._engine() as engine:
             found = self._inspected(engine, name)
             if found is None:
                 return []
             try:
-                output: bytes = engine.api.logs(found["Id"], tail=lines)
+                output = containers.output(engine, found["Id"], lines)
             except NotFound:
                 return []
-        return containers.masker(found)(output.decode(errors="replace")).splitlines()
+        return [LogLine.stamped(name, line) for line in containers.masker(found)(output).splitlines()]
 
-    def _follow(self, app: str, names: list[str]) -> Iterator[str]:  # noqa: ARG002  # one engine
+    def _follow(self, app: str, names: list[str]) -> Iterator[LogLine]:  # noqa: ARG002  # one engine
         since = dict.fromkeys(names, datetime.now(UTC).isoformat())
         while True:
             with self._engine() as engine:
@@ -257,10 +258,10 @@ class DockerTarget(BehindEnvoy):
                         continue
                     with suppress(NotFound):
                         for line in containers.masker(found)(containers.output(engine, found["Id"])).splitlines():
-                            stamp, _, words = line.partition(" ")
+                            stamp = line.partition(" ")[0]
                             if stamp > since[name]:
                                 since[name] = stamp
-                                yield f"{name}: {words}"
+                                yield LogLine.stamped(name, line)
             time.sleep(FOLLOW)
 
     # --- what is on the engine ---------------------------------------------------------------------------------

@@ -284,8 +284,11 @@ class Cluster:
 
     # --- pods --------------------------------------------------------------------------------------------------
 
-    def logs(self, pod: str, container: str, *, lines: int, previous: bool = False) -> list[str]:
-        """Last lines of a container's log, or of the log before its restart; none without a log."""
+    def logs(self, pod: str, container: str, *, lines: int, previous: bool = False, stamped: bool = False) -> list[str]:
+        """Last lines of a container's log, or of the log before its restart; none without a log.
+
+        With `stamped`, each is after its time in RFC 3339.
+        """
 
         def said() -> list[str]:
             try:
@@ -295,6 +298,7 @@ class Cluster:
                     container=container,
                     tail_lines=lines,
                     previous=previous,
+                    timestamps=stamped,
                     _preload_content=False,
                     _request_timeout=TIMEOUT,
                 )
@@ -307,7 +311,7 @@ class Cluster:
         return self._asked(f"logs of {pod}", said)
 
     def follow(self, pod: str, container: str) -> Iterator[str]:
-        """New lines of a container of the pod, until it ends."""
+        """New lines of a container of the pod, each after its time in RFC 3339, until it ends."""
         with self._words(f"logs of {pod}"):
             answer: Any = client.CoreV1Api(self._api).read_namespaced_pod_log(
                 pod,
@@ -315,6 +319,7 @@ class Cluster:
                 container=container,
                 follow=True,
                 tail_lines=0,
+                timestamps=True,
                 _preload_content=False,
                 _request_timeout=(TIMEOUT[0], DAY),  # an app may say nothing for long
             )

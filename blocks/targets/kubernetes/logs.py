@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from blocks.targets.kubernetes import pod_status
 from blocks.targets.kubernetes.api_client import Cluster, Object
 from headway.domain.errors import TargetError
+from headway.domain.log_lines import LogLine
 from headway.system.redaction import Masker
 
 __all__ = ["follow", "last_words", "said"]
@@ -16,24 +17,24 @@ __all__ = ["follow", "last_words", "said"]
 LAST_WORDS = 3  # lines of an app that keeps dying
 
 
-def said(cluster: Cluster, pod: Object, masked: Masker, lines: int) -> Iterator[str]:
-    """Last lines of a pod, each prefixed with its name."""
+def said(cluster: Cluster, pod: Object, masked: Masker, lines: int) -> Iterator[LogLine]:
+    """Last lines of a pod."""
     name = pod["metadata"]["name"]
-    for line in cluster.logs(name, pod_status.main_container(pod), lines=lines):
-        yield f"{name}: {masked(line)}"
+    for line in cluster.logs(name, pod_status.main_container(pod), lines=lines, stamped=True):
+        yield LogLine.stamped(name, masked(line))
 
 
-def follow(cluster: Cluster, pods: Sequence[Object], maskers: Sequence[Masker]) -> Iterator[str]:
+def follow(cluster: Cluster, pods: Sequence[Object], maskers: Sequence[Masker]) -> Iterator[LogLine]:
     """New lines of these pods, as they come, until all pods have ended."""
-    heard: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    heard: queue.SimpleQueue[LogLine | None] = queue.SimpleQueue()
 
     def listen(pod: Object, masked: Masker) -> None:
         name = pod["metadata"]["name"]
         try:
             for line in cluster.follow(name, pod_status.main_container(pod)):
-                heard.put(f"{name}: {masked(line)}")
+                heard.put(LogLine.stamped(name, masked(line)))
         except TargetError as error:
-            heard.put(f"{name}: {error.what}")
+            heard.put(LogLine(name, error.what))
         heard.put(None)
 
     for one in zip(pods, maskers, strict=True):

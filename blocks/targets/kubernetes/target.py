@@ -52,6 +52,7 @@ from blocks.targets.kubernetes.routing import ByGateway, ByIngress, ByPods, Rout
 from blocks.targets.kubernetes.routing.base import routed
 from headway.domain.errors import MetricsUnavailable, RegistryError, TargetError, UsageError
 from headway.domain.fencing import FencingTokens
+from headway.domain.log_lines import LogLine, by_time
 from headway.domain.measurements import Measurements, RequestCounts
 from headway.domain.plan import Plan, Rehearse, Route
 from headway.domain.ports import Command, Target
@@ -424,7 +425,9 @@ class KubernetesTarget(Block, Target):
             ),
         )
 
-    def logs(self, app: str, revision: str | None = None, *, lines: int = 100, follow: bool = False) -> Iterator[str]:
+    def logs(
+        self, app: str, revision: str | None = None, *, lines: int = 100, follow: bool = False
+    ) -> Iterator[LogLine]:
         pods = [
             pod
             for ours in self._pods(app, ending=True).values()
@@ -432,8 +435,8 @@ class KubernetesTarget(Block, Target):
             if revision is None or revision in pod["metadata"]["name"]
         ]
         maskers = [self._masker(pod) for pod in pods]
-        for pod, masked in zip(pods, maskers, strict=True):
-            yield from logs.said(self._cluster, pod, masked, lines)
+        watched = list(zip(pods, maskers, strict=True))
+        yield from by_time(line for pod, masked in watched for line in logs.said(self._cluster, pod, masked, lines))
         if follow:
             yield from logs.follow(self._cluster, pods, maskers)
 

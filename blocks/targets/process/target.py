@@ -16,6 +16,7 @@ from typing import Any
 from blocks.envoy.proxy import Address
 from blocks.targets._envoy_fronted import LOOPBACK, BehindEnvoy, InstanceStatus
 from headway.domain.errors import CommandFailed, TargetError
+from headway.domain.log_lines import LogLine
 from headway.domain.ports import Command
 from headway.domain.refusal import Refusal
 from headway.domain.revision import LaunchSpec, Revision
@@ -120,15 +121,15 @@ class ProcessTarget(BehindEnvoy):
     def _instances_with_logs(self, app: str) -> list[str]:
         return sorted(file.stem for file in (self._directory(app) / "logs").glob("*.log") if file.stem != f"{app}-edge")
 
-    def _log_lines(self, app: str, name: str, lines: int) -> list[str]:
+    def _log_lines(self, app: str, name: str, lines: int) -> list[LogLine]:
         logs = self._directory(app) / "logs"
         found: list[str] = []
         for file in (logs / f"{name}.log.1", logs / f"{name}.log"):
             with contextlib.suppress(FileNotFoundError):
                 found += file.read_text(errors="replace").splitlines()
-        return found[-lines:]
+        return [LogLine.stamped(name, line) for line in found[-lines:]]
 
-    def _follow(self, app: str, names: list[str]) -> Iterator[str]:
+    def _follow(self, app: str, names: list[str]) -> Iterator[LogLine]:
         with contextlib.ExitStack() as stack:
             files = {
                 name: stack.enter_context((self._directory(app) / "logs" / f"{name}.log").open()) for name in names
@@ -138,7 +139,7 @@ class ProcessTarget(BehindEnvoy):
             while True:
                 new = [(name, line) for name, file in files.items() for line in file.readlines()]
                 for name, line in new:
-                    yield f"{name}: {line.rstrip()}"
+                    yield LogLine.stamped(name, line.rstrip())
                 if not new:
                     time.sleep(FOLLOW)
 

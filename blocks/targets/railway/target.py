@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from typing import ClassVar
 
 from pydantic import Field, PrivateAttr, SecretStr, model_validator
@@ -20,6 +21,7 @@ from blocks.targets.railway import deployments
 from blocks.targets.railway.client import GOING, SECRETS, SERVING, Deployment, Place, Railway
 from blocks.targets.railway.client import Instance as Service
 from headway.domain.errors import RegistryError, TargetError, UsageError
+from headway.domain.log_lines import LogLine
 from headway.domain.plan import Plan
 from headway.domain.refusal import Refusal
 from headway.domain.revision import LaunchSpec, Revision
@@ -208,7 +210,9 @@ class RailwayTarget(Hosted):
                 railway.end(going)
         self._prepared.pop(name, None)
 
-    def logs(self, app: str, revision: str | None = None, *, lines: int = 100, follow: bool = False) -> Iterator[str]:
+    def logs(
+        self, app: str, revision: str | None = None, *, lines: int = 100, follow: bool = False
+    ) -> Iterator[LogLine]:
         with self._railway() as railway:
             place = self._place_of(railway)
             service = railway.instance(place) if place else None
@@ -225,7 +229,7 @@ class RailwayTarget(Hosted):
                 for at, line in entries:
                     if at > before:
                         said[one.id] = at
-                        yield f"{name}-{one.id[:8]}: {maskers[one.id](line)}"
+                        yield LogLine(f"{name}-{one.id[:8]}", maskers[one.id](line), datetime.fromisoformat(at))
             if not follow:
                 return
             time.sleep(self.poll)

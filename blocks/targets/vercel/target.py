@@ -11,6 +11,7 @@ import hmac
 import json
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -21,6 +22,7 @@ from blocks.targets.vercel import source
 from blocks.targets.vercel.client import WAITING, Deployment, Vercel
 from blocks.targets.vercel.traffic_switch import TrafficSwitch
 from headway.domain.errors import TargetError, UsageError
+from headway.domain.log_lines import LogLine
 from headway.domain.plan import Plan, Rehearse, Route
 from headway.domain.refusal import Refusal
 from headway.domain.revision import LaunchSpec, Revision
@@ -218,7 +220,9 @@ class VercelTarget(Hosted):
             state.launched.pop(name, None)
             state.preview = None if state.preview == name else state.preview
 
-    def logs(self, app: str, revision: str | None = None, *, lines: int = 100, follow: bool = False) -> Iterator[str]:
+    def logs(
+        self, app: str, revision: str | None = None, *, lines: int = 100, follow: bool = False
+    ) -> Iterator[LogLine]:
         seen = self.observe(app).instances
         names = [one.name for name, ours in seen.items() for one in ours if revision is None or revision in name]
         said: dict[str, int] = {}
@@ -228,7 +232,7 @@ class VercelTarget(Hosted):
                     events = vercel.events(name.rpartition("-")[2], lines, said.get(name))
                 for at, line in events:
                     said[name] = max(said.get(name, 0), at + 1)
-                    yield f"{name}: {line}"
+                    yield LogLine(name, line, datetime.fromtimestamp(at / 1000, UTC))
             if not follow:
                 return
             time.sleep(self.poll)

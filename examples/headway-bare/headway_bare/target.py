@@ -20,6 +20,7 @@ from pydantic import Field, PrivateAttr
 
 from headway.domain.errors import TargetError
 from headway.domain.fencing import FencingTokens
+from headway.domain.log_lines import LogLine
 from headway.domain.measurements import Measurements
 from headway.domain.ports import Target
 from headway.domain.refusal import Refusal
@@ -151,10 +152,12 @@ class BareTarget(Block, Target):
                 routes.weights.pop(name, None)
                 write_routes(self._files(app), routes)
 
-    def logs(self, app: str, revision: str | None = None, *, lines: int = 100, follow: bool = False) -> Iterator[str]:
+    def logs(
+        self, app: str, revision: str | None = None, *, lines: int = 100, follow: bool = False
+    ) -> Iterator[LogLine]:
         files = [file for file in self._logs(app) if revision is None or revision in file.stem]
         for file in files:
-            yield from (f"{file.stem}: {line}" for line in file.read_text(errors="replace").splitlines()[-lines:])
+            yield from (LogLine(file.stem, line) for line in file.read_text(errors="replace").splitlines()[-lines:])
         if follow:
             yield from _follow(files)
 
@@ -306,12 +309,12 @@ def _last_lines(log: Path) -> list[str]:
     return log.read_text(errors="replace").splitlines()[-3:] if log.exists() else []
 
 
-def _follow(files: list[Path]) -> Iterator[str]:
+def _follow(files: list[Path]) -> Iterator[LogLine]:
     streams = {file.stem: file.open(errors="replace") for file in files}
     for stream in streams.values():
         stream.seek(0, os.SEEK_END)
     while True:
-        lines = [f"{name}: {line.rstrip()}" for name, stream in streams.items() for line in stream.readlines()]
+        lines = [LogLine(name, line.rstrip()) for name, stream in streams.items() for line in stream.readlines()]
         yield from lines
         if not lines:
             time.sleep(0.2)

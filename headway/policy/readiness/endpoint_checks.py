@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from headway.domain.dependency_health import read
+from headway.domain.log_lines import LogLine
 from headway.domain.readiness import Finding, failed, passed, unknown
 from headway.system import tls as certificates
 
@@ -62,10 +63,9 @@ async def examine(
     return found
 
 
-def logs(lines: Iterable[str]) -> Finding | None:
+def logs(lines: Iterable[LogLine]) -> Finding | None:
     """Whether instances log one JSON object per line; None if there are too few lines."""
-    texts = [line.partition(": ")[2].strip() for line in lines]
-    texts = [line for line in texts if line]
+    texts = [text for line in lines if (text := line.text.strip())]
     if len(texts) < 5:
         return None
     structured = sum(_is_json(line) for line in texts)

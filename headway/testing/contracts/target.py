@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from headway.domain.errors import LockLost, TargetError
+from headway.domain.log_lines import by_time
 from headway.domain.ports import Target
 from headway.domain.revision import LaunchSpec, Revision, SecretRef
 from headway.domain.traffic import Capability, HeaderRule, Traffic
@@ -209,7 +210,8 @@ class TargetContract:
         target.route("shop", Traffic.all_to(revision))
         lines = list(target.logs("shop"))
         assert len(lines) >= 1
-        assert all(revision.id in line.split(": ")[0] for line in lines)
+        assert all(revision.id in line.instance for line in lines)
+        assert lines == by_time(lines)
         assert list(target.logs("shop", "fffffff")) == []
 
     def _public_url(self, target: Target) -> str | None:

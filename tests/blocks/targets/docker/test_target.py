@@ -23,6 +23,7 @@ from docker import types as docker_types
 from blocks.registries.oci import Registry
 from blocks.targets.docker.target import DockerTarget
 from headway.domain.errors import TargetError
+from headway.domain.log_lines import LogLine
 from headway.domain.revision import LaunchSpec, Revision
 from headway.domain.traffic import Traffic
 from headway.rollout.load_generator import Load
@@ -466,26 +467,27 @@ def test_secrets_are_masked_in_whatever_a_container_says(
     assert "its HEALTHCHECK fails: no ********" in detail
     assert "hunter2" not in detail
     said = [*target.logs("shop"), next(target.logs("shop", lines=0, follow=True))]
-    assert {line.partition(": ")[2] for line in said} == {"listening on 8080", "asked with ********"}
+    assert {line.text for line in said} == {"listening on 8080", "asked with ********"}
 
 
 def test_logs_are_followed(target: DockerTarget, spec: LaunchSpec, engine: Engine) -> None:
     loud = "def answer(path):\n    print('asked for', path, flush=True)\n    return 200, {}\n"
     revision = start(target, spec.model_copy(update=app(engine, loud)), instances=1)
     target.route("shop", Traffic.all_to(revision))
-    heard: list[str] = []
+    heard: list[LogLine] = []
     following = target.logs("shop", lines=0, follow=True)
     thread = threading.Thread(target=lambda: heard.extend(line for line in _some(following, "/buy")), daemon=True)
     thread.start()
     until(lambda: (httpx.get(f"{url(target)}/buy", trust_env=False).status_code, not thread.is_alive())[1])
-    assert heard[-1].endswith("asked for /buy")
-    assert revision.id in heard[-1]
+    assert heard[-1].text == "asked for /buy"
+    assert revision.id in heard[-1].instance
+    assert heard[-1].at is not None
 
 
-def _some(lines: Iterator[str], end: str) -> Iterator[str]:
+def _some(lines: Iterator[LogLine], end: str) -> Iterator[LogLine]:
     for line in lines:
         yield line
-        if end in line:
+        if end in line.text:
             return
 
 

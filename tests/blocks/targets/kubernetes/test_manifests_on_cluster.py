@@ -106,7 +106,7 @@ def test_it_runs_as_its_manifests_say(target: KubernetesTarget, api: Cluster, ar
     assert found is not None
     (container,) = found["spec"]["template"]["spec"]["containers"]
     assert (container["name"], container["image"]) == ("main", artifact.location)
-    assert any("listening on 3000" in line for line in target.logs("shop"))
+    assert any("listening on 3000" in line.text for line in target.logs("shop"))
     counted = target.measure("shop").counts[revision.id]
     assert (counted.requests, counted.errors) == (10, 0)
     (instance,) = target.observe("shop").instances[revision.id]

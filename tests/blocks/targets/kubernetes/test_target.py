@@ -516,9 +516,10 @@ def test_logs_are_followed(real: KubernetesTarget, cluster: Borrowed, engine: En
     )
     revision = launched(real, 1, app(cluster, engine, code + APP))
     real.route("shop", Traffic.all_to(revision))
-    line = next(one for one in real.logs("shop", follow=True) if "asked" in one)
-    assert revision.id in line
-    assert line.endswith("asked with ********")
+    line = next(one for one in real.logs("shop", follow=True) if "asked" in one.text)
+    assert revision.id in line.instance
+    assert line.text == "asked with ********"
+    assert line.at is not None
 
 
 def test_a_pod_that_somebody_removed_comes_back(

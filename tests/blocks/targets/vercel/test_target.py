@@ -471,10 +471,10 @@ def test_new_log_lines_follow(server: Vercel, target: VercelTarget, bundle: Call
     revision = up(target, bundle())
     lines = target.logs("shop", follow=True)
     said = [next(lines) for _ in range(3)]
-    assert all(line.startswith(f"{revision.id}-dpl_") for line in said)
+    assert all(line.instance.startswith(f"{revision.id}-dpl_") and line.at for line in said)
     (only,) = server.made.values()
     threading.Timer(0.2, only.say, [f"hello, the token is {TOKEN}"]).start()
-    assert next(lines).endswith("hello, the token is ********")
+    assert next(lines).text == "hello, the token is ********"
 
 
 def test_a_token_is_never_shown(server: Vercel, tmp_path: Path) -> None:
