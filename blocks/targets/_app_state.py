@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Self
 
 from pydantic import BaseModel
 
@@ -14,7 +15,7 @@ from blocks.envoy.proxy import Address, Endpoints
 from headway.domain.revision import Health, LaunchSpec, Revision
 from headway.system.atomic_files import write_json
 
-__all__ = ["AppState", "InstanceState", "RevisionState", "endpoints"]
+__all__ = ["AppState", "InstanceState", "PublicPorts", "RevisionState", "endpoints"]
 
 FILE = "state.json"
 REMEMBERED = 100  # revisions that had all the traffic once
@@ -49,13 +50,25 @@ class RevisionState(BaseModel):
         return cls(sha=revision.sha, health=spec.health, drain=spec.drain)
 
 
-class AppState(BaseModel):
+class PublicPorts(BaseModel):
+    """The ports of an app, of any installation on this machine: other versions of Headway write other fields too."""
+
+    port: int | None = None
+    preview_port: int | None = None
+
+    @classmethod
+    def read(cls, directory: Path) -> Self:
+        """The state in the app's directory; the defaults if there is none."""
+        with contextlib.suppress(FileNotFoundError):
+            return cls.model_validate_json((directory / FILE).read_text())
+        return cls()
+
+
+class AppState(PublicPorts):
     """The defaults are the state of an app that was never launched."""
 
     token: int = 0
     """Highest fencing token that was claimed."""
-    port: int | None = None
-    preview_port: int | None = None
     instances: dict[str, dict[str, InstanceState]] = {}
     """Revision id -> name -> instance."""
     specs: dict[str, RevisionState] = {}
@@ -64,12 +77,6 @@ class AppState(BaseModel):
     """Instances that have left `instances` and may not have ended yet."""
     carried: list[str] = []
     """Revisions that had all the traffic, the last one first."""
-
-    @classmethod
-    def read(cls, directory: Path) -> AppState:
-        with contextlib.suppress(FileNotFoundError):
-            return cls.model_validate_json((directory / FILE).read_text())
-        return cls()
 
     def write(self, directory: Path) -> None:
         write_json(directory / FILE, self.model_dump(mode="json"))

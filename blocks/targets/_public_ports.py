@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from blocks.targets._app_state import AppState
+from blocks.targets._app_state import PublicPorts
 from headway.system.atomic_files import locked
 from headway.system.ports_in_use import is_free
 
@@ -45,8 +45,8 @@ def _reserved(port: int, owner: Path, host: str) -> bool:
 
 def _may_hold(owner: Path, port: int) -> bool:
     """Whether the app there has the port, or has not written yet which ports it has."""
-    state = AppState.read(owner)
-    return bool({port, None} & {state.port, state.preview_port})
+    ports = PublicPorts.read(owner)
+    return bool({port, None} & {ports.port, ports.preview_port})
 
 
 @contextlib.contextmanager

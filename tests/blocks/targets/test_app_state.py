@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from blocks.targets import _public_ports
 from blocks.targets._app_state import AppState, InstanceState, RevisionState, endpoints
 from blocks.targets._hosted import HostedState
 from headway.domain.revision import Artifact, Health, LaunchSpec, ProbeSettings
@@ -45,6 +46,12 @@ def test_a_file_of_an_app_that_was_only_claimed_is_read(tmp_path: Path) -> None:
 
 def test_an_app_without_a_file_was_never_launched(tmp_path: Path) -> None:
     assert AppState.read(tmp_path) == AppState()
+
+
+def test_the_ports_of_another_installation_are_respected_whatever_version_wrote_its_state(tmp_path: Path) -> None:
+    newer = WRITTEN_BY_0_1_0.replace('"timeout": 2.0', '"timeout": 2.0, "setting_of_a_later_version": null')
+    (tmp_path / "state.json").write_text(newer)
+    assert [_public_ports._may_hold(tmp_path, port) for port in (8100, 8101, 8102)] == [True, True, False]
 
 
 def test_a_forgotten_app_keeps_its_token(tmp_path: Path) -> None:
