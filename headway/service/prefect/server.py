@@ -1,16 +1,27 @@
-"""Prefect's server with an exponential Retry-After on 503.
+"""Prefect's server: SQLite transactions that wait for each other, and an exponential Retry-After on 503.
 
-On SQLite the server answers 503 when two requests write at the same time. It has done nothing then, and a retry a few
-milliseconds later succeeds; but Prefect's client waits 2 s without a Retry-After, which would delay every rollout. The
-client tries six times, so the pause grows when many requests get a 503 at once.
+Prefect begins its SQLite transactions as DEFERRED. One that reads and then writes fails at once with "database is
+locked" when another has written in between, whatever the busy timeout: its snapshot is old. A request is answered with
+503 then, and a service logs an error and has done nothing. An IMMEDIATE transaction waits for its turn instead.
+
+A 503 may still come from elsewhere. The server has done nothing then, and a retry a few milliseconds later may succeed;
+but Prefect's client waits 2 s without a Retry-After, which would delay every rollout. The client tries six times, so
+the pause grows when many requests get a 503 at once.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 from prefect.server.api.server import create_app
+from prefect.server.database.configurations import AioSqliteConfiguration
+from prefect.server.database.dependencies import set_database_config
+from prefect.server.utilities.database import get_dialect
+from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
+from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -18,6 +29,19 @@ __all__ = ["app"]
 
 SOON, LATE = 0.05, 2.0  # seconds; the client adds jitter of its own
 CROWD = 1.0  # seconds in which other 503s count
+
+
+class ImmediateTransactions(AioSqliteConfiguration):
+    """Every transaction takes the write lock when it begins."""
+
+    @asynccontextmanager
+    async def begin_transaction(
+        self,
+        session: AsyncSession,
+        with_for_update: bool = False,  # noqa: ARG002  # Prefect asks for the lock in some places
+    ) -> AsyncGenerator[AsyncSessionTransaction, None]:
+        async with super().begin_transaction(session, with_for_update=True) as transaction:
+            yield transaction
 
 
 class AskAgainSoon:
@@ -45,4 +69,7 @@ class AskAgainSoon:
 
 def app() -> ASGIApp:
     """The app for uvicorn's --factory. `final`: no routes are added later."""
+    database = PREFECT_API_DATABASE_CONNECTION_URL.value()
+    if get_dialect(database).name == "sqlite":
+        set_database_config(ImmediateTransactions(connection_url=database))
     return AskAgainSoon(create_app(final=True))
