@@ -25,7 +25,7 @@ from tasks.previews import (
     record_deployed,
     require_open,
 )
-from tasks.release_record import ReleaseSession, close_release, open_ledger, run_state, undelivered
+from tasks.release_record import ReleaseSession, close_release, launch_specs, open_ledger, run_state, undelivered
 from tasks.supersede import while_newest
 
 __all__ = ["preview"]
@@ -51,16 +51,16 @@ async def preview(
         release = ReleaseSession(ledger, await open_preview(ledger, pull, commit, by))
         try:
             if pull.fork:
-                await wait_for_fork_approval(release, commit, await base_settings(pull))
+                await wait_for_fork_approval(release, commit, await base_settings(release, pull))
             source = (await checkout(pull.repo, sha)).model_copy(update={"trusted": not pull.fork})
-            settings, refusal = await preview_settings(pull, source)
+            settings, refusal = await preview_settings(release, pull, source)
             await preconditions(release, source, settings, [] if refusal else [PREVIEW])
             async with while_newest(release):
                 await verify(release, source, settings)
             if refusal:
                 release.skip_stage(PREVIEW, refusal.what)
                 return await close_release(release)
-            spec = settings.launch_spec(PREVIEW, await build(release, source, settings), release.record.name)
+            (spec,) = launch_specs(release, settings, await build(release, source, settings), [PREVIEW])
             await require_open(ledger, pull)
             async with hold_for_release(release, PREVIEW, sha) as session:
                 if revision := undelivered(release, spec):

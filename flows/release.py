@@ -13,7 +13,14 @@ from tasks.build import build
 from tasks.checkout import checkout, read_settings
 from tasks.preflight import preconditions
 from tasks.readiness import readiness
-from tasks.release_record import ReleaseSession, close_release, open_ledger, open_release, run_state
+from tasks.release_record import (
+    ReleaseSession,
+    close_release,
+    launch_specs,
+    open_ledger,
+    open_release,
+    run_state,
+)
 from tasks.supersede import while_newest
 
 __all__ = ["release"]
@@ -32,18 +39,17 @@ async def release(
         yes: do not wait for approval; the record says so
         by: who asks for it
     """
-    source = await checkout(repo, ref)
-    settings = await read_settings(source)
     with open_ledger() as ledger:
+        source = await checkout(repo, ref, ledger)
+        settings = await read_settings(source, ledger)
         run = ReleaseSession(ledger, await open_release(ledger, source, settings, by))
         try:
             await preconditions(run, source, settings, settings.release_path(to))
             async with while_newest(run):
                 await verify(run, source, settings)
             artifact = await build(run, source, settings)
-            for environment in settings.release_path(to):
-                spec = settings.launch_spec(environment, artifact, run.record.name)
-                rules = settings.environment(environment)
+            for spec in launch_specs(run, settings, artifact, settings.release_path(to)):
+                rules = settings.environment(spec.environment)
                 ready = await readiness(run, source, settings, spec)
                 await wait_for_approval(run, source, rules, spec, ready, skip=yes)
                 await wait_for_thaw(run, source, rules, spec)

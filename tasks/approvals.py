@@ -23,7 +23,7 @@ from headway.ledger.records import FORK
 from headway.policy.readiness.checklist import Result, unready
 from headway.rollout.markdown import evidence_markdown
 from tasks.approval_evidence import evidence
-from tasks.release_record import ReleaseSession
+from tasks.release_record import ReleaseSession, is_accepted
 from tasks.supersede import require_newest
 
 __all__ = ["Approval", "wait_for_approval", "wait_for_fork_approval", "wait_for_thaw"]
@@ -85,7 +85,7 @@ async def wait_for_thaw(release: ReleaseSession, source: Source, rules: config.E
     Of the releases that wait for the end of a freeze, the newest goes on. Raises Rejected, Superseded.
     """
     ledger, record = release.ledger, release.record
-    if not rules.freeze or ledger.rollouts.is_accepted(record.id, spec.environment):
+    if not rules.freeze or is_accepted(release, spec):
         return
     name = f"{spec.environment} freeze"
     request = await _wait(release, name, lambda: request_thaw(release, source, rules, spec))

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
 
 from blocks import loading
 from blocks.secrets import values_of
@@ -20,23 +21,50 @@ from headway.domain.source import Source
 from headway.system import command_runner
 from headway.system.paths import home
 from tasks.release_record import ReleaseSession
-from tasks.run_results import once_per_run
 
 __all__ = ["build"]
 
+ARTIFACT = "artifact"  # name of this input of a release
 
-@task(name="build", task_run_name="build", persist_result=True, cache_policy=once_per_run())
+
+@task(name="build", task_run_name="build", cache_policy=NO_CACHE)
 async def build(release: ReleaseSession, source: Source, settings: Settings) -> Artifact:
-    """Build a bundle, or an image in a registry. Environments get it by its digest."""
+    """Build a bundle, or an image in a registry. Environments get it by its digest.
+
+    A run that is resumed gets the artifact that it built before. A bundle that is not on this machine is built again.
+    Raises BuildFailed when that gives another digest.
+    """
+    ledger, record = release.ledger, release.record
+    if before := await asyncio.to_thread(_built_before, release, settings):
+        return before
     with release.stage("build") as stage:
         if settings.build.image:
             artifact = await _image(release.record.name, source, settings, settings.build.image)
         else:
             artifact = await _bundle(source, settings.build)
         stage.detail = artifact.digest[:19]
-        release.ledger.releases.update(release.record.id, digest=artifact.digest)
+        if record.digest not in (None, artifact.digest):
+            raise BuildFailed(
+                f"build: {record.name} was built as {record.digest}, which is not on this machine; "
+                f"building {source.sha[:7]} again gave {artifact.digest}",
+                "resume it where it was built, or start another release of the commit",
+            )
+        ledger.inputs.fix(record.id, ARTIFACT, artifact.model_dump(mode="json"))
+        ledger.releases.update(record.id, digest=artifact.digest)
         get_run_logger().info("%s, %d bytes: %s", artifact.digest, artifact.size, artifact.location)
         return artifact
+
+
+def _built_before(release: ReleaseSession, settings: Settings) -> Artifact | None:
+    """The artifact of this release; None if it is not built yet, or a bundle that is not on this machine."""
+    record = release.record
+    if stored := release.ledger.inputs.get(record.id, ARTIFACT):
+        known = Artifact.model_validate(stored)
+        return known if known.kind == "image" or Path(known.location).exists() else None
+    if record.digest and settings.build.image:  # by 0.1.0, which stored the digest alone; remove in 0.3.0
+        location = f"{settings.build.image}@{record.digest}"
+        return Artifact(kind="image", digest=record.digest, location=location, size=0)
+    return None
 
 
 async def _bundle(source: Source, how: Build) -> Artifact:

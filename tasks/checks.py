@@ -8,6 +8,7 @@ from pathlib import Path
 
 from prefect import get_run_logger, task
 from prefect.artifacts import acreate_markdown_artifact
+from prefect.cache_policies import NO_CACHE
 
 from headway.build import test_reports
 from headway.config import Check
@@ -16,23 +17,24 @@ from headway.domain.source import CheckReport, Failure, Source
 from headway.scm import git
 from headway.system import command_runner
 from tasks.release_record import ReleaseSession
-from tasks.run_results import once_per_run
 
 __all__ = ["run_check"]
 
 
 @task(
     task_run_name="{name}",
-    persist_result=True,
-    cache_policy=once_per_run("name"),
+    cache_policy=NO_CACHE,
     retry_delay_seconds=1,
     retry_jitter_factor=1,
 )
 async def run_check(release: ReleaseSession, source: Source, name: str, check: Check) -> CheckReport:
     """Run one check in the workspace, or reuse its report from a release in which it passed with the same inputs.
 
-    Raises CheckFailed. It is retried only as often as headway.yaml says.
+    A check that passed before the run was resumed is not run again. Raises CheckFailed. It is retried only as often as
+    headway.yaml says.
     """
+    if before := release.passed_stage(name):
+        return CheckReport(name=name, passed=True, seconds=before.seconds, message=before.detail)
     checks = release.ledger.checks
     with release.stage(name) as stage:
         key = await _cache_key(source, check) if source.trusted else None  # results of forks are not reused

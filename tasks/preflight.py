@@ -23,8 +23,7 @@ __all__ = ["preconditions"]
 
 async def preconditions(release: ReleaseSession, source: Source, settings: Settings, path: list[str]) -> None:
     """Run the preflight checks, unless they passed before the run was resumed. Raises CheckFailed."""
-    stages = release.ledger.stages.by_release(release.record.id)
-    if not any(one.state == "passed" for one in stages if one.name == "configuration"):
+    if not release.passed_stage("configuration"):
         await check_configuration(release, settings, path)
         await check_leaks(release, source, settings)
 

@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
 
 from blocks import loading
-from headway.config import FILE_NAME, PREVIEW, Settings
+from headway.config import FILE_NAME, PREVIEW, Settings, StoredSettings
 from headway.domain.base import Frozen
 from headway.domain.errors import GitHostError, Superseded, UsageError
 from headway.domain.git import PullRequest
@@ -20,11 +21,10 @@ from headway.ledger import AppRecord, Ledger, ReleaseRecord
 from headway.policy import previews
 from headway.rollout import strategies
 from headway.rollout.executor import RolloutContext
-from tasks.checkout import checkout, read_settings
+from tasks.checkout import SETTINGS, checkout, read_settings
 from tasks.environment_lock import EnvironmentSession
-from tasks.release_record import start_release
+from tasks.release_record import ReleaseSession, start_release
 from tasks.rollout_steps import RolloutRequest, start_rollout
-from tasks.run_results import once_per_run
 
 __all__ = [
     "Pull",
@@ -42,6 +42,8 @@ __all__ = [
     "why_keep",
 ]
 
+PULL, BASE_SETTINGS = "pull request", "base settings"  # names of these inputs of a release
+
 
 class Pull(Frozen):
     """A pull request, and the commit to deploy."""
@@ -57,9 +59,15 @@ class Pull(Frozen):
     fork: bool
 
 
-@task(name="ask", task_run_name="ask about #{number}", persist_result=True, cache_policy=once_per_run())
+@task(name="ask", task_run_name="ask about #{number}", cache_policy=NO_CACHE)
 async def pull_request(ledger: Ledger, app: str, number: int, sha: str, base: str, fork: bool) -> Pull:
-    """Read the pull request from its git host. It counts as a fork if any source says so. Raises NotFound."""
+    """Read the pull request from its git host. It counts as a fork if any source says so. Raises NotFound.
+
+    A run that is resumed gets what it read before.
+    """
+    release = ledger.releases.by_run(str(flow_run.get_id()))
+    if release and (stored := ledger.inputs.get(release.id, PULL)):
+        return Pull.model_validate(stored)
     registered, name = ledger.apps.get(app), previews.name(app, number)
     now, known = await _pull_request(registered, number), ledger.previews.get(name)
     fork = fork or (now is not None and now.fork) or (known is not None and known.head == sha and known.fork)
@@ -80,21 +88,32 @@ async def _pull_request(app: AppRecord, number: int) -> PullRequest | None:
         return None
 
 
-@task(name="open preview", task_run_name="open preview", persist_result=True, cache_policy=once_per_run())
+@task(name="open preview", task_run_name="open preview", cache_policy=NO_CACHE)
 async def open_preview(ledger: Ledger, pull: Pull, source: Source, by: str) -> ReleaseRecord:
     """Record the preview and this release of it. Raises UsageError when another app has its name."""
     ledger.previews.open(pull.name, of=pull.app, number=pull.number, head=pull.sha, fork=pull.fork)
-    return start_release(ledger, pull.name, source, by, preview=True)
+    release = start_release(ledger, pull.name, source, by, preview=True)
+    ledger.inputs.fix(release.id, PULL, pull.model_dump(mode="json"))
+    return release
 
 
-async def base_settings(pull: Pull) -> Settings:
-    """Settings of the base branch. A fork uses headway.yaml from the base branch."""
-    return await read_settings(await checkout(pull.repo, f"refs/heads/{pull.base}"))
+async def base_settings(release: ReleaseSession, pull: Pull) -> Settings:
+    """Settings of the base branch, which a fork uses. A run that is resumed gets those that it read before."""
+    inputs, record = release.ledger.inputs, release.record
+    stored = inputs.get(record.id, BASE_SETTINGS)
+    if stored is None:
+        read = await read_settings(await checkout(pull.repo, f"refs/heads/{pull.base}"))
+        stored = inputs.fix(record.id, BASE_SETTINGS, StoredSettings.document(read))
+    return StoredSettings.load(stored, record.name)
 
 
-async def preview_settings(pull: Pull, source: Source) -> tuple[Settings, Refusal | None]:
+async def preview_settings(release: ReleaseSession, pull: Pull, source: Source) -> tuple[Settings, Refusal | None]:
     """Settings of the preview, and why it is not deployed. Raises UsageError."""
-    settings = await (read_settings(source) if source.trusted else base_settings(pull))
+    if source.trusted:
+        settings = await read_settings(source, release.ledger)
+        release.ledger.inputs.fix(release.record.id, SETTINGS, StoredSettings.document(settings))
+    else:
+        settings = await base_settings(release, pull)
     if settings.app != pull.app:
         raise UsageError(f"its {FILE_NAME} is that of {settings.app}", f"the repository is registered as {pull.app}")
     if settings.branch != pull.base:

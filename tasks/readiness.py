@@ -8,6 +8,7 @@ from pathlib import Path
 
 from prefect import task
 from prefect.artifacts import acreate_table_artifact
+from prefect.cache_policies import NO_CACHE
 
 from blocks import loading
 from headway.config import Settings
@@ -20,27 +21,25 @@ from headway.policy.readiness import endpoint_checks, repository_checks, vulnera
 from headway.policy.readiness.checklist import Result, assess, counted
 from tasks.approval_evidence import schema_decision
 from tasks.release_record import ReleaseSession
-from tasks.run_results import once_per_run
 
 __all__ = ["readiness"]
 
 LOG_LINES = 100
 
 
-@task(
-    name="readiness",
-    task_run_name="readiness for {spec.environment}",
-    persist_result=True,
-    cache_policy=once_per_run("spec.environment"),
-)
+@task(name="readiness", task_run_name="readiness for {spec.environment}", cache_policy=NO_CACHE)
 async def readiness(release: ReleaseSession, source: Source, settings: Settings, spec: LaunchSpec) -> list[Result]:
     """Assess the checklist from the repository, the environment before this one, and the ledger.
 
-    Returns an empty list when the environment requires no item.
+    Returns an empty list when the environment requires no item. It is assessed once: a run that is resumed gets the
+    result that was approved.
     """
     required = settings.environment(spec.environment).readiness
     if not required:
         return []
+    inputs, name = release.ledger.inputs, f"readiness {spec.environment}"
+    if stored := inputs.get(release.record.id, name):
+        return [Result(*row) for row in stored["results"]]
     with release.stage(f"{spec.environment} readiness") as stage:
         tree = Path(source.workspace)
         found = await asyncio.to_thread(repository_checks.examine, tree, settings, spec.environment)
@@ -59,6 +58,7 @@ async def readiness(release: ReleaseSession, source: Source, settings: Settings,
             table=[one.row for one in results],
             description=f"readiness of {release.record.name} for {spec.environment}",
         )
+        inputs.fix(release.record.id, name, {"results": [list(one) for one in results]})
         return results
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -15,19 +15,21 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
 from headway.build.retention import prune
-from headway.config import BlueGreen, Settings, Strategy
-from headway.domain.errors import Aborted, Expired, HeadwayError, Rejected, Superseded
-from headway.domain.revision import LaunchSpec, Revision
+from headway.config import BlueGreen, Settings, StoredSettings, Strategy
+from headway.domain.errors import Aborted, Expired, HeadwayError, Rejected, Superseded, UsageError
+from headway.domain.revision import Artifact, LaunchSpec, Revision
 from headway.domain.source import Source
-from headway.ledger import Ledger, ReleaseRecord, ReleaseState, StageState
+from headway.ledger import Ledger, ReleaseRecord, ReleaseState, StageRecord, StageState
 from headway.system.paths import home, ledger_url
 from tasks.artifacts import draw_verdict, publish_summary
-from tasks.run_results import once_per_run
+from tasks.checkout import SETTINGS
 
 __all__ = [
     "ReleaseSession",
     "accept",
     "close_release",
+    "is_accepted",
+    "launch_specs",
     "open_ledger",
     "open_release",
     "run_state",
@@ -79,6 +81,11 @@ class ReleaseSession:
             raise
         stages.finish(self.record.id, name, stage.state, stage.detail)
 
+    def passed_stage(self, name: str) -> StageRecord | None:
+        """The stage, if it has passed in this release before its run was resumed."""
+        stages = self.ledger.stages.by_release(self.record.id)
+        return next((one for one in stages if one.name == name and one.state in ("passed", "cached")), None)
+
     def skip_stage(self, name: str, reason: str) -> None:
         """Record a stage that is not needed, or cannot start."""
         self.ledger.stages.start(self.record.id, name)
@@ -90,17 +97,24 @@ class ReleaseSession:
         self.ledger.releases.set_waiting(self.record.id)
 
 
-@task(name="open release", task_run_name="open release", persist_result=True, cache_policy=once_per_run())
+@task(name="open release", task_run_name="open release", cache_policy=NO_CACHE)
 async def open_release(ledger: Ledger, source: Source, settings: Settings, by: str) -> ReleaseRecord:
-    """Record the release in the ledger; a run that is resumed gets the release that it recorded before."""
-    return start_release(ledger, settings.app, source, by)
+    """Record the release and its settings; a run that is resumed gets the release that it recorded before.
+
+    Raises UsageError when that release has ended.
+    """
+    release = start_release(ledger, settings.app, source, by)
+    ledger.inputs.fix(release.id, SETTINGS, StoredSettings.document(settings))
+    return release
 
 
 def start_release(ledger: Ledger, app: str, source: Source, by: str, *, preview: bool = False) -> ReleaseRecord:
-    """Record the release of this flow run, and its commit."""
+    """Record the release of this flow run, and its commit. Raises UsageError when that release has ended."""
     release = ledger.releases.start(
         app, source.repo, source.ref, flow_run_id=str(flow_run.get_id()), requested_by=by, preview=preview
     )
+    if not release.open:
+        raise UsageError(f"{release.summary}: it has ended and is not continued", "start another release of the commit")
     return ledger.releases.update(
         release.id,
         sha=source.sha,
@@ -111,12 +125,36 @@ def start_release(ledger: Ledger, app: str, source: Source, by: str, *, preview:
     )
 
 
+def launch_specs(
+    release: ReleaseSession, settings: Settings, artifact: Artifact, environments: Iterable[str]
+) -> list[LaunchSpec]:
+    """The launch spec of each environment. A run that is resumed gets the specs that it made before.
+
+    Only the place of the artifact may differ: a bundle is where this machine keeps it.
+    """
+
+    def fixed(environment: str) -> LaunchSpec:
+        made = settings.launch_spec(environment, artifact, release.record.name)
+        stored = release.ledger.inputs.fix(release.record.id, f"launch {environment}", made.model_dump(mode="json"))
+        return LaunchSpec.model_validate(stored).model_copy(update={"artifact": artifact})
+
+    return [fixed(environment) for environment in environments]
+
+
+def is_accepted(release: ReleaseSession, spec: LaunchSpec) -> bool:
+    """Whether this release was accepted in the environment, with the revision of this spec."""
+    record = release.record
+    assert record.sha is not None  # start_release recorded it
+    revision = spec.revision(record.app, record.sha)
+    return release.ledger.rollouts.is_accepted(record.id, spec.environment, revision.id)
+
+
 def undelivered(release: ReleaseSession, spec: LaunchSpec) -> Revision | None:
     """Save and return the revision that this release launches; None if it was accepted before the run was resumed."""
     record = release.record
-    assert record.sha is not None  # start_release recorded it
-    if release.ledger.rollouts.is_accepted(record.id, spec.environment):
+    if is_accepted(release, spec):
         return None
+    assert record.sha is not None  # start_release recorded it
     revision = spec.revision(record.app, record.sha)
     release.ledger.revisions.save(revision, spec)
     return revision

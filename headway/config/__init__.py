@@ -14,6 +14,7 @@ from headway.config.http_request import HttpRequest
 from headway.config.loader import load, schema
 from headway.config.sections import Build, Check, Health, Inputs, Lint, Migrations, On, Resources, SecretScan
 from headway.config.settings import FILE_NAME, PREVIEW, Settings
+from headway.config.stored_settings import StoredSettings
 from headway.config.strategy import BlueGreen, Canary, CanaryStep, Recreate, Rolling, Strategy
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Rolling",
     "SecretScan",
     "Settings",
+    "StoredSettings",
     "Strategy",
     "Synthetic",
     "Variable",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import graphlib
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator
 
@@ -81,12 +81,10 @@ class Settings(Section):
     _manifests: dict[str, tuple[Manifest, ...]] = PrivateAttr(default_factory=dict)
     _warnings: tuple[str, ...] = PrivateAttr(default=())
 
-    def __setstate__(self, state: dict[Any, Any]) -> None:
-        # A release that waits for approval since 0.1.0 has stored `leaks`. Remove this in 0.3.0, as in renamed_keys.py.
-        fields = state["__dict__"]
-        if "leaks" in fields:
-            fields["secret_scan"] = fields.pop("leaks")
-        super().__setstate__(state)
+    @property
+    def manifests_read(self) -> dict[str, tuple[Manifest, ...]]:
+        """Kubernetes objects of the repository, by environment."""
+        return dict(self._manifests)
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from headway.ledger.locks import Locks
 from headway.ledger.previews import Previews
 from headway.ledger.queue import Queue
 from headway.ledger.readings import Readings
+from headway.ledger.release_inputs import ReleaseInputs
 from headway.ledger.releases import Releases
 from headway.ledger.reported_statuses import ReportedStatuses
 from headway.ledger.revisions import Revisions
@@ -32,6 +33,7 @@ class Ledger:
         self._engine = engine
         self.locks = Locks(engine, clock)
         self.releases = Releases(engine, clock)
+        self.inputs = ReleaseInputs(engine, clock)
         self.stages = Stages(engine, clock)
         self.checks = Checks(engine, clock)
         self.readings = Readings(engine, clock)

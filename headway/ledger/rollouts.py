@@ -134,10 +134,11 @@ class Rollouts(Repository):
         since = t.rollouts.c.sequence > (last[0].sequence if last else 0)
         return self._select(*own, since, t.rollouts.c.state.in_(("running", "halted")))
 
-    def is_accepted(self, release_id: str, environment: str) -> bool:
-        """Whether this release was rolled out to this environment and accepted there."""
+    def is_accepted(self, release_id: str, environment: str, revision: str) -> bool:
+        """Whether this release rolled this revision out to this environment, and it was accepted there."""
         own = (t.rollouts.c.release_id == release_id, t.rollouts.c.environment == environment)
-        return bool(self._select(*own, t.rollouts.c.state == "done", t.rollouts.c.kind == "release"))
+        done = self._select(*own, t.rollouts.c.state == "done", t.rollouts.c.kind == "release")
+        return any(rollout.plan.new == revision for rollout in done)
 
     def live(self, app: str, environment: str) -> str | None:
         """Id of the live revision: the one of the last rollout or rollback that was done. None if nothing is live."""

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Dialect
 
 __all__ = ["REVISION", "metadata"]
 
-REVISION = "0007"
+REVISION = "0008"
 """The newest migration. Comparing it with the database needs no import of Alembic, which is slow."""
 
 
@@ -70,6 +70,14 @@ stages = sa.Table(
     sa.Column("detail", sa.Text, nullable=False),
     sa.Column("started_at", Utc, nullable=False),
     sa.Column("finished_at", Utc),
+)
+
+release_inputs = sa.Table(
+    "release_inputs",
+    metadata,
+    sa.Column("release_id", sa.ForeignKey(releases.c.id), primary_key=True),
+    sa.Column("name", sa.String(80), primary_key=True),
+    sa.Column("value", sa.JSON, nullable=False),
 )
 
 revisions = sa.Table(

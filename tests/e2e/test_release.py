@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from headway.rollout.load_generator import Load
+from headway.system import directories
 from tests.e2e.conftest import APP, GOOD, SETTINGS, Headway, Repo, Up
 
 pytestmark = pytest.mark.e2e
@@ -317,20 +318,25 @@ environments:
 
 
 def test_approval_waits_without_a_process_and_is_recorded(headway: Headway, tmp_path: Path) -> None:
+    """The release stays what it is, although its branch moves and the files of its run are lost meanwhile."""
     repo = Repo(tmp_path / "app", "approved", APPROVED % "1h")
-    told = headway.release(repo.path, code=3)
-    name = told["name"]
-    run_id = told["flow_run_id"]
+    run_id = headway.start(repo.path)
+    told = headway.until(lambda: (r := headway.ledger.releases.by_run(run_id)) and r.state == "waiting" and r)
+    name = told.name
     headway.until(lambda: not _processes_of(run_id))
+    repo.behave("    return 500, {}", "nobody has asked for a release of this commit")
+    for place in ("workspaces", "prefect/storage"):
+        directories.remove(headway.home / place)
     with headway.control() as control:
         headway.until(lambda: control.flow_run(run_id).type == "PAUSED")
     refused = headway.run("approve", name, "--by", "ann@example.com", code=2)
     assert "author of the change" in refused.stderr
     assert name in headway.run("status", "approved").stdout
     headway.run("approve", name, "--by", "bob@example.com", "--reason", "looks good")
-    release = headway.until(lambda: (r := headway.ledger.releases.get(told["id"])).state == "succeeded" and r)
+    release = headway.until(lambda: (r := headway.ledger.releases.get(told.id)).state == "succeeded" and r)
+    assert (release.sha, release.digest) == (told.sha, told.digest)
     assert version(headway.url("approved", "production")) == release.sha
-    stages = {stage.name: stage.detail for stage in headway.ledger.stages.by_release(told["id"])}
+    stages = {stage.name: stage.detail for stage in headway.ledger.stages.by_release(told.id)}
     assert stages["production approval"] == "approved by bob@example.com: looks good"
     again = headway.run("approve", name, "--by", "bob@example.com", code=1)
     assert "waits for no approval" in again.stderr

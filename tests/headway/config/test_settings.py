@@ -767,16 +767,3 @@ def test_an_old_key_works_with_a_warning_that_names_the_new_one(tmp_path: Path) 
 )
 def test_a_fault_under_an_old_key_has_its_line(tmp_path: Path, added: str, fault: str) -> None:
     assert faults(tmp_path, OLD_KEY + added) == [f"headway.yaml:{fault}"]
-
-
-def test_settings_that_the_last_release_pickled_have_the_new_names(tmp_path: Path) -> None:
-    settings = load(tmp_path, OLD_KEY)
-    state = settings.__getstate__()
-    fields = state["__dict__"]
-    old = {**state, "__dict__": {("leaks" if name == "secret_scan" else name): fields[name] for name in fields}}
-
-    restored = Settings.__new__(Settings)
-    restored.__setstate__(old)
-
-    assert restored.secret_scan == settings.secret_scan
-    assert "leaks" not in vars(restored)
