@@ -18,9 +18,10 @@ from headway.config import Build, Settings
 from headway.domain.errors import BuildFailed, TargetError
 from headway.domain.revision import Artifact
 from headway.domain.source import Source
-from headway.system import command_runner
 from headway.system.paths import home
+from headway.system.runners import runner
 from tasks.release_record import ReleaseSession
+from tasks.workloads import workload
 
 __all__ = ["build"]
 
@@ -41,7 +42,7 @@ async def build(release: ReleaseSession, source: Source, settings: Settings) -> 
         if settings.build.image:
             artifact = await _image(release.record.name, source, settings, settings.build.image)
         else:
-            artifact = await _bundle(source, settings.build)
+            artifact = await _bundle(release.record.app, source, settings.build)
         stage.detail = artifact.digest[:19]
         if record.digest not in (None, artifact.digest):
             raise BuildFailed(
@@ -67,16 +68,11 @@ def _built_before(release: ReleaseSession, settings: Settings) -> Artifact | Non
     return None
 
 
-async def _bundle(source: Source, how: Build) -> Artifact:
+async def _bundle(app: str, source: Source, how: Build) -> Artifact:
     """Build a bundle. Its digest depends on the commit and the result of `build.install`; it is stored once."""
-    return await bundles.build(
-        source,
-        how.install,
-        env={**command_runner.clean_environment(source), **how.env},
-        timeout=how.timeout,
-        store=home() / "bundles",
-        on_line=get_run_logger().info,
-    )
+    say = get_run_logger().info
+    install = workload(app, source, how.install, how.env, how.timeout, say) if how.install else None
+    return await bundles.build(source, install, runner=runner(), store=home() / "bundles", on_line=say)
 
 
 def _lint(source: Source, settings: Settings) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from prefect import get_run_logger, task
@@ -15,10 +16,13 @@ from headway.config import Check
 from headway.domain.errors import CheckFailed, CommandFailed
 from headway.domain.source import CheckReport, Failure, Source
 from headway.scm import git
-from headway.system import command_runner
+from headway.system.runners import runner
 from tasks.release_record import ReleaseSession
+from tasks.workloads import workload
 
 __all__ = ["run_check"]
+
+TOOL_TIMEOUT = 60.0  # seconds, to print a version
 
 
 @task(
@@ -37,7 +41,7 @@ async def run_check(release: ReleaseSession, source: Source, name: str, check: C
         return CheckReport(name=name, passed=True, seconds=before.seconds, message=before.detail)
     checks = release.ledger.checks
     with release.stage(name) as stage:
-        key = await _cache_key(source, check) if source.trusted else None  # results of forks are not reused
+        key = await _cache_key(release, source, check) if source.trusted else None  # results of forks are not reused
         if key and (known := checks.passed(key)):
             stage.state, stage.detail = "cached", f"same inputs passed in {known.release}"
             get_run_logger().info("not run: the same inputs passed in %s", known.release)
@@ -57,16 +61,10 @@ async def run_check(release: ReleaseSession, source: Source, name: str, check: C
 
 
 async def _run(release: ReleaseSession, source: Source, name: str, check: Check) -> CheckReport:
-    workspace = Path(source.workspace)
+    workspace, app = Path(source.workspace), release.record.app
+    command = workload(app, source, check.run, check.env, check.timeout, get_run_logger().info)
     try:
-        finished = await command_runner.run(
-            check.run,
-            cwd=workspace,
-            env={**command_runner.clean_environment(source), **check.env},
-            timeout=check.timeout,
-            on_line=get_run_logger().info,
-            name=name,
-        )
+        finished = await runner().run(replace(command, name=name))
     except CommandFailed as failed:
         raise CheckFailed(failed.what, failed.hint) from failed
     passed = finished.exit_code == 0
@@ -119,21 +117,18 @@ def _summary(exit_code: int, tests: int | None, failures: tuple[object, ...], ta
     return f"{tests} tests passed" if tests is not None else ""
 
 
-async def _cache_key(source: Source, check: Check) -> str | None:
+async def _cache_key(release: ReleaseSession, source: Source, check: Check) -> str | None:
     """Hash of what the result depends on: git trees of its paths, command, environment, versions of its tools."""
     if check.inputs is None:
         return None
-    workspace = Path(source.workspace)
     versions = []
     for tool in check.inputs.tools:
         printed: list[str] = []
-        finished = await command_runner.run(
-            tool, cwd=workspace, env=command_runner.clean_environment(), timeout=60.0, on_line=printed.append
-        )
+        finished = await runner().run(workload(release.record.app, source, tool, {}, TOOL_TIMEOUT, printed.append))
         if finished.exit_code:
             raise CheckFailed(
                 f"inputs/tools: `{tool}` ended with {finished.exit_code}", "name commands that print a version"
             )
         versions.append((tool, printed))
-    tree = git.tree_of(git.mirror_of(workspace), source.sha, check.inputs.paths)
+    tree = git.tree_of(git.mirror_of(source.workspace), source.sha, check.inputs.paths)
     return hashlib.sha256(json.dumps([tree, check.run, sorted(check.env.items()), versions]).encode()).hexdigest()

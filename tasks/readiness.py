@@ -19,6 +19,7 @@ from headway.domain.revision import LaunchSpec
 from headway.domain.source import Source
 from headway.policy.readiness import endpoint_checks, repository_checks, vulnerability_scan
 from headway.policy.readiness.checklist import Result, assess, counted
+from headway.system.runners import runner
 from tasks.approval_evidence import schema_decision
 from tasks.release_record import ReleaseSession
 
@@ -43,7 +44,7 @@ async def readiness(release: ReleaseSession, source: Source, settings: Settings,
     with release.stage(f"{spec.environment} readiness") as stage:
         tree = Path(source.workspace)
         found = await asyncio.to_thread(repository_checks.examine, tree, settings, spec.environment)
-        if scanned := await vulnerability_scan.examine(tree):
+        if scanned := await vulnerability_scan.examine(tree, runner()):
             found["vulnerabilities"] = scanned
         found = await _staged(release, settings, spec) | found  # findings of the environment itself take precedence
         found |= {

@@ -12,18 +12,21 @@ import shlex
 import stat
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import filelock
 
 from headway.domain.errors import BuildFailed, CommandFailed
+from headway.domain.ports import Runner
 from headway.domain.revision import Artifact
 from headway.domain.source import Source
+from headway.domain.workload import Workload
 from headway.scm import git
-from headway.system import command_runner
 from headway.system import directories as trees
+from headway.system.runners.host import HostRunner
 
 __all__ = ["build", "digest_of", "export", "prune"]
 
@@ -34,15 +37,13 @@ SAYS_FULL = re.compile("no space left on device|quota exceeded|file too large|un
 
 async def build(
     commit: Source,
-    install: str | None,
+    install: Workload | None,
     *,
-    env: Mapping[str, str],
-    timeout: float,  # noqa: ASYNC109 - passed to the command runner, which ends the process group
+    runner: Runner,
     store: Path,
     on_line: Callable[[str], None],
-    secrets: Iterable[str] = (),
 ) -> Artifact:
-    """Export the files of a commit and run `install` in them, a shell command of at most `timeout` seconds.
+    """Export the files of a commit and run `install` in them. Its workspace is replaced by the place of the bundle.
 
     Guarantees:
 
@@ -58,7 +59,8 @@ async def build(
     Raises BuildFailed when `install` fails or times out, a symbolic link points outside the tree, or the disk is full.
     Links to the interpreter of a virtual environment may point outside.
     """
-    key = _key(commit.tree, install, env)
+    key = _key(commit.tree, install)
+    timeout = install.timeout if install else git.LOCAL_TIMEOUT
     tree = store / "trees" / key
     with _said_when_full(store):
         for directory in ("sha256", "trees", "keys"):
@@ -68,15 +70,15 @@ async def build(
                 on_line(f"built before: sha256:{known.name}")
                 return await asyncio.to_thread(_artifact, known)
             try:
-                await _fill(tree, commit, install, env=env, timeout=timeout, on_line=on_line, secrets=secrets)
+                await _fill(tree, commit, install, runner, on_line)
                 return await asyncio.to_thread(_seal, store, key, tree)
             finally:
                 if not _known(store, key):
                     await asyncio.to_thread(trees.remove, tree)
 
 
-def _key(tree: str, install: str | None, env: Mapping[str, str]) -> str:
-    seen = [tree, install, sorted(env.items()) if install else []]
+def _key(tree: str, install: Workload | None) -> str:
+    seen = [tree, install.command if install else None, sorted(install.env.items()) if install else []]
     return hashlib.sha256(repr(seen).encode()).hexdigest()[:24]
 
 
@@ -111,19 +113,12 @@ def _full(store: Path, reason: str) -> BuildFailed:
 
 
 async def _fill(
-    tree: Path,
-    commit: Source,
-    install: str | None,
-    *,
-    env: Mapping[str, str],
-    timeout: float,  # noqa: ASYNC109 - see build
-    on_line: Callable[[str], None],
-    secrets: Iterable[str],
+    tree: Path, commit: Source, install: Workload | None, runner: Runner, on_line: Callable[[str], None]
 ) -> None:
     await export(commit, tree, on_line)
     await asyncio.to_thread(_refuse_escapes, tree)
     if install:
-        await _run(install, tree, env, timeout, on_line, secrets, "build/install")
+        await _run(replace(install, workspace=tree, name="build/install"), runner)
         await asyncio.to_thread(_refuse_escapes, tree)
 
 
@@ -135,8 +130,9 @@ async def export(commit: Source, tree: Path, on_line: Callable[[str], None]) -> 
     await asyncio.to_thread(_empty, tree)
     index = tree.with_suffix(".index")
     argvs, git_env = git.export_command(git.mirror_of(commit.workspace), commit.sha, tree, index)
+    command = " && ".join(map(shlex.join, argvs))
     try:
-        await _run(" && ".join(map(shlex.join, argvs)), tree, git_env, git.LOCAL_TIMEOUT, on_line, (), "build")
+        await _run(Workload(command, tree, git_env, git.LOCAL_TIMEOUT, on_line, "build"), HostRunner())
     finally:
         index.unlink(missing_ok=True)
 
@@ -146,28 +142,18 @@ def _empty(tree: Path) -> None:
     tree.mkdir()
 
 
-async def _run(
-    command: str,
-    tree: Path,
-    env: Mapping[str, str],
-    timeout: float,  # noqa: ASYNC109 - see build
-    on_line: Callable[[str], None],
-    secrets: Iterable[str],
-    name: str,
-) -> None:
+async def _run(workload: Workload, runner: Runner) -> None:
     try:
-        finished = await command_runner.run(
-            command, cwd=tree, env=env, timeout=timeout, on_line=on_line, secrets=secrets, name=name
-        )
+        finished = await runner.run(workload)
     except CommandFailed as error:
         raise BuildFailed(error.what, error.hint) from error
     if not finished.exit_code:
         return
     last = next((line for line in reversed(finished.tail) if line.strip()), "it printed nothing")
     if full := next(filter(SAYS_FULL.search, finished.tail), None):
-        raise _full(tree.parent.parent, full.strip())
+        raise _full(workload.workspace.parent.parent, full.strip())
     raise BuildFailed(
-        f"{name}: exit code {finished.exit_code}: {last.strip()}", "its output is in the log of the build"
+        f"{workload.name}: exit code {finished.exit_code}: {last.strip()}", "its output is in the log of the build"
     )
 
 

@@ -20,4 +20,5 @@ __all__ = [
     "source",
     "traffic",
     "version_check",
+    "workload",
 ]

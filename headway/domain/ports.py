@@ -1,4 +1,4 @@
-"""Ports: what Headway needs of targets, registries, metric sources, git hosts and secret stores.
+"""Ports: what Headway needs of targets, registries, metric sources, git hosts, secret stores and runners.
 
 Each port has a contract suite that every implementation passes: `headway.testing.contracts` has those that other
 packages can run, tests/contracts/ the others.
@@ -26,11 +26,12 @@ from headway.domain.traffic import (
     Observation,
     Traffic,
 )
+from headway.domain.workload import Finished, Workload
 
 if TYPE_CHECKING:
     import docker
 
-__all__ = ["Command", "GitHost", "MetricSource", "Registry", "SecretStore", "Target"]
+__all__ = ["Command", "GitHost", "MetricSource", "Registry", "Runner", "SecretStore", "Target"]
 
 
 class Command(NamedTuple):
@@ -255,3 +256,21 @@ class SecretStore(ABC):
     @abstractmethod
     def location(self, name: str) -> str:
         """Return where this store looks for the secret, for the error that it was not found. Without its value."""
+
+
+class Runner(ABC):
+    """Runs an app's commands on the worker: checks, build commands, scanners. They are not trusted."""
+
+    isolated: ClassVar[bool]
+    """Whether a workload is kept from the files, processes and loopback addresses of this machine."""
+
+    @abstractmethod
+    def missing(self) -> Refusal | None:
+        """Return why this runner cannot be used on this machine; None when it can."""
+
+    @abstractmethod
+    async def run(self, workload: Workload) -> Finished:
+        """Run the workload to its end, then end whatever it has left running.
+
+        An exit code other than 0 is returned, not raised. Raises CommandFailed when it cannot be started or times out.
+        """

@@ -12,6 +12,7 @@ __all__ = [
     "project_root",
     "redaction",
     "retry_policy",
+    "runners",
     "supervisor",
     "tls",
     "unix_socket",

@@ -9,6 +9,7 @@ import fcntl
 import io
 import os
 import re
+import shlex
 import signal
 import struct
 import subprocess
@@ -17,15 +18,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import psutil
 
 from headway.domain.errors import CommandFailed
 from headway.domain.source import Source
+from headway.domain.workload import Finished
 from headway.system.redaction import Masker
 
-__all__ = ["Finished", "clean_environment", "run"]
+__all__ = ["clean_environment", "run"]
 
 LONGEST_LINE = 64 * 1024
 TAIL = 20
@@ -50,14 +51,6 @@ _LOGIN = re.compile(r"://[^/\s]*@")
 _NEVER_PASSED_ON = re.compile(r"^(PREFECT|HEADWAY)_|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
 
 
-class Finished(NamedTuple):
-    """Result of a command that was not interrupted."""
-
-    exit_code: int  # as in a shell: 128 + signal number when a signal ended it
-    seconds: float
-    tail: tuple[str, ...]  # its last 20 lines, masked
-
-
 def clean_environment(source: Source | None = None) -> dict[str, str]:
     """Environment of a command: user and locale, certificates, proxies and package mirrors of our own environment.
 
@@ -79,7 +72,7 @@ def clean_environment(source: Source | None = None) -> dict[str, str]:
 
 
 async def run(
-    command: str,
+    command: str | Sequence[str],
     *,
     cwd: Path,
     env: Mapping[str, str],
@@ -90,7 +83,7 @@ async def run(
     name: str | None = None,
     pass_fds: Sequence[int] = (),
 ) -> Finished:
-    """Run `command` with /bin/sh in a process group of its own, for at most `timeout` seconds.
+    """Run a command for at most `timeout` seconds, in a process group of its own: a string with /bin/sh, or a program.
 
     `on_line` receives every line of standard output and standard error in the order written, without colours and with
     `secrets` masked. Lines longer than 64 KiB are split. The command ends when its shell ends. Remaining background
@@ -101,10 +94,11 @@ async def run(
     returned, not raised. Raises CommandFailed when the command cannot be started or times out.
     """
     masker = Masker(secrets)
-    where = name or _shortened(masker(command))
+    program = ["/bin/sh", "-c", command] if isinstance(command, str) else list(command)
+    where = name or _shortened(masker(command if isinstance(command, str) else shlex.join(command)))
     lines = _Lines(masker, on_line)
     started = time.monotonic()
-    with _started(command, cwd, env, where, pass_fds) as (process, output):
+    with _started(program, cwd, env, where, pass_fds) as (process, output):
         running = _Running(process, output, lines)
         try:
             async with asyncio.timeout(timeout):
@@ -128,7 +122,7 @@ def _shortened(command: str) -> str:
 
 @contextlib.contextmanager
 def _started(
-    command: str, cwd: Path, env: Mapping[str, str], where: str, pass_fds: Sequence[int]
+    program: list[str], cwd: Path, env: Mapping[str, str], where: str, pass_fds: Sequence[int]
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Start the command; yields the process and the reading end of its output pipe."""
     reading, writing = os.pipe()
@@ -136,7 +130,7 @@ def _started(
     try:
         try:
             process = subprocess.Popen(
-                ["/bin/sh", "-c", command],
+                program,
                 cwd=cwd,
                 env=dict(env),
                 stdin=subprocess.DEVNULL,

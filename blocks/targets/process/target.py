@@ -20,6 +20,7 @@ from headway.domain.log_lines import LogLine
 from headway.domain.ports import Command
 from headway.domain.refusal import Refusal
 from headway.domain.revision import LaunchSpec, Revision
+from headway.domain.workload import Finished
 from headway.system import command_runner
 from headway.system.supervisor import Program
 
@@ -144,7 +145,7 @@ class ProcessTarget(BehindEnvoy):
                     time.sleep(FOLLOW)
 
 
-async def _unless(stop: Event, running: Coroutine[Any, Any, command_runner.Finished]) -> int:
+async def _unless(stop: Event, running: Coroutine[Any, Any, Finished]) -> int:
     """Exit code of the command. Raises CommandFailed when `stop` is set before it ends."""
     task = asyncio.create_task(running)
     while not task.done():

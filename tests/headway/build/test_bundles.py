@@ -6,7 +6,7 @@ import resource
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,8 +15,10 @@ from headway.build import bundles
 from headway.domain.errors import BuildFailed
 from headway.domain.revision import Artifact
 from headway.domain.source import Source
+from headway.domain.workload import Workload
 from headway.scm import git
 from headway.system import command_runner
+from headway.system.runners.host import HostRunner
 from tests.standins.repositories import Repository
 
 
@@ -44,11 +46,21 @@ def build(repository: Repository, store: Path, tmp_path: Path, lines: list[str])
 
     def start(install: str | None = None, commit: Source | None = None, **env: str) -> asyncio.Task[Artifact]:
         commit = commit or committed(repository, tmp_path)
-        environment = {**command_runner.clean_environment(), **env}
-        building = bundles.build(commit, install, env=environment, timeout=60, store=store, on_line=lines.append)
+        workload = installing(install, env, on_line=lines.append) if install else None
+        building = bundles.build(commit, workload, runner=HostRunner(), store=store, on_line=lines.append)
         return asyncio.create_task(building)
 
     return start
+
+
+def installing(
+    command: str,
+    env: Mapping[str, str] | None = None,
+    timeout: float = 60,
+    on_line: Callable[[str], None] = print,
+) -> Workload:
+    environment = {**command_runner.clean_environment(), **(env or {})}
+    return Workload(command, Path("replaced"), environment, timeout, on_line, "install")
 
 
 def committed(repository: Repository, tmp_path: Path) -> Source:
@@ -228,10 +240,9 @@ async def test_install_that_fails(repository: Repository, build: Build, store: P
 async def test_install_that_takes_too_long(repository: Repository, store: Path, tmp_path: Path) -> None:
     repository.write(a="1")
     commit = committed(repository, tmp_path)
+    install = installing("sleep 60", timeout=0.5)
     with pytest.raises(BuildFailed, match=r"build/install: no end after 0\.5 s"):
-        await bundles.build(
-            commit, "sleep 60", env=command_runner.clean_environment(), timeout=0.5, store=store, on_line=print
-        )
+        await bundles.build(commit, install, runner=HostRunner(), store=store, on_line=print)
     assert stored(store) == []
 
 
@@ -254,11 +265,9 @@ async def test_what_a_killed_build_left_is_built_over(
     commit = committed(repository, tmp_path)
     pid = os.fork()
     if pid == 0:
-        killing = f"touch half; kill -9 {os.getpid()}; sleep 60"
+        killing = f"touch half; kill -9 {os.getpid()}; sleep 1"
         asyncio.new_event_loop().run_until_complete(
-            bundles.build(
-                commit, killing, env=command_runner.clean_environment(), timeout=60, store=store, on_line=print
-            )
+            bundles.build(commit, installing(killing), runner=HostRunner(), store=store, on_line=print)
         )
         os._exit(0)
     assert await asyncio.to_thread(exit_code_of, pid) == -signal.SIGKILL
@@ -275,18 +284,12 @@ async def test_a_full_disk(
 ) -> None:
     repository.write(a="1" * (100 if install else 3_000_000))
     commit = committed(repository, tmp_path)
+    workload = installing(install) if install else None
     with pytest.raises(
         BuildFailed,
         match=r"(No space left on device|unable to write file a); nothing of the build was kept\n  hint: make room",
     ):
-        await bundles.build(
-            commit,
-            install,
-            env=command_runner.clean_environment(),
-            timeout=60,
-            store=small_disk / "store",
-            on_line=lines.append,
-        )
+        await bundles.build(commit, workload, runner=HostRunner(), store=small_disk / "store", on_line=lines.append)
     assert stored(small_disk / "store") == []
     assert shutil.disk_usage(small_disk).used < 100_000
 
@@ -302,9 +305,7 @@ def test_files_that_may_not_grow(repository: Repository, store: Path, tmp_path: 
             resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             asyncio.new_event_loop().run_until_complete(
-                bundles.build(
-                    commit, None, env=command_runner.clean_environment(), timeout=60, store=store, on_line=print
-                )
+                bundles.build(commit, None, runner=HostRunner(), store=store, on_line=print)
             )
         except BuildFailed:
             status = 0

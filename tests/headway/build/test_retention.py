@@ -13,7 +13,7 @@ from headway.domain.plan import Plan
 from headway.domain.revision import Artifact, LaunchSpec
 from headway.ledger import Ledger, ReleaseRecord
 from headway.scm import git
-from headway.system.command_runner import clean_environment
+from headway.system.runners.host import HostRunner
 from tests.standins.repositories import Repository
 
 OLD = time.time() - retention.KEEP - 60
@@ -29,9 +29,7 @@ def build(home: Path, repo: Repository, run: str, content: str) -> Artifact:
     repo.commit(run, file=content)
     checked_out = git.checkout(str(repo.path), "main", home / "workspaces", run)
     store = home / "bundles"
-    artifact = asyncio.run(
-        bundles.build(checked_out, None, env=clean_environment(), timeout=60, store=store, on_line=print)
-    )
+    artifact = asyncio.run(bundles.build(checked_out, None, runner=HostRunner(), store=store, on_line=print))
     for path in (*home.glob("workspaces/*/*"), *store.glob("trees/*"), *store.glob("sha256/*")):
         os.utime(path, (OLD, OLD), follow_symlinks=False)
     return artifact

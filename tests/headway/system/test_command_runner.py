@@ -13,7 +13,8 @@ import pytest
 
 from headway.domain.errors import CommandFailed
 from headway.domain.source import Source
-from headway.system.command_runner import Finished, clean_environment, run
+from headway.domain.workload import Finished
+from headway.system.command_runner import clean_environment, run
 from headway.system.redaction import MASK
 
 

@@ -38,6 +38,7 @@ def test_adapters_of_headway_are_entry_points() -> None:
     assert list(extensions("headway.platforms")) == ["docker", "kubernetes", "process", "railway", "vercel"]
     assert list(extensions("headway.git_hosts")) == ["bitbucket", "gitea", "github", "gitlab"]
     assert list(extensions("headway.metric_sources")) == ["prometheus"]
+    assert list(extensions("headway.runners")) == ["host", "sandbox"]
     assert list(extensions("headway.secret_stores")) == ["environment", "files", "prefect"]
 
 

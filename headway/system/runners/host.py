@@ -1,0 +1,31 @@
+"""Runner without isolation: a process of the worker's user."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from headway.domain.ports import Runner
+from headway.domain.workload import Finished, Workload
+from headway.system import command_runner
+
+__all__ = ["HostRunner"]
+
+
+class HostRunner(Runner):
+    """Runs workloads as the worker's user, who can read and change everything of Headway."""
+
+    isolated: ClassVar[bool] = False
+
+    def missing(self) -> None:
+        """Every machine has it."""
+
+    async def run(self, workload: Workload) -> Finished:
+        return await command_runner.run(
+            workload.command,
+            cwd=workload.workspace,
+            env=workload.env,
+            timeout=workload.timeout,
+            on_line=workload.on_line,
+            secrets=workload.secrets,
+            name=workload.name,
+        )

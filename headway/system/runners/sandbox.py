@@ -1,0 +1,159 @@
+"""Runner that isolates a workload in namespaces of its own, with bubblewrap and slirp4netns."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+from headway.domain.errors import CommandFailed
+from headway.domain.ports import Runner
+from headway.domain.refusal import Refusal
+from headway.domain.workload import Finished, Limits, Workload
+from headway.system import command_runner, directories
+from headway.system.runners import user_network
+from headway.system.runners.cgroup import limited
+from headway.system.runners.file_system import Mounts, file_system
+from headway.system.runners.seccomp import system_call_filter
+
+__all__ = ["SandboxRunner"]
+
+PROGRAMS = {
+    "bwrap": "bubblewrap",
+    "slirp4netns": "slirp4netns",
+    "ip": "iproute2",
+    "nsenter": "util-linux",
+    "prlimit": "util-linux",
+}
+SELF_TEST = 30.0  # seconds
+NAMESPACES = (
+    "--unshare-user",
+    "--unshare-ipc",
+    "--unshare-pid",
+    "--unshare-net",
+    "--unshare-uts",
+    "--unshare-cgroup-try",
+)
+
+
+class SandboxRunner(Runner):
+    """Runs workloads in new user, process, IPC, mount and network namespaces, without capabilities.
+
+    A workload sees its workspace, its home directory, the toolchain and certificates, and no other files. It reaches
+    other hosts through slirp4netns, but neither this machine nor link-local addresses, where clouds serve credentials.
+    At its end, a timeout or a cancellation, the kernel kills all its processes at once.
+    """
+
+    isolated: ClassVar[bool] = True
+
+    def missing(self) -> Refusal | None:
+        return _missing()
+
+    async def run(self, workload: Workload) -> Finished:
+        if refusal := self.missing():
+            raise CommandFailed(f"{workload.name}: {refusal.what}", refusal.hint)
+        scratch = Path(tempfile.mkdtemp(prefix="headway-sandbox-"))
+        try:
+            return await _run(workload, file_system(workload, scratch))
+        finally:
+            await asyncio.to_thread(directories.remove, scratch)
+
+
+async def _run(workload: Workload, files: Mounts) -> Finished:
+    with contextlib.ExitStack() as stack:
+        info_read, info_write = _pipe(stack)
+        block_read, block_write = _pipe(stack)
+        rules = stack.enter_context(tempfile.TemporaryFile())
+        rules.write(system_call_filter())
+        rules.seek(0)
+        limit = stack.enter_context(limited(workload.limits))
+        descriptors = {"--info-fd": info_write, "--block-fd": block_read, "--seccomp": rules.fileno()}
+        options = [part for option, descriptor in descriptors.items() for part in (option, str(descriptor))]
+        try:
+            async with asyncio.TaskGroup() as group:
+                supply = group.create_task(_supply(workload, limit, info_read, block_write))
+                finished = await command_runner.run(
+                    [*_limited(workload.limits), *_bwrap(files), *options, "--", "/bin/sh", "-c", workload.command],
+                    cwd=workload.workspace,
+                    env={**workload.env, **files.env},
+                    timeout=workload.timeout,
+                    on_line=workload.on_line,
+                    secrets=workload.secrets,
+                    name=workload.name,
+                    pass_fds=list(descriptors.values()),
+                )
+                supply.cancel()
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        return finished
+
+
+def _pipe(stack: contextlib.ExitStack) -> tuple[int, int]:
+    ends = os.pipe()
+    for end in ends:
+        stack.callback(os.close, end)
+    return ends
+
+
+def _limited(limits: Limits) -> list[str]:
+    return ["prlimit", f"--nproc={limits.processes}", f"--fsize={limits.file_size}", "--core=0"]
+
+
+def _bwrap(files: Mounts) -> list[str]:
+    # bubblewrap maps exactly one user. Some programs refuse to run as root, so root is mapped to another one.
+    identity = ("--uid", str(os.getuid() or 1000), "--gid", str(os.getgid() or 1000))
+    return ["bwrap", *NAMESPACES, *identity, "--cap-drop", "ALL", "--die-with-parent", *files.options]
+
+
+async def _supply(workload: Workload, limit: Callable[[int], None], info: int, block: int) -> None:
+    """Wait for the sandbox, limit and connect it, start the command, and keep it connected until cancelled."""
+    try:
+        pid = await _first_process(info)
+        limit(pid)
+        async with user_network.connected(pid, workload.name) if workload.network else contextlib.nullcontext():
+            os.write(block, b"1")
+            await asyncio.get_running_loop().create_future()
+    except OSError as error:  # TimeoutError is one
+        raise CommandFailed(
+            f"{workload.name}: the sandbox did not start: {type(error).__name__}: {error}",
+            "its output says why; HEADWAY_RUNNER=host runs commands without one",
+        ) from error
+
+
+async def _first_process(info: int) -> int:
+    """Process id, outside, of the first process of the sandbox."""
+    text = b""
+    while not text.rstrip().endswith(b"}"):
+        await user_network.readable(info)
+        text += os.read(info, 4096)
+    return int(json.loads(text)["child-pid"])
+
+
+@functools.cache
+def _missing() -> Refusal | None:
+    for program, package in PROGRAMS.items():
+        if shutil.which(program) is None:
+            return Refusal(f"the sandbox needs `{program}`, which is not installed", f"apt-get install {package}")
+    tried = subprocess.run(
+        ["bwrap", *NAMESPACES, "--ro-bind", "/", "/", "--", "/bin/true"],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=SELF_TEST,
+        check=False,
+    )
+    if tried.returncode:
+        return Refusal(
+            f"the sandbox does not work on this machine: {tried.stderr.strip()[:200]}",
+            "allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone, "
+            "kernel.apparmor_restrict_unprivileged_userns), or run commands in containers",
+        )
+    return None

@@ -1,0 +1,129 @@
+"""Network of a sandbox: other hosts through slirp4netns, not this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from headway.domain.errors import CommandFailed
+
+__all__ = ["connected", "readable"]
+
+READY = 20.0  # seconds
+NS_GET_USERNS = 0xB701  # linux/nsfs.h
+LINK_LOCAL = "169.254.0.0/16"  # clouds serve the credentials of the machine at 169.254.169.254
+
+
+@contextlib.asynccontextmanager
+async def connected(pid: int, name: str) -> AsyncIterator[None]:
+    """Connect the network namespace of a process to other hosts. Raises CommandFailed for the workload `name`."""
+    await _mapped(pid)
+    with _owner(pid) as user_namespace:
+        await _close(pid, user_namespace, name)
+        async with _slirp4netns(pid, user_namespace, name):
+            yield
+
+
+async def _mapped(pid: int) -> None:
+    """Wait until the user namespace has its users: who enters it before has no rights there. Raises TimeoutError."""
+    async with asyncio.timeout(READY):
+        while not Path(f"/proc/{pid}/uid_map").read_bytes():  # noqa: ASYNC110, ASYNC240 - nothing to wait on
+            await asyncio.sleep(0.002)
+
+
+@contextlib.contextmanager
+def _owner(pid: int) -> Iterator[str]:
+    """Path of the user namespace that owns the process's network. The process itself is in a child of it (bwrap)."""
+    with open(f"/proc/{pid}/ns/net", "rb") as network:  # noqa: PTH123 - not a file to read
+        owner = fcntl.ioctl(network, NS_GET_USERNS)
+    try:
+        yield f"/proc/{os.getpid()}/fd/{owner}"
+    finally:
+        os.close(owner)
+
+
+@contextlib.asynccontextmanager
+async def _slirp4netns(pid: int, user_namespace: str, name: str) -> AsyncIterator[None]:
+    ready_read, ready_write = os.pipe()
+    exit_read, exit_write = os.pipe()  # slirp4netns ends when `exit_write` is closed, also by our own end
+    messages = tempfile.TemporaryFile()  # noqa: SIM115 - closed below
+    process = None
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *("slirp4netns", "--configure", "--mtu=65520", "--disable-host-loopback"),
+            *("--ready-fd", str(ready_write), "--exit-fd", str(exit_read)),
+            *(f"--userns-path={user_namespace}", str(pid), "tap0"),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=messages,
+            pass_fds=(ready_write, exit_read),
+            start_new_session=True,  # a Ctrl-C is for us: the workload may need its network to end
+        )
+        os.close(ready_write)
+        ready_write = -1
+        await readable(ready_read)
+        if not os.read(ready_read, 1):
+            raise CommandFailed(
+                f"{name}: slirp4netns cannot connect the sandbox", "run slirp4netns by hand on this machine"
+            )
+        yield
+    finally:
+        for descriptor in (ready_read, ready_write, exit_read, exit_write):
+            if descriptor >= 0:
+                os.close(descriptor)
+        if process and process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGKILL)
+            await process.wait()
+        messages.close()
+
+
+def _last_line(messages: IO[bytes]) -> str:
+    messages.seek(0)
+    return next(reversed(messages.read().decode(errors="replace").splitlines()), "it printed nothing")[:200]
+
+
+async def _close(pid: int, user_namespace: str, name: str) -> None:
+    """Close the routes to link-local addresses and to this machine's own. The workload cannot change routes."""
+    own = {
+        address.address
+        for addresses in psutil.net_if_addrs().values()
+        for address in addresses
+        if address.family == socket.AF_INET and not address.address.startswith("127.")
+    }
+    process = await asyncio.create_subprocess_exec(
+        *("nsenter", f"--user={user_namespace}", f"--net=/proc/{pid}/ns/net", "--preserve-credentials"),
+        *("ip", "-batch", "-"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    routes = "".join(f"route add blackhole {where}\n" for where in sorted({LINK_LOCAL, *own}))
+    _, errors = await process.communicate(routes.encode())
+    if process.returncode:
+        raise CommandFailed(
+            f"{name}: the routes of the sandbox cannot be set: {errors.decode(errors='replace').strip()[:200]}",
+            "install iproute2 and util-linux",
+        )
+
+
+async def readable(descriptor: int) -> None:
+    """Wait until a descriptor can be read, or its other end is closed. Raises TimeoutError."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(descriptor, ready.set)
+    try:
+        async with asyncio.timeout(READY):
+            await ready.wait()
+    finally:
+        loop.remove_reader(descriptor)

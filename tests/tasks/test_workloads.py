@@ -1,0 +1,80 @@
+"""Commands of an app in the workspace of a commit."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from headway.domain.errors import UsageError
+from headway.domain.source import Source
+from headway.domain.workload import Finished
+from headway.scm import git
+from headway.system.runners import runner
+from headway.system.runners.sandbox import SandboxRunner
+from tasks.workloads import workload
+from tests.standins.repositories import Repository
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
+    if refusal := SandboxRunner().missing():
+        pytest.skip(f"{refusal.what}: {refusal.hint}")
+    monkeypatch.setenv("HEADWAY_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HEADWAY_RUNNER", "sandbox")
+    repository = Repository(tmp_path / "shop")
+    repository.write(a="1")
+    return git.checkout(str(repository.path), repository.commit(), tmp_path / "home" / "workspaces")
+
+
+def run(source: Source, command: str) -> Finished:
+    return asyncio.run(runner().run(workload("shop", source, command, {}, 60.0, print)))
+
+
+def test_git_works_in_the_sandbox(source: Source) -> None:
+    assert run(source, f"git status --short && git cat-file -e {source.sha} && git log -1").exit_code == 0
+
+
+def test_the_mirror_cannot_be_changed(source: Source) -> None:
+    """`git replace` in the mirror would make every later release of this commit another one."""
+    mirror = git.mirror_of(source.workspace)
+    replace_commit = (
+        "git -c user.name=x -c user.email=x@example.com commit --allow-empty -qm x && git replace -f {0} HEAD"
+    )
+    run(source, replace_commit.format(source.sha))
+    assert run(source, f"test -e {mirror}/HEAD || test -e {mirror}/config || test -e {mirror}/refs").exit_code == 1
+    assert run(source, f"touch {mirror}/objects/here").exit_code != 0
+    assert not list(mirror.glob("refs/replace/*"))
+
+
+def test_the_home_directory_is_kept_for_the_app(source: Source) -> None:
+    assert run(source, 'echo cached > "$HOME/cache"').exit_code == 0
+    assert run(source, 'grep cached "$HOME/cache"').exit_code == 0
+    other = workload("other", source, 'grep cached "$HOME/cache"', {}, 60.0, print)
+    assert asyncio.run(runner().run(other)).exit_code != 0
+
+
+def test_a_fork_has_a_home_directory_of_its_own(source: Source) -> None:
+    fork = source.model_copy(update={"trusted": False})
+    assert run(fork, 'echo planted > "$HOME/cache"').exit_code == 0
+    assert run(source, 'test -e "$HOME/cache"').exit_code != 0
+
+
+def test_an_unknown_runner_is_refused_with_those_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADWAY_RUNNER", "sandbx")
+    with pytest.raises(UsageError, match=r"no runner 'sandbx'\n  hint: choose one of host, sandbox"):
+        runner()
+
+
+def test_a_sandbox_that_does_not_work_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from headway.system.runners import sandbox
+
+    monkeypatch.setenv("HEADWAY_RUNNER", "sandbox")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    sandbox._missing.cache_clear()
+    try:
+        with pytest.raises(UsageError, match=r"HEADWAY_RUNNER=sandbox: the sandbox needs `bwrap`"):
+            runner()
+    finally:
+        sandbox._missing.cache_clear()
