@@ -1,4 +1,4 @@
-"""`headway status`: read from the ledger, without a Prefect server."""
+"""`headway status`: read from the ledger; problems of the running service are added."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from headway.cli.options import Json
 from headway.cli.output import output
 from headway.cli.pending import pending_decision
+from headway.cli.service_problems import service_problems
 from headway.domain.errors import HeadwayError, NotFound
 from headway.ledger import Ledger
 from headway.service.prefect.connections import connections
@@ -53,6 +54,7 @@ def status(
             output.say(f"  {going['name']} {going['state']} {going['waits_for']}".rstrip())
         if one["failed"]:
             output.say(f"  {one['failed']}")
+    output.say(*service_problems())
     output.result(found)
 
 

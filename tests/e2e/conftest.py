@@ -24,6 +24,7 @@ from headway.ledger import Ledger
 from headway.service.prefect.client import Control
 from headway.system import directories
 from headway.system.supervisor import Supervisor
+from tests.standins.prefect_server import errors_in
 
 HEADWAY = [str(Path(sys.executable).with_name("headway"))]
 START = 120.0  # seconds
@@ -170,6 +171,8 @@ class Up:
     """A `headway up` of a test's own, that can be stopped and started again."""
 
     program = HEADWAY
+    breaks_the_server = False
+    """A test that takes the disk, the network or the processes from Prefect's server sets it."""
 
     def __init__(self, home: Path, **environment: str) -> None:
         ours = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "HEADWAY_"))}
@@ -221,6 +224,8 @@ class Up:
         finally:
             self.stop()
             self.end_targets()
+        errors = [] if self.breaks_the_server else errors_in(self.home / "logs" / "server.log")
+        assert not errors, "\n".join(errors)
 
     def end_targets(self) -> None:
         """Every Envoy takes inotify instances, of which a user has 128.

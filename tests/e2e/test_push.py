@@ -185,6 +185,27 @@ def test_a_night_releases_what_is_not_live_and_says_why_the_rest_is_not(
     assert f"| {repo.app} | `{sha[:7]}` | not released | it is live |" in _night(headway, repo)
 
 
+def test_a_night_starts_from_its_schedule(server: Server, headway: Headway, repo: Repo) -> None:
+    subprocess.run(["git", "push", "--quiet", "--no-verify", "origin", "main"], cwd=repo.path, check=True, timeout=60)
+    headway.until(lambda: server.states(headway.ledger) == ["succeeded"])
+    (server.path / "hooks" / "post-receive").unlink()
+    repo.commit("merged in the evening", {"n": "1"})
+    server.push("main")
+
+    with headway.control() as control, httpx.Client(base_url=control.url, trust_env=False) as api:
+        deployment = api.get("/deployments/name/nightly/main").json()["id"]
+        every_minute = {"cron": "* * * * *", "timezone": "UTC"}
+        schedule = {"active": True, "schedule": every_minute, "parameters": {"apps": [repo.app]}}
+        (made,) = api.post(f"/deployments/{deployment}/schedules", json=[schedule]).raise_for_status().json()
+        try:
+            headway.until(lambda: server.states(headway.ledger) == ["succeeded", "succeeded"], 240)
+        finally:
+            api.delete(f"/deployments/{deployment}/schedules/{made['id']}").raise_for_status()
+    released = headway.ledger.releases.recent(repo.app)[0]
+    assert (released.sha, released.requested_by) == (repo.git("rev-parse", "HEAD"), "nightly")
+    assert httpx.get(f"{headway.web_url}/health", trust_env=False).json()["checks"]["schedules"] == "ok"
+
+
 def _night(headway: Headway, repo: Repo) -> str:
     """The summary of a night of the app's own."""
     with headway.control() as control:

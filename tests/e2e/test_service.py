@@ -80,6 +80,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_disk_that_is_full_in_the_middle_of_a_release(small_disk: Path, tmp_path: Path) -> None:
     own = Up(small_disk)
+    own.breaks_the_server = True
     fills = f"dd if=/dev/zero of={small_disk}/filler bs=1M 2>&1 | tail -1"
     repo = Repo(tmp_path / "app", "full")
     with own.running():

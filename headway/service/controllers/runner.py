@@ -22,6 +22,7 @@ from headway.service.controllers.dispatcher import Dispatcher
 from headway.service.controllers.preview_reconciler import PreviewReconciler
 from headway.service.controllers.recovery import Recovery
 from headway.service.controllers.reviver import Reviver
+from headway.service.controllers.schedule_monitor import ScheduleMonitor
 from headway.service.controllers.status_reporter import StatusReporter
 from headway.service.prefect.client import Control
 from headway.service.prefect.connections import connections
@@ -77,6 +78,7 @@ async def _run_all() -> None:
         controllers: list[Controller] = [
             Recovery(ledger, control),
             Reviver(ledger, load_target),
+            ScheduleMonitor(control),
             StatusReporter(ledger, control, load_git_host, load_target),
             BranchPoller(ledger, workspaces, dispatcher.wake),
             PreviewReconciler(ledger, control, load_git_host, dispatcher.wake),

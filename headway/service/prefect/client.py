@@ -143,6 +143,13 @@ class Control:
             "POST", f"/flow_runs/{flow_run_id}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}}
         )
 
+    def query(self, path: str, wanted: dict[str, Any]) -> list[dict[str, Any]]:
+        """The objects that a `/filter` endpoint finds."""
+        return list(self._document(self._ask("POST", path, wanted)))
+
+    def flow_name(self, flow_id: str) -> str:
+        return str(self._checked(self._ask("GET", f"/flows/{flow_id}"))["name"])
+
     def _json(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
         return self._checked(self._ask(method, path, body))
 
@@ -150,6 +157,9 @@ class Control:
         return self._http.request(method, path, json=body)
 
     def _checked(self, answer: httpx.Response) -> dict[str, Any]:
+        return dict(self._document(answer))
+
+    def _document(self, answer: httpx.Response) -> Any:
         if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             raise ServiceUnavailable(
                 f"{self.url} refuses our credentials", "set PREFECT_API_KEY or PREFECT_API_AUTH_STRING"
@@ -157,7 +167,7 @@ class Control:
         if answer.is_error:
             raise self._error_status(answer)
         try:
-            return dict(answer.json())
+            return answer.json()
         except ValueError as error:
             raise ServiceUnavailable(
                 f"{self.url} answers with something else than a Prefect API does", "PREFECT_API_URL ends with /api"
