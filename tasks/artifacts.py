@@ -19,6 +19,8 @@ from headway.rollout.step_titles import titles
 
 __all__ = ["draw_verdict", "publish_live_state", "publish_migration_output", "publish_summary"]
 
+LONGEST_OUTPUT = 64 * 1024  # characters
+
 
 async def publish_summary(ledger: Ledger, release: ReleaseRecord) -> None:
     """Publish the summary of a release: its stages and the requests of users."""
@@ -72,8 +74,8 @@ async def publish_live_state(context: RolloutContext) -> None:
 
 
 async def publish_migration_output(change: SchemaChange, output: Iterable[str]) -> None:
-    """Publish what the commands of a schema change printed."""
-    printed = "\n".join(output) or "(nothing)"
+    """Publish the end of what the commands of a schema change printed."""
+    printed = "\n".join(output)[-LONGEST_OUTPUT:] or "(nothing)"
     await acreate_markdown_artifact(
         key=f"migrations-{change.app}-{change.environment}",
         markdown=f"{change.kind} of {change.revision}: {', '.join(change.files)}\n\n```\n{printed}\n```",

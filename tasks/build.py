@@ -18,7 +18,9 @@ from headway.config import Build, Settings
 from headway.domain.errors import BuildFailed, TargetError
 from headway.domain.revision import Artifact
 from headway.domain.source import Source
-from headway.system.paths import home
+from headway.ledger import ReleaseRecord
+from headway.system.output_log import output_log
+from headway.system.paths import command_output, home
 from headway.system.runners import runner
 from tasks.release_record import ReleaseSession
 from tasks.workloads import workload
@@ -40,9 +42,9 @@ async def build(release: ReleaseSession, source: Source, settings: Settings) -> 
         return before
     with release.stage("build") as stage:
         if settings.build.image:
-            artifact = await _image(release.record.name, source, settings, settings.build.image)
+            artifact = await _image(record, source, settings, settings.build.image)
         else:
-            artifact = await _bundle(release.record.app, source, settings.build)
+            artifact = await _bundle(record, source, settings.build)
         stage.detail = artifact.digest[:19]
         if record.digest not in (None, artifact.digest):
             raise BuildFailed(
@@ -68,11 +70,11 @@ def _built_before(release: ReleaseSession, settings: Settings) -> Artifact | Non
     return None
 
 
-async def _bundle(app: str, source: Source, how: Build) -> Artifact:
+async def _bundle(record: ReleaseRecord, source: Source, how: Build) -> Artifact:
     """Build a bundle. Its digest depends on the commit and the result of `build.install`; it is stored once."""
-    say = get_run_logger().info
-    install = workload(app, source, how.install, how.env, how.timeout, say) if how.install else None
-    return await bundles.build(source, install, runner=runner(), store=home() / "bundles", on_line=say)
+    with output_log(command_output(record.id, "build"), get_run_logger().info) as log:
+        install = workload(record.app, source, how.install, how.env, how.timeout, log) if how.install else None
+        return await bundles.build(source, install, runner=runner(), store=home() / "bundles", on_line=log)
 
 
 def _lint(source: Source, settings: Settings) -> None:
@@ -89,10 +91,10 @@ def _lint(source: Source, settings: Settings) -> None:
         )
 
 
-async def _image(run: str, source: Source, settings: Settings, repository: str) -> Artifact:
+async def _image(record: ReleaseRecord, source: Source, settings: Settings, repository: str) -> Artifact:
     """Build an image on the worker's engine, push it, and attach its SBOM and provenance in the registry.
 
-    The artifact's digest is the registry's. `run` is the name of the release, for the provenance.
+    The artifact's digest is the registry's. The provenance names the release.
     """
     how, say, begun = settings.build, get_run_logger().info, datetime.now(UTC)
     registry = await loading.load_registry(how.registry, repository)
@@ -109,7 +111,8 @@ async def _image(run: str, source: Source, settings: Settings, repository: str) 
         await bundles.export(source, tree, say)
         clean = source.model_copy(update={"workspace": str(tree)})
         await asyncio.to_thread(_lint, clean, settings)
-        built = await images.build(clean, recipe, secrets=secrets, timeout=how.timeout, on_line=say)
+        with output_log(command_output(record.id, "build"), say) as log:
+            built = await images.build(clean, recipe, secrets=secrets, timeout=how.timeout, on_line=log)
 
     def publish() -> str:
         with connected("push") as engine:
@@ -122,7 +125,7 @@ async def _image(run: str, source: Source, settings: Settings, repository: str) 
             recipe,
             digest=digest,
             builder=built.builder,
-            run=run,
+            run=record.name,
             begun=begun,
             ended=datetime.now(UTC),
         )

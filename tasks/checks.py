@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from prefect import get_run_logger, task
@@ -16,6 +17,8 @@ from headway.config import Check
 from headway.domain.errors import CheckFailed, CommandFailed
 from headway.domain.source import CheckReport, Failure, Source
 from headway.scm import git
+from headway.system.output_log import output_log
+from headway.system.paths import command_output
 from headway.system.runners import runner
 from tasks.release_record import ReleaseSession
 from tasks.workloads import workload
@@ -62,9 +65,10 @@ async def run_check(release: ReleaseSession, source: Source, name: str, check: C
 
 async def _run(release: ReleaseSession, source: Source, name: str, check: Check) -> CheckReport:
     workspace, app = Path(source.workspace), release.record.app
-    command = workload(app, source, check.run, check.env, check.timeout, get_run_logger().info)
     try:
-        finished = await runner().run(replace(command, name=name))
+        with output_log(command_output(release.record.id, name), get_run_logger().info) as log:
+            command = workload(app, source, check.run, check.env, check.timeout, log)
+            finished = await runner().run(replace(command, name=name))
     except CommandFailed as failed:
         raise CheckFailed(failed.what, failed.hint) from failed
     passed = finished.exit_code == 0
@@ -123,12 +127,17 @@ async def _cache_key(release: ReleaseSession, source: Source, check: Check) -> s
         return None
     versions = []
     for tool in check.inputs.tools:
-        printed: list[str] = []
-        finished = await runner().run(workload(release.record.app, source, tool, {}, TOOL_TIMEOUT, printed.append))
+        printed = hashlib.sha256()
+        say = partial(_add_line, printed)
+        finished = await runner().run(workload(release.record.app, source, tool, {}, TOOL_TIMEOUT, say))
         if finished.exit_code:
             raise CheckFailed(
                 f"inputs/tools: `{tool}` ended with {finished.exit_code}", "name commands that print a version"
             )
-        versions.append((tool, printed))
+        versions.append((tool, printed.hexdigest()))
     tree = git.tree_of(git.mirror_of(source.workspace), source.sha, check.inputs.paths)
     return hashlib.sha256(json.dumps([tree, check.run, sorted(check.env.items()), versions]).encode()).hexdigest()
+
+
+def _add_line(printed: hashlib._Hash, line: str) -> None:
+    printed.update(f"{line}\n".encode(errors="replace"))

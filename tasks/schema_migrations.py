@@ -18,6 +18,9 @@ from headway.domain.ports import Command, Target
 from headway.domain.revision import LaunchSpec, Revision
 from headway.domain.source import Source
 from headway.ledger import SchemaChange
+from headway.system.output_log import output_log
+from headway.system.paths import command_output
+from headway.system.redaction import Masker
 from tasks.approval_evidence import schema_decision
 from tasks.artifacts import publish_migration_output
 from tasks.environment_lock import EnvironmentSession
@@ -163,25 +166,27 @@ class _Migration:
         where = f"{self._spec.environment}: migrations/{name}"
         assert self._spec.migrations is not None
         stop = Event()
-        command = Command(text, self._spec.migrations.timeout, stop, self._on_line)
-        running = asyncio.ensure_future(asyncio.to_thread(self._target.execute, self._revision, self._spec, command))
-        try:
-            code = await asyncio.shield(running)
-        except TargetError as error:
-            raise MigrationFailed(f"{where}: {error.what}", error.hint) from error
-        except BaseException:
-            stop.set()
-            await asyncio.wait([running])
-            raise
+        file = command_output(self._change.release_id, f"{self._spec.environment}-migrations")
+        with output_log(file, self._show) as log:
+            command = Command(text, self._spec.migrations.timeout, stop, log)
+            running = asyncio.create_task(asyncio.to_thread(self._target.execute, self._revision, self._spec, command))
+            try:
+                code = await asyncio.shield(running)
+            except TargetError as error:
+                raise MigrationFailed(f"{where}: {error.what}", error.hint) from error
+            except BaseException:
+                stop.set()
+                await asyncio.wait([running])
+                raise
         if code:
             last = next((line for line in reversed(self._output) if line.strip()), "it printed nothing")
             raise MigrationFailed(
-                f"{where}: exit code {code}: {last.strip()}",
+                f"{where}: exit code {code}: {Masker().quote(last)}",
                 "the live version still serves; what the command did before it failed stays: repair it and release "
                 "again. Its output is in the log of this task",
             )
 
-    def _on_line(self, line: str) -> None:
+    def _show(self, line: str) -> None:
         self._output.append(line)
         self._log.info(line)
 

@@ -12,7 +12,8 @@ import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ __all__ = ["Built", "Recipe", "build", "forget", "root_filesystem", "tags"]
 KEPT = 10  # images of a repository on the engine that builds them
 CREATED = "org.opencontainers.image.created"
 LAST = 5  # lines of the build's log in an error
+TOLD = 100  # lines among which those are looked for
 ASKED = 20.0  # seconds for `docker --version` and `docker build --help`
 FRAME = re.compile(r"-{3,}$| > ")  # separators and source excerpts in BuildKit's errors
 STRANGERS = "headway-strangers"
@@ -85,7 +87,7 @@ async def build(
     if not (Path(source.workspace) / recipe.dockerfile).is_file():
         raise BuildFailed(f"build/dockerfile: no {recipe.dockerfile} in the commit", "`headway init` writes one")
     masked = Masker(secrets.values())
-    told: list[str] = []
+    told: deque[str] = deque(maxlen=TOLD)
 
     def say(line: str) -> None:
         told.append(masked(line))
@@ -323,7 +325,7 @@ def _with_the_engine(
     earlier: Sequence[str],
     timeout: float,
     on_line: Callable[[str], None],
-    told: Sequence[str],
+    told: Iterable[str],
 ) -> str:
     end = time.monotonic() + timeout
     late = BuildFailed(f"build: no end after {timeout:g} s", "give it a longer build/timeout")
@@ -364,7 +366,7 @@ def _with_the_engine(
 
 def _failed(lines: Sequence[str]) -> BuildFailed:
     telling = [line for line in lines if line.strip() and not FRAME.match(line)]
-    said = " | ".join(telling[-LAST:])
+    said = " | ".join(map(Masker().quote, telling[-LAST:]))
     if "no space left on device" in said:
         return BuildFailed(f"build: the disk of the Docker engine is full: {said}", "docker system prune makes room")
     return BuildFailed(f"build: {said}", "the whole log is in the run")

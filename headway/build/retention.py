@@ -1,12 +1,14 @@
-"""Remove old workspaces and bundles from a worker's disk."""
+"""Remove old workspaces, bundles and outputs of commands from a worker's disk."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from headway.build import bundles
 from headway.ledger import Ledger
 from headway.scm import git
+from headway.system import directories
 
 __all__ = ["prune"]
 
@@ -15,11 +17,25 @@ ROLLBACK_TARGETS = 10  # revisions of each environment whose artifacts stay what
 
 
 def prune(home: Path, ledger: Ledger) -> list[str]:
-    """Remove old workspaces and bundles, and return what was removed.
+    """Remove old workspaces, bundles and outputs of commands, and return what was removed.
 
     Workspaces of releases in progress stay, as do bundles that are live or rollback targets.
     """
     running = {release.flow_run_id for release in ledger.releases.unfinished() if release.flow_run_id}
     workspaces = [place for place in home.glob("workspaces/*/*") if any(run in place.name for run in running)]
     gone = [str(place) for place in git.prune(home / "workspaces", older_than=KEEP, keep=workspaces)]
+    gone += _prune_outputs(home / "output")
     return gone + bundles.prune(home / "bundles", ledger.revisions.digests_in_use(ROLLBACK_TARGETS), older_than=KEEP)
+
+
+def _prune_outputs(outputs: Path) -> list[str]:
+    """Remove the outputs of releases that have written none for a week."""
+    before = time.time() - KEEP
+    old = [release for release in outputs.glob("*") if max(map(_modified, [release, *release.iterdir()])) < before]
+    for release in old:
+        directories.remove(release)
+    return [str(release) for release in old]
+
+
+def _modified(path: Path) -> float:
+    return path.stat().st_mtime

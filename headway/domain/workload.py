@@ -55,4 +55,4 @@ class Finished(NamedTuple):
 
     exit_code: int  # as in a shell: 128 + signal number when a signal ended it
     seconds: float
-    tail: tuple[str, ...]  # its last 20 lines, masked
+    tail: tuple[str, ...]  # its last 20 lines, masked, at most 300 characters of each

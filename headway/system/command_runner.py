@@ -24,7 +24,7 @@ import psutil
 from headway.domain.errors import CommandFailed
 from headway.domain.source import Source
 from headway.domain.workload import Finished
-from headway.system.redaction import Masker
+from headway.system.redaction import LONGEST_QUOTE, Masker
 
 __all__ = ["clean_environment", "run"]
 
@@ -279,5 +279,5 @@ class _Lines:
 
     def _say(self, line: str) -> None:
         clean = self._masker(line)
-        self.tail.append(clean)
+        self.tail.append(clean if len(clean) <= LONGEST_QUOTE else clean[: LONGEST_QUOTE - 1] + "…")
         self._on_line(clean)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from platformdirs import user_state_path
 
-__all__ = ["home", "ledger_url"]
+__all__ = ["command_output", "home", "ledger_url"]
 
 
 def home() -> Path:
@@ -19,3 +19,8 @@ def home() -> Path:
 def ledger_url() -> str:
     """HEADWAY_LEDGER_URL, or a SQLite file in `home()`."""
     return os.environ.get("HEADWAY_LEDGER_URL") or f"sqlite:///{home() / 'ledger.db'}"
+
+
+def command_output(release: str, command: str) -> Path:
+    """File with the whole output of a command of a release: a check, the build, a migration."""
+    return home() / "output" / release / f"{command}.log"

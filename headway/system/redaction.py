@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote, quote_plus
 
-__all__ = ["MASK", "Masker"]
+__all__ = ["LONGEST_QUOTE", "MASK", "Masker"]
 
 MASK = "********"
 SHORTEST = 4

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from headway.config import Check, Inputs
+from headway.domain.errors import CheckFailed
 from headway.domain.source import Source
 from headway.ledger import Ledger
 from headway.scm import git
@@ -63,3 +64,57 @@ async def test_a_stranger_s_check_is_not_at_home(
     assert f"HOME={commit.workspace}.home\n" in told
     assert "hunter2" not in told
     assert "tcp://engine" not in told
+
+
+class Shown(logging.Handler):
+    """The messages of a logger."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+NOISE = """
+import sys
+write = sys.stdout.buffer.write
+write(b"\\x1b[31mred\\x1b[0m caf\\xe9 \\xff\\xfe\\x00nul\\n")
+write(b"x" * 5_000_000 + b"\\n")
+for number in range(60_000):
+    write(b"line %d of a chatty test\\n" % number)
+write(b"progress 1%\\rprogress 50%\\rprogress 100%\\n")
+write(b"no newline at the end " + b"z" * 50_000)
+sys.exit(3)
+"""
+
+
+async def test_a_chatty_check_does_not_flood_the_run_s_log(
+    books: Ledger, commit: Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Every line of the run's log is a row in the database of the Prefect server."""
+    monkeypatch.setenv("HEADWAY_HOME", str(tmp_path / "home"))
+    logger = logging.Logger("noise")
+    logger.addHandler(handler := Shown())
+    monkeypatch.setattr(checks, "get_run_logger", lambda: logger)
+    (Path(commit.workspace) / "noise.py").write_text(NOISE)
+    release = books.releases.start("shop", "/repo", "main", flow_run_id=None, requested_by="ann")
+    with pytest.raises(CheckFailed) as failed:
+        await checks.run_check.fn(ReleaseSession(books, release), commit, "noisy", Check(run="python3 noise.py"))
+    assert failed.value.what.startswith("noisy: exit code 3: no newline at the end zzz")
+    assert len(failed.value.what) < 400
+    said = handler.messages
+    assert len(said) < 2_000
+    assert sum(map(len, said)) < 500_000
+    assert said[0] == "red caf\ufffd \ufffd\ufffdnul"
+    assert "progress 100%" in said
+    (gap,) = (line for line in said if "lines left out here" in line)
+    whole = tmp_path / "home" / "output" / release.id / "noisy.log"
+    assert str(whole) in gap
+    kept = whole.read_text().splitlines()
+    assert [line for line in kept if line.startswith("line ")] == [
+        f"line {number} of a chatty test" for number in range(60_000)
+    ]
+    (stage,) = books.stages.by_release(release.id)
+    assert len(stage.detail) < 400

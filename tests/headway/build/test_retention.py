@@ -85,3 +85,15 @@ def test_the_bundle_of_a_preview_stays_while_it_stands(tmp_path: Path, ledger: L
     ledger.previews.close("shop-pr-42", "the pull request was closed")
 
     assert bundle.digest in retention.prune(home, ledger)
+
+
+def test_outputs_of_commands_go_after_a_week(tmp_path: Path, ledger: Ledger) -> None:
+    for release, modified in (("old", OLD), ("new", None)):
+        file = tmp_path / "output" / release / "unit.log"
+        file.parent.mkdir(parents=True)
+        file.write_text("passed\n")
+        if modified:
+            os.utime(file, (modified, modified))
+            os.utime(file.parent, (modified, modified))
+    assert retention.prune(tmp_path, ledger) == [str(tmp_path / "output" / "old")]
+    assert (tmp_path / "output" / "new" / "unit.log").read_text() == "passed\n"
