@@ -82,6 +82,9 @@ class BehindEnvoy(Block, Target):
     def _start(self, name: str, address: Address, revision: Revision, spec: LaunchSpec) -> None:
         """Run this instance at this address. One that runs stays as it is; one that has failed is started again."""
 
+    def _keep_running(self, names: Collection[str]) -> None:
+        """Start these instances again whenever they die, however often. Others may be given up. Repeatable."""
+
     @abstractmethod
     def _end(self, app: str, names: Collection[str]) -> None:
         """End instances, all at once: SIGTERM, the grace of their spec, SIGKILL. Repeatable."""
@@ -181,6 +184,7 @@ class BehindEnvoy(Block, Target):
         with self._writing(app) as state:  # fails if another writer took over during the wait
             edge.set_traffic(traffic, list(state.instances))
             state.add_carried([revision for revision, weight in traffic.weights.items() if weight == WHOLE])
+        self._keep_running([name for revision in serving for name in state.of(revision)])
 
     def measure(self, app: str) -> Measurements:
         state = self._read(app)
@@ -242,10 +246,13 @@ class BehindEnvoy(Block, Target):
             yield from self._follow(app, names)
 
     def revive(self, app: str) -> bool:
-        if not self._read(app).instances or self._supervisor.running:
+        state = self._read(app)
+        if not state.instances:
             return False
+        was_running = self._supervisor.running
         self._supervisor.ensure()
-        return True
+        self._keep_running([name for revision in state.carried[:1] for name in state.of(revision)])
+        return not was_running
 
     # --- files and state ---------------------------------------------------------------------------------------
 
@@ -419,7 +426,8 @@ class BehindEnvoy(Block, Target):
             environment = {"HEADWAY_SUPERVISED_BY": str(self._home)}
             name = f"{app}-edge"
             self._supervisor.start(
-                Program(name=name, command=edge.command, env=environment, log=self._log(app, name), grace=5)
+                Program(name=name, command=edge.command, env=environment, log=self._log(app, name), grace=5),
+                keep=True,
             )
             edge.await_start()
         return edge

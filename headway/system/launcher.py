@@ -1,11 +1,19 @@
 """Run one program for a supervisor: `python -I -S launcher.py FILE`. Standard library only.
 
-FILE is JSON: command, cwd, env, log, secrets (variables whose values are masked in the log). The launcher writes the
-log, and exits when the last of the program's processes has exited. So an app that still finishes requests after SIGTERM
-does not count as stopped when only its shell has exited.
+FILE is JSON: command, cwd, env, log, secrets (variables whose values are masked in the log), grace in seconds. The
+launcher writes the log, and exits when the last of the program's processes has exited. So an app that still finishes
+requests after SIGTERM does not count as stopped when only its shell has exited.
+
+No process outlives its program. Orphans become children of the launcher, in whatever session they are. After SIGTERM,
+and when the shell has failed, it ends them all: SIGTERM, the grace, SIGKILL. Those of a launcher that was itself killed
+have its mark in their environment: the next one ends them before it starts the program.
+
+The supervisor starts the launcher again whenever it exits. A program that ends within UP_AFTER seconds is started again
+after a pause that doubles up to LONGEST_PAUSE, for ever if the file FILE.keep exists. Otherwise the launcher exits with
+GAVE_UP after TRIES of them, and the supervisor leaves it stopped.
 
 The launcher survives its supervisor. A new supervisor starts a second launcher for the same FILE. That one finds the
-first still running and acts as its proxy: it forwards SIGTERM and exits when the first does. The app keeps running.
+first still running and acts as its proxy: it forwards SIGTERM, and exits when the first or its supervisor does.
 """
 
 from __future__ import annotations
@@ -24,6 +32,13 @@ from pathlib import Path
 from typing import Any
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+MARK = "HEADWAY_PROGRAM"
+TRIES = 2  # of a program that is not kept
+GAVE_UP = 99  # exit code
+UP_AFTER = 10.0  # seconds
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds
+GRACE = 10.0  # seconds, in a FILE that names none
+LEFT_OVER = 5.0  # seconds of grace, at most, for processes of an earlier launcher
 LOG_BYTES, LOG_FILES = 10_000_000, 4
 LONGEST_LINE = 65_536
 
@@ -34,12 +49,14 @@ def main(file: str) -> int:
         try:
             fcntl.flock(pid, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return stand_in(running(file))
+            return stand_in(file)
         pid.truncate(0)
         pid.write(str(os.getpid()))
         pid.flush()
         with open(file) as content:
-            return run(json.load(content))
+            what = json.load(content)
+        end_left_overs(file, min(LEFT_OVER, what.get("grace", GRACE)))
+        return retried(file, what)
 
 
 def running(file: str) -> int | None:
@@ -55,9 +72,14 @@ def running(file: str) -> int | None:
     return None
 
 
-def stand_in(group: int | None) -> int:
-    """Forward SIGTERM to the launcher that leads this process group, and return when it exits."""
-    if group is None:
+def stand_in(file: str) -> int:
+    """Forward SIGTERM to the launcher that runs the program of FILE, and return when it exits.
+
+    It ends with its supervisor: the next one starts another.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    group = running(file)
+    if group is None or _orphaned(file):
         return 1
     try:
         other = os.pidfd_open(group)
@@ -72,39 +94,165 @@ def stand_in(group: int | None) -> int:
     return 0
 
 
-def run(what: dict[str, Any]) -> int:
-    """Start the command, and log its output until its last process has exited."""
+def _orphaned(file: str) -> bool:
+    """Whether the supervisor had died before it was asked to take this process along."""
+    try:
+        return int((Path(file).parents[1] / "supervisord.pid").read_text()) != os.getppid()
+    except FileNotFoundError:  # started without a supervisor
+        return False
+
+
+def retried(file: str, what: dict[str, Any]) -> int:
+    """Run the program after the pause that its earlier failures call for. Returns the exit code for the supervisor."""
+    tries, _ = failures(file)
+    if tries and _stopped_within(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (tries - 1))):
+        return 0
+    begun = time.monotonic()
+    code, stopped = run(what, file)
+    tries = 0 if stopped or time.monotonic() - begun >= UP_AFTER else tries + 1
+    Path(f"{file}.failures").write_text(f"{tries} {code}")
+    if tries >= TRIES and not Path(f"{file}.keep").exists():
+        return GAVE_UP
+    return 1 if code == GAVE_UP else code
+
+
+def failures(file: str) -> tuple[int, int]:
+    """How often in a row the program has ended soon after its start, and its last exit code."""
+    try:
+        tries, code = Path(f"{file}.failures").read_text().split()
+        return int(tries), int(code)
+    except (FileNotFoundError, ValueError):  # half of it was written when the disk was full
+        return 0, 0
+
+
+def _stopped_within(pause: float) -> bool:
+    """Wait. Returns whether SIGTERM ended the wait."""
+    with _woken_by(signal.SIGTERM) as woken:
+        return bool(select.select([woken], [], [], pause)[0])
+
+
+def run(what: dict[str, Any], file: str) -> tuple[int, bool]:
+    """Start the command, and log its output until its last process has exited: its exit code, whether by SIGTERM."""
     system = ctypes.CDLL(None)
     system.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     output, end = os.pipe()
     os.set_blocking(output, False)
-    shell = os.fork()
-    if not shell:
-        system.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(end, 1)
-        os.dup2(end, 2)
-        os.chdir(what["cwd"])
-        os.execve("/bin/sh", ["/bin/sh", "-c", what["command"]], what["env"])
-    os.close(end)
-    log = Log(Path(what["log"]), _masker([what["env"][name] for name in what["secrets"]]))
-    # SIGTERM is sent to the whole group, so the program receives it too. The launcher waits for its end.
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    code = 0
+    stop = Stop(what.get("grace", GRACE))
     with _woken_by(signal.SIGCHLD) as woken:
+        # SIGTERM is sent to the whole group, so the program receives it too. The launcher waits for its end.
+        signal.signal(signal.SIGTERM, lambda *_: stop.by_signal())
+        shell = os.fork()
+        if not shell:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            system.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+            become(what, file, end)
+        os.close(end)
+        log = Log(Path(what["log"]), _masker([what["env"][name] for name in what["secrets"]]))
+        code = 0
         while True:
             for ended, status in _reaped():
                 if ended is None:
                     log.copy(output)
                     log.close()
-                    return code
+                    return code, stop.signalled
                 if ended == shell:
                     code = os.waitstatus_to_exitcode(status)
                     code = 128 - code if code < 0 else code
+                    if code:  # with 0 it may have gone to the background
+                        stop.begin()
             watched = [woken, output] if log.open else [woken]
-            if woken in select.select(watched, [], [])[0]:
+            if woken in select.select(watched, [], [], stop.advance())[0]:
                 os.read(woken, 64)
             log.copy(output)
+
+
+def become(what: dict[str, Any], file: str, output: int) -> None:
+    """Replace this process, the forked one, by the program's shell."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.chdir(what["cwd"])
+        os.execve("/bin/sh", ["/bin/sh", "-c", what["command"]], {**what["env"], MARK: file})
+    except OSError as error:
+        os.write(2, f"cannot be started: {error}\n".encode())
+    finally:
+        os._exit(127)
+
+
+class Stop:
+    """The end of all descendants of this process: SIGTERM, `grace` seconds, SIGKILL."""
+
+    def __init__(self, grace: float) -> None:
+        self.signalled = False
+        self._grace = grace
+        self._deadline: float | None = None
+        self._told: set[int] = set()
+
+    def by_signal(self) -> None:
+        self.signalled = True
+        self.begin()
+
+    def begin(self) -> None:
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self._grace
+
+    def advance(self) -> float | None:
+        """Send the signals that are due. Returns the seconds until the next call at the latest."""
+        if self._deadline is None:
+            return None
+        remaining = self._deadline - time.monotonic()
+        for pid in descendants():
+            with contextlib.suppress(ProcessLookupError):
+                if remaining <= 0:
+                    os.kill(pid, signal.SIGKILL)
+                elif pid not in self._told:
+                    self._told.add(pid)
+                    # The sender has told the group. Many programs take a second SIGTERM for impatience.
+                    if not self.signalled or os.getpgid(pid) != os.getpgrp():
+                        os.kill(pid, signal.SIGTERM)
+        return max(0.05, min(0.5, remaining))
+
+
+def descendants() -> set[int]:
+    """Processes below this one."""
+    parents = {}
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            parents[int(place.parent.name)] = int(place.read_text(errors="replace").rpartition(")")[2].split()[1])
+    found: set[int] = set()
+    new = {os.getpid()}
+    while new:
+        new = {pid for pid, parent in parents.items() if parent in new}
+        found |= new
+    return found
+
+
+def end_left_overs(file: str, grace: float) -> None:
+    """End the processes of an earlier launcher of this FILE that was killed: SIGTERM, grace, SIGKILL."""
+    deadline = time.monotonic() + grace
+    told: set[int] = set()
+    while left := left_overs(file):
+        killed = time.monotonic() >= deadline
+        for pid in left if killed else left - told:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL if killed else signal.SIGTERM)
+        told |= left
+        if time.monotonic() >= deadline + LEFT_OVER:
+            return
+        time.sleep(0.05)
+
+
+def left_overs(file: str) -> set[int]:
+    """Processes with the mark of this FILE's program in their environment."""
+    mark = f"{MARK}={file}".encode()
+    found = set()
+    for place in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            if mark in place.read_bytes().split(b"\0"):
+                found.add(int(place.parent.name))
+    return found - {os.getpid()}
 
 
 def _reaped() -> Iterator[tuple[int | None, int]]:
@@ -202,4 +350,8 @@ def _woken_by(number: signal.Signals) -> Iterator[int]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    try:
+        sys.exit(main(sys.argv[1]))
+    except OSError:  # a full disk, no process or file left: the supervisor would try again at once, and for ever
+        time.sleep(LONGEST_PAUSE)
+        raise

@@ -1,18 +1,20 @@
 """Long-running processes below supervisord: one supervisord for each directory, controlled over a Unix socket.
 
-Supervisor restarts a program that exits: at once if it had been up, else with growing pauses and only a few times.
-Each program runs below a launcher, which writes its log and survives when supervisord is killed: the next `ensure`
-starts another supervisord, whose launchers attach to those that still run.
+Each program runs below a launcher, which writes its log, ends all of its processes, and decides whether and when a
+program that dies is started again: see headway.system.launcher. The launcher survives when supervisord is killed: the
+next `ensure` starts another supervisord, whose launchers attach to those that still run.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from xmlrpc.client import Fault, ServerProxy
@@ -32,6 +34,9 @@ __all__ = ["Program", "Supervisor"]
 START_DEADLINE = 15.0  # seconds
 STOP_DEADLINE = 600.0  # seconds; longer than any grace period
 UP = ("STARTING", "RUNNING", "STOPPING", "BACKOFF")
+DOWN = ("FATAL", "STOPPED")  # for good; EXITED ones are started again unless their launcher gave up
+RETRIES = 1_000_000  # of a launcher that the kernel does not start: it may have no processes left, for a while
+KILL_MARGIN = 10  # seconds that a launcher has after the grace, to end processes that ignored SIGTERM
 MARK = "HEADWAY_SUPERVISED_BY"
 BAD_NAME, NOT_RUNNING, ALREADY_ADDED = 10, 70, 90  # fault codes of Supervisor's XML-RPC
 
@@ -39,7 +44,7 @@ BAD_NAME, NOT_RUNNING, ALREADY_ADDED = 10, 70, 90  # fault codes of Supervisor's
 class Program(Frozen):
     """A shell command that Supervisor runs and restarts.
 
-    `grace` in seconds, between SIGTERM and SIGKILL to the whole process group; `secrets` are the variables of `env`
+    `grace` in seconds, between SIGTERM and SIGKILL to all of its processes; `secrets` are the variables of `env`
     whose values are masked in the log.
     """
 
@@ -95,9 +100,8 @@ class Supervisor:
     def _name_present_launcher(self) -> None:
         """Programs that were launched by another version, or from another environment, name its files."""
         for configuration in self._programs.glob("*.ini"):
-            section, _, others = configuration.read_text().split("\n", 2)
-            command = _command(configuration.with_suffix(".json"))
-            configuration.write_text(f"{section}\ncommand={command}\n{others}")
+            what = configuration.with_suffix(".json")
+            configuration.write_text(_ini(Program.model_validate_json(what.read_text()), what))
 
     @property
     def running(self) -> bool:
@@ -107,8 +111,8 @@ class Supervisor:
             return False
         return True
 
-    def start(self, program: Program) -> None:
-        """Start a program unless it runs; one that Supervisor had given up is started again."""
+    def start(self, program: Program, *, keep: bool = False) -> None:
+        """Start a program unless it runs; one that was given up is started again. See `keep`."""
         self.ensure()
         with locked(self.home / "supervisor.lock"):
             write_json(self._what(program.name), program.model_dump(mode="json"))
@@ -119,11 +123,27 @@ class Supervisor:
             except Fault as fault:
                 if fault.faultCode != ALREADY_ADDED:
                     raise TargetError(f"{program.name}: supervisord refuses it: {fault.faultString}") from fault
-        if self.states().get(program.name, {}).get("statename") in ("FATAL", "EXITED", "STOPPED"):
-            self._rpc.startProcess(program.name, False)
+        if keep:
+            self.keep(program.name)
+        self._start_again(program.name)
+
+    def keep(self, *names: str) -> None:
+        """Start these programs again for as long as they are not stopped, however often they die."""
+        for name in filter(self.knows, names):
+            Path(f"{self._what(name)}.keep").touch(mode=0o600)
+            self._start_again(name)
+
+    def _start_again(self, name: str) -> None:
+        """Start a program that was given up."""
+        if _is_down(self._state(name)):
+            Path(f"{self._what(name)}.failures").unlink(missing_ok=True)
+            self._rpc.startProcess(name, False)
 
     def stop(self, *names: str) -> None:
-        """Stop programs in parallel (SIGTERM, grace period, SIGKILL) and remove them; unknown names are ignored."""
+        """Stop programs in parallel (SIGTERM, grace period, SIGKILL) and remove them; unknown names are ignored.
+
+        None of their processes is left, in whatever session it is and whatever signals it ignores.
+        """
         self.ensure()
         for name in names:
             self._quietly(self._rpc.stopProcess, name, False)
@@ -133,6 +153,7 @@ class Supervisor:
                 _signal(
                     lambda group=group: os.killpg(group, signal.SIGKILL)
                 )  # another launcher leads it, and it took too long
+            launcher.end_left_overs(str(self._what(name)), grace=0.0)
             with locked(self.home / "supervisor.lock"):
                 for file in self._programs.glob(f"{name}.*"):
                     file.unlink()
@@ -142,16 +163,33 @@ class Supervisor:
     def _await_stopped(self, names: set[str]) -> None:
         """Wait. Supervisor itself sends SIGKILL at the end of the grace period."""
         deadline = time.monotonic() + STOP_DEADLINE
-        while alive := [name for name, state in self.states().items() if name in names and state["statename"] in UP]:
+        while alive := [name for name in names if self._state(name).get("statename") in UP]:
             if time.monotonic() > deadline:
                 raise TargetError(
                     f"{', '.join(alive)}: still running after {STOP_DEADLINE:g} s", "look at its processes"
                 )
             time.sleep(0.02)
 
-    def states(self) -> dict[str, dict[str, Any]]:
-        """Supervisor's information about each program: statename, pid, exitstatus, spawnerr."""
-        return {one["name"]: one for one in self._rpc.getAllProcessInfo()}
+    def knows(self, name: str) -> bool:
+        """Whether the program was started, and not stopped since."""
+        return self._what(name).exists()
+
+    def given_up(self, name: str) -> str | None:
+        """Why the program is not started again; None while it is."""
+        state = self._state(name)
+        if _is_down(state):
+            tries, code = launcher.failures(str(self._what(name)))
+            return f"it ended with exit code {code}, {tries} times in a row"
+        return str(state["spawnerr"]) if state.get("statename") == "BACKOFF" else None
+
+    def _state(self, name: str) -> dict[str, Any]:
+        """Supervisor's information about a program: statename, pid, exitstatus, spawnerr. Empty: it has none."""
+        try:
+            return dict(self._rpc.getProcessInfo(name))
+        except Fault as fault:
+            if fault.faultCode != BAD_NAME:
+                raise TargetError(f"{name}: supervisord: {fault.faultString}") from fault
+            return {}
 
     def pid(self, name: str) -> int | None:
         """The program's launcher: a new process after a restart, the same one after a restart of supervisord."""
@@ -218,6 +256,11 @@ files={self._programs}/*.ini
 """
 
 
+def _is_down(state: Mapping[str, Any]) -> bool:
+    name = state.get("statename")
+    return name in DOWN or (name == "EXITED" and state["exitstatus"] == launcher.GAVE_UP)
+
+
 def _command(what: Path) -> str:
     return f'{sys.executable} -I -S {launcher.__file__} "{what}"'.replace("%", "%%")
 
@@ -226,11 +269,12 @@ def _ini(program: Program, what: Path) -> str:
     return f"""[program:{program.name}]
 command={_command(what)}
 autostart=true
-autorestart=true
-startsecs=1
-startretries=3
+autorestart=unexpected
+exitcodes={launcher.GAVE_UP}
+startsecs=0
+startretries={RETRIES}
 stopsignal=TERM
-stopwaitsecs={max(1, round(program.grace))}
+stopwaitsecs={math.ceil(program.grace) + KILL_MARGIN}
 stopasgroup=true
 killasgroup=true
 redirect_stderr=true

@@ -43,14 +43,13 @@ class ProcessTarget(BehindEnvoy):
         self._supervisor.shut_down()
 
     def _statuses(self, app: str, names: Collection[str]) -> Mapping[str, InstanceStatus]:  # noqa: ARG002  # one supervisor
-        states = self._supervisor.states() if self._supervisor.running else {}
-        return {name: self._status(name, states[name]) for name in names if name in states}
+        if not self._supervisor.running:
+            return {}
+        return {name: self._status(name) for name in names if self._supervisor.knows(name)}
 
-    def _status(self, name: str, state: Mapping[str, str]) -> InstanceStatus:
-        pid = self._supervisor.pid(name)
-        failed = None
-        if state["statename"] == "FATAL":
-            failed = Refusal(f"keeps dying ({state.get('description') or 'exited too quickly'})")
+    def _status(self, name: str) -> InstanceStatus:
+        pid, reason = self._supervisor.pid(name), self._supervisor.given_up(name)
+        failed = Refusal(f"keeps dying: {reason}") if reason else None
         return InstanceStatus(run=str(pid) if pid else None, failed=failed)
 
     def _free_address(self, taken: Collection[Address]) -> Address:  # noqa: ARG002  # the kernel knows a free one
@@ -75,6 +74,9 @@ class ProcessTarget(BehindEnvoy):
                 grace=spec.stop_grace,
             )
         )
+
+    def _keep_running(self, names: Collection[str]) -> None:
+        self._supervisor.keep(*names)
 
     def _end(self, app: str, names: Collection[str]) -> None:  # noqa: ARG002  # one supervisor
         self._supervisor.stop(*names)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from headway.domain.log_lines import LogLine
@@ -39,6 +40,12 @@ def until(done: Callable[[], object], seconds: float = 10.0) -> None:
         time.sleep(0.01)
 
 
+def catches_sigterm(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) & 1 << signal.SIGTERM - 1)
+
+
 def said(tmp_path: Path) -> str:
     """The log without the time of each line, which every line has."""
     return unstamped(tmp_path / "log") if (tmp_path / "log").exists() else ""
@@ -61,7 +68,7 @@ def test_everything_said_is_in_the_log_in_order(tmp_path: Path) -> None:
 
 
 def test_it_lasts_as_long_as_the_last_process(tmp_path: Path) -> None:
-    assert run(what(tmp_path, "(sleep 0.5; echo late) & exit 4")) == 4
+    assert run(what(tmp_path, "(sleep 0.5; echo late) & exit 0")) == 0
     assert said(tmp_path) == "late\n"
 
 
@@ -93,12 +100,99 @@ def test_a_launcher_killed_ends_its_program(tmp_path: Path) -> None:
     until(lambda: not Path(f"/proc/{program}/cmdline").exists() or not Path(f"/proc/{program}/cmdline").read_bytes())
 
 
+HIDDEN = "trap '' TERM; {} & echo up; while :; do sleep 0.05; done"
+
+
+def running(command: str) -> list[int]:
+    """Processes with this command line."""
+    return [one.pid for one in psutil.process_iter(["cmdline"]) if " ".join(one.info["cmdline"] or ()) == command]
+
+
+@pytest.mark.parametrize(
+    "helper",
+    [
+        "setsid sleep {}",
+        "setsid setsid sh -c 'sleep {} & exit'",
+        "env -i setsid sh -c 'trap \"\" TERM; /bin/sleep {} & wait; wait; exit'",
+    ],
+)
+def test_no_process_outlives_its_program(tmp_path: Path, helper: str) -> None:
+    """A helper with a session of its own, a daemon, and one that ignores SIGTERM and has cleared its environment."""
+    seconds = str(100_000 + os.getpid())
+    going = start(what(tmp_path, HIDDEN.format(helper.format(seconds)), grace=0.5))
+    until(lambda: running(f"sleep {seconds}") or running(f"/bin/sleep {seconds}"))
+    os.killpg(going.pid, signal.SIGTERM)
+    assert going.wait(20) != 0
+    assert running(f"sleep {seconds}") + running(f"/bin/sleep {seconds}") == []
+
+
+def test_helpers_of_a_program_that_failed_do_not_keep_it_from_its_restart(tmp_path: Path) -> None:
+    seconds = str(200_000 + os.getpid())
+    assert run(what(tmp_path, f"setsid sleep {seconds} & sleep 0.2; exit 4", grace=5)) == 4
+    assert running(f"sleep {seconds}") == []
+
+
+def test_the_next_launcher_ends_what_a_killed_one_left(tmp_path: Path) -> None:
+    seconds = str(300_000 + os.getpid())
+    file = what(tmp_path, HIDDEN.format(f"setsid sleep {seconds}"), grace=0.5)
+    first = start(file)
+    until(lambda: running(f"sleep {seconds}"))
+    (left,) = running(f"sleep {seconds}")
+    first.kill()
+    first.wait(20)
+    assert running(f"sleep {seconds}") == [left]
+    second = start(file)
+    until(lambda: left not in running(f"sleep {seconds}"))
+    until(lambda: running(f"sleep {seconds}"))
+    os.killpg(second.pid, signal.SIGTERM)
+    second.wait(20)
+    assert running(f"sleep {seconds}") == []
+
+
+def test_a_program_that_keeps_dying_is_given_up(tmp_path: Path) -> None:
+    file = what(tmp_path, "exit 3")
+    assert run(file) == 3
+    assert run(file) == launcher.GAVE_UP
+    assert launcher.failures(file) == (2, 3)
+
+
+def test_a_program_that_is_kept_is_started_until_it_stays_up(tmp_path: Path) -> None:
+    file = what(tmp_path, "echo try; cat needed || exit 3; exec sleep 60")
+    Path(f"{file}.keep").touch()
+    for tries in (1, 2, 3):
+        assert run(file) == 3
+        assert launcher.failures(file) == (tries, 3)
+    (tmp_path / "needed").write_text("there\n")
+    going = start(file)
+    until(lambda: "there" in said(tmp_path))
+    os.killpg(going.pid, signal.SIGTERM)
+    going.wait(20)
+    assert launcher.failures(file)[0] == 0
+    assert said(tmp_path).count("try") == 4
+
+
+def test_sigterm_ends_the_pause_before_a_restart(tmp_path: Path) -> None:
+    file = what(tmp_path, "echo started")
+    Path(f"{file}.failures").write_text("20 3")
+    going = start(file)
+    until(lambda: catches_sigterm(going.pid))
+    os.killpg(going.pid, signal.SIGTERM)
+    assert going.wait(20) == 0
+    assert said(tmp_path) == ""
+
+
+def test_a_program_whose_directory_is_gone_says_so(tmp_path: Path) -> None:
+    assert run(what(tmp_path, "true", cwd=str(tmp_path / "gone"))) == 127
+    assert "cannot be started: " in said(tmp_path)
+    assert str(tmp_path / "gone") in said(tmp_path)
+
+
 def test_a_second_launcher_stands_in_for_the_first(tmp_path: Path) -> None:
     file = what(tmp_path, "trap 'exit 0' TERM; echo up; while :; do sleep 0.05; done")
     first = start(file)
     until(lambda: "up" in said(tmp_path))
     second = start(file)
-    time.sleep(0.3)
+    until(lambda: catches_sigterm(second.pid))
     assert (first.poll(), second.poll()) == (None, None)
     assert said(tmp_path) == "up\n"
     os.killpg(second.pid, signal.SIGTERM)

@@ -14,6 +14,7 @@ import httpx
 import psutil
 import pytest
 
+from blocks.targets import _public_ports
 from blocks.targets.process.target import ProcessTarget
 from headway.domain.errors import LockLost, TargetError
 from headway.domain.revision import LaunchSpec
@@ -220,6 +221,61 @@ def test_a_compound_command_is_stopped_with_all_its_processes(target: ProcessTar
     assert _instances(target, old.id) == set()
 
 
+def test_nothing_of_a_retired_revision_is_left(target: ProcessTarget, spec: LaunchSpec) -> None:
+    """Neither what has a session of its own, nor what ignores SIGTERM."""
+    stub = spec.model_copy(
+        update={"run": "trap '' TERM; setsid sleep 98765 & python3 app.py & wait; wait; sleep 60", "stop_grace": 1}
+    )
+    old = start(target, stub)
+    new = start(target, spec, "new", 1)
+    target.route("shop", Traffic.all_to(new))
+    assert target.directory is not None
+    helpers = [one for one in targets.processes_of(target.directory) if "98765" in one.cmdline()]
+    assert len(helpers) == 2
+    target.retire(old)
+    assert [one for one in helpers if one.is_running()] == []
+
+
+def test_a_live_version_is_started_again_for_as_long_as_it_is_live(
+    target: ProcessTarget, spec: LaunchSpec, tmp_path: Path
+) -> None:
+    """Its database was away for longer than any number of tries: then it comes back, and it serves."""
+    needed = tmp_path / "needed"
+    needed.touch()
+    needing = spec.model_copy(update={"run": f"cat {needed} && exec python3 app.py", "instances": 1})
+    live = start(target, needing, instances=1)
+    target.route("shop", Traffic.all_to(live))
+    (name,) = target._read("shop").names()
+    needed.unlink()
+    for pid in _instances(target, live.id):
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: len([line for line in target.logs("shop", live.id) if "No such file" in line]) >= 4, 30)
+    assert httpx.get(url(target), trust_env=False).status_code == 503
+    assert target._supervisor.given_up(name) is None
+    needed.touch()
+    until(lambda: _serves(target), 30)
+
+
+def test_a_live_version_that_an_earlier_release_has_given_up_is_started_again(
+    target: ProcessTarget, spec: LaunchSpec, tmp_path: Path
+) -> None:
+    needed = tmp_path / "needed"
+    needed.touch()
+    needing = spec.model_copy(update={"run": f"cat {needed} && exec python3 app.py", "instances": 1})
+    live = start(target, needing, instances=1)
+    target.route("shop", Traffic.all_to(live))
+    (name,) = target._read("shop").names()
+    (kept,) = target._supervisor.home.glob(f"programs/{name}*.keep")
+    kept.unlink()
+    needed.unlink()
+    for pid in _instances(target, live.id):
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: target._supervisor.given_up(name) is not None, 30)
+    needed.touch()
+    target.revive("shop")
+    until(lambda: _serves(target), 30)
+
+
 def test_errors_are_counted(target: ProcessTarget, spec: LaunchSpec, tmp_path: Path) -> None:
     (tmp_path / "bundle" / "app.py").write_text(
         "def answer(path):\n    return (500 if path == '/bad' else 200), {}\n" + APP
@@ -307,6 +363,12 @@ def test_apps_of_two_targets_never_share_a_port(target: ProcessTarget, tmp_path:
         for each in launched:
             each.result()
         assert target.observe("shop").url != two.observe("shop").url
+
+
+def test_a_port_that_another_version_of_headway_has_is_somebody_else_s(tmp_path: Path) -> None:
+    """Its state has keys that this version does not know."""
+    (tmp_path / "state.json").write_text('{"port": 8123, "preview_port": 8124, "specs": {"r": {"unknown": 1}}}')
+    assert [port for port in range(8120, 8130) if _public_ports._may_hold(tmp_path, port)] == [8123, 8124]
 
 
 def test_another_process_s_older_token_is_refused(target: ProcessTarget, spec: LaunchSpec) -> None:
