@@ -47,14 +47,14 @@ async def run(books: Ledger, commit: Source, *, trusted: bool) -> str:
     return stage.state
 
 
-async def test_strangers_vouch_for_nobody_and_nobody_for_them(books: Ledger, commit: Source) -> None:
+async def test_check_results_are_not_shared_between_forks_and_the_repository(books: Ledger, commit: Source) -> None:
     assert await run(books, commit, trusted=False) == "passed"
     assert await run(books, commit, trusted=True) == "passed"
     assert await run(books, commit, trusted=True) == "cached"
     assert await run(books, commit, trusted=False) == "passed"
 
 
-async def test_a_stranger_s_check_is_not_at_home(
+async def test_check_of_a_fork_does_not_run_in_the_users_home(
     books: Ledger, commit: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HEADWAY_SECRET_A", "hunter2")

@@ -199,7 +199,7 @@ async def grown(shop: Shop) -> tuple[Revision, Revision]:
     return first, second
 
 
-async def test_an_expand_is_done_before_the_rollout(shop: Shop) -> None:
+async def test_expand_migration_runs_before_the_rollout(shop: Shop) -> None:
     shop.rules = shop.rules.model_copy(update={"check": f"{BIN}/alembic upgrade head --sql"})
     release, _ = await shop.release(shop.write({"alembic.ini": INI, "migrations/env.py": ENV, **FIRST}), arrives=False)
     assert shop.columns() == {"id", "note"}
@@ -209,7 +209,7 @@ async def test_an_expand_is_done_before_the_rollout(shop: Shop) -> None:
     assert [stage.state for stage in shop.ledger.stages.by_release(release.id)] == ["passed"]
 
 
-async def test_a_contract_is_done_when_its_time_has_come_and_not_before(shop: Shop) -> None:
+async def test_contract_migration_runs_when_it_is_due_and_not_before(shop: Shop) -> None:
     _, second = await grown(shop)
     release, third = await shop.release(shop.write(TAKES))
     (change,) = shop.changes(release)
@@ -227,7 +227,7 @@ async def test_a_contract_is_done_when_its_time_has_come_and_not_before(shop: Sh
     await shop.contract(third)  # asked for again: nothing is to be done
 
 
-async def test_a_contract_whose_version_is_not_live_any_more_is_not_done(shop: Shop) -> None:
+async def test_contract_migration_of_a_version_no_longer_live_is_not_run(shop: Shop) -> None:
     _, second = await grown(shop)
     release, third = await shop.release(shop.write(TAKES))
     lock = shop.ledger.locks.acquire("shop", "production", holder="rollback", revision=second.id, lease=30)
@@ -241,7 +241,7 @@ async def test_a_contract_whose_version_is_not_live_any_more_is_not_done(shop: S
     assert shop.changes(release)[0].state == "cancelled"
 
 
-async def test_nothing_is_migrated_past_a_contract_that_waits(shop: Shop) -> None:
+async def test_no_migration_runs_past_a_pending_contract_migration(shop: Shop) -> None:
     await grown(shop)
     await shop.release(shop.write(TAKES))
     with pytest.raises(MigrationRefused, match="the contract of shop#3 waits"):
@@ -252,7 +252,7 @@ async def test_nothing_is_migrated_past_a_contract_that_waits(shop: Shop) -> Non
     assert "note" in shop.columns()
 
 
-async def test_a_release_that_adds_and_takes_away_is_refused_before_anything_happens(shop: Shop) -> None:
+async def test_release_with_expand_and_contract_migrations_is_refused_up_front(shop: Shop) -> None:
     await grown(shop)
     both = version(3, 'op.drop_column("orders", "note"); op.add_column("orders", sa.Column("x", sa.Text()))')
     with pytest.raises(MigrationRefused, match=r"migrations/versions/3\.py:10: drops a column of orders"):
@@ -260,7 +260,7 @@ async def test_a_release_that_adds_and_takes_away_is_refused_before_anything_hap
     assert shop.columns() == {"id", "note", "remark"}
 
 
-async def test_a_migration_that_fails_half_way_is_mended_by_the_next_release(shop: Shop) -> None:
+async def test_next_release_completes_a_migration_that_failed_halfway(shop: Shop) -> None:
     await grown(shop)
     broken = {
         **version(3, 'op.add_column("orders", sa.Column("third", sa.Text()))'),
@@ -287,7 +287,7 @@ async def test_a_dry_run_that_fails_changes_nothing(shop: Shop) -> None:
     assert [one.state for one in shop.changes(shop.ledger.releases.recent("shop")[0])] == ["cancelled"]
 
 
-async def test_a_migration_that_hangs_on_somebody_s_lock_is_ended_in_time(shop: Shop) -> None:
+async def test_migration_waiting_for_a_database_lock_times_out(shop: Shop) -> None:
     await grown(shop)
     shop.rules = shop.rules.model_copy(update={"timeout": 4.0, "check": None})
     with shop.database.begin() as somebody:
@@ -298,7 +298,7 @@ async def test_a_migration_that_hangs_on_somebody_s_lock_is_ended_in_time(shop: 
     assert shop.columns() == {"id", "note", "remark"}
 
 
-async def test_two_never_migrate_at_once(shop: Shop) -> None:
+async def test_migrations_of_one_database_never_run_concurrently(shop: Shop) -> None:
     await grown(shop)
     with shop.database.begin() as somebody:
         somebody.execute(sa.text("LOCK TABLE orders IN ACCESS SHARE MODE"))
@@ -317,7 +317,7 @@ async def test_two_never_migrate_at_once(shop: Shop) -> None:
     assert shop.columns() == {"id", "note", "remark", "third", "fourth"}
 
 
-async def test_what_a_contract_took_is_given_back_where_that_was_declared(shop: Shop) -> None:
+async def test_rollback_undoes_a_contract_migration_with_a_declared_down_command(shop: Shop) -> None:
     await grown(shop)
     release, third = await shop.release(shop.write(TAKES))
     await shop.contract(third)
@@ -326,7 +326,7 @@ async def test_what_a_contract_took_is_given_back_where_that_was_declared(shop: 
     assert shop.changes(release)[0].state == "reverted"
 
 
-async def test_what_cannot_be_taken_back_is_said(shop: Shop) -> None:
+async def test_rollback_past_an_irreversible_migration_is_refused(shop: Shop) -> None:
     shop.rules = shop.rules.model_copy(update={"revert": None})
     await grown(shop)
     release, third = await shop.release(shop.write(TAKES))
@@ -394,7 +394,7 @@ def django(number: int, operation: str) -> dict[str, str]:
     return {f"orders/migrations/{number:04}.py": DJANGO.format(after=after, operation=operation)}
 
 
-async def test_django_expands_contracts_and_goes_back(shop: Shop) -> None:
+async def test_django_migrations_expand_contract_and_roll_back(shop: Shop) -> None:
     manage = f"{sys.executable} manage.py"
     shop.rules = Migrations(
         apply=f"{manage} migrate --noinput",

@@ -47,7 +47,7 @@ async def test_a_run_that_is_superseded_already_does_not_start(ledger: Ledger) -
             pytest.fail("it started")
 
 
-async def test_a_run_that_no_push_started_is_not_superseded(ledger: Ledger) -> None:
+async def test_run_not_started_by_a_push_is_not_superseded(ledger: Ledger) -> None:
     by_hand = release(ledger, "run-by-hand")
     pushed(ledger, 1)
     pushed(ledger, 2)
@@ -55,7 +55,7 @@ async def test_a_run_that_no_push_started_is_not_superseded(ledger: Ledger) -> N
         await asyncio.sleep(0.1)
 
 
-async def test_a_cancel_from_elsewhere_is_a_cancel(ledger: Ledger) -> None:
+async def test_cancellation_without_a_newer_push_stays_a_cancellation(ledger: Ledger) -> None:
     older = release(ledger, pushed(ledger, 1))
 
     async def work() -> None:
@@ -76,7 +76,7 @@ async def test_an_error_inside_is_raised_unchanged(ledger: Ledger) -> None:
             raise LockLost("lost")
 
 
-async def test_a_run_whose_pull_request_was_closed_says_so(ledger: Ledger) -> None:
+async def test_cancellation_names_the_closed_pull_request(ledger: Ledger) -> None:
     event = PullRequestEvent(places=(), number=42, open=True, head=SHA, ref="r", base="main", fork=False, by="bob")
     for name, sha in (("guid-1", SHA), ("guid-2", NOTHING)):
         ledger.deliveries.receive([Delivery(app="shop", delivery=name, event=event)])

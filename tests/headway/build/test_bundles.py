@@ -81,7 +81,7 @@ def stored(store: Path) -> list[str]:
     return sorted(str(path.relative_to(store)) for path in store.glob("*/*") if path.suffix != ".lock")
 
 
-async def test_the_tree_of_the_commit_and_nothing_else(repository: Repository, build: Build, store: Path) -> None:
+async def test_bundle_has_the_tree_of_the_commit_only(repository: Repository, build: Build, store: Path) -> None:
     repository.write(a="1", deep__er__b="2")
     artifact = await build()
     assert content(artifact) == {"a": "1", "deep/er/b": "2"}
@@ -90,14 +90,14 @@ async def test_the_tree_of_the_commit_and_nothing_else(repository: Repository, b
     assert artifact.size == 2
 
 
-async def test_what_install_makes_is_in_it(repository: Repository, build: Build, lines: list[str]) -> None:
+async def test_bundle_has_the_output_of_install(repository: Repository, build: Build, lines: list[str]) -> None:
     repository.write(a="1")
     artifact = await build('echo installing; cp a "$NAME"', NAME="b")
     assert content(artifact) == {"a": "1", "b": "1"}
     assert lines == ["installing"]
 
 
-async def test_the_commit_is_built_and_not_the_workspace(
+async def test_bundle_is_built_from_the_commit_not_the_workspace(
     repository: Repository, build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository.write(a="1")
@@ -112,7 +112,9 @@ async def test_the_commit_is_built_and_not_the_workspace(
     assert not (tmp_path / "ran").exists()
 
 
-async def test_the_same_twice_is_one(repository: Repository, build: Build, store: Path, lines: list[str]) -> None:
+async def test_same_commit_makes_one_bundle(
+    repository: Repository, build: Build, store: Path, lines: list[str]
+) -> None:
     repository.write(a="1")
     # What it makes differs each time: the second build has to be the first one's artifact all the same.
     first = await build("date +%s%N > built; echo installing")
@@ -122,7 +124,9 @@ async def test_the_same_twice_is_one(repository: Repository, build: Build, store
     assert len(list(store.glob("sha256/*"))) == len([path for path in store.glob("trees/*") if path.is_dir()]) == 1
 
 
-async def test_the_same_content_by_another_way_is_one(repository: Repository, build: Build, store: Path) -> None:
+async def test_same_content_from_another_commit_makes_one_bundle(
+    repository: Repository, build: Build, store: Path
+) -> None:
     repository.write(a="1")
     first, second = await build("echo 1 > b"), await build("echo 1 > b # the same")
     assert first == second
@@ -130,7 +134,9 @@ async def test_the_same_content_by_another_way_is_one(repository: Repository, bu
     assert len([path for path in store.glob("trees/*") if path.is_dir()]) == 1
 
 
-async def test_two_at_once_are_one(repository: Repository, build: Build, tmp_path: Path, lines: list[str]) -> None:
+async def test_concurrent_builds_make_one_bundle(
+    repository: Repository, build: Build, tmp_path: Path, lines: list[str]
+) -> None:
     repository.write(a="1")
     commit = committed(repository, tmp_path)
     first, second = await asyncio.gather(*(build("echo installing; sleep 0.2", commit) for _ in range(2)))
@@ -150,7 +156,7 @@ async def test_two_at_once_are_one(repository: Repository, build: Build, tmp_pat
         lambda root: (root / "deep/b").write_text("1"),
     ],
 )
-def test_every_difference_is_another_digest(tmp_path: Path, change: Callable[[Path], object]) -> None:
+def test_every_difference_changes_the_digest(tmp_path: Path, change: Callable[[Path], object]) -> None:
     root = tmp_path / "tree"
     (root / "deep").mkdir(parents=True)
     (root / "a").write_text("1")
@@ -160,7 +166,7 @@ def test_every_difference_is_another_digest(tmp_path: Path, change: Callable[[Pa
     assert bundles.digest_of(root) != before
 
 
-def test_times_owners_and_other_bits_make_no_difference(tmp_path: Path) -> None:
+def test_times_owners_and_mode_bits_do_not_change_the_digest(tmp_path: Path) -> None:
     root = tmp_path / "tree"
     root.mkdir()
     (root / "a").write_text("1")
@@ -170,7 +176,7 @@ def test_times_owners_and_other_bits_make_no_difference(tmp_path: Path) -> None:
     assert bundles.digest_of(root) == before
 
 
-def test_names_that_are_no_text(tmp_path: Path) -> None:
+def test_file_names_that_are_not_utf_8(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"\xff")).write_text("1")
     assert len(bundles.digest_of(tmp_path)) == 64
 
@@ -206,7 +212,7 @@ async def test_links_that_lead_out_are_refused(repository: Repository, build: Bu
     assert stored(store) == []
 
 
-async def test_links_that_install_makes_lead_nowhere_else(repository: Repository, build: Build, store: Path) -> None:
+async def test_links_made_by_install_must_stay_inside(repository: Repository, build: Build, store: Path) -> None:
     repository.write(a="1")
     with pytest.raises(BuildFailed, match="build: b is a link to /etc, outside of the build"):
         await build("ln -s /etc b")
@@ -228,7 +234,7 @@ async def test_a_fifo_is_refused(repository: Repository, build: Build, store: Pa
     assert stored(store) == []
 
 
-async def test_install_that_fails(repository: Repository, build: Build, store: Path) -> None:
+async def test_failed_install_is_an_error(repository: Repository, build: Build, store: Path) -> None:
     repository.write(a="1")
     with pytest.raises(BuildFailed, match="build/install: exit code 3: no such package"):
         await build("echo no such package; echo; exit 3")
@@ -237,7 +243,7 @@ async def test_install_that_fails(repository: Repository, build: Build, store: P
     assert content(await build("echo 1 > b")) == {"a": "1", "b": "1\n"}
 
 
-async def test_install_that_takes_too_long(repository: Repository, store: Path, tmp_path: Path) -> None:
+async def test_install_times_out(repository: Repository, store: Path, tmp_path: Path) -> None:
     repository.write(a="1")
     commit = committed(repository, tmp_path)
     install = installing("sleep 60", timeout=0.5)
@@ -246,7 +252,9 @@ async def test_install_that_takes_too_long(repository: Repository, store: Path, 
     assert stored(store) == []
 
 
-async def test_cancelling_leaves_nothing(repository: Repository, build: Build, store: Path, tmp_path: Path) -> None:
+async def test_cancelled_build_leaves_no_files(
+    repository: Repository, build: Build, store: Path, tmp_path: Path
+) -> None:
     repository.write(a="1")
     building = build(f"touch {tmp_path}/started; sleep 60")
     async with asyncio.timeout(30):
@@ -258,7 +266,7 @@ async def test_cancelling_leaves_nothing(repository: Repository, build: Build, s
     assert stored(store) == []
 
 
-async def test_what_a_killed_build_left_is_built_over(
+async def test_leftovers_of_a_killed_build_are_replaced(
     repository: Repository, build: Build, store: Path, tmp_path: Path
 ) -> None:
     repository.write(a="1")
@@ -294,7 +302,7 @@ async def test_a_full_disk(
     assert shutil.disk_usage(small_disk).used < 100_000
 
 
-def test_files_that_may_not_grow(repository: Repository, store: Path, tmp_path: Path) -> None:
+def test_file_size_limit_is_an_error(repository: Repository, store: Path, tmp_path: Path) -> None:
     """A limit on file sizes is the full disk that can be had without rights."""
     repository.write(a="1" * 3_000_000)
     commit = committed(repository, tmp_path)
@@ -331,7 +339,7 @@ async def test_prune(repository: Repository, build: Build, store: Path) -> None:
     assert await build("mkdir d; touch d/f; chmod 555 d") == old
 
 
-async def test_asking_again_makes_it_young(repository: Repository, build: Build, store: Path) -> None:
+async def test_reused_bundle_is_pruned_later(repository: Repository, build: Build, store: Path) -> None:
     repository.write(a="1")
     artifact = await build()
     os.utime(artifact.location, (0, 0), follow_symlinks=False)
@@ -339,7 +347,7 @@ async def test_asking_again_makes_it_young(repository: Repository, build: Build,
     assert bundles.prune(store, keep=[], older_than=3600) == []
 
 
-async def test_prune_leaves_alone_what_is_being_built(
+async def test_prune_keeps_a_bundle_that_is_being_built(
     repository: Repository, build: Build, store: Path, tmp_path: Path
 ) -> None:
     repository.write(a="1")

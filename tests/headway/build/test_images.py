@@ -98,7 +98,7 @@ async def built(source: Source, recipe: Recipe = RECIPE, limit: float = 60, **se
     return made.image, said
 
 
-async def test_an_image_says_what_it_was_built_from(engine: Engine, builder: str, source: Source) -> None:
+async def test_image_labels_name_its_source(engine: Engine, builder: str, source: Source) -> None:
     image, said = await built(source, RECIPE.model_copy(update={"args": {"COLOUR": "blue"}}))
     found = engine.client.images.get(image)
     assert {tag.rpartition(":")[2] for tag in found.tags} == {"1" * 40, "feature-red"}
@@ -113,7 +113,7 @@ async def test_an_image_says_what_it_was_built_from(engine: Engine, builder: str
     assert any(line.endswith("made of blue") for line in said)
 
 
-async def test_what_has_not_changed_is_not_built_again(engine: Engine, source: Source) -> None:
+async def test_unchanged_source_is_not_built_again(engine: Engine, source: Source) -> None:
     first, _ = await built(source)
     again, said = await built(source)
     assert again == first
@@ -122,7 +122,7 @@ async def test_what_has_not_changed_is_not_built_again(engine: Engine, source: S
     assert ran(fresh)
 
 
-async def test_the_same_commit_makes_the_same_layers_wherever_it_is_laid_out(
+async def test_same_commit_makes_the_same_layers_in_any_directory(
     engine: Engine, source: Source, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     (Path(source.workspace) / "Dockerfile").write_text("FROM scratch\nCOPY greeting /\nCOPY greeting /again\n")
@@ -136,7 +136,7 @@ async def test_the_same_commit_makes_the_same_layers_wherever_it_is_laid_out(
     assert layers[0] == layers[1]
 
 
-async def test_a_directory_knows_the_layers_that_another_engine_had(
+async def test_cache_directory_restores_layers_on_another_engine(
     engine: Engine, source: Source, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     cache = tmp_path_factory.mktemp("cache") / "layers"
@@ -151,13 +151,13 @@ async def test_a_directory_knows_the_layers_that_another_engine_had(
     assert not ran(said)
 
 
-async def test_a_directory_that_cannot_be_written_to_is_said(engine: Engine, source: Source, tmp_path: Path) -> None:
+async def test_unwritable_cache_directory_is_an_error(engine: Engine, source: Source, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(BuildFailed, match=r"build/cache: .*cache: File exists"):
         await built(source, RECIPE.model_copy(update={"cache": str(tmp_path / "cache")}))
 
 
-async def test_a_disk_that_is_full_is_said(
+async def test_full_disk_is_an_error(
     small_disk: Path, engine: Engine, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(BuildFailed, match=r"build/cache: .*No space left on device"):
@@ -177,7 +177,7 @@ def cramped() -> Iterator[Engine]:
         yield made
 
 
-async def test_an_engine_whose_disk_is_full_is_said(
+async def test_full_disk_of_the_engine_is_an_error(
     cramped: Engine, engine: Engine, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", cramped.url)
@@ -190,7 +190,7 @@ async def test_an_engine_whose_disk_is_full_is_said(
     assert cramped.client.images.list() == []
 
 
-async def test_what_was_built_before_the_last_ones_is_forgotten(engine: Engine, source: Source) -> None:
+async def test_only_the_last_images_are_kept(engine: Engine, source: Source) -> None:
     forget(engine)
     made = []
     for number in range(4):
@@ -221,11 +221,11 @@ async def test_what_was_built_before_the_last_ones_is_forgotten(engine: Engine, 
         ("library/nginx", "nginx"),
     ],
 )
-def test_names_are_those_that_engines_list(name: str, listed: str) -> None:
+def test_image_names_match_those_that_engines_list(name: str, listed: str) -> None:
     assert familiar(name) == listed
 
 
-async def test_a_pull_from_a_registry_that_says_nothing_ends(engine: Engine) -> None:
+async def test_pull_from_a_silent_registry_times_out(engine: Engine) -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
         connected("pull", timeout=2) as client,
@@ -234,19 +234,19 @@ async def test_a_pull_from_a_registry_that_says_nothing_ends(engine: Engine) -> 
         pull(client, f"127.0.0.1:{silent.getsockname()[1]}/shop:1")
 
 
-async def test_what_is_ignored_is_not_in_the_image(engine: Engine, source: Source) -> None:
+async def test_ignored_files_are_not_in_the_image(engine: Engine, source: Source) -> None:
     Path(source.workspace, "Dockerfile").write_text(DOCKERFILE.replace("cat greeting", "cat hidden"))
     with pytest.raises(BuildFailed, match="hidden"):
         await built(source)
 
 
-async def test_a_build_that_fails_says_its_last_words(engine: Engine, source: Source) -> None:
+async def test_failed_build_quotes_its_last_lines(engine: Engine, source: Source) -> None:
     Path(source.workspace, "Dockerfile").write_text(DOCKERFILE.replace("cat greeting", "echo no such table; exit 3"))
     with pytest.raises(BuildFailed, match=r"no such table .*code: 3"):
         await built(source)
 
 
-async def test_a_dockerfile_that_is_not_there_and_one_that_is_none(engine: Engine, source: Source) -> None:
+async def test_missing_or_invalid_dockerfile_is_an_error(engine: Engine, source: Source) -> None:
     with pytest.raises(BuildFailed, match="no other/Dockerfile in the commit"):
         await built(source, RECIPE.model_copy(update={"dockerfile": "other/Dockerfile"}))
     Path(source.workspace, "Dockerfile").write_text("FORM scratch\n")
@@ -255,14 +255,14 @@ async def test_a_dockerfile_that_is_not_there_and_one_that_is_none(engine: Engin
 
 
 @pytest.mark.parametrize("step", ["while sleep 0.2; do echo going; done", "sleep 100"], ids=["that talks", "silent"])
-async def test_a_build_without_an_end_is_ended(engine: Engine, source: Source, step: str) -> None:
+async def test_hanging_build_times_out(engine: Engine, source: Source, step: str) -> None:
     Path(source.workspace, "Dockerfile").write_text(DOCKERFILE.replace("cat greeting", step))
     with pytest.raises(BuildFailed, match="no end after 2 s"):
         async with asyncio.timeout(50):
             await built(source, limit=2)
 
 
-async def test_a_secret_is_only_given_to_a_builder_that_keeps_it_out_of_the_image(
+async def test_build_secret_needs_a_builder_that_keeps_it_out_of_the_image(
     engine: Engine, builder: str, source: Source
 ) -> None:
     Path(source.workspace, "Dockerfile").write_text(
@@ -278,13 +278,13 @@ async def test_a_secret_is_only_given_to_a_builder_that_keeps_it_out_of_the_imag
     assert b"hunter2" not in saved
 
 
-async def test_an_engine_that_is_not_there_is_said(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unreachable_engine_is_an_error(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     with pytest.raises(TargetError, match="does not answer"):
         await built(source)
 
 
-def test_buildkit_is_told_the_same(source: Source, tmp_path: Path) -> None:
+def test_buildkit_gets_the_same_options(source: Source, tmp_path: Path) -> None:
     recipe = RECIPE.model_copy(update={"args": {"COLOUR": "blue"}, "platform": "linux/arm64", "cache": False})
     line = " ".join(images._command(source, recipe, {"a": "b c"}, ["NPM_TOKEN"], ["kept:1"], tmp_path / "id"))
     assert "--platform linux/arm64" in line
@@ -301,11 +301,11 @@ def test_buildkit_is_told_the_same(source: Source, tmp_path: Path) -> None:
         ("--", ("1" * 40,)),
     ],
 )
-def test_tags_are_what_registries_take(source: Source, ref: str, wanted: tuple[str, ...]) -> None:
+def test_tags_are_valid_in_registries(source: Source, ref: str, wanted: tuple[str, ...]) -> None:
     assert images.tags(source.model_copy(update={"ref": ref})) == wanted
 
 
-def test_strangers_builds_share_no_cache_mount_with_ours(source: Source, tmp_path: Path) -> None:
+def test_builds_of_forks_have_separate_cache_mounts(source: Source, tmp_path: Path) -> None:
     recipe = images.Recipe(repository="here/shop")
     theirs = source.model_copy(update={"trusted": False})
     ours, strange = (images._command(one, recipe, {}, [], [], tmp_path / "id") for one in (source, theirs))

@@ -40,7 +40,7 @@ def release(ledger: Ledger, run: str, artifact: Artifact) -> ReleaseRecord:
     return ledger.releases.update(started.id, digest=artifact.digest)
 
 
-def test_what_is_live_or_going_on_stays_and_the_rest_goes(tmp_path: Path, ledger: Ledger) -> None:
+def test_live_and_running_releases_keep_their_artifacts(tmp_path: Path, ledger: Ledger) -> None:
     home = tmp_path / "home"
     repo = Repository(tmp_path / "repo")
     forgotten, live, going = (build(home, repo, f"run-{name}", name) for name in ("forgotten", "live", "going"))
@@ -66,7 +66,7 @@ def test_what_is_live_or_going_on_stays_and_the_rest_goes(tmp_path: Path, ledger
     assert retention.prune(home, ledger) == []
 
 
-def test_the_bundle_of_a_preview_stays_while_it_stands(tmp_path: Path, ledger: Ledger) -> None:
+def test_bundle_of_an_active_preview_is_kept(tmp_path: Path, ledger: Ledger) -> None:
     home = tmp_path / "home"
     repo = Repository(tmp_path / "repo")
     bundle = build(home, repo, "run-1", "shown")

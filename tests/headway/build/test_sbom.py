@@ -70,11 +70,11 @@ def root(files: dict[str, str | bytes]) -> tarfile.TarFile:
 
 
 @pytest.mark.parametrize(("path", "content"), FOUND)
-def test_what_a_package_manager_wrote_down_is_found(path: str, content: str | bytes) -> None:
+def test_installed_packages_are_found(path: str, content: str | bytes) -> None:
     assert sbom.packages(root({path: content})) == FOUND[path, content]
 
 
-def test_a_bill_has_all_of_them_once() -> None:
+def test_sbom_lists_each_package_once() -> None:
     found = sbom.packages(root(dict(FOUND.keys())))
     told = json.loads(sbom.bill_of_materials("ghcr.io/acme/shop", "sha256:" + "a" * 64, found))
     assert (told["bomFormat"], told["specVersion"]) == ("CycloneDX", "1.6")

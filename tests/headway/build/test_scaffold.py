@@ -177,13 +177,13 @@ def probe(place: Path) -> list[str]:
 # --- every kind ------------------------------------------------------------------------------------------------
 
 
-def test_headway_s_own_lint_finds_nothing(variant: Path) -> None:
+def test_generated_dockerfile_passes_headway_lint(variant: Path) -> None:
     scaffold.write(variant)
     found = findings_for(config.load(variant), variant)
     assert found == ([], [])
 
 
-def test_hadolint_finds_nothing(variant: Path) -> None:
+def test_generated_dockerfile_passes_hadolint(variant: Path) -> None:
     scaffold.write(variant)
     found = subprocess.run(
         [BIN / "hadolint", "--no-color", "--format", "json", "Dockerfile"],
@@ -197,7 +197,7 @@ def test_hadolint_finds_nothing(variant: Path) -> None:
     assert found.returncode == 0
 
 
-def test_the_dockerfile_keeps_the_rules(variant: Path) -> None:
+def test_generated_dockerfile_follows_the_rules(variant: Path) -> None:
     scaffold.write(variant)
     last = final(variant)
     stages = [image.split(" AS ") for image in steps(variant, "FROM")]
@@ -214,7 +214,7 @@ def test_the_dockerfile_keeps_the_rules(variant: Path) -> None:
     assert "LABEL" not in last
 
 
-def test_what_it_depends_on_comes_before_the_source(variant: Path) -> None:
+def test_dependencies_are_installed_before_the_source_is_copied(variant: Path) -> None:
     """Unless that cannot be installed without it."""
     scaffold.write(variant)
     project = scaffold.detect(variant)
@@ -260,7 +260,7 @@ def test_the_settings_load(variant: Path) -> None:
     assert loaded.resources.memory
 
 
-def test_secrets_and_rubbish_stay_out_of_the_image(variant: Path) -> None:
+def test_secrets_and_temporary_files_stay_out_of_the_image(variant: Path) -> None:
     scaffold.write(variant)
     ignored = (variant / ".dockerignore").read_text().splitlines()
     assert {".git", "**/.env", "**/.env.*", "**/*.pem", "**/*.key", "Dockerfile", "headway.yaml", "tests"} <= {*ignored}
@@ -312,7 +312,7 @@ def detected(place: Path, files: dict[str, str]) -> Project:
         ({"pyproject.toml": pyproject(more='[project.scripts]\nshop-serve = "shop:main"')}, "shop-serve"),
     ],
 )
-def test_how_it_is_started(tmp_path: Path, files: dict[str, str], run: str) -> None:
+def test_start_command_is_detected(tmp_path: Path, files: dict[str, str], run: str) -> None:
     assert detected(tmp_path / "shop", files).run == run
 
 
@@ -340,7 +340,7 @@ def test_how_it_is_started(tmp_path: Path, files: dict[str, str], run: str) -> N
         (VARIANTS["poetry"], "3.13"),
     ],
 )
-def test_the_version_of_the_language(tmp_path: Path, files: dict[str, str], version: str) -> None:
+def test_language_version_is_detected(tmp_path: Path, files: dict[str, str], version: str) -> None:
     assert detected(tmp_path / "shop", files).version == version
 
 
@@ -356,7 +356,7 @@ def test_the_version_of_the_language(tmp_path: Path, files: dict[str, str], vers
         ({**PYTHON, "pyproject.toml": pyproject(more='requires-python = "<3.9"')}, "requires-python: no image of"),
     ],
 )
-def test_what_makes_no_sense_is_said(tmp_path: Path, files: dict[str, str], said: str) -> None:
+def test_contradictory_metadata_is_an_error(tmp_path: Path, files: dict[str, str], said: str) -> None:
     with pytest.raises(UsageError) as caught:
         detected(tmp_path / "shop", files)
     assert said in caught.value.what
@@ -379,18 +379,18 @@ def test_text_that_is_not_utf_8(tmp_path: Path) -> None:
         ({"pyproject.toml": "[tool.ruff]\n"}, "__main__.py"),
     ],
 )
-def test_nothing_to_start_is_said_with_what_is_looked_for(tmp_path: Path, files: dict[str, str], hint: str) -> None:
+def test_missing_start_command_lists_what_is_searched(tmp_path: Path, files: dict[str, str], hint: str) -> None:
     with pytest.raises(NotFound) as caught:
         detected(tmp_path / "shop", files)
     assert hint in caught.value.hint
 
 
-def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_directory_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such directory"):
         scaffold.detect(tmp_path / "gone")
 
 
-def test_of_several_kinds_the_one_that_starts_is_taken_and_the_file_says_why(tmp_path: Path) -> None:
+def test_with_several_languages_the_one_with_a_start_command_is_used(tmp_path: Path) -> None:
     both = tree(tmp_path / "both", {**GO, **NODE})
     assert scaffold.detect(both).kind == "go"
     scaffold.write(both)
@@ -401,7 +401,7 @@ def test_of_several_kinds_the_one_that_starts_is_taken_and_the_file_says_why(tmp
     assert "not Python: pyproject.toml, requirements.txt: nothing says how" in tools.notes[0]
 
 
-def test_of_several_programs_the_one_named_like_the_module_is_built(tmp_path: Path) -> None:
+def test_go_program_named_like_the_module_is_built(tmp_path: Path) -> None:
     files = {**GO, "cmd/a/main.go": MAIN_GO, "cmd/lib/lib.go": "package lib\n"}
     found = detected(tmp_path / "x", files)
     assert any("of ./cmd/a, ./cmd/shop it is ./cmd/shop" in note for note in found.notes)
@@ -457,7 +457,7 @@ def test_the_checks_of_go_and_python(tmp_path: Path) -> None:
         ("https://[", "registry.example.com/shop"),
     ],
 )
-def test_the_image_is_beside_the_git_repository(tmp_path: Path, remote: str, image: str) -> None:
+def test_image_repository_follows_the_git_repository(tmp_path: Path, remote: str, image: str) -> None:
     repository = Repository(tmp_path / "shop")
     tree(repository.path, NODE)
     repository.git("config", "remote.origin.url", remote)
@@ -466,7 +466,7 @@ def test_the_image_is_beside_the_git_repository(tmp_path: Path, remote: str, ima
     assert ("to be replaced" in (repository.path / "headway.yaml").read_text()) == image.startswith("registry.example")
 
 
-def test_notes_on_what_a_person_has_to_do(tmp_path: Path) -> None:
+def test_notes_list_manual_steps(tmp_path: Path) -> None:
     scripts = {"start": "tsx a.ts", "prestart": "migrate"}
     files = {"package.json": package(scripts=scripts, devDependencies={"tsx": "4"}), "a.ts": ""}
     notes = "\n".join(detected(tmp_path / "a", files).notes)
@@ -486,7 +486,7 @@ def test_a_server_that_is_not_named_is_installed(tmp_path: Path) -> None:
     assert not any("gunicorn" in step for step in steps(tmp_path, "RUN"))
 
 
-def test_what_a_variant_needs_in_its_environment(tmp_path: Path) -> None:
+def test_variant_sets_its_environment(tmp_path: Path) -> None:
     def told(variant: str) -> str:
         scaffold.write(tree(tmp_path / variant, VARIANTS[variant]))
         return " ".join(steps(tmp_path / variant, "ENV"))
@@ -501,13 +501,13 @@ def test_what_a_variant_needs_in_its_environment(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("script", "first"), [("husky || true", "package.json package-lock.json ./"), ("prisma generate", ". .")]
 )
-def test_only_scripts_that_need_the_source_get_it_before(tmp_path: Path, script: str, first: str) -> None:
+def test_source_is_copied_early_only_for_install_scripts_that_need_it(tmp_path: Path, script: str, first: str) -> None:
     scripts = {"start": "node server.js", "prepare": script}
     place = written(tmp_path, {**NODE, "package.json": package(scripts=scripts)})
     assert steps(place, "COPY")[0] == first
 
 
-def test_python_that_handles_no_sigterm_is_stopped_by_sigint(tmp_path: Path) -> None:
+def test_python_without_a_sigterm_handler_is_stopped_by_sigint(tmp_path: Path) -> None:
     scaffold.write(tree(tmp_path, PYTHON))
     assert final(tmp_path)["STOPSIGNAL"] == "SIGINT"
     scaffold.write(tree(tmp_path, {"shop/stop.py": "signal.signal(signal.SIGTERM, stop)"}), force=True)
@@ -569,7 +569,7 @@ def printed(place: Path, start: str) -> list[str]:
         ("node a.js \\\\ é", ["a.js", "\\", "é"]),
     ],
 )
-def test_the_app_is_the_process_whatever_its_command(tmp_path: Path, start: str, told: list[str]) -> None:
+def test_app_is_process_1_for_any_command(tmp_path: Path, start: str, told: list[str]) -> None:
     assert printed(tmp_path, start) == told
     assert config.load(tmp_path).run == start
 
@@ -580,7 +580,7 @@ def test_a_note_stays_a_comment(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["a: b", "a:", "a #b", "true", "No", "1", "- a", "a b:c", "!a", "*a", "'", '"', " a "])
-def test_text_that_yaml_takes_for_more(text: str) -> None:
+def test_yaml_special_text_is_quoted(text: str) -> None:
     assert Document(f"run: {scaffold._yaml(text)} # a comment\n").value == {"run": text}
 
 
@@ -599,7 +599,7 @@ def test_any_arguments_are_read_back_from_cmd(words: list[str]) -> None:
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1), min_size=1))
-def test_a_quoted_command_means_its_words(words: list[str]) -> None:
+def test_quoted_command_is_split_into_words(words: list[str]) -> None:
     run = shlex.join(["printf", "%s\\0", *words])
     said = subprocess.run(entry(run), capture_output=True, check=True, timeout=20).stdout
     assert said.decode() == "".join(f"{word}\0" for word in words)
@@ -611,11 +611,11 @@ def test_npm_ranges_that_allow_a_version(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["^2", "~1.3", "<1.2.3", ">1.2", "<=1.1", "1.3.x", "a", "1.2.3.4.5", "^0.2.3"])
-def test_npm_ranges_that_do_not(text: str) -> None:
+def test_npm_ranges_that_exclude_a_version(text: str) -> None:
     assert pick({"1": "1.2.3"}, "1", node_range(text), "") is None
 
 
-def test_a_range_of_pythons_that_cannot_be_read() -> None:
+def test_unreadable_python_version_range() -> None:
     assert python_range("three") == []
 
 
@@ -628,7 +628,7 @@ def content(place: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in place.iterdir() if path.is_file()}
 
 
-def test_what_is_written(tmp_path: Path) -> None:
+def test_written_files_are_listed(tmp_path: Path) -> None:
     tree(tmp_path, NODE)
     assert scaffold.write(tmp_path) == WRITTEN
     assert content(tmp_path) == {**NODE, **scaffold.files(scaffold.detect(tmp_path))}
@@ -649,7 +649,7 @@ def test_nothing_is_overwritten_unless_forced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_what_is_not_a_file_is_in_the_way(tmp_path: Path, force: bool) -> None:
+def test_path_that_is_not_a_file_is_an_error(tmp_path: Path, force: bool) -> None:
     tree(tmp_path / "a", NODE)
     (tmp_path / "a" / ".dockerignore").symlink_to(tmp_path / "precious")
     with pytest.raises(UsageError, match=r"^\.dockerignore: is a symbolic link, so nothing was written"):
@@ -665,7 +665,7 @@ def test_what_is_not_a_file_is_in_the_way(tmp_path: Path, force: bool) -> None:
     assert not (tmp_path / "b" / "Dockerfile").exists()
 
 
-def test_a_full_disk_leaves_everything_as_it_was(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_full_disk_leaves_existing_files_unchanged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tree(tmp_path, {**NODE, "Dockerfile": "FROM mine"})
     write = Path.write_text
 
@@ -741,7 +741,7 @@ def runnable(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return place
 
 
-def test_it_serves_is_asked_for_its_health_and_ends_when_told(runnable: Path) -> None:
+def test_image_serves_passes_its_health_check_and_stops_on_sigterm(runnable: Path) -> None:
     env = environment()
     assert not healthy(runnable, env)
     with running(cmd(runnable), runnable, env) as process:

@@ -33,7 +33,7 @@ def test_a_repository_without_secrets_has_none(repository: Repository) -> None:
     assert found(repository) == []
 
 
-def test_secrets_of_known_forms_are_found_with_their_line_and_without_their_value(repository: Repository) -> None:
+def test_secrets_of_known_forms_are_reported_by_line_without_their_value(repository: Repository) -> None:
     repository.commit(config__aws_dot_py=f"# keys\nKEY = '{AWS}'\n", deploy_dot_sh=f"TOKEN={GITHUB}\n", id_rsa=KEY)
     assert found(repository) == [
         "config/aws.py:2: AWS Access Key",
@@ -56,7 +56,7 @@ def test_secrets_of_known_forms_are_found_with_their_line_and_without_their_valu
         ("a.ini", f"[aws]\nkey = {AWS}\n"),
     ],
 )
-def test_a_file_is_only_passed_over_when_it_has_nothing_of_any_form(
+def test_prefilter_never_skips_a_file_with_a_secret(
     repository: Repository, monkeypatch: pytest.MonkeyPatch, name: str, content: str
 ) -> None:
     (repository.path / name).write_text(content)
@@ -67,7 +67,7 @@ def test_a_file_is_only_passed_over_when_it_has_nothing_of_any_form(
     assert len(quickly) == 1
 
 
-def test_files_that_are_harmless_are_left_out(repository: Repository) -> None:
+def test_excluded_files_are_not_scanned(repository: Repository) -> None:
     repository.commit(tests__a_dot_py=f"KEY = '{AWS}'\n", b_dot_py=f"KEY = '{AWS}'\n")
     assert found(repository, "tests/") == ["b.py:1: AWS Access Key"]
 
@@ -78,12 +78,12 @@ def test_only_what_is_committed_counts(repository: Repository) -> None:
     assert found(repository) == []
 
 
-def test_what_somebody_has_looked_at_is_let_through(repository: Repository) -> None:
+def test_allowlisted_secret_is_not_reported(repository: Repository) -> None:
     repository.commit(a_dot_py=f"KEY = '{AWS}'  # pragma: allowlist secret\n")
     assert found(repository) == []
 
 
-def test_a_baseline_knows_what_is_no_secret_and_which_detectors_count(repository: Repository) -> None:
+def test_baseline_sets_allowed_findings_and_detectors(repository: Repository) -> None:
     repository.commit(a_dot_py=f"KEY = '{AWS}'\n")
     scan = [str(Path(sys.executable).with_name("detect-secrets")), "scan"]
     baseline = subprocess.run(scan, cwd=repository.path, check=True, capture_output=True, text=True).stdout
@@ -95,7 +95,7 @@ def test_a_baseline_knows_what_is_no_secret_and_which_detectors_count(repository
 
 
 @pytest.mark.parametrize("content", ["no json", "{}", json.dumps({"results": {"a": [{}]}})])
-def test_a_baseline_that_is_none_is_said(repository: Repository, content: str) -> None:
+def test_invalid_baseline_is_an_error(repository: Repository, content: str) -> None:
     repository.commit(_dot_secrets_dot_baseline=content)
     with pytest.raises(UsageError, match="is not what detect-secrets writes"):
         find_secrets(repository.path)
@@ -108,6 +108,6 @@ def test_links_and_large_files_are_not_followed(repository: Repository, tmp_path
     assert found(repository) == []
 
 
-def test_what_is_no_repository_is_said(tmp_path: Path) -> None:
+def test_not_a_repository_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="not a git repository"):
         find_secrets(tmp_path)

@@ -29,7 +29,7 @@ def check(repository: Repository, *options: str, code: int = 0) -> subprocess.Co
     return done
 
 
-def test_it_is_shown_as_far_as_the_repository_says_it(tmp_path: Path) -> None:
+def test_checklist_has_every_item_that_the_repository_shows(tmp_path: Path) -> None:
     repository = Repository(tmp_path / "repo")
     repository.commit(headway_dot_yaml=SETTINGS, RUNBOOK_dot_md="# What to do")
     lines = [" ".join(line.split()) for line in check(repository).stdout.splitlines()]

@@ -57,7 +57,7 @@ def test_help_lists_every_command_with_its_summary() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_says_what_it_does_in_one_line_and_describes_every_option(name: str) -> None:
+def test_every_command_has_a_one_line_summary_and_describes_its_options(name: str) -> None:
     command = COMMANDS[name]
     summary = command.help.partition("\n")[0]
 
@@ -69,7 +69,7 @@ def test_a_command_says_what_it_does_in_one_line_and_describes_every_option(name
         assert parameter.help[0].isupper()
 
 
-def test_a_mistyped_command_is_answered_with_the_nearest_one() -> None:
+def test_mistyped_command_suggests_the_nearest_one() -> None:
     done = CliRunner().invoke(app, ["relese"])
     assert done.exit_code == 2
     assert "Did you mean 'release'?" in done.output

@@ -112,7 +112,7 @@ def test_a_class_of_pydantic_settings(tmp_path: Path, monkeypatch: pytest.Monkey
         ("nothing.txt", None, "no such file"),
     ],
 )
-def test_what_is_no_schema_is_said(tmp_path: Path, name: str, content: str | None, fault: str) -> None:
+def test_import_of_an_invalid_schema_is_an_error(tmp_path: Path, name: str, content: str | None, fault: str) -> None:
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(UsageError, match=fault):
@@ -127,7 +127,7 @@ TOLD: dict[str, str | SecretRef] = {
 }
 
 
-def test_a_dotenv_file_says_what_it_was_told() -> None:
+def test_exported_dotenv_file_has_the_given_values() -> None:
     text = render(TOLD, "dotenv")
     read = dotenv_values(stream=io.StringIO(text), interpolate=False)
     assert read == {"A": TOLD["A"], "B": TOLD["B"], "D": ""}

@@ -22,7 +22,7 @@ def said(contract: dict[str, dict[str, Any]], **environments: Configured) -> lis
     return [(one.environment, one.variable, one.level, one.what) for one in examine(variables, environments)]
 
 
-def test_all_faults_of_all_environments_at_once() -> None:
+def test_all_errors_of_all_environments_are_reported_together() -> None:
     contract: dict[str, dict[str, Any]] = {
         "MAIL": {"type": "email"},
         "WORKERS": {"type": "integer", "min": 1},
@@ -50,7 +50,7 @@ def test_all_faults_of_all_environments_at_once() -> None:
         "placeholder", "TODO",
     ],
 )  # fmt: skip
-def test_a_placeholder_is_no_secret(value: str) -> None:
+def test_placeholder_is_refused_as_a_secret(value: str) -> None:
     found = said({"KEY": {"secret": True, "min_length": 0}}, production=told({"KEY": value}, secrets=("KEY",)))
     assert found == [("production", "KEY", "error", "is a placeholder, not a secret")]
 
@@ -65,11 +65,11 @@ def test_a_placeholder_is_no_secret(value: str) -> None:
         "http://[broken",
     ],
 )
-def test_a_real_one_is(value: str) -> None:
+def test_real_secret_is_accepted(value: str) -> None:
     assert said({"KEY": {"secret": True}}, production=told({"KEY": value}, secrets=("KEY",))) == []
 
 
-def test_a_secret_is_long_enough_unless_the_contract_says_otherwise() -> None:
+def test_secret_has_a_minimum_length_unless_the_schema_sets_one() -> None:
     short = told({"PIN": "4711"}, secrets=("PIN",))
     assert said({"PIN": {"secret": True}}, production=short) == [
         ("production", "PIN", "error", "expected at least 8 characters, got 4")
@@ -78,7 +78,7 @@ def test_a_secret_is_long_enough_unless_the_contract_says_otherwise() -> None:
     assert said({}, production=short) == [("production", "PIN", "error", "expected at least 8 characters, got 4")]
 
 
-def test_the_value_of_a_secret_is_never_shown_whatever_the_contract_calls_it() -> None:
+def test_secret_value_is_never_shown_whatever_its_type() -> None:
     contract: dict[str, dict[str, Any]] = {
         "A": {"type": "url"},
         "B": {"type": "integer", "max": 3},
@@ -93,7 +93,7 @@ def test_the_value_of_a_secret_is_never_shown_whatever_the_contract_calls_it() -
     assert value not in str(found)
 
 
-def test_the_same_secret_in_two_environments_is_warned_of() -> None:
+def test_same_secret_in_two_environments_is_a_warning() -> None:
     both = told({"KEY": "9f2c7d1e4b"}, secrets=("KEY",))
     other = told({"KEY": "another-9f2c"}, secrets=("KEY",))
     assert said({"KEY": {"secret": True}}, staging=both, production=both) == [
@@ -102,7 +102,7 @@ def test_the_same_secret_in_two_environments_is_warned_of() -> None:
     assert said({"KEY": {"secret": True}}, staging=both, production=other) == []
 
 
-def test_what_the_contract_does_not_know_is_warned_of() -> None:
+def test_variable_missing_from_the_schema_is_a_warning() -> None:
     found = said({"LOG_LEVEL": {}}, production=told({"LOG_LEVEL": "a", "LOG_LEVLE": "b"}))
     assert found == [
         (
@@ -115,7 +115,7 @@ def test_what_the_contract_does_not_know_is_warned_of() -> None:
     assert said({}, production=told({"ANY": "thing"})) == []
 
 
-def test_who_still_sets_what_is_deprecated_is_warned() -> None:
+def test_deprecated_variable_is_a_warning() -> None:
     contract = {"OLD": {"default": "1", "deprecated": "use NEW"}}
     assert said(contract, production=told({"OLD": "2"})) == [("production", "OLD", "warning", "deprecated: use NEW")]
     default = Configured(values={"OLD": "1"}, given=frozenset(), secrets=frozenset(), missing={})
@@ -154,13 +154,13 @@ def test_types(body: dict[str, Any], good: str, bad: str) -> None:
         ({"type": "duration", "default": "2h", "max": "1h"}, "default\n  expected at most 1h, got '2h'"),
     ],
 )
-def test_a_contract_that_makes_no_sense_is_refused(body: dict[str, Any], fault: str) -> None:
+def test_inconsistent_schema_is_refused(body: dict[str, Any], fault: str) -> None:
     with pytest.raises(ValueError, match=r"(?s).*") as refused:
         Variable.model_validate(body)
     assert fault in str(refused.value)
 
 
-def test_required_where_it_is_needed() -> None:
+def test_variable_may_be_required_in_some_environments_only() -> None:
     variable = Variable.model_validate({"required": ["production"]})
     assert variable.required_in("production")
     assert not variable.required_in("staging")

@@ -81,7 +81,7 @@ def shop(tmp_path: Path) -> Settings:
 # --- what is read ----------------------------------------------------------------------------------------------
 
 
-def test_the_example_of_the_design_is_read_as_it_is_meant(shop: Settings) -> None:
+def test_complete_example_is_loaded_with_the_right_values(shop: Settings) -> None:
     production = shop.environments["production"]
     assert shop.checks["lint"].run == "npm run lint"
     assert shop.checks["integration"].needs == ("unit",)
@@ -105,7 +105,7 @@ def test_the_example_of_the_design_is_read_as_it_is_meant(shop: Settings) -> Non
     assert production.approval.expires == 86400.0
 
 
-def test_the_file_itself_can_be_named(tmp_path: Path, shop: Settings) -> None:
+def test_path_of_the_file_itself_is_accepted(tmp_path: Path, shop: Settings) -> None:
     assert config.load(tmp_path / "headway.yaml") == shop
 
 
@@ -154,7 +154,7 @@ def test_short_and_long_forms_mean_the_same(tmp_path: Path, short: str, long: st
         (Rolling(max_surge="100%", max_unavailable="100%"), 3, 3, 3),
     ],
 )
-def test_shares_of_instances_are_rounded_so_that_something_moves(
+def test_percentages_of_instances_round_to_at_least_one(
     strategy: Rolling, instances: int, surge: int, unavailable: int
 ) -> None:
     assert (strategy.surge(instances), strategy.unavailable(instances)) == (surge, unavailable)
@@ -167,17 +167,17 @@ def test_json_of_a_probe_may_hold_null_and_is_plain_json(tmp_path: Path) -> None
     assert sent.expect_json == {"b": None}
 
 
-def test_an_alias_means_what_its_anchor_says(tmp_path: Path) -> None:
+def test_alias_has_the_value_of_its_anchor(tmp_path: Path) -> None:
     read = load(tmp_path, "app: a\nchecks:\n  a: {run: x, env: &env {A: 1}}\n  b: {run: x, env: *env}")
     assert read.checks["b"].env == {"A": "1"}
 
 
-def test_a_pipeline_of_checks_needs_neither_run_nor_environments(tmp_path: Path) -> None:
+def test_checks_alone_need_neither_run_nor_environments(tmp_path: Path) -> None:
     read = load(tmp_path, "app: a\nchecks: {lint: x}")
     assert read.release_path() == []
 
 
-def test_a_platform_that_knows_how_to_run_needs_no_run(tmp_path: Path) -> None:
+def test_run_is_optional_on_platforms_with_a_start_command(tmp_path: Path) -> None:
     found = load(tmp_path, "app: a\nenvironments:\n  staging: {target: vercel/a}\n  production: {target: railway/a}")
     assert found.run is None
 
@@ -386,23 +386,23 @@ ENVIRONMENT_FAULTS = [
 
 
 @pytest.mark.parametrize(("text", "fault"), TOP_FAULTS)
-def test_a_fault_says_where_and_what(tmp_path: Path, text: str, fault: str) -> None:
+def test_error_has_file_line_and_message(tmp_path: Path, text: str, fault: str) -> None:
     assert faults(tmp_path, text) == [f"headway.yaml:{fault}"]
 
 
 @pytest.mark.parametrize(("line", "fault"), ENVIRONMENT_FAULTS)
-def test_a_fault_in_an_environment_says_where_and_what(tmp_path: Path, line: str, fault: str) -> None:
+def test_error_in_an_environment_has_file_line_and_message(tmp_path: Path, line: str, fault: str) -> None:
     assert faults(tmp_path, ENVIRONMENT + line) == [f"headway.yaml:6: {fault}"]
 
 
-def test_a_circle_of_checks_is_named_in_the_order_they_need_each_other(tmp_path: Path) -> None:
+def test_cycle_of_checks_is_named_in_dependency_order(tmp_path: Path) -> None:
     text = "app: a\nchecks:\n  a: {run: x, needs: [b]}\n  b: {run: x, needs: [c]}\n  c: {run: x, needs: [a]}\n"
     (fault,) = faults(tmp_path, text)
     circles = ["a needs b needs c needs a", "b needs c needs a needs b", "c needs a needs b needs c"]
     assert fault.rpartition(": ")[2] in circles
 
 
-def test_all_faults_come_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
+def test_all_errors_are_reported_together_in_file_order(tmp_path: Path) -> None:
     text = """\
 app: shop
 brnch: main
@@ -447,7 +447,7 @@ def test_text_that_is_not_yaml(tmp_path: Path, text: str | bytes, fault: str) ->
     assert said.startswith(fault)
 
 
-def test_aliases_that_multiply_are_refused(tmp_path: Path) -> None:
+def test_exponential_aliases_are_refused(tmp_path: Path) -> None:
     levels = "".join(
         f"{name}: &{name} [{', '.join([f'*{below}'] * 9)}]\n"
         for below, name in zip("abcdefgh", "bcdefghi", strict=True)
@@ -456,7 +456,7 @@ def test_aliases_that_multiply_are_refused(tmp_path: Path) -> None:
     assert said == "headway.yaml: is nested too deeply, or its aliases multiply"
 
 
-def test_a_missing_file_is_explained_with_one_that_would_do(tmp_path: Path) -> None:
+def test_error_for_a_missing_file_shows_a_minimal_one(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as caught:
         config.load(tmp_path)
     assert caught.value.what == f"{tmp_path}: no headway.yaml"
@@ -464,18 +464,18 @@ def test_a_missing_file_is_explained_with_one_that_would_do(tmp_path: Path) -> N
     assert load(tmp_path, minimum).release_path() == ["production"]
 
 
-def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_directory_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"nowhere: no such directory"):
         config.load(tmp_path / "nowhere")
 
 
-def test_a_pipe_in_place_of_the_file_is_not_waited_for(tmp_path: Path) -> None:
+def test_named_pipe_instead_of_the_file_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "headway.yaml")
     with pytest.raises(SettingsError, match="is not a regular file"):
         config.load(tmp_path)
 
 
-def test_a_value_that_may_be_a_secret_is_not_repeated(tmp_path: Path) -> None:
+def test_value_that_may_be_a_secret_is_not_in_the_error(tmp_path: Path) -> None:
     text = SHOP.replace("!secret shop-prod/database-url", "postgres://me:hunter2@db/shop").replace(
         "default: 3000", "default: {x: hunter2}"
     )
@@ -527,7 +527,7 @@ def contract(variables: str, staging: str = "", production: str = "") -> str:
         ),
     ],
 )
-def test_every_environment_is_held_to_the_contract(tmp_path: Path, text: str, expected: list[str]) -> None:
+def test_every_environment_is_validated_against_the_schema(tmp_path: Path, text: str, expected: list[str]) -> None:
     assert faults(tmp_path, text) == [f"headway.yaml:{fault}" for fault in expected]
 
 
@@ -548,7 +548,7 @@ def test_every_environment_is_held_to_the_contract(tmp_path: Path, text: str, ex
         (contract("A: {default: ''}"), {"A": ""}, {"A": ""}),
     ],
 )
-def test_an_environment_is_told_defaults_and_its_own_values(
+def test_environment_gets_defaults_and_its_own_values(
     tmp_path: Path, text: str, staging: dict[str, Any], production: dict[str, Any]
 ) -> None:
     read = load(tmp_path, text)
@@ -556,7 +556,7 @@ def test_an_environment_is_told_defaults_and_its_own_values(
     assert read.variables("production") == production
 
 
-def test_the_value_behind_a_secret_can_be_checked_without_being_repeated(shop: Settings) -> None:
+def test_resolved_secret_is_validated_without_appearing_in_errors(shop: Settings) -> None:
     assert shop.env["JWT_SECRET"].fault("x" * 32) is None
     assert shop.env["JWT_SECRET"].fault("hunter2") == "expected at least 32 characters, got 7"
     assert shop.env["DATABASE_URL"].fault("hunter2") == "expected a URL"
@@ -571,7 +571,7 @@ def test_a_release_goes_through_the_environments_as_written_without_preview(shop
 
 
 @pytest.mark.parametrize("to", ["preview", "prodction", ""])
-def test_a_release_to_nowhere_names_the_choices(shop: Settings, to: str) -> None:
+def test_unknown_environment_lists_the_choices(shop: Settings, to: str) -> None:
     with pytest.raises(NotFound) as caught:
         shop.release_path(to)
     assert caught.value.hint == "environments of shop: staging, production"
@@ -587,7 +587,7 @@ environments:
 """
 
 
-def test_a_preview_is_the_same_app_by_another_name_with_the_secrets_of_the_app(tmp_path: Path) -> None:
+def test_preview_has_another_name_and_the_secrets_of_the_app(tmp_path: Path) -> None:
     shop = load(tmp_path, PREVIEWED)
     shown, refusal = shop.preview("shop-pr-42", secrets=True)
     assert (shown.app, list(shown.environments), refusal) == ("shop-pr-42", ["preview"], None)
@@ -599,7 +599,7 @@ def test_a_preview_is_the_same_app_by_another_name_with_the_secrets_of_the_app(t
     assert shown.variables("preview") == shop.variables("preview")
 
 
-def test_a_fork_gets_no_secret_and_is_not_shown_without_one_that_it_needs(tmp_path: Path) -> None:
+def test_fork_gets_no_secrets_and_no_preview_if_it_needs_one(tmp_path: Path) -> None:
     shown, refusal = load(tmp_path, PREVIEWED).preview("shop-pr-42", secrets=False)
     assert refusal == Refusal("it is from a fork, which gets no secrets: KEY")
     assert shown.variables("preview") == {"PLAIN": "said"}
@@ -615,7 +615,7 @@ def test_a_secret_outside_of_the_env_schema_is_required(tmp_path: Path) -> None:
     assert refusal == Refusal("it is from a fork, which gets no secrets: OTHER")
 
 
-def test_a_fork_is_not_built_with_secrets_of_the_build(tmp_path: Path) -> None:
+def test_build_of_a_fork_gets_no_build_secrets(tmp_path: Path) -> None:
     text = (
         "app: a\nbuild: {image: b/c, secrets: {NPM: !secret npm}}\nenvironments:\n  preview: {target: docker/preview}"
     )
@@ -624,7 +624,7 @@ def test_a_fork_is_not_built_with_secrets_of_the_build(tmp_path: Path) -> None:
     assert load(tmp_path, text).preview("a-pr-1", secrets=True)[1] is None
 
 
-def test_without_the_environment_a_pull_request_is_checked_and_not_shown(tmp_path: Path) -> None:
+def test_pull_request_without_a_preview_environment_runs_checks_only(tmp_path: Path) -> None:
     shown, refusal = load(tmp_path, "app: a\nchecks: {unit: pytest}").preview("a-pr-1", secrets=True)
     assert (list(shown.checks), shown.environments) == (["unit"], {})
     assert refusal == Refusal("headway.yaml has no environment preview")
@@ -642,12 +642,12 @@ def test_without_the_environment_a_pull_request_is_checked_and_not_shown(tmp_pat
         ),
     ],
 )
-def test_what_only_one_app_can_have_is_nothing_for_previews(tmp_path: Path, said: str, fault: str) -> None:
+def test_settings_that_one_app_only_can_use_are_refused_for_previews(tmp_path: Path, said: str, fault: str) -> None:
     (found,) = faults(tmp_path, f"app: a\nrun: x\nenvironments:\n  preview: {{{said}}}")
     assert found == f"headway.yaml:4: environments/preview/{fault}"
 
 
-def test_a_preview_on_kubernetes_is_made_by_headway(tmp_path: Path) -> None:
+def test_preview_on_kubernetes_does_not_use_the_apps_manifests(tmp_path: Path) -> None:
     text = "app: a\nbuild: {image: b/c}\nmanifests: k8s\nenvironments:\n  preview: {target: kubernetes/a}"
     assert load(tmp_path, text).manifests_of("preview") is None
     (found,) = faults(tmp_path, text.replace("kubernetes/a", "kubernetes/a, manifests: k8s/preview"))
@@ -671,7 +671,7 @@ def test_a_range_of_instances_begins_with_the_fewest(tmp_path: Path) -> None:
     assert (spec.instances, spec.autoscale) == (2, None)
 
 
-def test_a_launch_spec_of_an_unknown_environment_names_the_choices(shop: Settings) -> None:
+def test_launch_spec_of_an_unknown_environment_lists_the_choices(shop: Settings) -> None:
     with pytest.raises(NotFound, match="did you mean 'production'"):
         shop.launch_spec("prodution", ARTIFACT)
 
@@ -689,7 +689,7 @@ def plain(value: object) -> object:
 
 
 @pytest.mark.parametrize("text", [SHOP, *(ENVIRONMENT + form for pair in SHORT_FORMS for form in pair)])
-def test_the_schema_accepts_what_is_accepted(text: str) -> None:
+def test_json_schema_accepts_valid_settings(text: str) -> None:
     jsonschema.Draft202012Validator(config.schema()).validate(plain(Document(text).value))
 
 
@@ -704,7 +704,7 @@ def test_the_schema_accepts_what_is_accepted(text: str) -> None:
         ENVIRONMENT + "env: {A-B: x}",
     ],
 )  # fmt: skip
-def test_the_schema_refuses_what_it_can_see(text: str) -> None:
+def test_json_schema_rejects_invalid_settings(text: str) -> None:
     checker = jsonschema.Draft202012Validator(config.schema())
     checker.check_schema(config.schema())
     assert not checker.is_valid(plain(Document(text).value))
@@ -719,7 +719,7 @@ def sections(section: type[BaseModel]) -> set[type[BaseModel]]:
     sorted(sections(Section) - {Section}, key=str),
     ids=lambda section: str(section.__name__),
 )
-def test_every_key_has_one_line_that_says_what_it_means(section: type[BaseModel]) -> None:
+def test_every_key_has_a_one_line_description(section: type[BaseModel]) -> None:
     unsaid = [name for name, field in section.model_fields.items() if name != "kind" and not field.description]
     assert unsaid == []
 
@@ -730,7 +730,7 @@ def test_the_reference_is_up_to_date(name: str) -> None:
     assert written.read_text() == reference_docs.files()[name], "run `python -m headway.cli.reference_docs`"
 
 
-def test_every_link_of_the_reference_leads_somewhere() -> None:
+def test_every_link_of_the_reference_has_a_target() -> None:
     page = reference_docs.files()["headway-yaml.md"]
     headings = {line.lstrip("# ").lower() for line in page.splitlines() if line.startswith("#")}
     links = {link.partition(")")[0] for link in page.split("](#")[1:]}
@@ -765,5 +765,5 @@ def test_an_old_key_works_with_a_warning_that_names_the_new_one(tmp_path: Path) 
         ("secret_scan: {}\n", "3: leaks: is the old name of secret_scan, which is there too: remove this one"),
     ],
 )
-def test_a_fault_under_an_old_key_has_its_line(tmp_path: Path, added: str, fault: str) -> None:
+def test_error_under_an_old_key_has_its_line(tmp_path: Path, added: str, fault: str) -> None:
     assert faults(tmp_path, OLD_KEY + added) == [f"headway.yaml:{fault}"]

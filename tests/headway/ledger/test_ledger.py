@@ -75,12 +75,12 @@ def test_releases_are_numbered_by_app(ledger: Ledger) -> None:
     assert [one.name for one in ledger.releases.recent("shop")] == ["shop#2", "shop#1"]
 
 
-def test_a_run_that_comes_back_gets_its_release_again(ledger: Ledger) -> None:
+def test_resumed_run_gets_its_release(ledger: Ledger) -> None:
     assert start(ledger, run="run-1") == start(ledger, run="run-1")
     assert start(ledger, run="run-2").number == 2
 
 
-def test_a_release_is_found_by_name_run_and_beginning(ledger: Ledger) -> None:
+def test_release_is_found_by_name_flow_run_and_prefix(ledger: Ledger) -> None:
     release = start(ledger, run="0f3c-1")
     for text in ("shop#1", release.id, release.id[:6], "0f3c-1", "0f3c"):
         assert ledger.releases.find(text) == release
@@ -101,7 +101,7 @@ def test_the_first_ending_of_a_release_counts(ledger: Ledger) -> None:
     assert ledger.releases.unfinished() == []
 
 
-def test_stages_keep_the_order_they_began_in(ledger: Ledger) -> None:
+def test_stages_keep_their_start_order(ledger: Ledger) -> None:
     release = start(ledger)
     for name in ("lint", "unit", "build"):
         ledger.stages.start(release.id, name)
@@ -119,7 +119,7 @@ def test_times_are_in_utc(ledger: Ledger) -> None:
     assert before <= started <= datetime.now(UTC)
 
 
-def test_a_revision_is_found_by_beginning_and_commit(ledger: Ledger) -> None:
+def test_revision_is_found_by_prefix_and_commit(ledger: Ledger) -> None:
     revision = SPEC.revision("shop", SHA)
     ledger.revisions.save(revision, SPEC)
     ledger.revisions.save(revision, SPEC.model_copy(update={"instances": 3}))
@@ -146,7 +146,7 @@ def test_live_and_previous_follow_the_rollouts(ledger: Ledger) -> None:
     assert ledger.rollouts.environments("shop") == ["staging"]
 
 
-def test_going_back_twice_goes_further_back(ledger: Ledger) -> None:
+def test_second_rollback_goes_one_revision_further_back(ledger: Ledger) -> None:
     for new, old in (("r1", None), ("r2", "r1"), ("r3", "r2")):
         rolled_out(ledger, new, old)
     rolled_out(ledger, "r2", "r3", kind="rollback")
@@ -176,7 +176,7 @@ def test_digests_in_use_are_those_of_the_last_rollouts_and_of_open_releases(ledg
     assert ledger.revisions.digests_in_use(3) == {"sha256:" + "b" * 64} | {revision.digest for revision in revisions}
 
 
-def test_the_journal_is_only_written_by_the_holder(ledger: Ledger) -> None:
+def test_only_the_lock_holder_writes_the_journal(ledger: Ledger) -> None:
     lock = ledger.locks.acquire("shop", "staging", holder="shop#1", revision="r1", lease=30)
     assert lock is not None
     rollout = ledger.rollouts.start(None, "shop", "staging", plan("r1"), kind="release", reason="", token=lock.token)
@@ -211,7 +211,7 @@ def test_measurements_are_kept_in_order(ledger: Ledger) -> None:
     assert ledger.readings.last("none") is None
 
 
-def test_an_order_is_for_the_rollout_under_way_and_taken_once(ledger: Ledger) -> None:
+def test_operator_command_is_for_the_current_rollout_and_delivered_once(ledger: Ledger) -> None:
     with pytest.raises(NotFound, match="shop staging: no rollout is under way"):
         ledger.commands.give("shop", "staging", OperatorCommand(kind="skip", by="ann"), via="cli")
     lock = ledger.locks.acquire("shop", "staging", holder="x", revision="r1", lease=30)
@@ -232,7 +232,7 @@ def test_an_order_is_for_the_rollout_under_way_and_taken_once(ledger: Ledger) ->
     assert ledger.commands.take(back.id) is None
 
 
-def test_what_users_were_answered_adds_up(ledger: Ledger) -> None:
+def test_user_response_counts_add_up(ledger: Ledger) -> None:
     release = start(ledger)
     assert ledger.rollouts.user_requests(release.id) is None
     lock = ledger.locks.acquire("shop", "staging", holder="x", revision="r1", lease=30)
@@ -260,7 +260,7 @@ def test_what_users_were_answered_adds_up(ledger: Ledger) -> None:
     )
 
 
-def test_a_stage_that_asks_says_what(ledger: Ledger) -> None:
+def test_waiting_stage_has_its_question(ledger: Ledger) -> None:
     release = start(ledger)
     ledger.stages.start(release.id, "production")
     ledger.stages.set_waiting(release.id, "production", "go on?")
@@ -283,7 +283,7 @@ class Clock:
         return self.now
 
 
-def test_a_lock_is_one_holder_s_until_its_lease_runs_out(database: str) -> None:
+def test_lock_has_one_holder_until_its_lease_expires(database: str) -> None:
     clock = Clock()
     with Ledger.open(database, clock) as ledger:
         first = ledger.locks.acquire("shop", "staging", holder="a", revision="r", lease=30)
@@ -311,7 +311,7 @@ def test_a_lock_is_one_holder_s_until_its_lease_runs_out(database: str) -> None:
         assert third.token > second.token
 
 
-def test_many_threads_have_one_lock_between_them(ledger: Ledger) -> None:
+def test_concurrent_threads_get_one_lock(ledger: Ledger) -> None:
     inside: list[int] = []
     tokens: list[int] = []
     faults: list[str] = []
@@ -355,7 +355,7 @@ def _open_once(url: str, start: float) -> list[str]:
         return ledger.releases.apps()
 
 
-def test_new_ledgers_opened_by_many_at_the_same_moment(tmp_path: Path) -> None:
+def test_concurrent_first_opens_create_one_ledger(tmp_path: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(8) as pool:
         pool.starmap(_open_once, [(f"sqlite:///{tmp_path}/imports", 0.0)] * 8)
         for number in range(10):
@@ -363,13 +363,13 @@ def test_new_ledgers_opened_by_many_at_the_same_moment(tmp_path: Path) -> None:
             assert pool.starmap(_open_once, asked) == [[]] * 8
 
 
-def test_several_processes_open_a_new_ledger_and_one_gets_the_lock(database: str) -> None:
+def test_processes_opening_a_new_ledger_get_one_lock(database: str) -> None:
     with multiprocessing.get_context("spawn").Pool(4) as pool:
         tokens = pool.starmap(_acquire_once, [(database, time.time() + 3)] * 4)
     assert sorted(tokens) == [0, 0, 0, 1]
 
 
-def test_a_newer_release_that_waits_takes_the_place_of_an_older(ledger: Ledger) -> None:
+def test_newer_waiting_release_supersedes_an_older_one(ledger: Ledger) -> None:
     first, second, third = (start(ledger) for _ in range(3))
     for release in (first, second):
         ledger.queue.enter(release.id, "shop", "staging")
@@ -403,7 +403,7 @@ def ask(ledger: Ledger, *, by: list[str] | None = None, not_author: bool = False
     return asked.id
 
 
-def test_one_word_is_enough_and_the_last(ledger: Ledger) -> None:
+def test_first_decision_on_an_approval_is_final(ledger: Ledger) -> None:
     asked = ask(ledger)
     done = ledger.approvals.decide(asked, "rejected", by="bob", reason="no", via="cli")
     assert (done.state, done.decided_by, done.reason, done.via) == ("rejected", "bob", "no", "cli")
@@ -414,14 +414,14 @@ def test_one_word_is_enough_and_the_last(ledger: Ledger) -> None:
 @pytest.mark.parametrize(
     "author", ["ann@example.com", "Ann Developer", "ANN@example.com", "Ann Developer <ann@example.com>"]
 )
-def test_the_author_may_be_barred(ledger: Ledger, author: str) -> None:
+def test_author_may_be_excluded_from_approving(ledger: Ledger, author: str) -> None:
     asked = ask(ledger, not_author=True)
     with pytest.raises(UsageError, match="author of the change"):
         ledger.approvals.decide(asked, "approved", by=author, reason="", via="cli")
     assert ledger.approvals.decide(asked, "approved", by="bob", reason="", via="cli").state == "approved"
 
 
-def test_only_those_who_are_named_may_decide(ledger: Ledger) -> None:
+def test_only_named_approvers_may_decide(ledger: Ledger) -> None:
     asked = ask(ledger, by=["bob@example.com"])
     with pytest.raises(UsageError, match="eve may not decide"):
         ledger.approvals.decide(asked, "approved", by="eve", reason="", via="cli")
@@ -457,7 +457,7 @@ def freeze(ledger: Ledger, until: datetime) -> tuple[ReleaseRecord, str]:
     return release, asked.id
 
 
-def test_a_freeze_is_another_question_than_the_approval(ledger: Ledger) -> None:
+def test_freeze_override_and_approval_are_separate(ledger: Ledger) -> None:
     release, asked = freeze(ledger, datetime.now(UTC) + timedelta(days=2))
     approval = ledger.approvals.request(
         release.id,
@@ -472,7 +472,7 @@ def test_a_freeze_is_another_question_than_the_approval(ledger: Ledger) -> None:
     assert approval.id != asked
 
 
-def test_who_goes_past_a_freeze_says_why(ledger: Ledger) -> None:
+def test_freeze_override_needs_a_reason(ledger: Ledger) -> None:
     _, asked = freeze(ledger, datetime.now(UTC) + timedelta(days=2))
     with pytest.raises(UsageError, match="production is frozen"):
         ledger.approvals.decide(asked, "approved", by="bob", reason=" ", via="cli")
@@ -480,7 +480,7 @@ def test_who_goes_past_a_freeze_says_why(ledger: Ledger) -> None:
     assert (done.state, done.decided_by, done.reason) == ("approved", "bob", "customers cannot pay")
 
 
-def test_after_a_freeze_only_the_newest_goes_on(ledger: Ledger) -> None:
+def test_after_a_freeze_only_the_newest_release_continues(ledger: Ledger) -> None:
     until = datetime.now(UTC) - timedelta(seconds=1)
     (first, _), (second, _), (third, _) = (freeze(ledger, until) for _ in range(3))
     assert ledger.approvals.newer_release_at_freeze(first.id, "staging") is None
@@ -492,7 +492,7 @@ def test_after_a_freeze_only_the_newest_goes_on(ledger: Ledger) -> None:
     assert getattr(ledger.approvals.newer_release_at_freeze(first.id, "production"), "name", None) == second.name
 
 
-def test_a_release_that_waits_for_another_word_is_not_woken_by_a_freeze_that_is_over(ledger: Ledger) -> None:
+def test_end_of_a_freeze_does_not_resume_a_release_waiting_for_approval(ledger: Ledger) -> None:
     release, _ = freeze(ledger, datetime.now(UTC) - timedelta(seconds=1))
     ledger.approvals.expire(datetime.now(UTC))
     assert [one.id for one in ledger.approvals.releases_to_resume()] == [release.id]
@@ -511,7 +511,7 @@ def saved(ledger: Ledger, letter: str) -> str:
     return revision.id
 
 
-def test_a_contract_waits_until_its_rollout_arrived_and_its_time_has_come(ledger: Ledger) -> None:
+def test_contract_migration_waits_for_its_rollout_and_its_due_time(ledger: Ledger) -> None:
     now = datetime.now(UTC)
     release = start(ledger)
     change = ledger.schema_changes.plan(
@@ -536,14 +536,14 @@ def test_a_contract_waits_until_its_rollout_arrived_and_its_time_has_come(ledger
     assert ledger.schema_changes.due_contracts(now + timedelta(hours=1)) == []
 
 
-def test_a_database_is_changed_only_by_who_holds_the_environment(ledger: Ledger) -> None:
+def test_only_the_lock_holder_records_schema_changes(ledger: Ledger) -> None:
     change = ledger.schema_changes.plan(start(ledger).id, "shop", "staging", "r", kind="expand", files=[])
     with pytest.raises(LockLost):
         ledger.schema_changes.start(change, 1)
     assert ledger.schema_changes.get(change.id).state == "waiting"
 
 
-def test_contracts_are_in_the_way_of_what_came_before_them(ledger: Ledger) -> None:
+def test_contract_migration_blocks_rollbacks_to_earlier_releases(ledger: Ledger) -> None:
     old, middle, new = (saved(ledger, letter) for letter in "abc")
     changes = [
         ledger.schema_changes.plan(start(ledger).id, "shop", "staging", revision, kind="contract", files=[])
@@ -559,7 +559,7 @@ def test_contracts_are_in_the_way_of_what_came_before_them(ledger: Ledger) -> No
     assert ledger.schema_changes.contracts_after("shop", "production", None) == []
 
 
-def test_what_dead_runs_left_is_closed_by_the_next(ledger: Ledger) -> None:
+def test_next_run_closes_records_of_dead_runs(ledger: Ledger) -> None:
     lock = ledger.locks.acquire("shop", "staging", holder="x", revision="r", lease=30)
     assert lock is not None
     died = ledger.schema_changes.plan(start(ledger).id, "shop", "staging", "r", kind="expand", files=[])
@@ -576,7 +576,7 @@ def test_what_dead_runs_left_is_closed_by_the_next(ledger: Ledger) -> None:
 # --- what earlier releases know ------------------------------------------------------------------------------------
 
 
-def test_a_check_that_passed_is_known_with_its_first_release(ledger: Ledger) -> None:
+def test_passed_check_is_recorded_with_its_first_release(ledger: Ledger) -> None:
     report = CheckReport(name="unit", passed=True, seconds=1.5, tests=3)
     assert ledger.checks.passed("key") is None
     for _ in range(2):
@@ -599,7 +599,7 @@ def test_coverage_is_that_of_the_last_release_that_succeeded(ledger: Ledger) -> 
 # --- the database --------------------------------------------------------------------------------------------------
 
 
-def test_migrations_make_the_tables_and_take_them_away(database: str) -> None:
+def test_ledger_migrations_create_and_drop_the_tables(database: str) -> None:
     Ledger.open(database).close()
     engine = sa.create_engine(database)
     config = Config()
@@ -621,12 +621,12 @@ def test_migrations_make_the_tables_and_take_them_away(database: str) -> None:
 @pytest.mark.parametrize(
     "url", ["nonsense", "sqlite:////proc/nowhere/ledger.db", "postgresql+psycopg://nobody@127.0.0.1:1/none"]
 )
-def test_a_ledger_that_cannot_be_opened_says_so(url: str) -> None:
+def test_ledger_that_cannot_be_opened_is_an_error(url: str) -> None:
     with pytest.raises(ServiceUnavailable, match="cannot be opened"):
         Ledger.open(url)
 
 
-def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path) -> None:
+def test_full_disk_is_an_error_and_loses_no_records(tmp_path: Path) -> None:
     with Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
         kept = start(ledger)
         engine = ledger._engine
@@ -646,7 +646,7 @@ def _write_a_lot(ledger: Ledger) -> None:
         ledger.releases.start("shop", "/repo" * 1000, "main", flow_run_id=None, requested_by="ann")
 
 
-def test_a_writer_killed_in_the_middle_leaves_a_ledger_that_can_be_read(tmp_path: Path) -> None:
+def test_ledger_is_readable_after_a_writer_was_killed(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
     Ledger.open(url).close()
     code = (
@@ -681,7 +681,7 @@ def pushed(ledger: Ledger, number: int, run: str) -> str:
     return run
 
 
-def test_a_delivery_is_kept_once(ledger: Ledger) -> None:
+def test_delivery_is_stored_once(ledger: Ledger) -> None:
     event = PushEvent(places=(), ref="refs/heads/main", before=None, after="1" * 40, by="ann")
     one = Delivery(app="shop", delivery="guid", event=event)
     ledger.deliveries.receive([one, one])
@@ -692,7 +692,7 @@ def test_a_delivery_is_kept_once(ledger: Ledger) -> None:
     assert [each.event for each in ledger.deliveries.due()] == [event] * 3
 
 
-def test_what_waits_for_a_word_on_an_older_commit_is_void(ledger: Ledger) -> None:
+def test_newer_commit_voids_approvals_of_an_older_one(ledger: Ledger) -> None:
     later = datetime.now(UTC) + timedelta(hours=1)
     asked = []
     for run in ("run-1", None):
@@ -715,7 +715,7 @@ def test_what_waits_for_a_word_on_an_older_commit_is_void(ledger: Ledger) -> Non
     assert ledger.approvals.decide(asked[1].id, "approved", by="bob", reason="", via="cli").state == "approved"
 
 
-def test_two_that_settle_the_same_commit_start_it_once(ledger: Ledger, database: str) -> None:
+def test_concurrent_dispatchers_start_a_commit_once(ledger: Ledger, database: str) -> None:
     events = [PushEvent(places=(), ref="refs/heads/main", before=None, after="1" * 40, by="ann") for _ in range(8)]
     ledger.deliveries.receive(
         [Delivery(app="shop", delivery=f"guid-{n}", event=event) for n, event in enumerate(events)]
@@ -736,7 +736,7 @@ def test_two_that_settle_the_same_commit_start_it_once(ledger: Ledger, database:
     assert len([one for one in ledger.deliveries.due() if one.state == "starting"]) == 1
 
 
-def test_a_repository_is_one_apps(ledger: Ledger) -> None:
+def test_repository_belongs_to_one_app(ledger: Ledger) -> None:
     with pytest.raises(NotFound, match="there are: none"):
         ledger.apps.get("shop")
     ledger.apps.register("shop", repo="https://github.com/acme/shop", host="github", secret="s", by="ann")

@@ -19,7 +19,7 @@ def opened(ledger: Ledger, number: int = 42, head: str = SHA, of: str = "shop") 
     return ledger.previews.open(f"{of}-pr-{number}", of=of, number=number, head=head, fork=False)
 
 
-def test_what_is_opened_stands_and_what_is_closed_does_not(ledger: Ledger) -> None:
+def test_opened_preview_is_active_and_closed_one_is_not(ledger: Ledger) -> None:
     made = opened(ledger)
     assert (made.stands, made.url, made.expires_at, made.told) == (True, None, None, False)
     ledger.previews.mark_deployed("shop-pr-42", "http://here", LATER)
@@ -33,7 +33,7 @@ def test_what_is_opened_stands_and_what_is_closed_does_not(ledger: Ledger) -> No
     assert ledger.previews.active() == []
 
 
-def test_what_is_opened_again_is_the_same_with_the_newest_commit(ledger: Ledger) -> None:
+def test_reopened_preview_is_the_same_with_the_newest_commit(ledger: Ledger) -> None:
     made = opened(ledger)
     ledger.previews.close("shop-pr-42", "it was closed")
     again = opened(ledger, head=OTHER)
@@ -41,7 +41,7 @@ def test_what_is_opened_again_is_the_same_with_the_newest_commit(ledger: Ledger)
     assert opened(ledger, 43).mark != made.mark
 
 
-def test_they_are_listed_by_app_and_number(ledger: Ledger) -> None:
+def test_previews_are_listed_by_app_and_number(ledger: Ledger) -> None:
     for of, number in (("shop", 10), ("shop", 9), ("bank", 11)):
         opened(ledger, number, of=of)
     assert [one.app for one in ledger.previews.active()] == ["bank-pr-11", "shop-pr-9", "shop-pr-10"]
@@ -49,7 +49,7 @@ def test_they_are_listed_by_app_and_number(ledger: Ledger) -> None:
     assert ledger.previews.names() == {"bank-pr-11", "shop-pr-9", "shop-pr-10"}
 
 
-def test_a_host_is_told_until_it_knows_of_the_end(ledger: Ledger) -> None:
+def test_teardown_is_reported_to_the_host_until_acknowledged(ledger: Ledger) -> None:
     opened(ledger)
     ledger.previews.mark_reported("shop-pr-42")  # it stands: there will be more to tell
     assert [one.app for one in ledger.previews.unreported(["shop"])] == ["shop-pr-42"]
@@ -62,7 +62,7 @@ def test_a_host_is_told_until_it_knows_of_the_end(ledger: Ledger) -> None:
     assert len(ledger.previews.unreported(["shop"])) == 1
 
 
-def test_an_app_proper_and_a_preview_never_have_one_name(ledger: Ledger) -> None:
+def test_preview_and_app_cannot_share_a_name(ledger: Ledger) -> None:
     ledger.releases.start("shop-pr-1", "/repo", "main", flow_run_id=None, requested_by="ann")
     ledger.apps.register("shop-pr-2", repo="/srv/2", host="generic", secret="s", by="ann")
     for number in (1, 2):
@@ -79,7 +79,7 @@ def test_an_app_proper_and_a_preview_never_have_one_name(ledger: Ledger) -> None
     opened(ledger, 3)  # its own releases are no other app's
 
 
-def test_of_all_apps_previews_are_there_while_they_stand(ledger: Ledger) -> None:
+def test_active_previews_of_all_apps_are_listed(ledger: Ledger) -> None:
     """Whoever looks after what runs does not look at all that ever ran."""
     for number in (1, 2):
         opened(ledger, number)
@@ -88,7 +88,7 @@ def test_of_all_apps_previews_are_there_while_they_stand(ledger: Ledger) -> None
     assert ledger.releases.apps() == ["shop-pr-2"]
 
 
-def test_who_let_a_commit_in_is_known_for_that_commit_alone(ledger: Ledger) -> None:
+def test_approval_of_a_fork_covers_one_commit(ledger: Ledger) -> None:
     opened(ledger)
     first, second = (
         ledger.releases.start("shop-pr-42", "/repo", SHA, flow_run_id=run, requested_by="bob", preview=True)
@@ -109,7 +109,7 @@ def test_who_let_a_commit_in_is_known_for_that_commit_alone(ledger: Ledger) -> N
     assert ledger.approvals.fork_approval("shop-pr-43", SHA) is None
 
 
-def test_what_was_given_up_on_is_known_until_it_changes(ledger: Ledger) -> None:
+def test_failed_teardown_is_recorded_until_the_preview_changes(ledger: Ledger) -> None:
     opened(ledger)
     ledger.previews.mark_stuck("shop-pr-42")
     assert [one.given_up_at is None for one in ledger.previews.active()] == [False]
@@ -119,7 +119,7 @@ def test_what_was_given_up_on_is_known_until_it_changes(ledger: Ledger) -> None:
     assert [one.given_up_at for one in ledger.previews.active()] == [None]
 
 
-def test_what_was_heard_of_before_it_was_closed_is_not_heard_of_after(ledger: Ledger) -> None:
+def test_mentions_are_searched_after_a_given_delivery(ledger: Ledger) -> None:
     for name, is_open in (("1", True), ("2", False), ("3", True)):
         event = PullRequestEvent(places=(), number=42, open=is_open, head=SHA, ref="r", base="m", fork=False, by="")
         ledger.deliveries.receive([Delivery(app="shop", delivery=name, event=event)])
@@ -130,7 +130,7 @@ def test_what_was_heard_of_before_it_was_closed_is_not_heard_of_after(ledger: Le
     assert not ledger.deliveries.mentions("shop", "#42", OTHER)
 
 
-def test_two_that_open_it_at_once_open_one(ledger: Ledger) -> None:
+def test_concurrent_openings_create_one_preview(ledger: Ledger) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(4) as pool:
@@ -138,7 +138,7 @@ def test_two_that_open_it_at_once_open_one(ledger: Ledger) -> None:
     assert len({one.mark for one in made}) == 1
 
 
-def test_what_is_up_after_it_was_torn_down_stands_again(ledger: Ledger) -> None:
+def test_preview_deployed_after_its_teardown_is_active(ledger: Ledger) -> None:
     """Somebody tore it down while its commit waited for a person, who then let it in."""
     opened(ledger)
     ledger.previews.close("shop-pr-42", "by hand")

@@ -57,13 +57,13 @@ def release(state: ReleaseState, reason: str = "") -> ReleaseRecord:
         (OLD, release("failed", "tests"), CLOSED, "the fix cannot wait", "shop#7 failed: tests"),
     ],
 )
-def test_what_speaks_against_a_release(
+def test_reasons_not_to_release(
     live: str | None, before: ReleaseRecord | None, closed: Closed | None, override: str, why: str
 ) -> None:
     assert str(nightly_refusal(HEAD, live, before, closed, override) or "") == why
 
 
-def test_the_summary_says_what_went_out_and_what_did_not() -> None:
+def test_summary_lists_released_and_skipped_apps() -> None:
     nights = [
         NightlyResult(app="shop", outcome="released", sha=HEAD, why="shop#8 succeeded"),
         NightlyResult(app="bank", outcome="not released", sha=OLD, why="bank#2 failed: a | b\nc"),
@@ -92,7 +92,9 @@ def repo(tmp_path: Path, ledger: Ledger) -> Repository:
     return made
 
 
-def test_the_default_branch_says_which_branch_is_released(ledger: Ledger, repo: Repository, tmp_path: Path) -> None:
+def test_settings_of_the_default_branch_choose_the_released_branch(
+    ledger: Ledger, repo: Repository, tmp_path: Path
+) -> None:
     app = ledger.apps.get("shop")
     first = repo.commit("First")
     assert head_of(app.repo, tmp_path / "workspaces")[:2] == ("refs/heads/main", first)
@@ -106,7 +108,7 @@ def test_the_default_branch_says_which_branch_is_released(ledger: Ledger, repo: 
         head_of(app.repo, tmp_path / "workspaces")
 
 
-async def test_a_push_that_nobody_told_of_is_found_once(ledger: Ledger, repo: Repository, tmp_path: Path) -> None:
+async def test_push_without_a_webhook_is_found_once(ledger: Ledger, repo: Repository, tmp_path: Path) -> None:
     wake = asyncio.Event()
     poller = BranchPoller(ledger, tmp_path / "workspaces", wake)
     sha = repo.git("rev-parse", "HEAD")
@@ -119,9 +121,7 @@ async def test_a_push_that_nobody_told_of_is_found_once(ledger: Ledger, repo: Re
     assert await poller.reconcile() == []
 
 
-async def test_a_repository_that_is_away_does_not_hide_the_others(
-    ledger: Ledger, repo: Repository, tmp_path: Path
-) -> None:
+async def test_unreachable_repository_does_not_affect_others(ledger: Ledger, repo: Repository, tmp_path: Path) -> None:
     ledger.apps.register("away", repo="/srv/git/away", host="generic", secret="s", by="ann")
     said = await BranchPoller(ledger, tmp_path / "workspaces", asyncio.Event()).reconcile()
     assert [line.split(":")[0] for line in said] == ["away", "shop"]

@@ -30,20 +30,20 @@ PREVIEW = PreviewRecord(
 URL = "http://prefect/run"
 
 
-def test_a_preview_is_called_after_its_app_and_number() -> None:
+def test_preview_name_has_app_and_number() -> None:
     assert previews.name("shop", 42) == "shop-pr-42"
 
 
 @pytest.mark.parametrize("app", ["a", "a" * 56, "a" * 57, "a" * 63, "a" * 45 + "-" + "b" * 17])
 @pytest.mark.parametrize("number", [1, 99999, 2**31 - 1])
-def test_its_name_is_a_label_whatever_that_of_the_app(app: str, number: int) -> None:
+def test_preview_name_is_a_valid_label_for_any_app(app: str, number: int) -> None:
     name = previews.name(app, number)
     assert parse_label(name) == name
     assert name.endswith(f"-pr-{number}")
     assert "--" not in name
 
 
-def test_two_long_names_stay_two() -> None:
+def test_long_names_stay_distinct() -> None:
     assert previews.name("a" * 62 + "b", 1) != previews.name("a" * 62 + "c", 1)
 
 
@@ -52,21 +52,21 @@ def test_two_long_names_stay_two() -> None:
 OPEN = PullRequest(number=42, open=True, head="a" * 40, fork=False, base="main", branch="feature")
 
 
-def test_what_is_open_and_young_stands() -> None:
+def test_open_pull_request_within_its_ttl_keeps_its_preview() -> None:
     assert previews.teardown_reason(PREVIEW, {42: OPEN}, NOW) is None
 
 
-def test_what_nobody_says_anything_about_stands_until_its_time_is_over() -> None:
+def test_unknown_pull_request_keeps_its_preview_until_the_ttl() -> None:
     assert previews.teardown_reason(PREVIEW, None, NOW + timedelta(hours=71)) is None
     assert previews.teardown_reason(PREVIEW, None, NOW + timedelta(hours=72)) == "it expired at 2026-01-04 12:00 UTC"
 
 
-def test_without_a_ttl_it_stands_for_ever() -> None:
+def test_preview_without_a_ttl_is_kept() -> None:
     endless = PREVIEW.model_copy(update={"expires_at": None})
     assert previews.teardown_reason(endless, {42: OPEN}, NOW + timedelta(days=999)) is None
 
 
-def test_what_is_not_open_does_not_stand() -> None:
+def test_closed_pull_request_loses_its_preview() -> None:
     assert previews.teardown_reason(PREVIEW, {43: OPEN}, NOW) == "the pull request is not open any more"
 
 
@@ -95,7 +95,7 @@ def stage(name: str, state: StageState = "passed", detail: str = "") -> StageRec
     )
 
 
-def test_it_says_where_and_until_when_and_how_the_checks_went() -> None:
+def test_comment_has_url_expiry_and_check_results() -> None:
     said = previews.comment(PREVIEW, release(), [stage("unit", detail="3 tests passed"), stage("build", "cached")], URL)
     assert said.splitlines() == [
         "**Preview of shop #42**: http://shop, until 2026-01-04 12:00 UTC or the next push",
@@ -123,16 +123,16 @@ def test_it_says_where_and_until_when_and_how_the_checks_went() -> None:
         ({"closed_at": NOW, "reason": "the pull request was closed"}, "succeeded", "torn down, the pull request was"),
     ],
 )
-def test_it_says_how_it_stands(change: dict[str, object], state: ReleaseState, words: str) -> None:
+def test_comment_has_the_state_of_the_preview(change: dict[str, object], state: ReleaseState, words: str) -> None:
     said = previews.comment(PREVIEW.model_copy(update=change), release(state), [], URL)
     assert said.splitlines()[0].startswith(f"**Preview of shop #42**: {words}")
 
 
-def test_before_anything_has_begun_it_says_little() -> None:
+def test_comment_before_the_first_stage() -> None:
     assert previews.comment(PREVIEW.model_copy(update={"url": None}), None, [], URL).endswith("in progress")
 
 
-def test_what_a_command_says_mentions_nobody_and_breaks_no_table() -> None:
+def test_command_output_is_escaped_in_the_comment() -> None:
     evil = "`</table>` | @everybody\n[click](http://evil) " + "x" * 500
     said = previews.comment(PREVIEW, release("failed", evil), [stage("unit", "failed", evil)], URL)
     (row,) = [line for line in said.splitlines() if line.startswith("| unit")]

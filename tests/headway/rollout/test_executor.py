@@ -185,7 +185,9 @@ STRATEGIES = some.sampled_from(
 
 
 @given(some.integers(1, 8), some.integers(0, 8), some.integers(0, 3), some.integers(0, 3))
-def test_rolling_keeps_its_bounds(instances: int, before: int, surge: int, unavailable: int) -> None:
+def test_rolling_update_keeps_max_surge_and_max_unavailable(
+    instances: int, before: int, surge: int, unavailable: int
+) -> None:
     if not surge + unavailable:
         return
     at = Situation(
@@ -210,7 +212,7 @@ def test_rolling_keeps_its_bounds(instances: int, before: int, surge: int, unava
 
 
 @given(STRATEGIES, some.integers(1, 5), some.integers(0, 5))
-def test_every_strategy_ends_with_the_new_revision_alone(strategy: object, instances: int, before: int) -> None:
+def test_every_strategy_ends_with_only_the_new_revision(strategy: object, instances: int, before: int) -> None:
     target = live(before) if before else Guarded()
     target.stops_first = stops_first(strategy)
     asyncio.run(walk(rollout(planned(target, strategy, instances), target, instances)))
@@ -229,7 +231,7 @@ def test_every_strategy_ends_with_the_new_revision_alone(strategy: object, insta
     ),
     some.booleans(),
 )
-def test_whatever_fails_one_revision_ends_up_with_everything(
+def test_after_any_failure_one_revision_has_all_traffic(
     strategy: object, instances: int, faults: dict[str, list[Exception | None]], broken: bool
 ) -> None:
     target = live(instances)
@@ -254,7 +256,7 @@ def test_whatever_fails_one_revision_ends_up_with_everything(
 
 
 @pytest.mark.parametrize(("running", "begins"), [(1, 2), (3, 3), (9, 4)])
-def test_where_an_autoscaler_decides_the_new_one_begins_with_as_many_as_serve(running: int, begins: int) -> None:
+def test_with_an_autoscaler_the_new_revision_starts_with_the_current_count(running: int, begins: int) -> None:
     spec = SPEC.model_copy(update={"instances": 2, "autoscale": Autoscale(min=2, max=4, cpu=70)})
     target = FakeTarget()
     target.launch(OLD, SPEC.model_copy(update={"instances": running}))
@@ -268,11 +270,11 @@ def test_where_an_autoscaler_decides_the_new_one_begins_with_as_many_as_serve(ru
     assert make.enough(SPEC, target.observe("shop")) == 1
 
 
-def test_a_rollback_is_nothing_where_nothing_changed() -> None:
+def test_rollback_after_no_change_has_no_steps() -> None:
     assert make.rollback(live().observe("shop"), OLD.id, instances=2, startup=1, drain=1).steps == ()
 
 
-def test_a_rollback_to_a_warm_revision_is_one_route_before_anything_else() -> None:
+def test_rollback_to_a_warm_revision_switches_the_route_first() -> None:
     target = live()
     target.launch(NEW, SPEC)
     target.route("shop", Traffic.all_to(NEW))
@@ -280,7 +282,7 @@ def test_a_rollback_to_a_warm_revision_is_one_route_before_anything_else() -> No
     assert kinds == ["route", "drain", "retire", "promote"]
 
 
-def test_the_way_back_from_a_first_release_leads_to_nothing() -> None:
+def test_rollback_of_a_first_release_leaves_no_revision() -> None:
     target = FakeTarget()
     target.launch(NEW, SPEC)
     target.route("shop", Traffic.all_to(NEW))
@@ -290,7 +292,7 @@ def test_the_way_back_from_a_first_release_leads_to_nothing() -> None:
     assert target.observe("shop").traffic == Traffic()
 
 
-def test_the_only_healthy_copy_is_not_retired_for_one_that_does_not_start() -> None:
+def test_only_healthy_revision_is_kept_if_the_stable_one_does_not_start() -> None:
     target = FakeTarget()
     target.launch(NEW, SPEC)
     target.route("shop", Traffic.all_to(NEW))
@@ -301,7 +303,7 @@ def test_the_only_healthy_copy_is_not_retired_for_one_that_does_not_start() -> N
     assert target.observe("shop").live == NEW.id
 
 
-def test_who_is_healthy_serves_everybody_while_the_old_one_comes_back() -> None:
+def test_healthy_revision_serves_all_traffic_while_the_stable_one_restarts() -> None:
     target = live()
     target.launch(NEW, SPEC)
     target.route("shop", Traffic(weights={NEW.id: 5, OLD.id: 95}))
@@ -321,7 +323,7 @@ def kinds_back(target: FakeTarget) -> list[str]:
     return [f"{step.kind} {step.traffic}" if isinstance(step, Route) else step.kind for step in back.steps]
 
 
-def test_one_that_has_most_of_the_traffic_gets_the_rest_before_all_of_it_is_there() -> None:
+def test_stable_revision_with_most_traffic_gets_the_rest_before_it_scales_up() -> None:
     target = live()
     target.launch(NEW, SPEC)
     target.route("shop", Traffic(weights={NEW.id: 50, OLD.id: 50}))
@@ -331,7 +333,7 @@ def test_one_that_has_most_of_the_traffic_gets_the_rest_before_all_of_it_is_ther
     assert kinds_back(target) == ["launch", "await_ready", f"route {OLD.id} 100 %", *rest]
 
 
-def test_a_rollout_left_half_way_is_cleaned_up_by_the_next() -> None:
+def test_next_rollout_cleans_up_an_interrupted_one() -> None:
     target = live()
     stray = SPEC.revision("shop", "3" * 40)
     target.launch(stray, SPEC)
@@ -341,7 +343,7 @@ def test_a_rollout_left_half_way_is_cleaned_up_by_the_next() -> None:
     assert str(plan.steps[-1]) == f"retire {stray.id}"
 
 
-def test_an_impossible_pair_fails_with_the_choices() -> None:
+def test_strategy_that_the_target_cannot_run_is_refused_with_the_choices() -> None:
     with pytest.raises(UsageError) as error:
         make.plan(
             environment("canary"),
@@ -362,7 +364,7 @@ def test_an_impossible_pair_fails_with_the_choices() -> None:
 WATCHED = {"rolling": {"analysis": {"window": "100ms", "min_requests": 20, "success_rate": ">= 99"}}}
 
 
-def test_a_bad_revision_is_found_out_at_its_first_share() -> None:
+def test_bad_revision_fails_at_its_first_weight() -> None:
     target = live()
     target.error_rate = {NEW.id: 0.3}
     with pytest.raises(RolloutFailed, match=r"success_rate >= 99 % does not hold: 69\.\d+ %"):
@@ -373,7 +375,7 @@ def test_a_bad_revision_is_found_out_at_its_first_share() -> None:
 COMPARED = {"canary": {"analysis": {"window": "1s", "min_requests": 5, "false_rollback": "1%"}}}
 
 
-def test_a_canary_worse_than_the_stable_version_is_found_out_though_it_keeps_every_limit() -> None:
+def test_canary_worse_than_stable_fails_even_within_every_limit() -> None:
     target = live(requests=2000)
     target.error_rate = {NEW.id: 0.12, OLD.id: 0.02}
     with pytest.raises(RolloutFailed, match=r"canary 12 % errors .*, stable 2 % errors .*: worse, false-alarm chance"):
@@ -381,7 +383,7 @@ def test_a_canary_worse_than_the_stable_version_is_found_out_though_it_keeps_eve
     assert target.history[-1].weights == {NEW.id: 5, OLD.id: 95}
 
 
-def test_a_canary_as_bad_as_the_stable_version_is_not_to_blame() -> None:
+def test_canary_as_bad_as_stable_passes() -> None:
     target = live(requests=2000)
     target.error_rate = {NEW.id: 0.1, OLD.id: 0.1}
     going = rollout(planned(target, COMPARED), target, 2)
@@ -390,7 +392,7 @@ def test_a_canary_as_bad_as_the_stable_version_is_not_to_blame() -> None:
     assert going.tally.sentence(0.01).endswith("no difference shown")
 
 
-def test_no_traffic_on_the_canary_is_no_pass() -> None:
+def test_no_canary_traffic_is_inconclusive() -> None:
     target = live(requests=10)  # 5 % of 10 is nothing
     with pytest.raises(RolloutFailed, match=r"no verdict .*no difference shown"):
         asyncio.run(walk(rollout(planned(target, COMPARED), target, 2)))
@@ -405,13 +407,13 @@ def test_only_shared_traffic_is_compared() -> None:
     assert [against is None for against in judged] == [False, False, True]
 
 
-def test_too_little_to_judge_is_waited_for_and_in_the_end_no_pass() -> None:
+def test_too_few_requests_wait_and_are_never_a_pass() -> None:
     target = live(requests=0)
     with pytest.raises(RolloutFailed, match="no verdict"):
         asyncio.run(walk(rollout(planned(target, WATCHED), target, 2)))
 
 
-def test_a_first_release_has_no_users_to_watch() -> None:
+def test_first_release_has_no_stable_version_to_compare() -> None:
     plan = planned(FakeTarget(), WATCHED)
     assert not any(isinstance(step, Analyze) for step in plan.steps)
 
@@ -439,11 +441,11 @@ def test_latency_that_was_not_measured_is_inconclusive() -> None:
     assert slow.evidence == "p99 <= 500 ms does not hold: 501 ms (50 requests, 0 errors)"
 
 
-def test_nothing_asked_of_nothing_is_no_pass() -> None:
+def test_no_requests_and_no_limits_is_not_a_pass() -> None:
     assert judge([], RequestCounts(), 0).verdict is Verdict.INCONCLUSIVE
 
 
-def test_counters_that_were_reset_start_from_nothing() -> None:
+def test_reset_counters_start_from_zero() -> None:
     then = Measurements(at=datetime.now(UTC), counts={"r": RequestCounts(requests=1000, errors=10)})
     now = Measurements(at=datetime.now(UTC), counts={"r": RequestCounts(requests=30, errors=1)})
     assert now.since(then, "r") == RequestCounts(requests=30, errors=1)
@@ -473,7 +475,7 @@ def test_a_step_that_fails_is_in_the_journal_with_its_reason() -> None:
     assert told == ["0 launch", "0 failed TargetError: no room"]
 
 
-def test_who_lost_the_lock_changes_nothing() -> None:
+def test_nothing_changes_after_the_lock_is_lost() -> None:
     class Lost(Journal):
         def started(self, index: int, step: Step) -> None:
             raise LockLost("somebody else has it")
@@ -487,7 +489,7 @@ def test_who_lost_the_lock_changes_nothing() -> None:
     assert target.observe("shop") == before
 
 
-def test_not_ready_in_time_says_why() -> None:
+def test_startup_timeout_names_the_reason() -> None:
     target = FakeTarget()
     target.launch(NEW, SPEC)
     plan = Plan(strategy="x", new=NEW.id, old=None, steps=(AwaitReady(revision=NEW.id, instances=3, deadline=0.2),))
@@ -505,7 +507,7 @@ def test_weights_sum_to_100_or_there_is_no_traffic(weights: list[int]) -> None:
             Traffic(weights=given_weights)
 
 
-def test_a_revision_is_named_by_what_runs() -> None:
+def test_revision_id_depends_on_what_runs() -> None:
     assert SPEC.revision("shop", "1" * 40) == OLD
     other = SPEC.model_copy(update={"env": {"A": "b"}}).revision("shop", "1" * 40)
     assert isinstance(other, Revision)
@@ -535,7 +537,7 @@ def steered(
     return target, going.journal
 
 
-def test_a_pause_for_ever_waits_for_a_person_each_time() -> None:
+def test_indefinite_pause_waits_for_a_promotion_each_time() -> None:
     target, journal = steered(FOREVER, None, None, order("skip"), None, order("skip"))
     assert [traffic.weights.get(NEW.id) for traffic in target.history[1:]] == [5, 50, 100]
     assert [asked for asked in journal.asked if asked] == ["go on from 5 %?", "go on from 50 %?"]
@@ -543,7 +545,7 @@ def test_a_pause_for_ever_waits_for_a_person_each_time() -> None:
     assert sum("skipped by ann: because" in line for line in journal.lines) == 2
 
 
-def test_a_promoted_rollout_asks_and_judges_no_more() -> None:
+def test_promoted_rollout_skips_approvals_and_analysis() -> None:
     target, journal = steered(FOREVER, None, order("promote"))
     assert target.observe("shop").live == NEW.id
     assert [asked for asked in journal.asked if asked] == ["go on from 5 %?"]
@@ -557,7 +559,7 @@ def test_an_aborted_rollout_ends_at_once() -> None:
     assert target.history[-1].weights == {NEW.id: 5, OLD.id: 95}
 
 
-def test_one_can_abort_while_instances_are_waited_for() -> None:
+def test_abort_works_while_waiting_for_instances() -> None:
     target = live()
     going = rollout(planned(target, "rolling"), target, 2)
     assert isinstance(going.journal, Journal)
@@ -573,7 +575,7 @@ def test_an_analysis_can_be_skipped_and_the_record_says_by_whom() -> None:
     assert any("skipped by ann: because; until then: 0 requests" in line for line in journal.lines)
 
 
-def test_a_skip_that_comes_too_late_skips_nothing_else() -> None:
+def test_late_skip_does_not_skip_a_later_analysis() -> None:
     said: list[str] = []
     target = live()
     going = rollout(planned(target, FOREVER), target, 2)
@@ -587,7 +589,7 @@ def test_a_skip_that_comes_too_late_skips_nothing_else() -> None:
     assert "skipped by ann: because: too late, that step is over" in said
 
 
-def test_an_abort_is_heard_though_nothing_is_waited_for() -> None:
+def test_abort_works_between_steps() -> None:
     target = live()
     going = rollout(planned(target, "rolling"), target, 2)
     assert isinstance(going.journal, Journal)
@@ -596,7 +598,7 @@ def test_an_abort_is_heard_though_nothing_is_waited_for() -> None:
         asyncio.run(walk(going))
 
 
-async def test_a_change_that_has_begun_is_waited_for_by_who_cancels(address: str) -> None:
+async def test_cancellation_waits_for_a_change_in_progress(address: str) -> None:
     target = Answering(address, 0.4)
     target.launch(OLD, SPEC)
     target.launch(NEW, SPEC)
@@ -610,7 +612,7 @@ async def test_a_change_that_has_begun_is_waited_for_by_who_cancels(address: str
     assert target.observe("shop").live == NEW.id  # it is in force before the way back looks, not after
 
 
-def test_without_a_verdict_a_person_is_asked_and_no_answer_goes_back() -> None:
+def test_no_verdict_asks_a_person_and_rolls_back_without_an_answer() -> None:
     target = live(requests=0)
     going = rollout(planned(target, WATCHED), target, 2)
     assert isinstance(going.journal, Journal)
@@ -619,7 +621,7 @@ def test_without_a_verdict_a_person_is_asked_and_no_answer_goes_back() -> None:
     assert "no verdict yet: 0 requests, 0 errors: fewer than the 20 it takes to judge" in going.journal.asked
 
 
-def test_or_waits_for_the_answer_when_told_so() -> None:
+def test_no_verdict_waits_for_an_answer_if_configured() -> None:
     target = live(requests=0)
     going = rollout(planned(target, WATCHED), target, 2)
     going.patience = 60.0
@@ -629,7 +631,7 @@ def test_or_waits_for_the_answer_when_told_so() -> None:
     assert target.observe("shop").live == NEW.id
 
 
-def test_nor_is_that_waited_for_for_ever() -> None:
+def test_wait_for_an_answer_has_a_limit() -> None:
     target = live(requests=0)
     going = rollout(planned(target, WATCHED), target, 2)
     going.patience = 0.3
@@ -637,7 +639,7 @@ def test_nor_is_that_waited_for_for_ever() -> None:
         asyncio.run(walk(going))
 
 
-def test_nobody_decides_for_a_week(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_indefinite_pause_times_out_after_a_week(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(make, "FOREVER", 0.1)
     with pytest.raises(RolloutFailed, match="nobody decided"):
         steered(FOREVER)
@@ -646,7 +648,7 @@ def test_nobody_decides_for_a_week(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "fault", [TargetError("Envoy does not answer"), None], ids=["a target that does not tell", "a judge that crashes"]
 )
-def test_what_goes_wrong_with_looking_is_no_verdict(fault: Exception | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_reading_is_inconclusive(fault: Exception | None, monkeypatch: pytest.MonkeyPatch) -> None:
     target = live()
     going = rollout(planned(target, COMPARED), target, 2, deadline=1.2)
     if fault:
@@ -684,7 +686,7 @@ def test_a_header_rule_holds_until_all_have_the_new_one() -> None:
     assert [[rule.name for rule in route.traffic.headers] for route in routes] == [["x-beta"], ["x-beta"], []]
 
 
-def test_a_rehearsal_comes_before_the_first_share() -> None:
+def test_rollback_rehearsal_runs_before_the_first_weight() -> None:
     plan = planned(live(), {"canary": {"rehearse": True}})
     assert str(plan.steps[2]) == f"rehearse the rollback to {OLD.id} 100 %, within 1 s"
     (low,) = [step.low.weights for step in plan.steps if isinstance(step, Rehearse)]
@@ -737,28 +739,28 @@ def rehearsed(target: Answering) -> Journal:
     return going.journal
 
 
-def test_a_way_back_that_works_is_written_down_and_the_rollout_goes_on(address: str) -> None:
+def test_successful_rollback_rehearsal_is_recorded_and_the_rollout_continues(address: str) -> None:
     target = Answering(address)
     journal = rehearsed(target)
     assert any(re.search(r"the rollback took \d+ ms, 0 of \d+ requests failed", line) for line in journal.lines)
     assert [traffic.weights.get(NEW.id, 0) for traffic in target.history] == [0, 5, 0, 5, 50, 100]
 
 
-def test_a_way_back_that_is_too_slow_is_not_promoted(address: str) -> None:
+def test_slow_rollback_rehearsal_fails_the_rollout(address: str) -> None:
     target = Answering(address, 0.3)
     with pytest.raises(RolloutFailed, match=r"was not promoted: the rollback took 3\d\d ms, 0 of"):
         rehearsed(target)
     assert target.observe("shop").live == OLD.id
 
 
-def test_a_way_back_that_drops_requests_is_not_promoted() -> None:
+def test_rollback_rehearsal_with_failed_requests_fails_the_rollout() -> None:
     target = Answering("http://127.0.0.1:1")
     with pytest.raises(RolloutFailed, match=r"(\d+) of \1 requests failed \(/health: ConnectError\)"):
         rehearsed(target)
     assert target.observe("shop").live == OLD.id
 
 
-def test_users_are_counted_in_every_step_and_between() -> None:
+def test_user_requests_are_counted_in_every_step_and_between_steps() -> None:
     target = live()
     target.error_rate = {NEW.id: 0.5}
     going = rollout(planned(target, {"canary": {"steps": ["50%", "100%"]}}), target, 2)
@@ -769,7 +771,7 @@ def test_users_are_counted_in_every_step_and_between() -> None:
     assert sum(users.errors for users in going.journal.users if users) > 100
 
 
-def test_titles_are_in_the_words_of_the_field() -> None:
+def test_step_titles_use_common_terms() -> None:
     compared = {"window": "1ms", "false_rollback": "1%", "success_rate": ">= 99"}
     plan = planned(live(), {"canary": {"analysis": compared, "rehearse": True}})
     assert [title for _, title in titles(plan)][2:9] == [
@@ -783,7 +785,7 @@ def test_titles_are_in_the_words_of_the_field() -> None:
     ]
 
 
-def test_a_step_may_be_judged_by_its_own_limits_or_not_at_all() -> None:
+def test_step_may_have_its_own_limits_or_no_analysis() -> None:
     steps = [
         {"weight": "5%", "judged": False},
         {"weight": "50%", "analysis": {"window": "3s", "p99": "<= 1s"}},

@@ -43,7 +43,7 @@ def form(**more: Any) -> str:
     return evidence_markdown(asked)
 
 
-def test_the_checklist_is_on_the_form_with_what_is_accepted_above_it() -> None:
+def test_approval_form_has_the_checklist_and_what_approval_accepts() -> None:
     found = {"previous": passed("a1 can be had"), "tls": failed("http://shop.example.com | plain")}
     results = assess(found, {}, ["rollback", "tls"], NOW.date())
     shown = form(
@@ -59,13 +59,13 @@ def test_the_checklist_is_on_the_form_with_what_is_accepted_above_it() -> None:
     assert "| runbook | unknown |  | not verified and not attested |" in table
 
 
-def test_who_is_ready_has_nothing_to_accept_and_who_asks_for_nothing_has_no_list() -> None:
+def test_approval_form_without_unready_items_or_without_a_checklist() -> None:
     results = assess({"tls": passed("https")}, {}, ["tls"], NOW.date())
     assert "who approves accepts that" not in form(readiness=[one.row for one in results], not_ready=[])
     assert "readiness" not in form()
 
 
-def test_what_is_to_be_approved_is_named() -> None:
+def test_approval_form_names_what_is_approved() -> None:
     shown = form(frozen="frozen until Mon", database="expand: a.sql")
     for line in (
         "### shop#4 to production?",

@@ -128,7 +128,7 @@ async def test_synthetic_requests_are_sent_in_turn_and_counted_as_they_were_answ
     assert len(server.asked) == sent  # nothing goes on when the watch has ended
 
 
-async def test_while_users_send_more_headway_sends_nothing(server: Server) -> None:
+async def test_no_synthetic_requests_while_users_send_more(server: Server) -> None:
     target = Proxy(url(server), users=1000)
     async with watched("shop", step(), target, {}) as watch:
         for _ in range(3):
@@ -148,7 +148,7 @@ def _read(watch: Monitor) -> bool:
     return False
 
 
-async def test_the_preview_is_asked_at_its_own_address(server: Server) -> None:
+async def test_synthetic_requests_go_to_the_preview_url(server: Server) -> None:
     async with watched("shop", step(preview=True), Proxy(url(server), users=1000), {}) as watch:
         await until(lambda: len(server.asked) >= 5)
         await watch.read()
@@ -158,7 +158,7 @@ async def test_the_preview_is_asked_at_its_own_address(server: Server) -> None:
     assert set(server.asked) <= {"GET /preview/a", "POST /preview/b"}
 
 
-async def test_requests_without_an_answer_are_errors_of_nobody_known() -> None:
+async def test_requests_without_a_response_are_errors_of_no_revision() -> None:
     async with watched("shop", step(), Proxy("http://127.0.0.1:1"), {}) as watch:
         await asyncio.sleep(0.3)
         reading = await watch.read()
@@ -166,7 +166,7 @@ async def test_requests_without_an_answer_are_errors_of_nobody_known() -> None:
     assert counted.requests == counted.errors > 0
 
 
-async def test_what_a_metric_source_says_is_in_the_next_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_metric_values_are_in_the_next_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headway.rollout.monitor.QUERY_INTERVAL", 0.02)
     source = Source(None, MetricsUnavailable("it is away", "start it"), 7.5)
     seen: list[object] = []
@@ -193,7 +193,7 @@ class Buggy(MetricSource):
         (Source(3), 3.0),
     ],
 )
-async def test_an_answer_that_is_none_replaces_the_last_one(source: MetricSource, said: object) -> None:
+async def test_missing_value_replaces_the_last_one(source: MetricSource, said: object) -> None:
     async with watched("shop", step(synthetic=None, metrics=True), FakeTarget(), {"fake/one": source}) as watch:
         await asyncio.sleep(0.1)
         answer = (await watch.read()).metrics["orders"]

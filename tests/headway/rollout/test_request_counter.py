@@ -31,7 +31,7 @@ def seen(*readings: Measurements) -> list[Measurements]:
     return [meter.read() for _ in readings]
 
 
-def test_it_counts_on_after_each_restart() -> None:
+def test_counter_continues_after_each_restart() -> None:
     found = seen(
         raw("a", edge=RequestCounts(requests=50, errors=5), new=RequestCounts(requests=50, errors=5)),
         raw("b", edge=RequestCounts(requests=3), new=RequestCounts(requests=3)),
@@ -43,12 +43,12 @@ def test_it_counts_on_after_each_restart() -> None:
     assert [reading.edge.requests for reading in found if reading.edge] == [50, 53, 57, 58]
 
 
-def test_a_restart_that_had_more_requests_already_is_seen() -> None:
+def test_restart_is_detected_even_with_a_higher_count() -> None:
     found = seen(raw("a", new=RequestCounts(requests=5)), raw("b", new=RequestCounts(requests=90)))
     assert found[-1].counts["new"].requests == 95
 
 
-def test_latency_is_carried_as_well() -> None:
+def test_latency_counts_continue_after_a_restart() -> None:
     slow, quick = Bucket(1.0, 2.0, 4), Bucket(0.01, 0.02, 6)
     found = seen(
         raw("a", new=RequestCounts(requests=4, latency=(slow,))),
@@ -57,16 +57,16 @@ def test_latency_is_carried_as_well() -> None:
     assert found[-1].counts["new"].latency == (quick, slow)
 
 
-def test_a_revision_that_came_after_the_restart_is_as_it_is() -> None:
+def test_revision_created_after_the_restart_is_unchanged() -> None:
     found = seen(raw("a", old=RequestCounts(requests=4)), raw("b", old=RequestCounts(), new=RequestCounts(requests=2)))
     assert found[-1].counts == {"old": RequestCounts(requests=4), "new": RequestCounts(requests=2)}
 
 
-def test_unanswered_requests_never_seem_to_fall() -> None:
+def test_unanswered_requests_never_decrease() -> None:
     found = seen(*(raw("a", new=RequestCounts(unanswered=number)) for number in [3, 2, 5, 0]))
     assert [reading.counts["new"].unanswered for reading in found] == [3, 3, 5, 5]
 
 
-def test_a_target_that_does_not_know_is_taken_as_it_is() -> None:
+def test_target_without_counts_is_unchanged() -> None:
     found = seen(raw(None, new=RequestCounts(requests=9)), raw(None, new=RequestCounts(requests=2)))
     assert [reading.counts["new"].requests for reading in found] == [9, 2]

@@ -98,18 +98,20 @@ async def failure(asking: asyncio.Future[SmokeReport]) -> str:
     return failed.value.what
 
 
-async def test_a_probe_that_passes(server: Server, ask: Ask, lines: list[str]) -> None:
+async def test_smoke_test_passes(server: Server, ask: Ask, lines: list[str]) -> None:
     server.answers = [Answer(200, {"status": "ok", "version": REVISION.sha})]
     report = await ask({"get": "/health", "version": True, "within": 10})
     assert (report.environment, report.url, report.probes, report.attempts) == ("staging", server.url, 1, 1)
     assert lines == ["staging: GET /health: passed"]
 
 
-async def test_no_probes(ask: Ask) -> None:
+async def test_no_smoke_tests(ask: Ask) -> None:
     assert (await ask()).attempts == 0
 
 
-async def test_it_is_retried_and_every_failure_is_said(server: Server, ask: Ask, lines: list[str]) -> None:
+async def test_failed_smoke_test_is_retried_and_each_failure_is_logged(
+    server: Server, ask: Ask, lines: list[str]
+) -> None:
     server.answers = [Answer(503, "warming\n  up"), Answer(500, "x" * 400), Answer()]
     report = await ask({"get": "/health", "deadline": 30})
     assert report.attempts == 3
@@ -120,20 +122,20 @@ async def test_it_is_retried_and_every_failure_is_said(server: Server, ask: Ask,
     ]
 
 
-async def test_the_last_failure_is_in_the_error(server: Server, ask: Ask, lines: list[str]) -> None:
+async def test_last_failure_is_in_the_error(server: Server, ask: Ask, lines: list[str]) -> None:
     server.answers = [Answer(503, "one"), Answer(404, "")]
     what = await failure(ask({"get": "/a"}))
     assert what.startswith("staging: smoke: GET /a: expected status 200; it answered 404: (empty) (tried ")
     assert len(lines) > 1
 
 
-async def test_the_probes_after_a_failed_one_are_not_sent(server: Server, ask: Ask) -> None:
+async def test_smoke_tests_after_a_failed_one_do_not_run(server: Server, ask: Ask) -> None:
     server.answers = [Answer(503)]
     await failure(ask({"get": "/a", "deadline": 0.1}, {"get": "/b"}))
     assert {path for _, path, _, _ in server.asked} == {"/a"}
 
 
-async def test_what_is_sent(server: Server, ask: Ask) -> None:
+async def test_request_of_a_smoke_test(server: Server, ask: Ask) -> None:
     server.answers = [Answer(201)]
     await ask(
         {"post": "/a?b=c", "json": {"d": 1}, "headers": {"X-E": "f"}, "expect": 201},
@@ -165,7 +167,9 @@ async def test_what_is_sent(server: Server, ask: Ask) -> None:
         ({"expect": 201, "expect_text": "b"}, Answer(200, "a"), "expected status 201; expected the text 'b'; it"),
     ],
 )
-async def test_wrong_answers(server: Server, ask: Ask, probe: dict[str, Any], answer: Answer, fault: str) -> None:
+async def test_wrong_responses_fail(
+    server: Server, ask: Ask, probe: dict[str, Any], answer: Answer, fault: str
+) -> None:
     server.answers = [answer]
     assert f"GET /a: {fault}" in await failure(ask({"get": "/a", "deadline": 0.5, **probe}))
 
@@ -179,7 +183,7 @@ async def test_wrong_answers(server: Server, ask: Ask, probe: dict[str, Any], an
         ({"a": 1}, {"a": 1.0}),
     ],
 )
-async def test_json_that_has_what_is_expected(server: Server, ask: Ask, expected: object, found: object) -> None:
+async def test_expected_json_may_have_other_keys(server: Server, ask: Ask, expected: object, found: object) -> None:
     server.answers = [Answer(200, found)]
     await ask({"get": "/a", "expect_json": expected})
 
@@ -216,7 +220,7 @@ async def test_the_wrong_version(server: Server, ask: Ask, answer: Answer, fault
     assert fault in await failure(ask({"get": "/health", "version": True, "deadline": 0.1}))
 
 
-async def test_the_version_is_waited_for(server: Server, ask: Ask) -> None:
+async def test_smoke_test_waits_for_the_version(server: Server, ask: Ask) -> None:
     server.answers = [Answer(200, {"version": "b" * 40}), Answer(200, {"version": REVISION.sha})]
     assert (await ask({"get": "/health", "version": True, "deadline": 30})).attempts == 2
 
@@ -230,7 +234,7 @@ async def test_secrets_are_masked(server: Server, ask: Ask, lines: list[str]) ->
     assert server.asked[0][2]["authorization"] == "Bearer s3cr3t-token"
 
 
-async def test_nobody_listens(lines: list[str]) -> None:
+async def test_smoke_test_without_a_listener_fails(lines: list[str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -242,7 +246,7 @@ async def test_nobody_listens(lines: list[str]) -> None:
     assert len(lines) > 1
 
 
-async def test_an_answer_that_never_comes(server: Server, ask: Ask) -> None:
+async def test_missing_response_times_out(server: Server, ask: Ask) -> None:
     never = threading.Event()
     server.answers = [never]
     what = await failure(ask({"get": "/a", "deadline": 0.3}))
@@ -250,7 +254,7 @@ async def test_an_answer_that_never_comes(server: Server, ask: Ask) -> None:
     assert "no answer within 0.3 s" in what
 
 
-async def test_a_try_that_the_deadline_cuts_short_is_not_the_reason(server: Server, ask: Ask) -> None:
+async def test_attempt_cut_by_the_deadline_is_not_reported_as_the_reason(server: Server, ask: Ask) -> None:
     never = threading.Event()
     server.answers = [Answer(503), never]
     what = await failure(ask({"get": "/a", "deadline": 0.4}))
@@ -259,7 +263,9 @@ async def test_a_try_that_the_deadline_cuts_short_is_not_the_reason(server: Serv
     assert "tried 2 times" in what
 
 
-async def test_proxies_of_this_machine_are_not_asked(server: Server, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_proxy_settings_of_the_environment_are_ignored(
+    server: Server, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     server.answers = [Answer()]
     assert (await ask({"get": "/a"})).attempts == 1

@@ -86,12 +86,12 @@ def refused(path: Path, ref: str | None = None) -> SourceError:
     return refusal.value
 
 
-def test_what_is_no_repository(tmp_path: Path) -> None:
+def test_not_a_repository_is_an_error(tmp_path: Path) -> None:
     assert "not a git repository" in refused(tmp_path).what
     assert "git init" in refused(tmp_path).hint
 
 
-def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_directory_is_an_error(tmp_path: Path) -> None:
     assert refused(tmp_path / "gone").what.endswith("no such directory")
 
 
@@ -159,12 +159,12 @@ def history(repository: Repository) -> tuple[Repository, str, str]:
     ("ref", "which"),
     [("main", 2), ("feature/x", 2), ("refs/heads/main", 2), ("HEAD", 2), ("v1", 1), ("refs/tags/v1^{}", 1)],
 )
-def test_names_of_commits(history: tuple[Repository, str, str], ref: str, which: int, remote: bool) -> None:
+def test_commit_names_are_resolved(history: tuple[Repository, str, str], ref: str, which: int, remote: bool) -> None:
     repository = history[0]
     assert git.resolve(url(repository) if remote else str(repository.path), ref) == history[which]
 
 
-def test_a_full_sha_is_taken_as_it_is(history: tuple[Repository, str, str]) -> None:
+def test_full_sha_is_used_unchanged(history: tuple[Repository, str, str]) -> None:
     assert git.resolve(url(history[0]), history[1].upper()) == history[1]
 
 
@@ -187,23 +187,23 @@ def test_an_unknown_ref_names_the_nearest(history: tuple[Repository, str, str], 
 
 
 @pytest.mark.parametrize("ref", ["", "--upload-pack=touch x", "-h"])
-def test_a_ref_is_never_an_option(history: tuple[Repository, str, str], ref: str) -> None:
+def test_ref_is_never_parsed_as_an_option(history: tuple[Repository, str, str], ref: str) -> None:
     with pytest.raises(SourceError, match="is not a branch, tag or commit"):
         git.resolve(str(history[0].path), ref)
 
 
-def test_a_repository_is_never_an_option(tmp_path: Path) -> None:
+def test_repository_is_never_parsed_as_an_option(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no such directory"):
         git.resolve("--upload-pack=touch x:y", "main")
 
 
 @pytest.mark.parametrize("repo", ["/not/there", "not-there", "file:///not/there"])
-def test_a_repository_that_is_not_there(repo: str) -> None:
+def test_missing_repository_is_an_error(repo: str) -> None:
     with pytest.raises(SourceError, match=rf"^{repo}: .*(no such directory|does not (appear|exist))"):
         git.resolve(repo, "main")
 
 
-def test_a_host_that_does_not_answer() -> None:
+def test_unreachable_host_is_an_error() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, not listening: refused
         with pytest.raises(SourceError, match="reachable") as refusal:
@@ -220,7 +220,7 @@ def silent_server() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def test_a_host_that_takes_for_ever(silent_server: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hanging_host_times_out(silent_server: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headway.scm.git.refs.FETCH_TIMEOUT", 0.3)
     address = f"http://127.0.0.1:{silent_server}/shop.git"
     with pytest.raises(SourceError, match=rf"^{address}: git ls-remote did not end within 0\.3 s"):
@@ -231,7 +231,7 @@ def test_a_host_that_takes_for_ever(silent_server: int, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("remote", [False, True])
-def test_the_exact_commit_in_a_workspace_of_its_own(
+def test_checkout_has_the_exact_commit_in_its_own_workspace(
     history: tuple[Repository, str, str], workspaces: Path, remote: bool
 ) -> None:
     repository, first, _ = history
@@ -250,7 +250,7 @@ def test_the_exact_commit_in_a_workspace_of_its_own(
     assert git.inspect(workspace).sha == first
 
 
-def test_a_branch_that_moves_on_changes_nothing(repository: Repository, workspaces: Path) -> None:
+def test_checkout_does_not_follow_the_branch(repository: Repository, workspaces: Path) -> None:
     repository.commit(a="1")
     before = checkout(repository, "main", workspaces)
     after_sha = repository.commit(a="2")
@@ -260,7 +260,7 @@ def test_a_branch_that_moves_on_changes_nothing(repository: Repository, workspac
     assert after.sha == after_sha
 
 
-def test_two_checkouts_do_not_see_each_other(repository: Repository, workspaces: Path) -> None:
+def test_two_checkouts_are_isolated(repository: Repository, workspaces: Path) -> None:
     repository.commit(a="1")
     one, two = (Path(checkout(repository, "main", workspaces).workspace) for _ in range(2))
     (one / "a").write_text("changed")
@@ -280,7 +280,7 @@ def test_the_workspace_has_the_history(history: tuple[Repository, str, str], wor
     assert [commit.sha for commit in git.commits_between(Path(made.workspace), None, made.sha)] == [second, first]
 
 
-def test_what_a_program_does_to_a_workspace_is_not_believed(repository: Repository, workspaces: Path) -> None:
+def test_changes_in_a_workspace_do_not_affect_later_checkouts(repository: Repository, workspaces: Path) -> None:
     sha = repository.commit(a="1")
     made = git.checkout(str(repository.path), "main", workspaces, "run-1")
     config = Path(made.workspace) / ".git" / "config"
@@ -293,7 +293,7 @@ def test_what_a_program_does_to_a_workspace_is_not_believed(repository: Reposito
     assert git.tree_of(mirror, sha, ["a"])
 
 
-def test_a_commit_may_be_looked_at_without_its_files(repository: Repository, workspaces: Path) -> None:
+def test_commit_is_inspected_without_a_checkout(repository: Repository, workspaces: Path) -> None:
     sha = repository.commit(a="1")
     seen = git.describe(str(repository.path), sha, workspaces)
     assert seen.workspace == ""
@@ -302,14 +302,14 @@ def test_a_commit_may_be_looked_at_without_its_files(repository: Repository, wor
     assert seen == made.model_copy(update={"workspace": ""})
 
 
-def test_nothing_is_left_when_it_fails(repository: Repository, workspaces: Path) -> None:
+def test_failed_checkout_leaves_no_files(repository: Repository, workspaces: Path) -> None:
     repository.commit(a="1")
     with pytest.raises(SourceError, match=r"has no commit 0{40}\n  hint: was it pushed"):
         checkout(repository, "0" * 40, workspaces)
     assert [path.name for path in workspaces.glob("*/*") if not path.name.startswith("mirror.")] == []
 
 
-def test_a_server_that_gives_no_bare_shas(
+def test_server_that_refuses_fetches_by_sha(
     repository: Repository, workspaces: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = repository.commit(a="1")
@@ -321,7 +321,7 @@ def test_a_server_that_gives_no_bare_shas(
     assert (Path(made.workspace) / "a").read_text() == "1"
 
 
-def test_hooks_and_templates_of_this_machine_do_not_run(
+def test_local_hooks_and_templates_do_not_run(
     repository: Repository, workspaces: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository.commit(a="1")
@@ -357,7 +357,7 @@ def _checkout_in_a_process(repo: str, workspaces: Path, results: multiprocessing
     results.put(git.checkout(repo, "main", workspaces).workspace)
 
 
-def test_many_at_once(repository: Repository, workspaces: Path) -> None:
+def test_concurrent_checkouts_all_succeed(repository: Repository, workspaces: Path) -> None:
     repository.commit(a="1")
     context = multiprocessing.get_context("fork")
     results = context.Queue()
@@ -374,7 +374,7 @@ def test_many_at_once(repository: Repository, workspaces: Path) -> None:
     assert all((Path(workspace) / "a").read_text() == "1" for workspace in made)
 
 
-def test_one_fetches_at_a_time(repository: Repository, workspaces: Path) -> None:
+def test_fetches_of_one_mirror_are_serialized(repository: Repository, workspaces: Path) -> None:
     repository.commit(a="1")
     made = Path(checkout(repository, "main", workspaces).workspace)
     with (
@@ -408,7 +408,7 @@ def test_old_workspaces_are_pruned(repository: Repository, workspaces: Path) -> 
 # --- what is in a commit -----------------------------------------------------------------------------------------
 
 
-def test_tree_of_changes_only_with_its_paths(repository: Repository) -> None:
+def test_tree_digest_changes_only_with_its_paths(repository: Repository) -> None:
     repository.commit(src__a="1", docs__a="1", package="1")
 
     def trees() -> list[str]:
@@ -425,14 +425,14 @@ def test_tree_of_changes_only_with_its_paths(repository: Repository) -> None:
     assert [one == other for one, other in zip(before, trees(), strict=True)] == [False, False, True, False]
 
 
-def test_tree_of_is_about_paths_not_how_they_are_written(repository: Repository) -> None:
+def test_tree_digest_ignores_the_spelling_of_paths(repository: Repository) -> None:
     repository.commit(src__a="1", b="1")
     assert git.tree_of(repository.path, "HEAD", ["src/", "b", "b"]) == git.tree_of(
         repository.path, "HEAD", ["b", "./src"]
     )
 
 
-def test_tree_of_a_path_that_is_not_there(repository: Repository) -> None:
+def test_tree_digest_of_a_missing_path(repository: Repository) -> None:
     repository.commit(a="1")
     with pytest.raises(SourceError, match=r"^inputs/paths: srk: not in the commit"):
         git.tree_of(repository.path, "HEAD", ["a", "srk"])
@@ -449,21 +449,21 @@ def test_commits_between(repository: Repository) -> None:
     assert git.commits_between(repository.path, third, first) == []
 
 
-def test_commits_between_what_is_not_there(repository: Repository) -> None:
+def test_commits_between_unknown_commits(repository: Repository) -> None:
     sha = repository.commit()
     with pytest.raises(SourceError, match=re.escape(f"{repository.path}: has no commit {'0' * 40}")):
         git.commits_between(repository.path, "0" * 40, sha)
 
 
 @pytest.mark.parametrize("address", ["ext::touch {mark}", "git://127.0.0.1/shop", "ftp://127.0.0.1/shop", "fd::17"])
-def test_an_address_starts_no_program_and_is_spoken_to_in_no_other_way(workspaces: Path, address: str) -> None:
+def test_url_cannot_start_a_program_or_use_another_protocol(workspaces: Path, address: str) -> None:
     mark = workspaces / "started"
     with pytest.raises(SourceError, match="not allowed"):
         git.fetch_tip(address.format(mark=mark), "refs/heads/main", workspaces, timeout=20)
     assert not mark.exists()
 
 
-def test_a_tip_is_what_the_ref_names_now(repository: Repository, workspaces: Path) -> None:
+def test_tip_is_the_current_commit_of_the_ref(repository: Repository, workspaces: Path) -> None:
     first = repository.commit(a="1")
     tip = git.fetch_tip(str(repository.path), "refs/heads/main", workspaces)
     assert tip

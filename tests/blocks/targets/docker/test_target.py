@@ -245,7 +245,7 @@ def test_a_command_that_is_not_in_the_image_is_said(target: DockerTarget, spec: 
     assert "gunicorn" in detail
 
 
-def test_an_engine_that_is_not_there_is_said(spec: LaunchSpec, tmp_path: Path) -> None:
+def test_unreachable_engine_is_an_error(spec: LaunchSpec, tmp_path: Path) -> None:
     target = DockerTarget(directory=tmp_path / "other", url=f"unix://{tmp_path}/nothing.sock")
     with pytest.raises(TargetError, match="does not answer"):
         target.launch(spec.revision("shop", SHA["new"]), spec)

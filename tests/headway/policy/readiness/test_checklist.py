@@ -25,12 +25,12 @@ def state(name: str, *, found: Any = None, attested: Attestation | None = None) 
     return next((one.state, one.evidence) for one in results if one.name == name)
 
 
-def test_what_was_verified_stands() -> None:
+def test_verified_item_needs_no_attestation() -> None:
     assert state("tls", found=passed("https://x")) == ("pass", "https://x")
     assert state("tls", found=failed("http://x")) == ("fail", "http://x")
 
 
-def test_nobody_attests_what_was_found_to_be_otherwise() -> None:
+def test_attestation_cannot_override_a_failed_check() -> None:
     assert state("tls", found=failed("http://x"), attested=word()) == ("fail", "http://x")
 
 
@@ -44,11 +44,11 @@ def test_nobody_attests_what_was_found_to_be_otherwise() -> None:
         (None, ("unknown", "not verified and not attested")),
     ],
 )
-def test_a_person_s_word_expires(attested: Attestation | None, wanted: tuple[str, str]) -> None:
+def test_attestation_expires(attested: Attestation | None, wanted: tuple[str, str]) -> None:
     assert state("on_call", attested=attested) == wanted
 
 
-def test_not_ready_is_what_is_needed_and_not_known_to_be_so() -> None:
+def test_required_item_without_evidence_is_not_ready() -> None:
     found = {"runbook": passed("RUNBOOK.md"), "tls": failed("http")}
     results = assess(found, {"big_migration": word()}, ["operations", "tls", "cors"], TODAY)
     assert [one.name for one in unready(results)] == ["tls", "cors", "on_call"]
@@ -56,7 +56,7 @@ def test_not_ready_is_what_is_needed_and_not_known_to_be_so() -> None:
     assert counted(results) == f"1 pass, 1 attested, 1 fail, {len(ITEMS) - 3} unknown"
 
 
-def test_groups_mean_their_items() -> None:
+def test_group_expands_to_its_items() -> None:
     assert expand(["rollback"]) == ["previous", "schema", "rehearsed"]
     assert set(expand(GROUPS)) == set(ITEMS)
     assert expand([]) == []
@@ -70,6 +70,6 @@ def test_groups_mean_their_items() -> None:
         ({"on_call": {"by": "ann"}}, "Field required"),
     ],
 )
-def test_an_attestation_names_an_item_and_ends(attest: dict[str, Any], said: str) -> None:
+def test_attestation_needs_a_known_item_and_an_end_date(attest: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         Readiness.model_validate({"attest": attest})

@@ -87,7 +87,7 @@ async def examined(url: str, detailed: str | None = "/detailed") -> dict[str, Fi
     return await endpoint_checks.examine(url, health="/health", detailed=detailed, protected=["/admin"], headers={})
 
 
-async def test_an_app_that_is_careful() -> None:
+async def test_app_that_meets_every_endpoint_check() -> None:
     with serving(careless=False) as url:
         found = await examined(url)
     assert found.pop("tls") == (None, f"{url} is a private address: the public one was not checked")
@@ -98,7 +98,7 @@ async def test_an_app_that_is_careful() -> None:
     assert found["rate_limits"].evidence == "429 within 60 requests"
 
 
-async def test_an_app_that_is_not() -> None:
+async def test_app_that_fails_endpoint_checks() -> None:
     with serving(careless=True) as url:
         found = await examined(url)
     said = {name: finding.evidence for name, finding in found.items() if finding.passes is False}
@@ -127,11 +127,11 @@ async def test_an_app_that_is_not() -> None:
         ("http://shop", None),
     ],
 )
-def test_tls_is_judged_where_users_are(url: str, wanted: bool | None) -> None:
+def test_tls_is_checked_at_the_public_url(url: str, wanted: bool | None) -> None:
     assert endpoint_checks._tls(url).passes is wanted
 
 
-async def test_an_app_that_is_overrun_by_our_requests_is_not_called_unwell() -> None:
+async def test_overload_by_the_checks_does_not_count_as_unhealthy() -> None:
     with serving(careless=False, overrun=True) as url:
         found = await examined(url)
     assert found["health"].passes
@@ -140,14 +140,14 @@ async def test_an_app_that_is_overrun_by_our_requests_is_not_called_unwell() -> 
     assert found["rate_limits"].evidence.endswith(" without a response")
 
 
-async def test_health_that_says_no_more_than_that_it_runs() -> None:
+async def test_health_without_dependencies_is_reported() -> None:
     with serving(careless=False) as url:
         found = await examined(url, detailed=None)
     assert not found["health"].passes
     assert "no health.detailed" in found["health"].evidence
 
 
-async def test_an_app_that_does_not_answer_is_not_well() -> None:
+async def test_unreachable_app_fails_the_health_check() -> None:
     found = await examined("http://127.0.0.1:9")
     assert found["health"] == (False, "http://127.0.0.1:9 does not answer: ConnectError")
 

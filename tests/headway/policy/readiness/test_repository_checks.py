@@ -35,7 +35,7 @@ def examined(place: Repository) -> dict[str, tuple[bool | None, str]]:
     return {name: (finding.passes, finding.evidence) for name, finding in found.items()}
 
 
-def test_a_repository_that_says_little(place: Repository) -> None:
+def test_empty_repository_fails_the_checks(place: Repository) -> None:
     place.commit(headway_dot_yaml=POOR)
     assert examined(place) == {
         "tests": (False, "headway.yaml has no checks"),
@@ -48,7 +48,7 @@ def test_a_repository_that_says_little(place: Repository) -> None:
     }
 
 
-def test_a_repository_that_is_fit(place: Repository) -> None:
+def test_complete_repository_passes_the_checks(place: Repository) -> None:
     place.commit(headway_dot_yaml=RICH, docs__runbook_dot_md="# What to do")
     assert examined(place) == {
         "tests": (True, "checks with a report: unit"),
@@ -61,7 +61,7 @@ def test_a_repository_that_is_fit(place: Repository) -> None:
     }
 
 
-def test_files_that_headway_yaml_says_are_harmless_do_not_count(place: Repository) -> None:
+def test_files_excluded_in_headway_yaml_do_not_count(place: Repository) -> None:
     key = "KEY = 'AKIA" + "QYLPMN5HHHFPZAM2'\n"
     place.commit(headway_dot_yaml=POOR, tests__keys_dot_py=key)
     assert examined(place)["secrets"] == (False, "tests/keys.py:1: AWS Access Key")
@@ -70,7 +70,7 @@ def test_files_that_headway_yaml_says_are_harmless_do_not_count(place: Repositor
     assert examined(place)["secrets"] == (True, "none found in what is committed")
 
 
-def test_an_image_of_moving_parts(place: Repository) -> None:
+def test_image_with_unpinned_versions_fails(place: Repository) -> None:
     image = POOR.replace("run: x", "build: {image: ghcr.io/acme/shop}").replace("process/p", "docker/p")
     place.commit(headway_dot_yaml=image, Dockerfile="FROM python\nCMD python app.py\n", _dot_dockerignore=".git\n")
     passes, evidence = examined(place)["image"]

@@ -11,25 +11,25 @@ ADDS = {"1.sql": "ALTER TABLE a ADD COLUMN b int;"}
 TAKES = {"2.sql": "ALTER TABLE a DROP COLUMN c;"}
 
 
-def test_what_adds_comes_before_the_rollout() -> None:
+def test_added_columns_are_an_expand_migration() -> None:
     assert decide("detect", ADDS, live=True) == ("expand", ("1.sql",), "")
 
 
-def test_what_takes_away_comes_long_after_it() -> None:
+def test_dropped_columns_are_a_contract_migration() -> None:
     assert decide("detect", TAKES, live=True) == ("contract", ("2.sql",), "")
     assert decide("contract", ADDS, live=True).kind == "contract"
 
 
-def test_where_nothing_is_live_nothing_can_break() -> None:
+def test_without_a_live_version_any_migration_is_allowed() -> None:
     assert decide("detect", {**ADDS, **TAKES}, live=False).kind == "expand"
     assert decide("contract", TAKES, live=False).kind == "expand"
 
 
-def test_a_release_without_new_migrations_has_the_database_as_it_needs_it() -> None:
+def test_release_without_new_migrations_needs_none() -> None:
     assert decide("detect", {}, live=True) == ("expand", (), "no new migrations")
 
 
-def test_both_at_once_are_refused_with_their_lines() -> None:
+def test_expand_and_contract_in_one_release_are_refused_with_lines() -> None:
     with pytest.raises(MigrationRefused) as refused:
         decide("detect", {**ADDS, **TAKES}, live=True)
     assert "2.sql:1: drops a column of a" in refused.value.what
@@ -37,16 +37,16 @@ def test_both_at_once_are_refused_with_their_lines() -> None:
     assert "a later release" in refused.value.hint
 
 
-def test_who_declares_a_kind_is_believed() -> None:
+def test_declared_kind_overrides_the_parser() -> None:
     assert decide("expand", {**ADDS, **TAKES}, live=True).kind == "expand"
 
 
-def test_a_language_that_cannot_be_read_is_asked_about() -> None:
+def test_unknown_language_needs_a_declared_kind() -> None:
     with pytest.raises(MigrationRefused, match=r"1\.ts: what it does"):
         decide("detect", {"1.ts": "knex"}, live=True)
 
 
-def test_nothing_is_migrated_past_a_contract_that_waits() -> None:
+def test_no_migration_runs_past_a_pending_contract_migration() -> None:
     pending = "the contract of shop#3"
     with pytest.raises(MigrationRefused, match=r"the contract of shop#3 waits"):
         decide("detect", ADDS, live=True, pending=pending)
@@ -68,7 +68,7 @@ def test_nothing_is_migrated_past_a_contract_that_waits() -> None:
         ("bundle exec rails db:migrate", "db/migrate/1_a.rb"),
     ],
 )
-def test_the_files_of_tools_are_known(command: str, path: str) -> None:
+def test_migration_files_of_each_tool_are_found(command: str, path: str) -> None:
     others = ["README.md", "shop/migrations/__init__.py", "shop/models.py", "alembic/env.py", "db/schema.rb"]
     assert is_migration(files_of(command), [path, *others]) == [path]
 

@@ -68,7 +68,7 @@ def test_sql(statement: str, wanted: list[tuple[str, int]]) -> None:
     assert kinds("migration.sql", f"{statement};\n") == wanted
 
 
-def test_what_a_script_makes_itself_nobody_else_uses_yet() -> None:
+def test_dropping_a_table_created_in_the_same_script_is_safe() -> None:
     script = """\
         -- as Prisma writes it
         CREATE TABLE "Post" ("id" SERIAL NOT NULL, "authorId" INTEGER NOT NULL);
@@ -121,7 +121,7 @@ def downgrade() -> None:
         ("pass", []),
     ],
 )
-def test_alembic_and_not_its_way_back(up: str, wanted: list[str]) -> None:
+def test_alembic_downgrade_is_ignored(up: str, wanted: list[str]) -> None:
     found = operations("migrations/versions/2_more.py", ALEMBIC.format(up=up))
     assert [one.kind for one in found or ()] == wanted
     assert {one.line for one in found or ()} <= {9}
@@ -216,14 +216,14 @@ def test_rails(method: str, call: str, wanted: list[str]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["expand", "contract"])
-def test_a_comment_knows_better(kind: str) -> None:
+def test_comment_overrides_the_classification(kind: str) -> None:
     assert kinds("x.sql", f"DROP TABLE a;\n-- headway: {kind}\nCREATE TABLE b (id int);") == [(kind, 2)]
     assert kinds("x.ts", f"// headway: {kind}") == [(kind, 1)]
 
 
-def test_another_language_is_not_guessed_at() -> None:
+def test_other_languages_are_not_classified() -> None:
     assert operations("migrations/1.ts", "await knex.schema.dropTable('users')") is None
 
 
-def test_what_is_no_python_is_left_to_the_tool() -> None:
+def test_invalid_python_is_not_classified() -> None:
     assert operations("versions/1.py", "def upgrade(:") == []

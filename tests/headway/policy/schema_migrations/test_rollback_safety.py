@@ -38,12 +38,12 @@ def ask(*contracts: SchemaChange, force: bool = False, revert: bool = False, rea
 
 
 @pytest.mark.parametrize("state", ["waiting", "cancelled", "reverted"])
-def test_what_has_not_begun_or_was_taken_back_is_in_nobody_s_way(state: str) -> None:
+def test_pending_or_undone_migration_does_not_block_a_rollback(state: str) -> None:
     assert ask(contract(state)) == []
 
 
 @pytest.mark.parametrize("state", ["running", "done", "failed"])
-def test_what_may_have_happened_is_in_the_way(state: str) -> None:
+def test_migration_that_may_have_run_blocks_a_rollback(state: str) -> None:
     with pytest.raises(MigrationRefused) as refused:
         ask(contract(state))
     assert refused.value.what == (
@@ -59,6 +59,6 @@ def test_force_needs_a_reason() -> None:
     assert ask(contract("done"), force=True, reason="it never reads that column") == []
 
 
-def test_what_is_taken_back_is_the_newest_first_and_only_what_has_happened() -> None:
+def test_only_applied_migrations_are_undone_newest_first() -> None:
     newest, older = contract("done", id="2"), contract("failed", id="1")
     assert ask(contract("waiting"), newest, older, revert=True) == [newest, older]

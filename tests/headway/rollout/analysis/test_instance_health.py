@@ -33,14 +33,14 @@ def instance(name: str = "a", *, ready: bool = True, run: str | None = "1") -> I
     return Instance(name=name, address="host:1", ready=ready, detail="" if ready else "it answers 500", run=run)
 
 
-def test_instances_that_run_on_are_fine() -> None:
+def test_running_instances_pass() -> None:
     found = steadiness(readings(*[[instance("a"), instance("b")]] * 20))
     assert found is not None
     assert found.verdict is Verdict.PASS
 
 
 @pytest.mark.parametrize("ready", [True, False])
-def test_one_that_was_started_again_has_crashed(ready: bool) -> None:
+def test_restarted_instance_is_a_crash(ready: bool) -> None:
     found = steadiness(
         readings(
             [instance("a"), instance("b")],
@@ -53,7 +53,7 @@ def test_one_that_was_started_again_has_crashed(ready: bool) -> None:
 
 
 @pytest.mark.parametrize("gone", [True, False])
-def test_one_that_is_unhealthy_is_no_pass_and_after_a_while_a_fail(gone: bool) -> None:
+def test_unhealthy_instance_is_inconclusive_then_fails(gone: bool) -> None:
     ill = [instance("b")] if gone else [instance("a", ready=False), instance("b")]
     whole = [instance("a"), instance("b")]
     short = steadiness(readings(whole, ill, ill))
@@ -66,7 +66,7 @@ def test_one_that_is_unhealthy_is_no_pass_and_after_a_while_a_fail(gone: bool) -
     assert long.verdict is Verdict.FAIL
 
 
-def test_one_that_recovers_is_fine_again() -> None:
+def test_recovered_instance_passes() -> None:
     ill = [instance(ready=False)]
     well = [instance()]
     found = steadiness(readings(well, *[ill] * 4, well, *[ill] * 4, well))
@@ -74,7 +74,7 @@ def test_one_that_recovers_is_fine_again() -> None:
     assert found.verdict is Verdict.PASS
 
 
-def test_a_target_that_does_not_tell_is_not_judged() -> None:
+def test_target_without_instance_data_is_not_judged() -> None:
     assert steadiness(readings([], [])) is None
     unknown = [instance(run=None)]
     found = steadiness(readings(unknown, [instance(run="2")]))
@@ -82,7 +82,7 @@ def test_a_target_that_does_not_tell_is_not_judged() -> None:
     assert found.verdict is Verdict.PASS
 
 
-def test_a_crash_fails_an_analysis_whose_figures_are_good() -> None:
+def test_crash_fails_an_analysis_with_good_metrics() -> None:
     step = Analyze(
         revision="new",
         window=10,

@@ -39,7 +39,7 @@ def readings(share: float, looks: int, *, stable: float = 0.01, before: int = 0)
     ]
 
 
-def test_a_good_canary_passes_with_what_it_rests_on() -> None:
+def test_good_canary_passes_with_its_evidence() -> None:
     (found,) = replay([(analyze(GOOD), readings(0.01, 10))])
     assert found.judgement.verdict is Verdict.PASS
     assert (found.looks, found.seconds) == (10, 10.0)
@@ -49,20 +49,20 @@ def test_a_good_canary_passes_with_what_it_rests_on() -> None:
     )
 
 
-def test_the_first_fail_ends_it() -> None:
+def test_first_fail_is_final() -> None:
     found = replay([(analyze(GOOD), readings(0.08, 100)), (analyze(GOOD), readings(0.08, 10, before=100))])
     assert len(found) == 1
     assert found[0].judgement.verdict is Verdict.FAIL
     assert found[0].looks < 10
 
 
-def test_what_one_step_has_seen_counts_in_the_next() -> None:
+def test_evidence_carries_over_to_the_next_step() -> None:
     first, second = readings(0.03, 3), readings(0.03, 3, before=3)
     together = replay([(analyze(), first), (analyze(), second)])
     assert "canary 3 % errors of 600 requests" in together[-1].judgement.evidence
 
 
-def test_with_other_limits_it_is_another_verdict() -> None:
+def test_other_limits_give_another_verdict() -> None:
     measured = readings(0.08, 100)
     (limits,) = replay([(analyze(GOOD, compared=False), measured)])
     assert limits.judgement.verdict is Verdict.PASS
@@ -71,7 +71,7 @@ def test_with_other_limits_it_is_another_verdict() -> None:
     assert found.judgement.verdict is Verdict.FAIL
 
 
-def test_no_readings_are_no_pass() -> None:
+def test_no_readings_are_inconclusive() -> None:
     (found,) = replay([(analyze(GOOD), [])])
     assert found.judgement.verdict is Verdict.INCONCLUSIVE
 
@@ -84,7 +84,7 @@ def test_no_readings_are_no_pass() -> None:
         (counted(50, 0.0), "too little is known of stable's latency to compare"),
     ],
 )
-def test_with_nothing_to_compare_with_no_difference_is_no_pass(stable: RequestCounts, words: str) -> None:
+def test_without_a_stable_version_a_comparison_is_inconclusive(stable: RequestCounts, words: str) -> None:
     measured = [
         Measurements(at=BEGUN, counts={}),
         Measurements(at=BEGUN + timedelta(seconds=1), counts={"new": counted(500, 0.0), "old": stable}),
@@ -123,7 +123,7 @@ def told(*values: float | str | None) -> list[Measurements]:
         ((9.0, float("inf")), Verdict.PASS, "orders inf"),
     ],
 )
-def test_a_metric_is_judged_by_how_long_its_limit_is_broken(
+def test_metric_fails_after_its_limit_is_exceeded_for_long_enough(
     values: tuple[float | str | None, ...], verdict: Verdict, words: str
 ) -> None:
     assert metric(ORDERS, told(*values)) == Judgement(verdict=verdict, evidence=words)
@@ -133,7 +133,7 @@ def judged(step: Analyze, taken: list[Measurements]) -> Judgement:
     return evaluate(Tally(), step, taken)[1]
 
 
-def test_the_worst_verdict_wins_and_a_fail_is_explained_by_what_failed() -> None:
+def test_worst_verdict_wins_and_a_fail_names_what_failed() -> None:
     step = analyze(GOOD, compared=False).model_copy(update={"metrics": (ORDERS,)})
     good, bad = readings(0.0, 5), readings(0.5, 5)
     with_metric = [one.model_copy(update={"metrics": {"orders": "it is away"}}) for one in good]
@@ -145,7 +145,7 @@ def test_the_worst_verdict_wins_and_a_fail_is_explained_by_what_failed() -> None
     )
 
 
-def test_metrics_alone_need_no_requests() -> None:
+def test_analysis_of_metrics_only_needs_no_requests() -> None:
     step = analyze(compared=False).model_copy(update={"metrics": (ORDERS,)})
     assert judged(step, told(9.0, 9.0)).verdict is Verdict.PASS
 

@@ -43,7 +43,7 @@ def lines(svg: str) -> list[str]:
     return [path.get("d", "") for path in paths if "#d9730d" in path.get("style", "")]
 
 
-def test_it_says_what_it_shows() -> None:
+def test_plot_has_title_and_labels() -> None:
     said = words(drawn(readings(10, new=5, old=95)))
     for each in ("shop production", "canary new", "stable old", "canary p99", "stable median", "errors, %", "seconds"):
         assert each in said
@@ -54,11 +54,11 @@ def test_it_says_what_it_shows() -> None:
     "taken", [[], readings(1, new=5), readings(10), readings(10, new=0, old=0), readings(9, old=5)]
 )
 @pytest.mark.parametrize("stable", ["old", None])
-def test_whatever_is_missing_it_is_a_picture(taken: list[Measurements], stable: str | None) -> None:
+def test_plot_is_valid_with_missing_data(taken: list[Measurements], stable: str | None) -> None:
     assert "canary new" in words(drawn(taken, stable=stable))
 
 
-def test_no_data_is_a_gap() -> None:
+def test_missing_data_is_a_gap() -> None:
     taken = readings(9, new=10, old=10)
     still = taken[3].counts
     silent = [one.model_copy(update={"counts": still}) if 3 <= at < 6 else one for at, one in enumerate(taken)]
@@ -77,7 +77,7 @@ def test_the_same_readings_are_the_same_picture() -> None:
     assert drawn(taken) == drawn(taken)
 
 
-def test_words_are_words() -> None:
+def test_text_in_the_plot_is_escaped() -> None:
     svg = drawn(readings(3, new=1), title="<b>50 $ & 60 $</b>")
     assert "<b>50 $ & 60 $</b>" in words(svg)
     assert "<script" not in svg

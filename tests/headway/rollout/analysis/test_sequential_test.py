@@ -36,7 +36,7 @@ def test_a_canary_that_is_no_worse_has_an_expected_e_value_of_at_most_1(
     assert expected <= 1 + 1e-12
 
 
-def test_a_worse_canary_has_a_larger_one() -> None:
+def test_worse_canary_has_a_larger_expected_e_value() -> None:
     expected = sum(
         binomial(3, x, 0.5) * binomial(8, y, 0.1) * math.exp(Tally().after(counts(3, x), counts(8, y)).evidence)
         for x, y in product(range(4), range(9))
@@ -69,13 +69,13 @@ def test_one_more_canary_error_is_never_less_evidence(looks: list[tuple[int, int
 
 
 @pytest.mark.parametrize(("canary", "stable"), [((0, 0), (100, 5)), ((100, 5), (0, 0)), ((0, 0), (0, 0))])
-def test_a_look_at_one_version_says_nothing(canary: tuple[int, int], stable: tuple[int, int]) -> None:
+def test_look_at_one_version_leaves_the_e_value_unchanged(canary: tuple[int, int], stable: tuple[int, int]) -> None:
     tally = Tally().after(counts(*canary), counts(*stable))
     assert tally.evidence == pytest.approx(0)
     assert (tally.errors.canary.all, tally.errors.stable.all) == (canary[0], stable[0])
 
 
-def test_equal_streams_never_alarm_and_an_obvious_fault_does_at_once() -> None:
+def test_equal_streams_do_not_alarm_and_an_obvious_fault_does_at_once() -> None:
     chance = random.Random(7)
     tally = Tally()
     for _ in range(2000):
@@ -91,21 +91,21 @@ def test_equal_streams_never_alarm_and_an_obvious_fault_does_at_once() -> None:
     assert looks < 40
 
 
-def test_bulk_counts_are_no_trouble() -> None:
+def test_large_counts_are_handled() -> None:
     worse = Tally().after(counts(1_000_000, 60_000), counts(19_000_000, 190_000))
     better = Tally().after(counts(1_000_000, 1_000), counts(19_000_000, 190_000))
     assert worse.alarm(1e-9)
     assert better.errors.evidence < math.log(1 / len(RATIOS))
 
 
-def test_worse_but_below_the_limit_is_no_alarm() -> None:
+def test_worse_canary_below_the_limit_does_not_alarm() -> None:
     look = (counts(10_000, 20), counts(190_000, 19))  # 0.2 % against 0.01 %
     assert Tally().after(*look).alarm(0.01)
     assert not Tally(ignore_below=0.005).after(*look).alarm(0.01)
     assert Tally(ignore_below=0.0005).after(*look).alarm(0.01)
 
 
-def test_what_was_found_in_one_sentence() -> None:
+def test_evidence_is_one_sentence() -> None:
     found = Tally().after(counts(1204, 35), counts(21877, 88))
     assert found.sentence(0.01) == (
         "canary 2.9 % errors of 1,204 requests, stable 0.4 % errors of 21,877 requests: "
@@ -128,7 +128,7 @@ HISTORY = took(*[50] * 600, *[100] * 390, *[200] * 10).latency  # median 50 ms, 
 
 @pytest.mark.parametrize("slow", [0.0, 0.1, 0.5, 0.9])
 @pytest.mark.parametrize(("canary", "stable"), [(1, 9), (3, 4)])
-def test_a_canary_as_fast_has_an_expected_e_value_of_at_most_1(canary: int, stable: int, slow: float) -> None:
+def test_equally_fast_canary_has_an_expected_e_value_of_at_most_1(canary: int, stable: int, slow: float) -> None:
     tally = Tally(history=HISTORY)
     expected = sum(
         binomial(canary, x, slow)
@@ -140,7 +140,7 @@ def test_a_canary_as_fast_has_an_expected_e_value_of_at_most_1(canary: int, stab
 
 
 @pytest.mark.parametrize(("factor", "found"), [(1.0, False), (1.2, False), (2.0, True)])
-def test_a_canary_that_is_slower_by_more_than_what_is_ignored_is_found(factor: float, found: bool) -> None:
+def test_canary_slower_than_the_tolerance_is_found(factor: float, found: bool) -> None:
     chance = random.Random(11)
     tally = Tally(history=HISTORY)
     for _ in range(300):
@@ -150,7 +150,7 @@ def test_a_canary_that_is_slower_by_more_than_what_is_ignored_is_found(factor: f
     assert ("slower than stable's p" in tally.sentence(0.01)) is found
 
 
-def test_a_slow_tail_alone_is_found() -> None:
+def test_slow_tail_is_found() -> None:
     tally = Tally(history=HISTORY)
     for number in range(60):
         tail = number % 2
@@ -160,13 +160,13 @@ def test_a_slow_tail_alone_is_found() -> None:
     assert tally.sentence(0.01).startswith("10 % of the canary's 300 requests are slower than stable's p9")
 
 
-def test_what_is_slow_is_not_judged_before_it_is_known() -> None:
+def test_latency_is_not_judged_before_the_baseline_is_known() -> None:
     first = Tally().after(took(*[900] * 50), took(*[50] * 950))
     assert first.evidence == pytest.approx(0)
     assert first.after(took(*[900] * 50), took(*[50] * 950)).alarm(0.01)
 
 
-def test_what_nobody_notices_is_not_slow() -> None:
+def test_difference_below_the_tolerance_is_not_slow() -> None:
     tally = Tally(history=took(*[1] * 1000).latency)
     assert not tally.after(took(*[9] * 500), took(*[1] * 9500)).alarm(0.01)
     assert tally.after(took(*[14] * 500), took(*[1] * 9500)).alarm(0.01)

@@ -109,7 +109,7 @@ def before(at: Situation) -> Walked:
 
 
 @given(without_downtime())
-def test_the_last_copy_that_serves_is_never_retired(planned: tuple[Situation, Plan]) -> None:
+def test_last_serving_revision_is_never_retired(planned: tuple[Situation, Plan]) -> None:
     at, plan = planned
     environment = before(at)
     served = environment.serves()
@@ -120,7 +120,7 @@ def test_the_last_copy_that_serves_is_never_retired(planned: tuple[Situation, Pl
 
 
 @given(some.one_of(without_downtime(), situations.map(lambda at: (at, recreate(at)))))
-def test_a_plan_ends_with_the_new_revision_alone(planned: tuple[Situation, Plan]) -> None:
+def test_plan_ends_with_only_the_new_revision(planned: tuple[Situation, Plan]) -> None:
     at, plan = planned
     environment = before(at)
     for _ in environment.steps(plan):
@@ -153,7 +153,7 @@ def test_weights_sum_to_100_or_there_is_no_traffic(planned: tuple[Situation, Pla
     weight=some.integers(0, 100),
     to=some.sampled_from([OLD, None]),
 )
-def test_a_rollback_ends_with_what_it_goes_back_to(
+def test_rollback_ends_with_only_its_target_revision(
     wanted: int, ready: int, serving: int, weight: int, to: str | None
 ) -> None:
     counts = {OLD: ready, NEW: serving}

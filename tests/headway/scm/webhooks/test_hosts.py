@@ -163,17 +163,17 @@ SAID: list[tuple[str, str, Sent, list[Event]]] = [
 
 
 @pytest.mark.parametrize(("host", "sent", "said"), [pytest.param(h, s, e, id=f"{h} {w}") for h, w, s, e in SAID])
-def test_what_a_delivery_says(host: str, sent: Sent, said: list[Event]) -> None:
+def test_delivery_is_parsed(host: str, sent: Sent, said: list[Event]) -> None:
     assert HOSTS[host].signed(sent.headers, sent.body, SECRET)
     assert list(HOSTS[host].events(sent.headers, sent.body)) == said
 
 
 @pytest.mark.parametrize("host", SIGNED)
-def test_a_delivery_has_a_name(host: str) -> None:
+def test_delivery_has_an_id(host: str) -> None:
     assert HOSTS[host].delivery(SIGNED[host].headers)
 
 
-def test_gitlab_calls_a_delivery_the_same_when_it_sends_it_again() -> None:
+def test_gitlab_retry_keeps_the_delivery_id() -> None:
     sent = p.gitlab("Push Hook", p.gitlab_push())
     again = sent.headers | {"x-gitlab-event-uuid": "yet another"}
     assert HOSTS["gitlab"].delivery(sent.headers) == HOSTS["gitlab"].delivery(again)
@@ -183,24 +183,24 @@ def test_gitlab_calls_a_delivery_the_same_when_it_sends_it_again() -> None:
 
 
 @pytest.mark.parametrize("host", SIGNED)
-def test_another_secret_does_not_fit(host: str) -> None:
+def test_wrong_secret_fails_verification(host: str) -> None:
     assert not HOSTS[host].signed(SIGNED[host].headers, SIGNED[host].body, SECRET + "!")
 
 
 @pytest.mark.parametrize("host", SIGNED)
-def test_without_a_signature_nothing_fits(host: str) -> None:
+def test_missing_signature_fails_verification(host: str) -> None:
     assert not HOSTS[host].signed({}, SIGNED[host].body, SECRET)
 
 
 @pytest.mark.parametrize("host", [host for host in SIGNED if host != "gitlab"])
 @given(body=st.binary())
-def test_the_signature_is_for_these_bytes_alone(host: str, body: bytes) -> None:
+def test_signature_covers_the_exact_bytes(host: str, body: bytes) -> None:
     assert HOSTS[host].signed(SIGNED[host].headers, body, SECRET) == (body == SIGNED[host].body)
 
 
 @pytest.mark.parametrize("host", SIGNED)
 @given(word=st.text(max_size=80))
-def test_no_made_up_signature_fits(host: str, word: str) -> None:
+def test_random_signature_fails_verification(host: str, word: str) -> None:
     """Whatever is in the headers, and whatever they are made of."""
     headers = {name: word for name in SIGNED[host].headers if "event" not in name}
     assert not HOSTS[host].signed(headers, SIGNED[host].body, SECRET)
@@ -215,12 +215,12 @@ def test_a_signing_token_of_gitlab() -> None:
 
 
 @pytest.mark.parametrize("seconds", [-3600, 3600])
-def test_a_signed_delivery_of_another_hour_may_be_a_replay(seconds: int) -> None:
+def test_old_signed_delivery_is_refused_as_a_replay(seconds: int) -> None:
     sent = p.gitlab_signed("Push Hook", p.gitlab_push(), WHSEC, at=time.time() + seconds)
     assert not HOSTS["gitlab"].signed(sent.headers, sent.body, WHSEC)
 
 
-def test_the_token_in_plain_text_does_not_stand_for_a_signature_that_is_wrong() -> None:
+def test_plain_token_does_not_replace_an_invalid_signature() -> None:
     sent = p.gitlab_signed("Push Hook", p.gitlab_push(), WHSEC, at=0)
     assert not HOSTS["gitlab"].signed(sent.headers | {"x-gitlab-token": WHSEC}, sent.body, WHSEC)
 
@@ -253,7 +253,7 @@ def test_anything_else_is_refused(host: str, body: bytes) -> None:
         ("by", "x\x00"),
     ],
 )
-def test_what_git_would_misunderstand_is_refused(key: str, value: str) -> None:
+def test_unsafe_git_arguments_are_refused(key: str, value: str) -> None:
     sent = {"repository": "/srv/git/shop.git", "ref": "refs/heads/main", "after": NEW, "by": "ann"} | {key: value}
     with pytest.raises(ValidationError):
         HOSTS["generic"].events({}, json.dumps(sent).encode())
@@ -268,7 +268,7 @@ JSON = st.recursive(
 
 @pytest.mark.parametrize(("host", "sent"), [pytest.param(h, s, id=f"{h} {w}") for h, w, s, _ in SAID])
 @given(data=st.data())
-def test_a_payload_with_anything_in_it_is_read_or_refused(host: str, sent: Sent, data: st.DataObject) -> None:
+def test_arbitrary_payload_is_parsed_or_refused(host: str, sent: Sent, data: st.DataObject) -> None:
     """Some part of a real one is something else."""
     payload = json.loads(sent.body)
     part = payload
@@ -300,7 +300,7 @@ def test_a_payload_with_anything_in_it_is_read_or_refused(host: str, sent: Sent,
         "ssh://git@github.com:22/acme/shop.git",
     ],
 )
-def test_one_repository_has_many_addresses(address: str) -> None:
+def test_urls_of_one_repository_are_equal(address: str) -> None:
     assert place(address) == "github.com/acme/shop"
 
 
@@ -314,10 +314,10 @@ def test_one_repository_has_many_addresses(address: str) -> None:
         ("https://evil.example/github.com/acme/shop", "evil.example/github.com/acme/shop"),
     ],
 )
-def test_other_repositories_are_others(address: str, where: str) -> None:
+def test_urls_of_different_repositories_differ(address: str, where: str) -> None:
     assert place(address) == where
 
 
 @given(address=st.text(max_size=60))
-def test_any_text_is_somewhere(address: str) -> None:
+def test_any_text_normalizes_to_a_url(address: str) -> None:
     assert isinstance(place(address), str)

@@ -164,7 +164,7 @@ def test_a_push_to_the_branch_is_released(place: Place) -> None:
     )
 
 
-def test_what_is_asked_of_git_is_the_registered_repository_alone(place: Place, tmp_path: Path) -> None:
+def test_only_the_registered_repository_is_fetched(place: Place, tmp_path: Path) -> None:
     """Whatever the delivery says of where it comes from."""
     push = PushEvent(places=(str(tmp_path / "evil"),), ref=MAIN, before=None, after=place.first, by="mallory")
     place.ledger.deliveries.receive([Delivery(app="shop", delivery="guid", event=push)])
@@ -191,14 +191,14 @@ def test_a_tag_is_released_when_a_pattern_fits(place: Place, tag: str, annotated
     assert place.released(named, ref=f"refs/tags/{tag}") == [place.first] * released
 
 
-def test_a_push_that_changes_nothing_that_counts_starts_nothing(place: Place) -> None:
+def test_push_of_excluded_paths_starts_nothing(place: Place) -> None:
     place.released(place.first)
     readme = place.repo.commit(README="hello", src__docs__a="hello")
     assert place.released(readme, place.first) == [place.first]
     assert place.newest.detail == f"{readme[:7]}: no changed path matches on/paths"
 
 
-def test_what_changed_is_counted_from_what_was_released(place: Place) -> None:
+def test_changes_are_compared_with_the_last_release(place: Place) -> None:
     """Of two pushes that come together the last changes nothing that counts, and the first does."""
     place.released(place.first)
     code = place.repo.commit(src__a="2")
@@ -213,12 +213,12 @@ def test_a_commit_may_ask_to_be_skipped(place: Place) -> None:
     assert place.newest.detail == f"{skipped[:7]}: the commit message has [skip headway]"
 
 
-def test_settings_that_are_wrong_are_released_so_that_somebody_sees_it(place: Place) -> None:
+def test_invalid_settings_start_a_release_that_reports_them(place: Place) -> None:
     wrong = place.repo.commit(headway_dot_yaml="app: shop\nbranch: main\ncheks: {}\n")
     assert place.released(wrong, place.first) == [wrong]
 
 
-def test_settings_that_are_wrong_keep_the_branch_of_before(place: Place) -> None:
+def test_invalid_settings_keep_the_previous_branch(place: Place) -> None:
     trunk = place.repo.commit(headway_dot_yaml=SETTINGS.replace("\non:", "\nbranch: trunk\non:"))
     place.repo.git("branch", "trunk")
     wrong = place.repo.commit(headway_dot_yaml="app: [")
@@ -234,7 +234,7 @@ def test_a_repository_cannot_release_another_app(place: Place) -> None:
     assert "is registered as shop" in place.newest.detail
 
 
-def test_a_branch_that_is_gone_starts_nothing(place: Place) -> None:
+def test_deleted_branch_starts_nothing(place: Place) -> None:
     place.hears(place.first, ref="refs/heads/gone")
     place.dispatch()
     assert (place.newest.state, place.newest.detail) == ("ignored", "refs/heads/gone does not exist any more")
@@ -249,7 +249,7 @@ def test_the_same_push_in_another_delivery_is_a_duplicate(place: Place) -> None:
     assert place.states() == ["started", "duplicate"]
 
 
-def test_a_burst_is_one_release_of_the_last(place: Place) -> None:
+def test_burst_of_pushes_starts_one_release_of_the_last(place: Place) -> None:
     pushes = [place.repo.commit(src__a=str(number)) for number in range(50)]
     for before, after in itertools.pairwise([place.first, *pushes]):
         place.hears(after, before)
@@ -259,7 +259,7 @@ def test_a_burst_is_one_release_of_the_last(place: Place) -> None:
     assert {one.followed_by for one in place.ledger.deliveries.recent("shop", 50)} == {None, place.newest.id}
 
 
-def test_a_burst_that_comes_in_any_order_ends_in_the_last(place: Place) -> None:
+def test_burst_in_any_order_releases_the_last_commit(place: Place) -> None:
     pushes = [place.repo.commit(src__a=str(number)) for number in range(5)]
     for after in (pushes[4], pushes[1], pushes[3]):
         place.hears(after)
@@ -271,7 +271,7 @@ def test_a_burst_that_comes_in_any_order_ends_in_the_last(place: Place) -> None:
     assert place.states() == ["started", "superseded", "superseded", "duplicate", "duplicate"]
 
 
-def test_pushes_that_come_soon_after_a_start_wait_for_those_behind_them(place: Place) -> None:
+def test_pushes_soon_after_a_start_are_coalesced(place: Place) -> None:
     place.released(place.first)
     for number in range(3):
         newer = place.repo.commit(src__a=f"{number}")
@@ -284,7 +284,7 @@ def test_pushes_that_come_soon_after_a_start_wait_for_those_behind_them(place: P
     assert place.states() == ["started", "superseded", "superseded", "started"]
 
 
-def test_a_newer_push_follows_the_run_of_an_older(place: Place) -> None:
+def test_newer_push_is_the_successor_of_an_older_one(place: Place) -> None:
     place.released(place.first)
     older = place.newest.flow_run_id
     assert older
@@ -297,20 +297,20 @@ def test_a_newer_push_follows_the_run_of_an_older(place: Place) -> None:
     assert place.ledger.deliveries.successor(str(place.newest.flow_run_id)) is None
 
 
-def test_a_push_whose_webhook_was_lost_is_released_with_the_next_that_comes(place: Place) -> None:
+def test_push_with_a_lost_webhook_is_released_with_the_next_one(place: Place) -> None:
     newer = place.repo.commit(src__a="2")
     assert place.released(place.first) == [newer]
     assert place.released(newer, place.first) == [newer]
 
 
-def test_a_branch_that_was_forced_back_is_released_again(place: Place) -> None:
+def test_force_push_to_an_older_commit_is_released(place: Place) -> None:
     newer = place.repo.commit(src__a="2")
     place.released(newer, place.first)
     place.repo.git("reset", "--quiet", "--hard", place.first)
     assert place.released(place.first, newer) == [newer, place.first]
 
 
-def test_a_replay_brings_nothing_back(place: Place) -> None:
+def test_replayed_delivery_does_not_release_an_older_commit(place: Place) -> None:
     """Somebody sends a delivery of long ago again, under another name: it is not what the branch names now."""
     place.released(place.first)
     newer = place.repo.commit(src__a="2")
@@ -319,7 +319,7 @@ def test_a_replay_brings_nothing_back(place: Place) -> None:
     assert place.newest.state == "duplicate"
 
 
-def test_a_commit_that_is_not_there_yet_is_waited_for(place: Place) -> None:
+def test_commit_not_yet_in_the_repository_is_retried(place: Place) -> None:
     """The host says so before the copy that we ask knows."""
     place.released(place.first)
     elsewhere = Repository(place.repo.path.with_name("elsewhere"))
@@ -336,7 +336,7 @@ def test_a_commit_that_is_not_there_yet_is_waited_for(place: Place) -> None:
     assert place.outside.released == [place.first, late]
 
 
-def test_a_commit_that_never_comes_does_not_hold_up_the_branch(place: Place) -> None:
+def test_missing_commit_does_not_block_the_branch(place: Place) -> None:
     place.hears("9" * 40)
     for _ in range(EARLY_ATTEMPTS):
         place.dispatch()
@@ -346,7 +346,7 @@ def test_a_commit_that_never_comes_does_not_hold_up_the_branch(place: Place) -> 
     assert place.outside.released == [place.first]
 
 
-def test_its_release_is_known_before_its_run_has_begun(place: Place) -> None:
+def test_release_is_recorded_before_its_run_starts(place: Place) -> None:
     place.released(place.first)
     (release,) = place.ledger.releases.recent("shop")
     assert (release.state, release.sha, release.requested_by) == ("running", place.first, "ann at generic")
@@ -354,7 +354,7 @@ def test_its_release_is_known_before_its_run_has_begun(place: Place) -> None:
     assert place.ledger.statuses.releases_to_report(["shop"]) == [release]
 
 
-def test_whoever_dies_after_it_was_asked_for_asks_for_the_same_run(place: Place) -> None:
+def test_restart_after_a_crash_requests_the_same_run(place: Place) -> None:
     place.hears(place.first)
     place.outside.dies = True
     with pytest.raises(KeyboardInterrupt):
@@ -366,7 +366,7 @@ def test_whoever_dies_after_it_was_asked_for_asks_for_the_same_run(place: Place)
     assert [release.sha for release in place.ledger.releases.recent("shop")] == [place.first]
 
 
-def test_a_prefect_server_that_is_away_is_asked_again(place: Place) -> None:
+def test_unreachable_prefect_server_is_retried(place: Place) -> None:
     place.hears(place.first)
     place.outside.down = True
     with pytest.raises(ServiceUnavailable):
@@ -376,7 +376,7 @@ def test_a_prefect_server_that_is_away_is_asked_again(place: Place) -> None:
     assert place.outside.released == [place.first]
 
 
-def test_two_that_dispatch_the_same_start_one(place: Place) -> None:
+def test_concurrent_dispatchers_start_one_run(place: Place) -> None:
     place.hears(place.first)
     due = place.ledger.deliveries.due()
     for _ in range(2):
@@ -386,7 +386,7 @@ def test_two_that_dispatch_the_same_start_one(place: Place) -> None:
     assert place.outside.released == [place.first]
 
 
-def test_a_repository_that_is_away_is_asked_again_for_a_while(place: Place) -> None:
+def test_unreachable_repository_is_retried_for_a_while(place: Place) -> None:
     away = place.repo.path.with_name("away")
     place.repo.path.rename(away)
     place.hears(place.first)
@@ -399,7 +399,7 @@ def test_a_repository_that_is_away_is_asked_again_for_a_while(place: Place) -> N
     assert place.outside.released == [place.first]
 
 
-def test_a_repository_that_stays_away_is_said(place: Place) -> None:
+def test_unreachable_repository_is_reported(place: Place) -> None:
     shutil.rmtree(place.repo.path)
     place.hears(place.first)
     for _ in range(MAX_ATTEMPTS):
@@ -410,7 +410,7 @@ def test_a_repository_that_stays_away_is_said(place: Place) -> None:
     assert place.dispatch() == []
 
 
-def test_an_app_that_is_removed_has_nothing_due(place: Place) -> None:
+def test_removed_app_has_no_pending_deliveries(place: Place) -> None:
     place.hears(place.first)
     place.ledger.apps.unregister("shop")
     assert place.dispatch() == []
@@ -420,7 +420,7 @@ def test_an_app_that_is_removed_has_nothing_due(place: Place) -> None:
 # --- pull requests ---------------------------------------------------------------------------------------------
 
 
-def test_a_pull_request_is_shown(place: Place) -> None:
+def test_pull_request_gets_a_preview(place: Place) -> None:
     head = place.change(src__a="2")
     assert place.pull(head, fork=True) == [("preview", 42, head)]
     (asked,) = place.outside.runs.values()
@@ -437,7 +437,7 @@ def test_a_pull_request_is_shown(place: Place) -> None:
     assert (known.of, known.number, known.head, known.fork, known.stands) == ("shop", 42, head, True, True)
 
 
-def test_a_newer_commit_takes_the_place_of_an_older_and_other_pull_requests_are_left(place: Place) -> None:
+def test_newer_commit_supersedes_only_its_own_pull_request(place: Place) -> None:
     first, second = place.change(src__a="2"), place.change(src__a="3")
     place.pull(first)
     older = str(place.newest.flow_run_id)
@@ -451,7 +451,7 @@ def test_a_newer_commit_takes_the_place_of_an_older_and_other_pull_requests_are_
     assert place.ledger.deliveries.successor(str(place.newest.flow_run_id)) is None
 
 
-def test_a_pull_request_that_is_closed_is_torn_down_once(place: Place) -> None:
+def test_closed_pull_request_is_torn_down_once(place: Place) -> None:
     head = place.change(src__a="2")
     place.pull(head)
     run = str(place.newest.flow_run_id)
@@ -464,7 +464,7 @@ def test_a_pull_request_that_is_closed_is_torn_down_once(place: Place) -> None:
     assert follower.sha == NOTHING
 
 
-def test_a_pull_request_that_is_opened_again_is_shown_again(place: Place) -> None:
+def test_reopened_pull_request_gets_a_preview(place: Place) -> None:
     head = place.change(src__a="2")
     place.pull(head)
     place.pull(head, open=False)
@@ -473,7 +473,7 @@ def test_a_pull_request_that_is_opened_again_is_shown_again(place: Place) -> Non
     assert place.pull(head)[3:] == []
 
 
-def test_one_that_was_torn_down_when_its_time_was_over_is_shown_again_when_somebody_asks(place: Place) -> None:
+def test_expired_preview_is_deployed_again_on_request(place: Place) -> None:
     head = place.change(src__a="2")
     place.pull(head)
     assert place.pull(head)[1:] == []
@@ -481,24 +481,24 @@ def test_one_that_was_torn_down_when_its_time_was_over_is_shown_again_when_someb
     assert place.pull(head)[1:] == [("preview", 42, head)]
 
 
-def test_what_somebody_started_by_hand_is_torn_down_when_it_is_closed(place: Place) -> None:
+def test_manually_started_preview_is_torn_down_on_close(place: Place) -> None:
     head = place.change(src__a="2")
     place.ledger.previews.open("shop-pr-42", of="shop", number=42, head=head, fork=False)
     assert place.pull(head, open=False) == [("teardown", 42, "the pull request was closed")]
 
 
-def test_what_a_person_asks_for_is_done_again(place: Place) -> None:
+def test_manual_request_is_processed_again(place: Place) -> None:
     head = place.change(src__a="2")
     place.pull(head)
     assert place.pull(head, again=True)[1:] == [("preview", 42, head)]
 
 
-def test_what_was_never_shown_is_not_torn_down(place: Place) -> None:
+def test_pull_request_without_a_preview_is_not_torn_down(place: Place) -> None:
     assert place.pull(place.change(src__a="2"), open=False) == []
     assert place.newest.detail == "it is closed and has no preview"
 
 
-def test_commits_that_come_soon_after_another_are_one_preview_of_the_last(place: Place) -> None:
+def test_commits_in_quick_succession_make_one_preview_of_the_last(place: Place) -> None:
     heads = [place.change(src__a=str(number)) for number in range(2, 6)]
     place.pull(heads[0])
     for head in heads[1:]:
@@ -510,7 +510,7 @@ def test_commits_that_come_soon_after_another_are_one_preview_of_the_last(place:
     assert place.states() == ["started", "superseded", "superseded", "started"]
 
 
-def test_a_pull_request_for_another_branch_is_not_shown(place: Place) -> None:
+def test_pull_request_for_another_branch_gets_no_preview(place: Place) -> None:
     place.repo.git("branch", "other")
     assert place.pull(place.change(src__a="2"), base="other") == []
     assert place.newest.detail.endswith("it is into other: only pull requests into main have previews")
@@ -521,7 +521,7 @@ def test_a_commit_of_a_pull_request_may_ask_to_be_skipped(place: Place) -> None:
     assert "the commit message has [skip headway]" in place.newest.detail
 
 
-def test_a_pull_request_that_changes_nothing_that_counts_is_not_shown(place: Place) -> None:
+def test_pull_request_of_excluded_paths_gets_no_preview(place: Place) -> None:
     """Counted from where it left the branch, which has gone on since."""
     readme = place.change(README="hello")
     place.repo.commit(src__a="5")
@@ -530,14 +530,14 @@ def test_a_pull_request_that_changes_nothing_that_counts_is_not_shown(place: Pla
     assert len(place.pull(place.change(src__a="2"))) == 1
 
 
-def test_where_there_is_nothing_to_check_and_nowhere_to_show_it_nothing_starts(place: Place) -> None:
+def test_pull_request_without_checks_and_preview_environment_starts_nothing(place: Place) -> None:
     bare = SETTINGS.replace("  preview: {target: process/preview}\n", "")
     assert place.pull(place.change(headway_dot_yaml=bare)) == []
     assert place.newest.detail.endswith("headway.yaml has no checks and no environment preview")
     assert len(place.pull(place.change(headway_dot_yaml=bare + "checks: {unit: pytest}\n"))) == 1
 
 
-def test_a_headway_yaml_that_is_wrong_is_run_so_that_somebody_sees_it(place: Place) -> None:
+def test_invalid_headway_yaml_starts_a_run_that_reports_it(place: Place) -> None:
     assert len(place.pull(place.change(headway_dot_yaml="app: ["))) == 1
 
 
@@ -547,20 +547,20 @@ def test_a_pull_request_cannot_be_that_of_another_app(place: Place) -> None:
     assert "is registered as shop" in place.newest.detail
 
 
-def test_what_a_fork_says_in_its_headway_yaml_does_not_count(place: Place) -> None:
+def test_headway_yaml_of_a_fork_is_ignored(place: Place) -> None:
     theirs = place.change(headway_dot_yaml=SETTINGS.replace("\non:", "\nbranch: other\non:"), src__a="2")
     place.repo.git("branch", "other")
     assert place.pull(theirs, base="other", fork=True) == []
     assert place.pull(theirs, base="main", fork=True) == [("preview", 42, theirs)]
 
 
-def test_an_app_that_is_called_like_the_preview_keeps_its_name(place: Place) -> None:
+def test_app_named_like_a_preview_keeps_its_name(place: Place) -> None:
     place.ledger.releases.start("shop-pr-42", "/elsewhere", "main", flow_run_id=None, requested_by="ann")
     assert place.pull(place.change(src__a="2")) == []
     assert "an app has this name" in place.newest.detail
 
 
-def test_a_branch_of_a_fork_is_not_looked_for_in_our_repository(place: Place) -> None:
+def test_branch_of_a_fork_is_not_fetched_from_the_repository(place: Place) -> None:
     """Where pull requests have no ref of their own, a branch of ours may be called as theirs is."""
     assert place.pull(place.change(src__a="2"), ref=MAIN, fork=True) == []
     assert "generic does not share the commits of forks" in place.newest.detail
@@ -575,20 +575,20 @@ def host(place: Place) -> FakeGitHost:
     return place.host
 
 
-def test_a_replay_of_an_old_opening_shows_nothing_that_is_closed(place: Place, host: FakeGitHost) -> None:
+def test_replayed_opening_does_not_reopen_a_closed_pull_request(place: Place, host: FakeGitHost) -> None:
     head = place.change(src__a="2")
     host.has_pull(42, head, open=False)
     assert place.pull(head, open=True) == []
 
 
-def test_a_replay_of_an_old_closing_takes_nothing_away_that_is_open(place: Place, host: FakeGitHost) -> None:
+def test_replayed_closing_does_not_tear_down_an_open_pull_request(place: Place, host: FakeGitHost) -> None:
     head = place.change(src__a="2")
     host.has_pull(42, head)
     place.pull(head)
     assert place.pull(head, open=False) == [("preview", 42, head)]
 
 
-def test_a_host_that_says_it_is_a_fork_is_believed(place: Place, host: FakeGitHost) -> None:
+def test_host_decides_whether_a_pull_request_is_a_fork(place: Place, host: FakeGitHost) -> None:
     head = place.change(src__a="2")
     host.has_pull(42, head, fork=True)
     place.pull(head, fork=False)
@@ -598,7 +598,7 @@ def test_a_host_that_says_it_is_a_fork_is_believed(place: Place, host: FakeGitHo
     assert [run["fork"] for run in place.outside.runs.values()] == [True]
 
 
-def test_a_pull_request_that_the_host_does_not_know_is_asked_for_again(place: Place, host: FakeGitHost) -> None:
+def test_pull_request_unknown_to_the_host_is_retried(place: Place, host: FakeGitHost) -> None:
     """The host says so before the part of it that we ask knows, or our token may not see it."""
     head = place.change(src__a="2")
     assert place.pull(head) == []
@@ -609,7 +609,7 @@ def test_a_pull_request_that_the_host_does_not_know_is_asked_for_again(place: Pl
     assert place.outside.pulls == [("preview", 42, head)]
 
 
-def test_a_commit_that_the_repository_does_not_have_yet_is_waited_for(place: Place, host: FakeGitHost) -> None:
+def test_pull_request_commit_not_yet_in_the_repository_is_retried(place: Place, host: FakeGitHost) -> None:
     old, new = place.change(src__a="2"), place.change(src__a="3")
     host.has_pull(42, new)
     assert place.pull(old) == []
@@ -620,7 +620,7 @@ def test_a_commit_that_the_repository_does_not_have_yet_is_waited_for(place: Pla
     assert place.outside.pulls == [("preview", 42, new)]
 
 
-def test_a_host_that_does_not_answer_is_asked_again(place: Place, host: FakeGitHost) -> None:
+def test_unresponsive_host_is_retried(place: Place, host: FakeGitHost) -> None:
     head = place.change(src__a="2")
     host.has_pull(42, head)
     host.faults = [GitHostError("it does not answer")]
@@ -631,7 +631,7 @@ def test_a_host_that_does_not_answer_is_asked_again(place: Place, host: FakeGitH
     assert place.outside.pulls == [("preview", 42, head)]
 
 
-def test_trees_are_compared_only_where_somebody_has_named_paths(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trees_are_compared_only_with_path_filters(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     def without_end(*_: object) -> None:
         raise AssertionError("compared")
 
@@ -641,7 +641,7 @@ def test_trees_are_compared_only_where_somebody_has_named_paths(place: Place, mo
     assert place.pull(head) == [("preview", 42, head)]
 
 
-def test_a_host_that_cannot_be_loaded_holds_no_push_up(place: Place) -> None:
+def test_host_block_that_cannot_be_loaded_does_not_block_pushes(place: Place) -> None:
     place.host = NotFound("no block gitea/x")
     assert place.pull(place.change(src__a="2")) == []
     assert place.newest.state == "waiting"
@@ -654,7 +654,7 @@ async def reconcile(dispatcher: Dispatcher) -> list[str]:
     return await dispatcher.reconcile()
 
 
-async def test_one_host_that_hangs_does_not_keep_the_others_waiting(
+async def test_hanging_host_does_not_delay_others(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     released = threading.Event()
@@ -686,7 +686,7 @@ async def test_one_host_that_hangs_does_not_keep_the_others_waiting(
     assert await reconcile(dispatcher) == [f"slow {MAIN}: starts nothing: {MAIN} does not exist any more"]
 
 
-async def test_what_is_asked_about_pull_requests_keeps_no_push_waiting(place: Place) -> None:
+async def test_pull_request_lookups_do_not_delay_pushes(place: Place) -> None:
     answers = threading.Event()
 
     class Hangs(FakeGitHost):

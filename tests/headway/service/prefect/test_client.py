@@ -328,7 +328,7 @@ def test_a_web_page_in_place_of_an_answer_is_said(prefect: Prefect, api: Control
         api.flow_run(RUN)
 
 
-def test_proxies_of_this_machine_are_not_asked(prefect: Prefect, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_settings_of_the_environment_are_ignored(prefect: Prefect, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     with Control(prefect.url) as api:
         assert api.start("release/main", {}) == RUN

@@ -296,7 +296,7 @@ def test_a_run_that_changes_the_process_does_not_change_the_next(served: Warm) -
     assert client.out == f"{served.tmp_path} None\n"
 
 
-def test_many_at_once(served: Warm) -> None:
+def test_concurrent_clients_all_succeed(served: Warm) -> None:
     # Each waits for all the others to be there.
     program = (
         "open('here' + os.environ['N'], 'w').close()\n"
