@@ -64,7 +64,7 @@ def lint_imports(place: Path) -> subprocess.CompletedProcess[str]:
         ("blocks/targets/docker/target.py", "blocks.targets.process.target", "Platforms do not know each other"),
     ],
 )
-def test_an_import_against_the_grain_is_found(copy: Path, module: str, imported: str, contract: str) -> None:
+def test_import_against_the_contract_is_found(copy: Path, module: str, imported: str, contract: str) -> None:
     with (copy / module).open("a") as source:
         source.write(f"\nimport {imported}\n")
 
@@ -138,7 +138,7 @@ def installed(wheel: Path) -> Iterator[Path]:
         shutil.rmtree(place)
 
 
-def test_an_installed_headway_brings_its_own_project(installed: Path) -> None:
+def test_installed_headway_has_its_prefect_project(installed: Path) -> None:
     script = (
         "from headway.system.project_root import project_root; print(project_root());"
         "import flows.release as f; print(f.__file__)"
@@ -154,7 +154,7 @@ def test_an_installed_headway_brings_its_own_project(installed: Path) -> None:
 
 
 @pytest.mark.e2e
-def test_an_installed_headway_plays_the_demo_and_leaves_nothing_behind(installed: Path) -> None:
+def test_installed_headway_runs_the_demo_and_cleans_up(installed: Path) -> None:
     place = installed.parents[2]
     scratch = place / "tmp"
     scratch.mkdir()
@@ -261,24 +261,24 @@ def test_the_documents_name_modules_and_variables_that_exist() -> None:
                 assert variable in programs, f"{document.name}: {variable}"
 
 
-def test_links_lead_somewhere() -> None:
+def test_relative_links_have_targets() -> None:
     for document in DOCUMENTS:
         for link in re.findall(r"\]\(([^)#]+)", document.read_text()):
             assert "://" in link or (document.parent / link).exists(), f"{document.name}: {link}"
 
 
-def test_the_settings_of_the_examples_are_good_settings() -> None:
+def test_settings_of_the_examples_are_valid() -> None:
     found = sorted((ROOT / "examples").glob("*/headway.yaml"))
     assert {"pypiserver", "shop", "tiddlywiki"} <= {config.load(file).app for file in found}
 
 
-def test_the_settings_in_the_readme_are_good_settings(tmp_path: Path) -> None:
+def test_settings_in_the_readme_are_valid(tmp_path: Path) -> None:
     (written,) = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     (tmp_path / "headway.yaml").write_text(written)
 
     assert config.load(tmp_path).release_path() == ["staging", "production"]
 
 
-def test_headway_says_which_one_it_is() -> None:
+def test_version_is_that_of_the_package() -> None:
     told = typer.testing.CliRunner().invoke(app, ["--version"])
     assert (told.exit_code, told.output) == (0, f"headway {importlib.metadata.version('headway')}\n")

@@ -23,7 +23,7 @@ BLOCKS: list[type[Block]] = [DockerTarget, KubernetesTarget, Prometheus, Railway
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_every_secret_is_one_to_prefect(block: type[Block]) -> None:
+def test_every_secret_field_is_secret_in_prefect(block: type[Block]) -> None:
     secret = {name for name, field in block.model_fields.items() if "SecretStr" in repr(field.annotation)}
     known = set(block.model_json_schema()["secret_fields"])
     assert secret

@@ -34,16 +34,16 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-async def test_a_file(files: Path) -> None:
+async def test_secret_from_a_file(files: Path) -> None:
     assert await look_up(NAMED) == ({"LEVEL": "info", "URL": "postgresql://of-a-file"}, {})
 
 
-async def test_a_variable_comes_first(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_environment_variable_takes_precedence(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADWAY_SECRET_SHOP_PROD_DATABASE_URL", "postgresql://of-a-variable")
     assert await look_up(NAMED) == ({"LEVEL": "info", "URL": "postgresql://of-a-variable"}, {})
 
 
-async def test_a_store_of_another_package_comes_last(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_third_party_store_comes_last(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Vault(FakeSecretStore):
         def __init__(self) -> None:
             super().__init__({"shop-prod/database-url": "postgresql://of-vault", "shop-prod/token": "of-vault"})
@@ -59,7 +59,7 @@ async def test_a_store_of_another_package_comes_last(files: Path, monkeypatch: p
     assert missing == {}
 
 
-async def test_a_missing_secret_is_an_error_that_says_where_it_was_looked_for() -> None:
+async def test_missing_secret_lists_the_searched_stores() -> None:
     with pytest.raises(NotFound) as raised:
         await values_of(NAMED, "environments/prod/env")
     assert raised.value.what == (

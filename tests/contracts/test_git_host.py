@@ -91,13 +91,13 @@ def test_every_adapter_has_a_stand_in() -> None:
 
 
 @pytest.mark.parametrize("standing", StatusState)
-def test_a_commit_is_marked(pair: Pair, standing: StatusState) -> None:
+def test_commit_gets_a_status(pair: Pair, standing: StatusState) -> None:
     pair.host.set_status(REPO, STATUS.model_copy(update={"state": standing}))
     word = WORDS[pair.kind][list(StatusState).index(standing)]
     assert pair.there.mark(SHA, "headway/unit") == (word, "going on", "http://prefect/1")
 
 
-def test_a_later_mark_takes_the_place_of_an_earlier(pair: Pair) -> None:
+def test_later_status_replaces_an_earlier_one(pair: Pair) -> None:
     pair.host.set_status(REPO, STATUS)
     pair.host.set_status(REPO, STATUS.model_copy(update={"context": "headway"}))
     done = {"state": StatusState.SUCCESS, "description": "passed"}
@@ -106,7 +106,7 @@ def test_a_later_mark_takes_the_place_of_an_earlier(pair: Pair) -> None:
     assert pair.there.mark(SHA, "headway")[1] == "going on"
 
 
-def test_a_mark_that_is_there_already_stays(pair: Pair) -> None:
+def test_repeated_status_is_accepted(pair: Pair) -> None:
     for _ in range(2):
         pair.host.set_status(REPO, STATUS)
     assert pair.there.mark(SHA, "headway/unit")[1] == "going on"
@@ -131,7 +131,7 @@ def test_there_is_one_comment_and_it_is_updated_in_place(pair: Pair) -> None:
     assert MARKER in text
 
 
-def test_it_is_found_among_many(pair: Pair) -> None:
+def test_comment_is_found_on_later_pages(pair: Pair) -> None:
     pair.there.has_pull(42, SHA)
     for number in range(3):
         pair.host.set_comment(REPO, 42, f"<!-- somebody {number} -->", "hello")
@@ -146,7 +146,7 @@ def test_it_is_found_among_many(pair: Pair) -> None:
 # --- pull requests ---------------------------------------------------------------------------------------------
 
 
-def test_a_pull_request_is_what_it_is_now(pair: Pair) -> None:
+def test_pull_request_has_its_current_state(pair: Pair) -> None:
     pair.there.has_pull(42, SHA)
     pair.there.has_pull(43, SHA, open=False, fork=True)
     open_, closed = pair.host.pull_request(REPO, 42), pair.host.pull_request(REPO, 43)
@@ -170,7 +170,7 @@ def test_all_that_are_open_are_listed(pair: Pair) -> None:
 # --- deployments -----------------------------------------------------------------------------------------------
 
 
-def test_where_the_host_knows_of_deployments_it_is_told(pair: Pair) -> None:
+def test_deployments_are_reported_where_the_host_supports_them(pair: Pair) -> None:
     pair.host.set_deployment(REPO, DEPLOYMENT)
     pair.host.set_deployment(REPO, DEPLOYMENT.model_copy(update={"state": StatusState.SUCCESS}))
     if pair.kind == "github":
@@ -183,7 +183,7 @@ def test_where_the_host_knows_of_deployments_it_is_told(pair: Pair) -> None:
 # --- hosts that are not well -----------------------------------------------------------------------------------
 
 
-def test_a_host_that_fails_for_a_moment_is_asked_again(real: tuple[GitHost, StandIn]) -> None:
+def test_transient_host_failure_is_retried(real: tuple[GitHost, StandIn]) -> None:
     host, there = real
     there.has_pull(42, SHA)
     there.faults = [Answer(502), Answer(503)]
@@ -192,7 +192,7 @@ def test_a_host_that_fails_for_a_moment_is_asked_again(real: tuple[GitHost, Stan
     assert found.open
 
 
-def test_a_host_that_goes_on_failing_is_said(real: tuple[GitHost, StandIn]) -> None:
+def test_lasting_host_failure_is_an_error(real: tuple[GitHost, StandIn]) -> None:
     host, there = real
     there.faults = [Answer(500)] * 10
     with pytest.raises(GitHostError, match="answers 500"):
@@ -200,7 +200,7 @@ def test_a_host_that_goes_on_failing_is_said(real: tuple[GitHost, StandIn]) -> N
     assert len(there.asked) == 3
 
 
-def test_what_may_have_been_written_is_not_written_twice(real: tuple[GitHost, StandIn]) -> None:
+def test_write_with_a_lost_response_is_not_repeated(real: tuple[GitHost, StandIn]) -> None:
     host, there = real
     there.faults = [Answer(502)]
     with pytest.raises(GitHostError):
@@ -226,7 +226,7 @@ def test_a_rate_limit_is_obeyed(real: tuple[GitHost, StandIn], headers: dict[str
     assert limited.value.after == seconds
 
 
-def test_a_refusal_is_no_rate_limit(real: tuple[GitHost, StandIn]) -> None:
+def test_refusal_is_not_a_rate_limit(real: tuple[GitHost, StandIn]) -> None:
     host, there = real
     there.faults = [Answer(403, {"message": "Resource not accessible"})]
     with pytest.raises(GitHostError, match="answers 403") as refused:
@@ -235,7 +235,7 @@ def test_a_refusal_is_no_rate_limit(real: tuple[GitHost, StandIn]) -> None:
     assert "token" in refused.value.hint
 
 
-def test_a_limit_that_is_said_in_words_alone_is_obeyed(real: tuple[GitHost, StandIn]) -> None:
+def test_rate_limit_without_headers_is_obeyed(real: tuple[GitHost, StandIn]) -> None:
     host, there = real
     there.faults = [Answer(403, {"message": "You have exceeded a secondary rate limit. Wait a few minutes."})]
     with pytest.raises(GitHostError) as limited:
@@ -244,7 +244,7 @@ def test_a_limit_that_is_said_in_words_alone_is_obeyed(real: tuple[GitHost, Stan
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 422])
-def test_what_is_refused_of_one_is_told_from_what_is_refused_of_all(real: tuple[GitHost, StandIn], status: int) -> None:
+def test_refusal_of_one_object_differs_from_a_refusal_of_all(real: tuple[GitHost, StandIn], status: int) -> None:
     host, there = real
     there.faults = [Answer(status, {"message": "No"})]
     with pytest.raises(GitHostError) as refused:
@@ -254,7 +254,7 @@ def test_what_is_refused_of_one_is_told_from_what_is_refused_of_all(real: tuple[
 
 
 @pytest.mark.parametrize("body", [b"<html>Sign in</html>", "nothing", [{}]])
-def test_an_answer_of_something_else_is_said(real: tuple[GitHost, StandIn], body: Any) -> None:
+def test_unexpected_response_is_an_error(real: tuple[GitHost, StandIn], body: Any) -> None:
     host, there = real
     there.faults = [Answer(200, body)] * 2
     with pytest.raises(GitHostError):
@@ -263,7 +263,7 @@ def test_an_answer_of_something_else_is_said(real: tuple[GitHost, StandIn], body
         host.open_pull_requests(REPO)
 
 
-def test_a_merge_request_of_gitlab_may_be_locked_and_may_have_lost_its_branch() -> None:
+def test_gitlab_merge_request_may_be_locked_or_without_a_branch() -> None:
     with listening(STAND_INS["gitlab"]()) as there:
         there.has_pull(42, SHA)
         known = there.pull(42) | {"state": "locked", "sha": None}  # type: ignore[attr-defined]  # that of GitLab
@@ -273,7 +273,7 @@ def test_a_merge_request_of_gitlab_may_be_locked_and_may_have_lost_its_branch() 
     assert (found.open, found.head) == (True, "")
 
 
-def test_a_wrong_token_is_said_and_never_shown(real: tuple[GitHost, StandIn]) -> None:
+def test_wrong_token_is_an_error_without_the_token(real: tuple[GitHost, StandIn]) -> None:
     _, there = real
     kind = next(kind for kind, stand_in in STAND_INS.items() if type(there) is stand_in)
     host = adapter(kind, there, token=SecretStr("geheim"))
@@ -282,7 +282,7 @@ def test_a_wrong_token_is_said_and_never_shown(real: tuple[GitHost, StandIn]) ->
     assert "geheim" not in str(refused.value) + repr(host)
 
 
-def test_a_host_that_is_away_is_said(real: tuple[GitHost, StandIn]) -> None:
+def test_unreachable_host_is_an_error(real: tuple[GitHost, StandIn]) -> None:
     _, there = real
     kind = next(kind for kind, stand_in in STAND_INS.items() if type(there) is stand_in)
     host = adapter(kind, there, api="http://127.0.0.1:9")
@@ -290,7 +290,7 @@ def test_a_host_that_is_away_is_said(real: tuple[GitHost, StandIn]) -> None:
         host.set_status(REPO, STATUS)
 
 
-def test_the_next_page_is_not_looked_for_elsewhere() -> None:
+def test_next_page_on_another_host_is_refused() -> None:
     """Nobody gets our token because a host names them."""
     with listening(GitHubStandIn()) as there:
         there.faults = [Answer(200, [], {"link": '<http://evil.example/x>; rel="next"'})]
@@ -329,7 +329,7 @@ def key() -> Any:
     return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
-def test_an_app_signs_for_a_token_and_keeps_it(key: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_github_app_fetches_a_token_and_caches_it(key: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     pem = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     ).decode()
@@ -347,13 +347,13 @@ def test_an_app_signs_for_a_token_and_keeps_it(key: Any, monkeypatch: pytest.Mon
         assert there.given == 4
 
 
-def test_a_key_that_is_none_is_said() -> None:
+def test_invalid_private_key_is_an_error() -> None:
     with listening(GitHubStandIn()) as there:
         host = adapter("github", there, token=None, app_id="12", private_key=SecretStr("x"), installation_id=34)
         with pytest.raises(GitHostError, match="private key"):
             host.set_status(REPO, STATUS)
 
 
-def test_one_way_in_is_needed() -> None:
+def test_credentials_are_required() -> None:
     with pytest.raises(ValidationError, match="give a token, or app_id"):
         git_hosts()["github"](app_id="12")

@@ -150,7 +150,7 @@ def ask(world: World, question: str) -> float | None:
     return world.source.query(world.expressions[question])
 
 
-def test_every_source_is_here() -> None:
+def test_every_metric_source_is_tested() -> None:
     modules = pkgutil.iter_modules(blocks.metrics.__path__)
     assert {module.name for module in modules} == WORLDS.keys() == ADAPTERS.keys()
 
@@ -165,11 +165,11 @@ def test_a_value_is_the_one_of_the_last_scrape(world: World) -> None:
         until(lambda value=value: ask(world, "changing") == value)  # type: ignore[misc]
 
 
-def test_a_metric_that_nobody_has_is_no_data(world: World) -> None:
+def test_unknown_metric_is_no_data(world: World) -> None:
     assert ask(world, "missing") is None
 
 
-def test_a_metric_that_went_away_is_no_data(world: World) -> None:
+def test_disappeared_metric_is_no_data(world: World) -> None:
     world.exposed["gone"] = 1
     until(lambda: ask(world, "gone") == 1)
     del world.exposed["gone"]
@@ -191,7 +191,7 @@ def test_two_values_are_refused(world: World) -> None:
     assert ask(world, "two as one") == 3
 
 
-def test_nonsense_is_refused_with_what_the_source_says_of_it(world: World) -> None:
+def test_invalid_query_quotes_the_error_of_the_source(world: World) -> None:
     with pytest.raises(MetricsUnavailable, match="parse error: unclosed left parenthesis"):
         ask(world, "nonsense")
 
@@ -303,7 +303,7 @@ def broken(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
-def test_a_broken_source_is_an_error_in_time(adapter: str, broken: str) -> None:
+def test_broken_source_is_an_error_within_the_timeout(adapter: str, broken: str) -> None:
     source = ADAPTERS[adapter](broken)
     start = time.monotonic()
     with pytest.raises(MetricsUnavailable) as raised:
@@ -314,7 +314,7 @@ def test_a_broken_source_is_an_error_in_time(adapter: str, broken: str) -> None:
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
-def test_a_source_that_was_given_up_on_keeps_nothing_busy(adapter: str) -> None:
+def test_timed_out_source_leaves_no_thread(adapter: str) -> None:
     with server(BROKEN["drips its body"]) as url:
         before = threading.active_count()
         with pytest.raises(MetricsUnavailable):
@@ -339,27 +339,27 @@ def test_a_scalar_is_a_value(world: World, expression: str, value: float | None)
 
 @only_prometheus
 @pytest.mark.parametrize(("expression", "kind"), [("orders[1m]", "matrix"), ('"orders"', "string")])
-def test_what_is_no_number_is_refused(world: World, expression: str, kind: str) -> None:
+def test_value_that_is_not_a_number_is_refused(world: World, expression: str, kind: str) -> None:
     with pytest.raises(MetricsUnavailable, match=f"gives a {kind} instead of a number"):
         world.source.query(expression)
 
 
 @only_prometheus
-def test_an_expression_arrives_as_it_was_written(world: World) -> None:
+def test_expression_is_sent_unchanged(world: World) -> None:
     assert world.source.query('sum(stock{shelf=~"a|b&c=d#?%20+"}) + 0') == 1
     assert world.source.query("orders # ünïcode\n") == 12.5
 
 
 @only_prometheus
 @pytest.mark.parametrize("expression", ["", "\ud800", "x" * 100_000, "\x1b[31mred\n\n\nnot" + " or" * 500])
-def test_an_expression_that_cannot_be_is_refused_in_a_short_line(world: World, expression: str) -> None:
+def test_impossible_expression_is_refused_with_a_short_message(world: World, expression: str) -> None:
     with pytest.raises(MetricsUnavailable) as raised:
         world.source.query(expression)
     assert raised.value.what.isprintable()
     assert len(raised.value.what) < 500
 
 
-def test_a_path_in_front_of_the_api_is_kept() -> None:
+def test_path_prefix_of_the_api_is_kept() -> None:
     heard: list[str] = []
     with server(result("scalar", [0, "1"]), heard) as url:
         assert Prometheus(url=f"{url}/prometheus/").query("up") == 1
@@ -382,14 +382,14 @@ def test_a_path_in_front_of_the_api_is_kept() -> None:
         "",
     ],
 )
-def test_what_is_no_base_url_is_refused(url: str) -> None:
+def test_invalid_base_url_is_refused(url: str) -> None:
     with pytest.raises(ValidationError, match="url") as refused:
         Prometheus(url=url)
     assert "hunter2" not in str(refused.value)
 
 
 @pytest.mark.parametrize("timeout", [0, -1, math.inf, math.nan])
-def test_a_wait_has_an_end(timeout: float) -> None:
+def test_query_times_out(timeout: float) -> None:
     with pytest.raises(ValidationError, match="timeout"):
         Prometheus(url="http://prometheus", timeout=timeout)
 
@@ -401,13 +401,13 @@ def test_a_histogram_is_refused() -> None:
     assert "histogram_quantile" in raised.value.hint
 
 
-def test_more_than_anybody_aggregates_is_not_read_to_the_end() -> None:
+def test_oversized_response_is_not_read_to_the_end() -> None:
     body = saying(" " * (LARGEST + 1))
     with server(body) as url, pytest.raises(MetricsUnavailable, match="orders gives more than 10,000,000 bytes"):
         Prometheus(url=url).query("orders")
 
 
-def test_what_prometheus_says_is_cut() -> None:
+def test_error_of_prometheus_is_cut() -> None:
     body = json.dumps({"status": "error", "errorType": "execution", "error": "long " * 1000})
     with server(saying(body, "422 Unprocessable Entity")) as url, pytest.raises(MetricsUnavailable) as raised:
         Prometheus(url=url).query("orders")
@@ -417,7 +417,7 @@ def test_what_prometheus_says_is_cut() -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_who_may_not_ask_is_told_of_the_token(status: int) -> None:
+def test_refused_query_mentions_the_token(status: int) -> None:
     with server(saying("no", f"{status} No")) as url, pytest.raises(MetricsUnavailable, match=str(status)) as raised:
         Prometheus(url=url).query("orders")
     assert "token" in raised.value.hint
@@ -435,12 +435,12 @@ def test_the_token_is_sent_as_bearer(token: str) -> None:
     assert TOKEN in heard[0]
 
 
-def test_an_empty_token_is_none() -> None:
+def test_empty_token_is_anonymous() -> None:
     assert Prometheus(url="http://prometheus", token=SecretStr(" ")).token is None
 
 
 @pytest.mark.parametrize("token", [f"{TOKEN}\n{TOKEN}", f"{TOKEN} {TOKEN}", f"{TOKEN}é", f"{TOKEN}\0"])
-def test_a_token_that_cannot_be_sent_is_refused_and_not_shown(token: str) -> None:
+def test_unsendable_token_is_refused_and_not_shown(token: str) -> None:
     with pytest.raises(ValidationError, match="printable ASCII") as refused:
         Prometheus(url="http://prometheus", token=SecretStr(token))
     with pytest.raises(ValidationError) as plain:
@@ -449,7 +449,7 @@ def test_a_token_that_cannot_be_sent_is_refused_and_not_shown(token: str) -> Non
         assert TOKEN not in f"{error} {error!r} {''.join(traceback.format_exception(error))}"
 
 
-def test_the_token_is_a_secret_to_prefect_and_to_who_prints_the_block() -> None:
+def test_token_is_secret_in_prefect_and_in_repr() -> None:
     block = Prometheus(url="http://prometheus", token=SecretStr(TOKEN))
     assert Prometheus.model_json_schema()["secret_fields"] == ["token"]
     assert TOKEN not in f"{block} {block!r} {block.model_dump()} {block.model_dump_json()}"
@@ -471,7 +471,7 @@ ECHOES: dict[str, Behaviour] = {
 
 
 @pytest.mark.parametrize("echo", ECHOES)
-def test_a_server_that_repeats_the_token_does_not_get_it_into_an_error(echo: str) -> None:
+def test_token_repeated_by_the_server_is_not_in_errors(echo: str) -> None:
     heard: list[str] = []
     with server(ECHOES[echo], heard) as url, pytest.raises(MetricsUnavailable) as raised:
         Prometheus(url=url, token=SecretStr(TOKEN)).query("up")

@@ -44,7 +44,7 @@ class TestFiles(SecretStoreContract):
             (directory / name).write_text(f"{value}\n")
         return FileSecrets()
 
-    async def test_without_a_directory_it_has_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_missing_directory_has_no_secrets(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("HEADWAY_SECRETS", raising=False)
         assert await FileSecrets().get("license") is None
 

@@ -48,7 +48,7 @@ class TestFake(TargetContract):
 class FreesItsPort:
     """Of targets whose public ports are this machine's."""
 
-    def test_a_forgotten_app_frees_its_port(self, target: BehindEnvoy, spec: LaunchSpec) -> None:
+    def test_forgotten_app_releases_its_port(self, target: BehindEnvoy, spec: LaunchSpec) -> None:
         revision = start(target, spec)
         port = httpx.URL(target.observe("shop").url or "").port
         assert port

@@ -41,11 +41,11 @@ def completed(piece: str) -> str:
 
 
 @pytest.mark.parametrize("piece", PIECES, ids=lambda block: block.place)
-def test_a_piece_of_headway_yaml_is_good(tmp_path: Path, piece: Block) -> None:
+def test_piece_of_headway_yaml_is_valid(tmp_path: Path, piece: Block) -> None:
     (tmp_path / "headway.yaml").write_text(completed(piece.text))
 
     assert config.load(tmp_path).app
 
 
-def test_every_page_with_settings_is_looked_at() -> None:
+def test_every_page_with_settings_is_checked() -> None:
     assert {piece.page.name for piece in PIECES} >= {"judge.md", "strategies.md", "metrics.md", "headway-yaml.md"}

@@ -201,17 +201,17 @@ def readers(
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("slug", FOLLOWED)
-def test_a_guide_is_followed(readers: Readers, slug: str) -> None:
+def test_guide_works_as_written(readers: Readers, slug: str) -> None:
     assert readers.states(slug) == FOLLOWED[slug]
 
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("slug", CHECKED)
-def test_a_guide_is_checked(readers: Readers, slug: str) -> None:
+def test_guide_is_valid(readers: Readers, slug: str) -> None:
     assert readers.states(slug) == []
 
 
-def test_every_guide_is_followed_or_checked_and_on_the_index() -> None:
+def test_every_guide_is_tested_and_on_the_index() -> None:
     pages = sorted(page.stem for page in GUIDES.glob("*.md") if page.stem != "index")
     assert sorted([*FOLLOWED, *CHECKED, *ELSEWHERE]) == pages
     linked = re.findall(r"\]\(([a-z-]+)\.md\)", (GUIDES / "index.md").read_text())

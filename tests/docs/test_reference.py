@@ -28,7 +28,7 @@ def kinds(of: type[errors.HeadwayError]) -> Iterator[type[errors.HeadwayError]]:
         yield from kinds(kind)
 
 
-def test_every_error_is_listed_with_its_exit_code_and_its_parent() -> None:
+def test_every_error_is_listed_with_exit_code_and_parent() -> None:
     rows = re.findall(r"^\| ((?:&nbsp;)*)`(\w+)` \| (\d+) \|", (PAGES / "errors.md").read_text(), re.MULTILINE)
     listed = {name: (len(indent) // len("&nbsp;" * 2), int(code)) for indent, name, code in rows}
 
@@ -37,7 +37,7 @@ def test_every_error_is_listed_with_its_exit_code_and_its_parent() -> None:
     assert listed == {kind.__name__: (depth[kind.__name__], kind.exit_code) for kind in ours}
 
 
-def test_every_variable_that_the_code_names_is_listed() -> None:
+def test_every_environment_variable_of_the_code_is_listed() -> None:
     page = (PAGES / "environment-variables.md").read_text()
     listed = {name.rstrip("_*") for name in re.findall(r"HEADWAY_[A-Z_*]+", page)}
     examples = re.compile("HEADWAY_SECRET_[A-Z]")

@@ -40,7 +40,7 @@ def test_an_unknown_key_and_a_wrong_type(headway: Headway, repo: Repo) -> None:
     assert headway.ledger.releases.recent(repo.app) == []
 
 
-def test_a_wrong_file_found_by_the_flow(headway: Headway, repo: Repo) -> None:
+def test_invalid_file_found_by_the_flow(headway: Headway, repo: Repo) -> None:
     sha = repo.commit("wrong", {"headway.yaml": "app: [1]\n"})
     said = refused(headway, "release", repo.path, "--ref", sha, code=1)
     assert "headway.yaml:1: app" in said
@@ -144,7 +144,7 @@ def test_a_metric_source_that_does_not_exist(headway: Headway, tmp_path: Path) -
     assert "no kind of metric source is called 'abacus'" in headway.release(repo.path, code=1)["reason"]
 
 
-def test_an_install_that_may_write_no_more(headway: Headway, repo: Repo) -> None:
+def test_install_with_a_full_disk(headway: Headway, repo: Repo) -> None:
     """A file-size limit stands in for a disk that is full: the build fails, and nothing is deployed."""
     text = (repo.path / "headway.yaml").read_text() + "build: {install: 'ulimit -f 1; yes > big'}\n"
     repo.commit("big", {"headway.yaml": text})
@@ -154,7 +154,7 @@ def test_an_install_that_may_write_no_more(headway: Headway, repo: Repo) -> None
     assert headway.ledger.rollouts.live(repo.app, "staging") is None
 
 
-def test_names_that_nobody_knows(headway: Headway, repo: Repo) -> None:
+def test_unknown_names(headway: Headway, repo: Repo) -> None:
     headway.release(repo.path, "--to", "staging")
     assert repo.app in refused(headway, "history", "nobody")
     assert "it is in: staging" in refused(headway, "logs", repo.app, "production")
@@ -187,7 +187,7 @@ def test_no_server(headway: Headway, repo: Repo, tmp_path: Path) -> None:
         assert "headway up" in done.stderr
 
 
-def test_ctrl_c_while_following_says_that_it_goes_on(headway: Headway, repo: Repo) -> None:
+def test_ctrl_c_while_following_says_that_the_release_continues(headway: Headway, repo: Repo) -> None:
     text = (repo.path / "headway.yaml").read_text().replace('check: "true"', "check: sleep 5")
     repo.commit("slow", {"headway.yaml": text})
     following = subprocess.Popen(
@@ -205,6 +205,6 @@ def test_ctrl_c_while_following_says_that_it_goes_on(headway: Headway, repo: Rep
     headway.until(lambda: headway.ledger.releases.recent(repo.app)[0].state == "succeeded")
 
 
-def test_health_of_headway_itself(headway: Headway) -> None:
+def test_health_endpoint_of_headway(headway: Headway) -> None:
     web = json.loads((headway.home / "up.json").read_text())["web_url"]
     headway.until(lambda: httpx.get(f"{web}/health", trust_env=False).json()["checks"]["sweep"] == "ok")

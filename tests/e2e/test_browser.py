@@ -69,7 +69,7 @@ def browser(tmp_path: Path) -> Iterator[Chrome]:
         started.quit()
 
 
-def test_a_release_is_watched_and_approved_in_the_browser(headway: Headway, tmp_path: Path, browser: Chrome) -> None:
+def test_release_is_followed_and_approved_in_the_browser(headway: Headway, tmp_path: Path, browser: Chrome) -> None:
     repo = Repo(tmp_path / "app", "watched", APPROVED)
     told = headway.release(repo.path, code=3)
     with headway.control() as control:
@@ -91,7 +91,7 @@ def test_a_release_is_watched_and_approved_in_the_browser(headway: Headway, tmp_
     assert f"{told['name']}: succeeded" in text(browser)
 
 
-def test_a_verdict_is_drawn_in_the_browser(headway: Headway, tmp_path: Path, browser: Chrome) -> None:
+def test_verdict_plot_is_shown_in_the_browser(headway: Headway, tmp_path: Path, browser: Chrome) -> None:
     repo = Repo(tmp_path / "app", "drawn", JUDGED)
     headway.release(repo.path)
     bad = """    import random

@@ -85,9 +85,7 @@ def version(url: str) -> str:
     return str(httpx.get(url, trust_env=False).json()["version"])
 
 
-def test_an_image_reaches_production_and_comes_back(
-    headway: Headway, engine: Engine, host: str, tmp_path: Path
-) -> None:
+def test_image_is_released_and_rolled_back(headway: Headway, engine: Engine, host: str, tmp_path: Path) -> None:
     repo = Repo(tmp_path / "app", "boxed", SETTINGS % {"host": host})
     good = repo.commit("in a box", {"Dockerfile": DOCKERFILE, ".dockerignore": IGNORED})
     first = headway.release(repo.path)
@@ -122,9 +120,7 @@ def test_an_image_reaches_production_and_comes_back(
     assert version(url) == good
 
 
-def test_what_cannot_be_built_or_pushed_changes_nothing(
-    headway: Headway, engine: Engine, host: str, tmp_path: Path
-) -> None:
+def test_failed_build_or_push_changes_nothing(headway: Headway, engine: Engine, host: str, tmp_path: Path) -> None:
     repo = Repo(tmp_path / "app", "unbuilt", SETTINGS % {"host": host})
     told = json.loads(headway.run("release", repo.path, "--json", code=1).stdout)
     assert "Dockerfile: not in the repository" in told["reason"]
@@ -143,7 +139,7 @@ def test_what_cannot_be_built_or_pushed_changes_nothing(
     assert engine.client.containers.list(all=True) == []
 
 
-def test_a_pull_request_has_containers_of_its_own(headway: Headway, engine: Engine, host: str, tmp_path: Path) -> None:
+def test_pull_request_has_its_own_containers(headway: Headway, engine: Engine, host: str, tmp_path: Path) -> None:
     repo = Repo(tmp_path / "app", "shown", SETTINGS % {"host": host})
     sha = repo.commit("in a box", {"Dockerfile": DOCKERFILE, ".dockerignore": IGNORED})
     headway.run("app", "add", repo.path, "--name", "shown")
@@ -158,9 +154,7 @@ def test_a_pull_request_has_containers_of_its_own(headway: Headway, engine: Engi
     headway.run("app", "remove", "shown")
 
 
-def test_an_engine_that_goes_away_takes_nobody_along(
-    headway: Headway, engine: Engine, host: str, tmp_path: Path
-) -> None:
+def test_containers_survive_an_engine_outage(headway: Headway, engine: Engine, host: str, tmp_path: Path) -> None:
     repo = Repo(tmp_path / "app", "steady", SETTINGS % {"host": host})
     good = repo.commit("in a box", {"Dockerfile": DOCKERFILE, ".dockerignore": IGNORED})
     assert headway.release(repo.path)["state"] == "succeeded"

@@ -25,7 +25,7 @@ def says(**checks: str) -> str:
     return f"    return 200, {{'status': {status!r}, 'checks': {told!r}}}"
 
 
-def test_only_what_is_degraded_since_the_release_is_blamed_on_it(headway: Headway, tmp_path: Path) -> None:
+def test_dependency_degraded_by_the_release_rolls_back(headway: Headway, tmp_path: Path) -> None:
     repo = Repo(tmp_path / "app", "needy", SETTINGS)
     repo.behave(says(database="ok", redis="ok"))
     first = headway.release(repo.path)
@@ -38,7 +38,7 @@ def test_only_what_is_degraded_since_the_release_is_blamed_on_it(headway: Headwa
     assert headway.ledger.rollouts.live("needy", "production") == live
 
 
-def test_what_was_degraded_before_is_not_blamed_on_the_release(headway: Headway, tmp_path: Path) -> None:
+def test_dependency_degraded_before_the_release_does_not_roll_back(headway: Headway, tmp_path: Path) -> None:
     repo = Repo(tmp_path / "app", "sick", SETTINGS)
     away = tmp_path / "redis is away"
     answer = f"""

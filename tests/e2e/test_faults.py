@@ -218,7 +218,7 @@ def goes_back(headway: Headway, repo: Repo, stable: str, app: str) -> str:
     return str(told["id"])
 
 
-def test_a_canary_that_never_gets_ready_has_no_users(headway: Headway, tmp_path: Path) -> None:
+def test_canary_that_never_becomes_ready_gets_no_users(headway: Headway, tmp_path: Path) -> None:
     with under_load(headway, tmp_path, "never") as (repo, load, stable):
         repo.commit("crash", {"app.py": "raise SystemExit('no such table: users')\n"})
         told = headway.release(repo.path, code=1)
@@ -230,14 +230,14 @@ def test_a_canary_that_never_gets_ready_has_no_users(headway: Headway, tmp_path:
 
 
 @pytest.mark.parametrize("fault", CRASHES)
-def test_a_canary_that_crashes_goes_back(headway: Headway, tmp_path: Path, fault: str) -> None:
+def test_crashing_canary_rolls_back(headway: Headway, tmp_path: Path, fault: str) -> None:
     with under_load(headway, tmp_path, fault) as (repo, load, stable):
         release = goes_back(headway, repo, stable, CRASHES[fault])
     assert load.failed < 0.2 * load.sent
     assert agrees(failed(headway, release), load.failed), (failed(headway, release), load.failed)
 
 
-def test_a_canary_whose_failures_a_retry_hides_goes_back(headway: Headway, tmp_path: Path) -> None:
+def test_canary_with_failures_hidden_by_retries_rolls_back(headway: Headway, tmp_path: Path) -> None:
     with under_load(headway, tmp_path, "breaks-off") as (repo, load, stable):
         release = goes_back(headway, repo, stable, BREAKS_OFF.format(marker=str(tmp_path / "first")))
     rollout = rollout_of(headway, release)
@@ -248,7 +248,7 @@ def test_a_canary_whose_failures_a_retry_hides_goes_back(headway: Headway, tmp_p
 
 
 @pytest.mark.parametrize("fault", NO_ANSWER)
-def test_a_canary_that_hangs_goes_back(
+def test_hanging_canary_rolls_back(
     headway: Headway, tmp_path: Path, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loads, "TIMEOUT", PATIENCE)
@@ -259,7 +259,7 @@ def test_a_canary_that_hangs_goes_back(
 
 
 @pytest.mark.parametrize("fault", ANSWERS)
-def test_a_canary_that_answers_with_errors_goes_back(headway: Headway, tmp_path: Path, fault: str) -> None:
+def test_canary_with_error_responses_rolls_back(headway: Headway, tmp_path: Path, fault: str) -> None:
     with under_load(headway, tmp_path, fault) as (repo, load, stable):
         release = goes_back(headway, repo, stable, ANSWERS[fault])
     assert 0 < load.failed < 0.2 * load.sent
@@ -267,7 +267,7 @@ def test_a_canary_that_answers_with_errors_goes_back(headway: Headway, tmp_path:
     assert agrees(failed(headway, release), load.failed), (failed(headway, release), load.failed)
 
 
-def test_a_slow_canary_goes_back(headway: Headway, tmp_path: Path) -> None:
+def test_slow_canary_rolls_back(headway: Headway, tmp_path: Path) -> None:
     with under_load(headway, tmp_path, "slow") as (repo, load, stable):
         release = goes_back(headway, repo, stable, SLOW)
     assert "slower than stable's p" in headway.ledger.releases.get(release).reason
@@ -275,14 +275,14 @@ def test_a_slow_canary_goes_back(headway: Headway, tmp_path: Path) -> None:
     assert failed(headway, release) == 0
 
 
-def test_a_canary_whose_health_fails_goes_back(headway: Headway, tmp_path: Path) -> None:
+def test_canary_with_failing_health_checks_rolls_back(headway: Headway, tmp_path: Path) -> None:
     with under_load(headway, tmp_path, "unhealthy") as (repo, load, stable):
         release = goes_back(headway, repo, stable, UNHEALTHY)
     assert load.failed < 0.2 * load.sent
     assert agrees(failed(headway, release), load.failed), (failed(headway, release), load.failed)
 
 
-def test_the_stable_version_dies_during_the_canary(headway: Headway, up: Up, tmp_path: Path) -> None:
+def test_stable_version_dies_during_the_canary(headway: Headway, up: Up, tmp_path: Path) -> None:
     with under_load(headway, tmp_path, "stable-dies") as (repo, load, stable):
         repo.behave(NEW)
         release = started(headway, repo)
@@ -298,7 +298,7 @@ def test_the_stable_version_dies_during_the_canary(headway: Headway, up: Up, tmp
     assert agrees(failed(headway, release.id), load.failed), (failed(headway, release.id), load.failed)
 
 
-def test_the_stable_version_dies_when_it_is_needed_again(headway: Headway, up: Up, tmp_path: Path) -> None:
+def test_stable_version_dies_during_the_rollback(headway: Headway, up: Up, tmp_path: Path) -> None:
     slow = "import time\ntime.sleep(3)\ndef answer(path):\n    return 200, {}\n"
     with under_load(headway, tmp_path, "both-die", slow) as (repo, load, stable):
         repo.commit("break", {"app.py": LATER + ANSWERS["errors-for-20-percent"] + APP})
@@ -314,7 +314,7 @@ def test_the_stable_version_dies_when_it_is_needed_again(headway: Headway, up: U
     assert agrees(failed(headway, release.id), load.failed), (failed(headway, release.id), load.failed)
 
 
-def test_envoy_is_killed_in_mid_walk(headway: Headway, up: Up, tmp_path: Path) -> None:
+def test_envoy_is_killed_during_a_rollout(headway: Headway, up: Up, tmp_path: Path) -> None:
     """It comes back with the weights it had; the record counts on from where it was."""
     some = "import random\ndef answer(path):\n    bad = {'/': 0.1, '/bad': 1}.get(path, 0)\n"
     some += "    return (500 if random.random() < bad else 200), {}\n"
@@ -355,7 +355,7 @@ def test_envoy_is_killed_in_mid_walk(headway: Headway, up: Up, tmp_path: Path) -
     assert agrees(failed(headway, release.id), users - refused), (failed(headway, release.id), users, refused)
 
 
-def test_a_metric_source_that_goes_silent_is_no_verdict(headway: Headway, tmp_path: Path) -> None:
+def test_silent_metric_source_gives_no_verdict(headway: Headway, tmp_path: Path) -> None:
     with source() as (port, silent):
         save = (
             "from blocks.metrics.prometheus import Prometheus; "

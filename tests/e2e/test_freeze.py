@@ -26,7 +26,7 @@ def closing_soon() -> str:
     return f"{now - timedelta(hours=1):%Y-%m-%d %H:%M} - {end:%Y-%m-%d %H:%M} UTC"
 
 
-def test_a_freeze_is_waited_for_and_gone_past_with_a_reason(headway: Headway, tmp_path: Path) -> None:
+def test_release_waits_for_a_freeze_unless_overridden_with_a_reason(headway: Headway, tmp_path: Path) -> None:
     repo = Repo(tmp_path / "app", "frozen", FROZEN % closing_soon())
     first = headway.release(repo.path, code=3)
     newer = headway.release(repo.path, "--yes", code=3)  # no approval is skipped that way

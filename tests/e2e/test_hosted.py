@@ -82,7 +82,7 @@ def version(authority: Trust, host: str) -> str:
     return str(httpx.get(f"https://{host}", trust_env=False, verify=context).json()["version"])
 
 
-def test_vercel_takes_a_release_and_gives_a_bad_one_back(headway: Headway, authority: Trust, tmp_path: Path) -> None:
+def test_vercel_release_and_rollback_of_a_bad_one(headway: Headway, authority: Trust, tmp_path: Path) -> None:
     with vercels.vercel(tmp_path / "vercel", authority) as server:
         server.protected = True
         given = {"url": server.url, "token": vercels.TOKEN, "team": vercels.TEAM, "bypass": vercels.BYPASS}
@@ -126,7 +126,7 @@ def test_vercel_takes_a_release_and_gives_a_bad_one_back(headway: Headway, autho
         assert "rolling releases are off" in headway.run("plan", "production", repo.path, code=2).stderr
 
 
-def test_railway_takes_a_release_and_gives_a_bad_one_back(headway: Headway, authority: Trust, tmp_path: Path) -> None:
+def test_railway_release_and_rollback_of_a_bad_one(headway: Headway, authority: Trust, tmp_path: Path) -> None:
     with railways.railway(tmp_path / "railway", authority) as server:
         repo = Repo(tmp_path / "app", "on-railway", SETTINGS % {"kind": "railway"})
         server.repository = repo.path

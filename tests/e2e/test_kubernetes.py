@@ -98,7 +98,7 @@ def version(url: str) -> str:
     return str(httpx.get(url, trust_env=False).json()["version"])
 
 
-def test_a_commit_reaches_a_cluster_and_comes_back_without_a_ledger(
+def test_release_to_a_cluster_and_rollback_without_a_ledger(
     own: Up, places: dict[str, Namespace], tmp_path: Path
 ) -> None:
     headway = Headway(own)

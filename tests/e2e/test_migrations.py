@@ -55,7 +55,7 @@ def migrate(repo: Repo, subject: str, files: dict[str, str]) -> str:
     return repo.commit(subject, files)
 
 
-def test_a_contract_is_done_in_its_time_and_a_way_back_knows_of_it(
+def test_contract_migration_runs_when_due_and_blocks_rollbacks(
     headway: Headway, tmp_path: Path, database: sa.Engine
 ) -> None:
     url = database.url.render_as_string(hide_password=False)
@@ -84,7 +84,7 @@ def test_a_contract_is_done_in_its_time_and_a_way_back_knows_of_it(
     assert headway.ledger.rollouts.live("schema", "production") == older
 
 
-def test_a_way_back_past_a_contract_is_forced_with_a_reason_that_is_kept(
+def test_forced_rollback_past_a_contract_migration_records_its_reason(
     headway: Headway, tmp_path: Path, database: sa.Engine
 ) -> None:
     url = database.url.render_as_string(hide_password=False)

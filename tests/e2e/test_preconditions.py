@@ -24,7 +24,7 @@ environments:
 """
 
 
-def test_what_is_not_fit_for_production_is_found_before_anything_is_built(headway: Headway, tmp_path: Path) -> None:
+def test_production_preconditions_are_checked_before_the_build(headway: Headway, tmp_path: Path) -> None:
     repo = Repo(tmp_path / "app", "unfit", SETTINGS)
     told = headway.release(repo.path, code=1)
     assert told["state"] == "failed"

@@ -156,7 +156,7 @@ def port_of(url: str | None) -> int:
     return httpx.URL(str(url)).port or 0
 
 
-def test_a_pull_request_is_shown_updated_and_torn_down(shop: Shop, headway: Headway) -> None:
+def test_preview_is_deployed_updated_and_torn_down(shop: Shop, headway: Headway) -> None:
     shop.branch()
     first = shop.push(1, {"n": "1"})
     up = headway.until(lambda: stands(headway, 1))
@@ -182,7 +182,7 @@ def test_a_pull_request_is_shown_updated_and_torn_down(shop: Shop, headway: Head
     assert headway.ledger.rollouts.environments(NAME) == []  # nothing of the app proper was touched
 
 
-def test_what_fails_its_checks_is_not_shown_and_that_is_said(shop: Shop, headway: Headway) -> None:
+def test_failed_checks_prevent_the_preview_and_are_reported(shop: Shop, headway: Headway) -> None:
     shop.branch()
     sha = shop.push(2, {"check.sh": "echo '@everybody `fails` |here|'; exit 3\n"})
     headway.until(lambda: shop.status(sha, "headway/preview") == "failure")
@@ -192,7 +192,7 @@ def test_what_fails_its_checks_is_not_shown_and_that_is_said(shop: Shop, headway
     assert headway.ledger.rollouts.by_release(headway.ledger.releases.recent(f"{NAME}-pr-2", 1)[0].id) == []
 
 
-def test_a_fork_waits_for_a_person_and_gets_no_secrets(shop: Shop, headway: Headway, tmp_path: Path) -> None:
+def test_fork_waits_for_an_approval_and_gets_no_secrets(shop: Shop, headway: Headway, tmp_path: Path) -> None:
     shop.branch()
     seen = tmp_path / "seen"
     settings = SETTINGS.format(app=NAME).replace("sh check.sh", "touch changed").replace("process/", "docker/")
@@ -217,7 +217,7 @@ def test_a_fork_waits_for_a_person_and_gets_no_secrets(shop: Shop, headway: Head
     headway.until(lambda: stands(headway, 3))
 
 
-def test_a_pull_request_that_is_closed_during_its_deploy_is_torn_down(shop: Shop, headway: Headway) -> None:
+def test_pull_request_closed_during_its_deploy_is_torn_down(shop: Shop, headway: Headway) -> None:
     shop.branch()
     sha = shop.push(4, {"app.py": f"import time\ntime.sleep(3)\n{GOOD}{APP}"})
     name = f"{NAME}-pr-4"
@@ -229,7 +229,7 @@ def test_a_pull_request_that_is_closed_during_its_deploy_is_torn_down(shop: Shop
     assert left_of(4) == []
 
 
-def test_a_preview_whose_time_is_over_is_torn_down(shop: Shop, headway: Headway) -> None:
+def test_expired_preview_is_torn_down(shop: Shop, headway: Headway) -> None:
     shop.branch()
     settings = SETTINGS.format(app=NAME).replace("    stop_grace", "    ttl: 2s\n    stop_grace")
     shop.push(5, {"headway.yaml": settings})

@@ -74,7 +74,9 @@ def root(control: Control, run: dict[str, Any]) -> str:
     return str(task["flow_run_id"])
 
 
-def test_blue_green_is_verified_in_the_preview_and_the_way_back_is_one_switch(headway: Headway, tmp_path: Path) -> None:
+def test_blue_green_is_verified_at_the_preview_route_and_rolls_back_in_one_switch(
+    headway: Headway, tmp_path: Path
+) -> None:
     wanted = "{{blue_green: {{auto_promotion: false, scale_down_delay: 3m, rehearse: 5s, pre_promotion: %s}}}}"
     synthetic = "{{window: 1s, success_rate: '>= 99', synthetic: {{requests: [{{get: /}}], rate: 50}}}}"
     repo = Repo(tmp_path / "app", "colours", SETTINGS % wanted % synthetic)
@@ -108,7 +110,7 @@ def test_blue_green_is_verified_in_the_preview_and_the_way_back_is_one_switch(he
     assert sum(step.requests or 0 for step in steps) > 100
 
 
-def test_what_was_kept_warm_is_stopped_when_its_time_is_over(headway: Headway, tmp_path: Path) -> None:
+def test_warm_revision_is_stopped_after_its_time(headway: Headway, tmp_path: Path) -> None:
     repo = Repo(tmp_path / "app", "warm", SETTINGS % "{{blue_green: {{scale_down_delay: 4s}}}}")
     headway.release(repo.path)
     old = headway.ledger.rollouts.live("warm", "production")
@@ -123,7 +125,7 @@ def test_what_was_kept_warm_is_stopped_when_its_time_is_over(headway: Headway, t
     assert headway.ledger.rollouts.live("warm", "production") == old
 
 
-def test_a_canary_waits_for_people_and_obeys_them(headway: Headway, tmp_path: Path) -> None:
+def test_canary_waits_for_operator_commands(headway: Headway, tmp_path: Path) -> None:
     repo = Repo(tmp_path / "app", "steered", SETTINGS % FOREVER)
     headway.release(repo.path)
     stable = repo.git("rev-parse", "HEAD")
@@ -151,7 +153,7 @@ def test_a_canary_waits_for_people_and_obeys_them(headway: Headway, tmp_path: Pa
     assert "no rollout is under way" in headway.run("promote", "steered", "production", code=2).stderr
 
 
-def test_an_aborted_canary_goes_back(headway: Headway, tmp_path: Path) -> None:
+def test_aborted_canary_rolls_back(headway: Headway, tmp_path: Path) -> None:
     repo = Repo(tmp_path / "app", "aborted", SETTINGS % FOREVER)
     headway.release(repo.path)
     stable = repo.git("rev-parse", "HEAD")
@@ -166,7 +168,7 @@ def test_an_aborted_canary_goes_back(headway: Headway, tmp_path: Path) -> None:
     assert {version(url, **{"x-beta": "yes"}) for _ in range(10)} == {stable}
 
 
-def test_an_abort_that_comes_during_the_smoke_test_goes_back_too(headway: Headway, tmp_path: Path) -> None:
+def test_abort_during_the_smoke_test_rolls_back(headway: Headway, tmp_path: Path) -> None:
     slow = SETTINGS.replace("deadline: 5s", "expect_text: '\"warm\": true', deadline: 20s")
     repo = Repo(tmp_path / "app", "late", slow % "rolling")
     repo.behave("    return 200, {'warm': True}")
@@ -181,7 +183,7 @@ def test_an_abort_that_comes_during_the_smoke_test_goes_back_too(headway: Headwa
     assert version(headway.url("late", "production")) == stable
 
 
-def test_a_newer_release_ends_a_canary_that_says_so(headway: Headway, tmp_path: Path) -> None:
+def test_newer_release_supersedes_a_canary_if_configured(headway: Headway, tmp_path: Path) -> None:
     repo = Repo(tmp_path / "app", "newer", SETTINGS % FOREVER + "    supersede: abort\n")
     headway.release(repo.path)
     repo.behave("    return 200, {'second': True}")
@@ -197,7 +199,7 @@ def test_a_newer_release_ends_a_canary_that_says_so(headway: Headway, tmp_path: 
     assert version(headway.url("newer", "production")) == sha
 
 
-def test_a_newer_release_waits_for_a_canary_otherwise(headway: Headway, tmp_path: Path) -> None:
+def test_newer_release_waits_for_a_canary_by_default(headway: Headway, tmp_path: Path) -> None:
     repo = Repo(tmp_path / "app", "older", SETTINGS % FOREVER)
     headway.release(repo.path)
     repo.behave("    return 200, {'second': True}")
@@ -213,7 +215,7 @@ def test_a_newer_release_waits_for_a_canary_otherwise(headway: Headway, tmp_path
     assert ended(headway, third).state == "succeeded"
 
 
-def test_with_few_users_headway_asks_itself(headway: Headway, tmp_path: Path) -> None:
+def test_synthetic_requests_supplement_few_users(headway: Headway, tmp_path: Path) -> None:
     analysis = (
         "{{window: 1s, min_requests: 20, success_rate: '>= 99', synthetic: {{requests: [{{get: /buy}}], rate: 100}}}}"
     )

@@ -59,7 +59,7 @@ def test_git_push_is_a_release(server: Server, headway: Headway, repo: Repo) -> 
     assert "started" in headway.run("app", "events", repo.app).stdout
 
 
-def test_a_run_that_dies_before_it_has_read_the_settings_is_told(server: Server, headway: Headway, repo: Repo) -> None:
+def test_run_that_dies_before_reading_the_settings_is_reported(server: Server, headway: Headway, repo: Repo) -> None:
     server.push("main")
     headway.until(lambda: server.states(headway.ledger) == ["succeeded"])
     sha = repo.commit("a mistake", {"headway.yaml": f"app: {repo.app}\nchecks: 7\n"})
@@ -85,7 +85,7 @@ environments:
 """
 
 
-def test_a_burst_of_pushes_ends_in_the_last(server: Server, headway: Headway, repo: Repo) -> None:
+def test_burst_of_pushes_releases_the_last(server: Server, headway: Headway, repo: Repo) -> None:
     """As fast as git can: the last is released, and what became of each of the others is known."""
     for number in range(BURST):
         repo.commit(f"change {number}", {"n": str(number)})
@@ -111,7 +111,7 @@ def _ended(server: Server, headway: Headway) -> bool:
     return not headway.ledger.deliveries.due() and len(releases) == len(started) and not any(r.open for r in releases)
 
 
-def test_checks_of_an_older_commit_are_broken_off(server: Server, headway: Headway, repo: Repo) -> None:
+def test_checks_of_an_older_commit_are_cancelled(server: Server, headway: Headway, repo: Repo) -> None:
     settings = WAITS.replace(", approval: true", "")
     repo.commit("slow checks", {"headway.yaml": settings.format(app=repo.app, check="sleep 300")})
     server.push("main")
@@ -155,7 +155,7 @@ def test_a_waiting_approval_of_an_older_commit_is_void(server: Server, headway: 
     headway.until(lambda: server.states(headway.ledger) == ["succeeded", "superseded"])
 
 
-def test_a_rollout_is_never_broken_off_by_a_push(server: Server, headway: Headway, repo: Repo) -> None:
+def test_push_never_cancels_a_rollout(server: Server, headway: Headway, repo: Repo) -> None:
     slow = "import time\ntime.sleep(4)\n"
     repo.commit("slow start", {"app.py": slow + GOOD + APP})
     server.push("main")
@@ -172,7 +172,7 @@ def test_a_rollout_is_never_broken_off_by_a_push(server: Server, headway: Headwa
     assert older.state == "superseded"
 
 
-def test_a_night_releases_what_is_not_live_and_says_why_the_rest_is_not(
+def test_nightly_releases_unreleased_commits_and_explains_the_rest(
     server: Server, headway: Headway, repo: Repo
 ) -> None:
     subprocess.run(["git", "push", "--quiet", "--no-verify", "origin", "main"], cwd=repo.path, check=True, timeout=60)

@@ -25,7 +25,7 @@ environments:
 """
 
 
-def test_what_is_not_ready_waits_for_a_name(headway: Headway, tmp_path: Path) -> None:
+def test_unready_environment_waits_for_an_approver(headway: Headway, tmp_path: Path) -> None:
     repo = Repo(tmp_path / "app", "unready", SETTINGS)
     told = headway.release(repo.path, "--yes", code=3)  # which skips approvals, and not this
     asked = headway.ledger.approvals.waiting(told["id"])

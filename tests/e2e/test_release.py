@@ -104,7 +104,7 @@ def test_a_release_under_load_drops_nothing(headway: Headway, repo: Repo) -> Non
     assert version(headway.url(repo.app, "production")) != sha
 
 
-def test_a_bad_version_goes_back_by_itself(headway: Headway, tmp_path: Path) -> None:
+def test_bad_version_rolls_back_automatically(headway: Headway, tmp_path: Path) -> None:
     repo = Repo(tmp_path / "app", "bad", WATCHED)
     headway.release(repo.path)
     good = repo.git("rev-parse", "HEAD")
@@ -119,7 +119,7 @@ def test_a_bad_version_goes_back_by_itself(headway: Headway, tmp_path: Path) -> 
     assert 0 < told["users"]["failed"] < told["users"]["requests"]
 
 
-def test_a_canary_worse_than_the_stable_version_goes_back_by_itself(headway: Headway, tmp_path: Path) -> None:
+def test_canary_worse_than_stable_rolls_back_automatically(headway: Headway, tmp_path: Path) -> None:
     repo = Repo(tmp_path / "app", "canary", CANARY)
     fails = """    import random
     broken = random.random() < {share} and path != '/health'
@@ -150,7 +150,7 @@ def test_a_canary_worse_than_the_stable_version_goes_back_by_itself(headway: Hea
     assert version(headway.url("canary", "production")) == same["sha"]
 
 
-def test_nothing_to_judge_is_not_a_pass(headway: Headway, tmp_path: Path) -> None:
+def test_no_requests_to_judge_is_not_a_pass(headway: Headway, tmp_path: Path) -> None:
     patient = WATCHED.replace("    stop_grace", "    progress_deadline: 3s\n    stop_grace")
     repo = Repo(tmp_path / "app", "quiet", patient)
     headway.release(repo.path)
@@ -174,7 +174,7 @@ def test_nothing_to_judge_is_not_a_pass(headway: Headway, tmp_path: Path) -> Non
         ),
     ],
 )
-def test_an_app_that_never_gets_ready(headway: Headway, tmp_path: Path, name: str, broken: str, words: str) -> None:
+def test_app_that_never_becomes_ready(headway: Headway, tmp_path: Path, name: str, broken: str, words: str) -> None:
     repo = Repo(tmp_path / "app", name)
     repo.commit("impatient", {"headway.yaml": (repo.path / "headway.yaml").read_text() + "health: {startup: 12s}\n"})
     headway.release(repo.path)
@@ -186,7 +186,7 @@ def test_an_app_that_never_gets_ready(headway: Headway, tmp_path: Path, name: st
     assert version(headway.url(name, "staging")) == version(headway.url(name, "production")) == good
 
 
-def test_an_app_that_dies_after_it_was_ready(headway: Headway, repo: Repo) -> None:
+def test_app_that_exits_after_it_was_ready(headway: Headway, repo: Repo) -> None:
     headway.release(repo.path)
     good = repo.git("rev-parse", "HEAD")
     settings = (
@@ -201,7 +201,7 @@ def test_an_app_that_dies_after_it_was_ready(headway: Headway, repo: Repo) -> No
     assert "out of memory" in headway.run("logs", repo.app, "staging").stdout
 
 
-def test_a_first_release_that_fails_leaves_nothing_behind(headway: Headway, repo: Repo) -> None:
+def test_failed_first_release_leaves_nothing_behind(headway: Headway, repo: Repo) -> None:
     repo.commit("broken", {"app.py": "raise SystemExit(3)"})
     told = headway.release(repo.path, code=1)
     assert told["state"] == "rolled_back"
@@ -209,7 +209,7 @@ def test_a_first_release_that_fails_leaves_nothing_behind(headway: Headway, repo
     assert httpx.get(headway.url(repo.app, "staging"), trust_env=False).status_code == 503
 
 
-def test_a_failing_smoke_test_goes_back(headway: Headway, repo: Repo) -> None:
+def test_failed_smoke_test_rolls_back(headway: Headway, repo: Repo) -> None:
     text = (repo.path / "headway.yaml").read_text().replace("deadline: 5s", "deadline: 1s, expect_text: welcome")
     repo.behave("    return 200, {'say': 'welcome'}")
     repo.commit("a stricter smoke test", {"headway.yaml": text})
@@ -223,7 +223,7 @@ def test_a_failing_smoke_test_goes_back(headway: Headway, repo: Repo) -> None:
     assert all(stage["name"] != "production" for stage in told["stages"])
 
 
-def test_what_is_live_and_fails_when_it_is_released_again_stays_live(headway: Headway, tmp_path: Path) -> None:
+def test_failed_release_of_the_live_revision_keeps_it_live(headway: Headway, tmp_path: Path) -> None:
     ill = tmp_path / "ill"
     settings = SETTINGS.replace("instances: 2", "instances: 1\n    smoke: [{{get: /, deadline: 1s}}]")
     repo = Repo(tmp_path / "app", "again", settings)
@@ -239,7 +239,7 @@ def test_what_is_live_and_fails_when_it_is_released_again_stays_live(headway: He
     assert (answer.status_code, answer.headers["x-headway-revision"]) == (200, live)
 
 
-def test_a_failing_check_lets_the_others_finish(headway: Headway, tmp_path: Path) -> None:
+def test_failing_check_lets_the_others_finish(headway: Headway, tmp_path: Path) -> None:
     checks = """
 app: {app}
 checks:
@@ -285,7 +285,7 @@ checks: {{unit: {{run: "true", reports: junit.xml, coverage: lcov.info}}}}
     assert "Coverage: **75.0 %** (3 of 4 lines), +50.0 points since the last release (25.0 %)" in artifact["data"]
 
 
-def test_a_check_whose_inputs_passed_before_is_not_run_again(headway: Headway, tmp_path: Path) -> None:
+def test_check_with_unchanged_inputs_is_not_run_again(headway: Headway, tmp_path: Path) -> None:
     checks = """
 app: {app}
 checks:
@@ -342,7 +342,7 @@ def test_approval_waits_without_a_process_and_is_recorded(headway: Headway, tmp_
     assert "waits for no approval" in again.stderr
 
 
-def test_an_answer_that_does_not_count_is_asked_for_again(headway: Headway, tmp_path: Path) -> None:
+def test_invalid_approval_is_requested_again(headway: Headway, tmp_path: Path) -> None:
     repo = Repo(tmp_path / "app", "asked", APPROVED % "1h")
     told = headway.release(repo.path, code=3)
     run_id = told["flow_run_id"]
@@ -385,7 +385,7 @@ def test_yes_skips_the_approval_and_says_so(headway: Headway, tmp_path: Path) ->
     assert {stage["name"]: stage["detail"] for stage in told["stages"]}["production approval"] == "--yes"
 
 
-def test_cancelling_in_the_middle_brings_the_environment_back(headway: Headway, repo: Repo) -> None:
+def test_cancelled_release_rolls_the_environment_back(headway: Headway, repo: Repo) -> None:
     headway.release(repo.path)
     good = repo.git("rev-parse", "HEAD")
     repo.behave(SLOW)
@@ -396,7 +396,7 @@ def test_cancelling_in_the_middle_brings_the_environment_back(headway: Headway, 
     _is_back(headway, repo, run_id, good, "cancelled")
 
 
-def test_kill_9_in_the_middle_brings_the_environment_back(headway: Headway, up: Up, repo: Repo) -> None:
+def test_killed_release_rolls_the_environment_back(headway: Headway, up: Up, repo: Repo) -> None:
     headway.release(repo.path)
     good = repo.git("rev-parse", "HEAD")
     repo.behave(SLOW)
@@ -407,7 +407,7 @@ def test_kill_9_in_the_middle_brings_the_environment_back(headway: Headway, up: 
     _is_back(headway, repo, run_id, good, "failed")
 
 
-def test_a_newer_release_takes_the_place_of_one_that_waits(headway: Headway, repo: Repo) -> None:
+def test_newer_release_supersedes_a_waiting_one(headway: Headway, repo: Repo) -> None:
     held = headway.ledger.locks.acquire(repo.app, "staging", holder="somebody", revision="r", lease=300)
     assert held is not None
     runs = []
@@ -441,7 +441,7 @@ def test_rollback_to_a_named_revision(headway: Headway, repo: Repo) -> None:
     assert "no revision fffffff" in unknown.stderr
 
 
-def test_a_dead_instance_comes_back(headway: Headway, repo: Repo) -> None:
+def test_dead_instance_is_restarted(headway: Headway, repo: Repo) -> None:
     headway.release(repo.path)
     url = headway.url(repo.app, "production")
     instances = [process for process in psutil.process_iter() if _is_instance(process, repo.app, "production")]
@@ -453,7 +453,7 @@ def test_a_dead_instance_comes_back(headway: Headway, repo: Repo) -> None:
     assert load.failures == []
 
 
-def test_headway_plan_touches_nothing(headway: Headway, repo: Repo) -> None:
+def test_headway_plan_changes_nothing(headway: Headway, repo: Repo) -> None:
     headway.release(repo.path)
     before = headway.ledger.rollouts.by_release(headway.ledger.releases.recent(repo.app)[0].id)
     repo.behave("    return 200, {'new': True}")

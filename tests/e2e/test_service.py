@@ -25,7 +25,7 @@ def own(tmp_path: Path) -> Iterator[Up]:
 
 
 @pytest.mark.parametrize("service", ["up", "worker"])
-def test_stopped_in_the_middle_of_a_rollout_it_brings_back_what_it_changed(own: Up, repo: Repo, service: str) -> None:
+def test_stop_during_a_rollout_rolls_back(own: Up, repo: Repo, service: str) -> None:
     headway = Headway(own)
     headway.release(repo.path)
     good = repo.git("rev-parse", "HEAD")
@@ -78,7 +78,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", place], check=True)
 
 
-def test_a_disk_that_is_full_in_the_middle_of_a_release(small_disk: Path, tmp_path: Path) -> None:
+def test_full_disk_during_a_release(small_disk: Path, tmp_path: Path) -> None:
     own = Up(small_disk)
     own.breaks_the_server = True
     fills = f"dd if=/dev/zero of={small_disk}/filler bs=1M 2>&1 | tail -1"

@@ -70,7 +70,7 @@ def until(url: str, ailing: list[str]) -> dict[str, Any]:
         time.sleep(0.1)
 
 
-def test_what_is_gone_is_named(postgres: str) -> None:
+def test_missing_dependency_is_named(postgres: str) -> None:
     if not shutil.which("redis-server"):
         pytest.skip("no Redis on this machine: apt-get install redis-server")
     port = free_port()
@@ -87,6 +87,6 @@ def test_what_is_gone_is_named(postgres: str) -> None:
         assert gone["checks"]["database"]["status"] == "ok"
 
 
-def test_without_any_it_depends_on_nothing() -> None:
+def test_no_configured_dependencies() -> None:
     with shop() as url:
         assert until(url, [])["checks"] == {}

@@ -49,13 +49,13 @@ def running(app: Path, **env: str) -> Iterator[tuple[str, subprocess.Popen[bytes
         process.wait(20)
 
 
-def test_it_passes_its_own_checks(app: Path) -> None:
+def test_example_passes_its_own_checks(app: Path) -> None:
     for check in config.load(app).checks.values():
         done = subprocess.run(check.run, shell=True, cwd=app, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_it_says_how_it_and_its_upstream_are(app: Path) -> None:
+def test_health_reports_the_app_and_its_upstream(app: Path) -> None:
     with running(app) as (upstream, other):
         until(f"{upstream}/health/detailed", [])
         with running(app, UPSTREAM_URL=f"{upstream}/health") as (url, _):
@@ -68,7 +68,7 @@ def test_it_says_how_it_and_its_upstream_are(app: Path) -> None:
             until(f"{url}/health/detailed", ["upstream"])
 
 
-def test_it_ends_when_it_is_told_to(app: Path) -> None:
+def test_example_exits_on_sigterm(app: Path) -> None:
     with running(app) as (url, process):
         until(f"{url}/health/detailed", [])
         process.terminate()

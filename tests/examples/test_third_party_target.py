@@ -56,7 +56,7 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
 
 
-def test_it_passes_the_contract_of_targets(installed: Path, tmp_path: Path) -> None:
+def test_third_party_target_passes_the_contract(installed: Path, tmp_path: Path) -> None:
     told = run(installed, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={PACKAGE}", PACKAGE, cwd=tmp_path)
     assert "passed" in told
     assert not {"skipped", "deselected", "failed"} & set(told.split())

@@ -112,14 +112,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
         yield made
 
 
-async def test_a_teardown_clears_every_target_that_it_was_brought_to(place: Place) -> None:
+async def test_teardown_clears_every_target_of_the_preview(place: Place) -> None:
     place.brought_to("process/a")
     place.brought_to("process/b", OTHER)
     await flow.teardown.fn("shop", 42)
     assert (place.running, place.stands) == (set(), False)
 
 
-async def test_what_was_only_meant_for_a_target_stands_in_no_teardown_s_way(place: Place) -> None:
+async def test_failed_deploy_to_a_missing_target_does_not_block_a_teardown(place: Place) -> None:
     """Its headway.yaml named one that there never was."""
     place.meant_for("process/aaa", OTHER)
     place.brought_to("process/b")
@@ -127,7 +127,7 @@ async def test_what_was_only_meant_for_a_target_stands_in_no_teardown_s_way(plac
     assert (place.running, place.stands) == (set(), False)
 
 
-async def test_a_target_that_cannot_be_cleared_keeps_no_other_from_it_and_is_said(place: Place) -> None:
+async def test_failing_target_does_not_block_others_and_is_reported(place: Place) -> None:
     place.brought_to("process/a", OTHER)
     place.brought_to("process/b")
     gone = place.targets.pop("process/a")
@@ -139,7 +139,7 @@ async def test_a_target_that_cannot_be_cleared_keeps_no_other_from_it_and_is_sai
     assert (place.running, place.stands) == (set(), False)
 
 
-async def test_a_teardown_that_comes_late_leaves_what_was_opened_again(place: Place) -> None:
+async def test_late_teardown_keeps_a_reopened_preview(place: Place) -> None:
     place.brought_to("process/a")
     place.hears(NOTHING, "the teardown")
     place.hears(SHA, "the preview")
@@ -147,7 +147,7 @@ async def test_a_teardown_that_comes_late_leaves_what_was_opened_again(place: Pl
     assert (place.running, place.stands) == ({"process/a"}, True)
 
 
-async def test_a_teardown_leaves_what_was_updated_since_it_was_decided_on(place: Place) -> None:
+async def test_teardown_keeps_a_preview_updated_since_the_decision(place: Place) -> None:
     place.brought_to("process/a")
     known = place.ledger.previews.get(NAME)
     assert known
@@ -157,7 +157,7 @@ async def test_a_teardown_leaves_what_was_updated_since_it_was_decided_on(place:
     assert (place.running, place.stands) == (set(), False)
 
 
-async def test_a_newer_commit_that_is_not_to_be_shown_keeps_no_older_from_it(place: Place) -> None:
+async def test_newer_commit_without_a_preview_does_not_block_an_older_one(place: Place) -> None:
     pull = previews.Pull(app="shop", name=NAME, number=42, repo="/srv/shop", sha=SHA, base="main", fork=False)
     place.host.has_pull(42, OTHER)
     await previews.require_open.fn(place.ledger, pull)

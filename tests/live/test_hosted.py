@@ -28,7 +28,7 @@ RAILWAY = os.environ.get("HEADWAY_TEST_RAILWAY_TOKEN")
 
 
 @pytest.mark.skipif(not VERCEL, reason="asks the real Vercel: set HEADWAY_TEST_VERCEL_TOKEN")
-def test_a_page_gets_to_vercel(tmp_path: Path) -> None:
+def test_page_is_deployed_to_vercel(tmp_path: Path) -> None:
     target = VercelTarget(
         directory=tmp_path / "state",
         token=SecretStr(VERCEL or ""),
@@ -56,7 +56,7 @@ def test_a_page_gets_to_vercel(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not RAILWAY, reason="asks the real Railway: set HEADWAY_TEST_RAILWAY_TOKEN")
-def test_railway_knows_what_is_asked_of_it(tmp_path: Path) -> None:
+def test_railway_schema_has_every_used_field(tmp_path: Path) -> None:
     service = os.environ["HEADWAY_TEST_RAILWAY_SERVICE"]
     target = RailwayTarget(directory=tmp_path, token=SecretStr(RAILWAY or ""), service=service)
     asked = httpx.post(

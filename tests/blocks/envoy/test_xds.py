@@ -15,7 +15,7 @@ def told(name: str, *totals: tuple[float, float, int]) -> dict[str, object]:
     return {"stats": [{"histograms": {"details": [{"name": name, "totals": buckets}]}}, {"name": "x", "value": 1}]}
 
 
-def test_milliseconds_become_seconds_and_neighbours_touch() -> None:
+def test_milliseconds_become_seconds_in_adjacent_buckets() -> None:
     found = xds.histograms(told("h", (0, 0, 7), (1, 0.1, 5), (1.1, 0.1, 1), (1.2, 0.1, 1), (300, 10, 2)))["h"]
     assert found == (
         Bucket(0.0, 0.001, 7),
@@ -26,7 +26,7 @@ def test_milliseconds_become_seconds_and_neighbours_touch() -> None:
     )
 
 
-def test_what_is_quicker_than_a_millisecond_is_not_slow() -> None:
+def test_duration_below_a_millisecond_is_in_the_first_bucket() -> None:
     (buckets,) = xds.histograms(told("h", (0, 0, 90), (2, 0.1, 10))).values()
     assert RequestCounts(requests=100, latency=buckets).slower(buckets[0].upper) == 10
 
@@ -60,11 +60,11 @@ def cluster(**values: int) -> dict[str, int]:
         (cluster(rq_completed=9, rq_5xx=4, rq_total=5, cx_none_healthy=4), RequestCounts(requests=9, errors=4)),
     ],
 )
-def test_a_request_counts_once_however_it_ended(stats: dict[str, int], counted: RequestCounts) -> None:
+def test_every_request_counts_once(stats: dict[str, int], counted: RequestCounts) -> None:
     assert xds.counts(stats | {"cluster.r2.upstream_rq_completed": 7}, {}, "r1") == counted
 
 
-def test_an_answer_that_broke_off_is_an_error_of_users() -> None:
+def test_broken_response_counts_as_an_error_of_users() -> None:
     stats = {
         "http.edge.downstream_rq_completed": 10,
         "http.edge.downstream_rq_5xx": 2,
@@ -74,7 +74,7 @@ def test_an_answer_that_broke_off_is_an_error_of_users() -> None:
     assert xds.edge_counts(stats, {}) == RequestCounts(requests=10, errors=3, unanswered=3)
 
 
-def test_what_is_in_force_is_read_from_the_dump() -> None:
+def test_active_traffic_is_read_from_the_config_dump() -> None:
     rule = HeaderRule(name="x-beta", value="yes", revision="r2")
     for wanted in (
         Traffic(),

@@ -83,7 +83,7 @@ def prometheus(exposed: dict[str, float], tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.mark.parametrize("name", SAID)
-def test_the_usual_exporters_are_understood(name: str, prometheus: Prometheus, exposed: dict[str, float]) -> None:
+def test_common_exporters_are_supported(name: str, prometheus: Prometheus, exposed: dict[str, float]) -> None:
     exporter, said = SAID[name]
     exposed.clear()
     exposed.update(said)
@@ -91,7 +91,7 @@ def test_the_usual_exporters_are_understood(name: str, prometheus: Prometheus, e
     until(lambda: promql.Counters("shop", "shops", NEW, exporter, {}).read(prometheus.series) == counted)
 
 
-def test_what_is_no_number_is_no_data(prometheus: Prometheus, exposed: dict[str, float]) -> None:
+def test_nan_is_no_data(prometheus: Prometheus, exposed: dict[str, float]) -> None:
     exposed["broken_total"] = float("nan")
     exposed["whole_total"] = 3
     until(lambda: [one.value for one in prometheus.series('{__name__=~"broken_total|whole_total"}')] == [3])
@@ -102,17 +102,17 @@ def test_what_is_no_number_is_no_data(prometheus: Prometheus, exposed: dict[str,
 @pytest.mark.parametrize(
     ("query", "words"), [("sum(", "refuses sum("), ("scalar(up)", "gives a scalar"), ("up[1m]", "gives a matrix")]
 )
-def test_a_query_that_gives_no_series_is_said(query: str, words: str, prometheus: Prometheus) -> None:
+def test_query_without_a_series_is_an_error(query: str, words: str, prometheus: Prometheus) -> None:
     with pytest.raises(MetricsUnavailable, match=re.escape(words)):
         prometheus.series(query)
 
 
-def test_a_target_knows_its_placeholders() -> None:
+def test_target_fills_in_its_placeholders() -> None:
     with pytest.raises(ValidationError, match=r"requests: \$pod is none of app, namespace, revision"):
         KubernetesTarget(queries={"requests": 'x{pod="$pod"}'})
 
 
-def test_a_target_measures_what_its_prometheus_counted_of_each_revision(
+def test_target_reads_counts_of_each_revision_from_prometheus(
     prometheus: Prometheus, exposed: dict[str, float], tmp_path: Path
 ) -> None:
     artifact = Artifact(kind="image", digest=DIGEST, location=f"127.0.0.1:1/shop@{DIGEST}", size=1)

@@ -151,7 +151,7 @@ def data(place: Path, digest: str) -> Path:
 # --- pushing -------------------------------------------------------------------------------------------------------
 
 
-def test_the_digest_of_a_push_is_the_one_that_the_registry_says(shop: Shop, host: str) -> None:
+def test_push_returns_the_digest_of_the_registry(shop: Shop, host: str) -> None:
     ours = registry(host)
     digest = shop.push(ours, "one", "two")
     url = f"http://{host}/v2/{SHOP}/manifests/one"
@@ -160,7 +160,7 @@ def test_the_digest_of_a_push_is_the_one_that_the_registry_says(shop: Shop, host
     assert ours.exists(SHOP, digest)
 
 
-def test_the_same_image_pushed_twice_is_sent_once(shop: Shop, host: str) -> None:
+def test_second_push_of_an_image_uploads_nothing(shop: Shop, host: str) -> None:
     with front(host, heard := Trouble("PATCH", "blobs/uploads", 0, "")) as before:
         first = shop.push(registry(before))
         sent = len(heard.at)
@@ -169,7 +169,7 @@ def test_the_same_image_pushed_twice_is_sent_once(shop: Shop, host: str) -> None
         assert len(heard.at) == sent
 
 
-def test_a_push_that_died_at_the_manifest_is_done_again_without_the_layers(shop: Shop, host: str) -> None:
+def test_retried_push_skips_uploaded_layers(shop: Shop, host: str) -> None:
     trouble = Trouble("PUT", "/manifests/", 1, "break")
     with front(host, trouble) as before:
         digest = shop.push(registry(before))
@@ -180,14 +180,14 @@ def test_a_push_that_died_at_the_manifest_is_done_again_without_the_layers(shop:
     assert [line for line in shop.said if "EOF; try 2 of 3" in line]
 
 
-def test_a_layer_that_broke_off_in_the_middle_gets_there(shop: Shop, host: str) -> None:
+def test_interrupted_layer_upload_is_completed(shop: Shop, host: str) -> None:
     trouble = Trouble("PATCH", "blobs/uploads", 1, "break")
     with front(host, trouble) as before:
         assert registry(before).exists(SHOP, shop.push(registry(before)))
     assert len(trouble.at) > 1
 
 
-def test_a_busy_registry_is_left_alone_for_as_long_as_it_wants(shop: Shop, host: str) -> None:
+def test_retry_after_of_a_busy_registry_is_obeyed(shop: Shop, host: str) -> None:
     at: list[float] = []
 
     def busy(method: str, path: str) -> Answer | None:
@@ -202,14 +202,14 @@ def test_a_busy_registry_is_left_alone_for_as_long_as_it_wants(shop: Shop, host:
     assert [line for line in shop.said if re.search(r"try 2 of 3 in 1\.[01] s", line)]
 
 
-def test_a_push_is_tried_no_more_often_than_allowed(shop: Shop, host: str) -> None:
+def test_attempts_of_a_push_are_limited(shop: Shop, host: str) -> None:
     trouble = Trouble("PUT", "/manifests/", 1000, ILL)
     with front(host, trouble) as before, pytest.raises(RegistryError, match=r"503.*\(tried 3 times\)"):
         shop.push(registry(before))
     assert len(trouble.at) == 3
 
 
-def test_a_push_has_an_end(shop: Shop, host: str) -> None:
+def test_push_times_out(shop: Shop, host: str) -> None:
     with pytest.raises(RegistryError, match="no end of the push") as raised:
         shop.push(registry(host, push_timeout=0.001))
     assert "push_timeout" in raised.value.hint
@@ -219,7 +219,7 @@ def test_a_push_has_an_end(shop: Shop, host: str) -> None:
     assert 1 <= len(trouble.at) < 20
 
 
-def test_a_push_that_is_denied_is_not_tried_again(shop: Shop, host: str) -> None:
+def test_denied_push_is_not_retried(shop: Shop, host: str) -> None:
     said = json.dumps({"errors": [{"code": "DENIED", "message": "not for you"}]}).encode()
     trouble = Trouble("PUT", "/manifests/", 1000, (403, {"Content-Type": "application/json"}, said))
     with front(host, trouble) as before, pytest.raises(RegistryError, match="denied: not for you") as raised:
@@ -228,7 +228,7 @@ def test_a_push_that_is_denied_is_not_tried_again(shop: Shop, host: str) -> None
     assert "user and password" in raised.value.hint
 
 
-def test_an_image_that_is_not_on_the_engine_is_said_so(shop: Shop, host: str) -> None:
+def test_image_missing_on_the_engine_is_an_error(shop: Shop, host: str) -> None:
     shop.image = NOBODY
     with pytest.raises(RegistryError, match=f"{NOBODY} is not on the engine"):
         shop.push(registry(host))
@@ -239,7 +239,7 @@ def test_a_push_needs_a_tag(shop: Shop, host: str) -> None:
         registry(host).push(shop.engine, shop.image, SHOP, [], shop.said.append)
 
 
-def test_nothing_is_pushed_over_plain_http_that_nobody_allowed(shop: Shop, host: str) -> None:
+def test_push_over_plain_http_needs_permission(shop: Shop, host: str) -> None:
     with pytest.raises(RegistryError) as raised:
         shop.push(registry(host, plain_http=False))  # the engine itself would
     assert "plain_http" in raised.value.hint
@@ -249,13 +249,13 @@ def test_nothing_is_pushed_over_plain_http_that_nobody_allowed(shop: Shop, host:
 # --- who may -------------------------------------------------------------------------------------------------------
 
 
-def test_who_has_the_password_gets_in(shop: Shop, closed: str) -> None:
+def test_correct_password_is_accepted(shop: Shop, closed: str) -> None:
     assert known(closed).exists(SHOP, shop.push(known(closed)))
     assert PASSWORD not in "".join(shop.said)
 
 
 @pytest.mark.parametrize("login", [{}, {"username": USER, "password": SecretStr("wrong-password")}], ids=["no", "bad"])
-def test_who_has_not_is_told_so_at_once(shop: Shop, closed: str, login: dict[str, object]) -> None:
+def test_wrong_password_is_an_error_at_once(shop: Shop, closed: str, login: dict[str, object]) -> None:
     asks: list[Callable[[Registry], object]] = [
         shop.push,
         lambda ours: ours.digest(SHOP, "main"),
@@ -285,7 +285,7 @@ def guarded(said: Callable[[], Answer], asked: list[str], realm: Callable[[], st
 
 
 @pytest.mark.parametrize("key", ["token", "access_token"])
-def test_a_token_is_fetched_where_the_registry_says(host: str, key: str) -> None:
+def test_token_is_fetched_from_the_server_in_the_challenge(host: str, key: str) -> None:
     digest, _ = put(host, b"one")
     asked: list[str] = []
     meddle = guarded(lambda: (200, {}, json.dumps({key: TOKEN}).encode()), asked, lambda: f"http://{before}/token?a=b")
@@ -306,13 +306,13 @@ def test_a_token_is_fetched_where_the_registry_says(host: str, key: str) -> None
         ((503, {}, b""), "answers 503"),
     ],
 )
-def test_a_token_server_that_gives_none_is_an_error(host: str, said: Answer, words: str) -> None:
+def test_token_server_without_a_token_is_an_error(host: str, said: Answer, words: str) -> None:
     meddle = guarded(lambda: said, [], lambda: f"http://{before}/token")
     with front(host, meddle) as before, pytest.raises(RegistryError, match=words):
         known(before).digest(SHOP, "main")
 
 
-def test_the_password_does_not_follow_to_another_host(host: str) -> None:
+def test_password_is_not_sent_to_another_host(host: str) -> None:
     heard: list[str] = []
 
     def elsewhere(method: str, path: str) -> Answer:
@@ -329,7 +329,7 @@ def test_the_password_does_not_follow_to_another_host(host: str) -> None:
 # --- what is there -------------------------------------------------------------------------------------------------
 
 
-def test_what_is_not_there_is_none(host: str) -> None:
+def test_missing_image_has_no_digest(host: str) -> None:
     ours = registry(host)
     assert ours.digest("nobody/nothing", "main") is None
     assert ours.digest(SHOP, NOBODY) is None
@@ -337,7 +337,7 @@ def test_what_is_not_there_is_none(host: str) -> None:
     assert ours.referrers(SHOP, NOBODY) == []
 
 
-def test_a_registry_that_does_not_say_the_digest_is_counted_after(host: str) -> None:
+def test_digest_is_computed_if_the_registry_sends_none(host: str) -> None:
     digest, _ = put(host, b"one")
     url = f"http://{host}/v2/{SHOP}/manifests/main"
     manifest = httpx.get(url, headers=oci_documents.ACCEPT, trust_env=False).content
@@ -349,7 +349,7 @@ def test_a_registry_that_does_not_say_the_digest_is_counted_after(host: str) -> 
 @pytest.mark.parametrize(
     "bare", [(200, {}, b"<html>"), (200, {}, b"[]"), (200, {"Docker-Content-Digest": "sha256:1"}, b"{}")]
 )
-def test_what_is_no_registry_has_no_digest(host: str, bare: Answer) -> None:
+def test_server_that_is_not_a_registry_has_no_digest(host: str, bare: Answer) -> None:
     with front(host, lambda _method, _path: bare) as before, pytest.raises(RegistryError, match="not as a registry"):
         registry(before).digest(SHOP, "main")
 
@@ -363,9 +363,7 @@ def cut(file: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [lose, cut])
-def test_an_image_without_one_of_its_blobs_is_not_there(
-    host: str, tmp_path: Path, spoil: Callable[[Path], None]
-) -> None:
+def test_image_with_a_missing_blob_does_not_exist(host: str, tmp_path: Path, spoil: Callable[[Path], None]) -> None:
     digest, layer = put(host, b"one")
     other, _ = put(host, b"two")
     both = put_index(host, digest, other)
@@ -378,7 +376,7 @@ def test_an_image_without_one_of_its_blobs_is_not_there(
     assert ours.exists(SHOP, other)
 
 
-def test_a_manifest_that_is_another_is_not_there(host: str) -> None:
+def test_manifest_with_another_digest_does_not_exist(host: str) -> None:
     digest, _ = put(host, b"one")
     put(host, b"two")
     url = f"http://{host}/v2/{SHOP}/manifests/main"
@@ -391,7 +389,7 @@ def test_a_manifest_that_is_another_is_not_there(host: str) -> None:
 
 
 @pytest.mark.parametrize("answer", [BUSY, ILL, "hang up"], ids=["429", "503", "broken off"])
-def test_what_may_pass_is_tried_again_but_not_for_ever(host: str, answer: Answer | str) -> None:
+def test_transient_errors_are_retried_up_to_a_limit(host: str, answer: Answer | str) -> None:
     digest, _ = put(host, b"one")
     trouble = Trouble("HEAD", "/manifests/", 2, answer)
     with front(host, trouble) as before:
@@ -406,19 +404,19 @@ def test_what_may_pass_is_tried_again_but_not_for_ever(host: str, answer: Answer
 
 
 @pytest.mark.parametrize("after", ["3600", "Fri, 31 Dec 2199 23:59:59 GMT"])
-def test_a_registry_that_wants_a_long_rest_is_not_waited_for(host: str, after: str) -> None:
+def test_long_retry_after_is_an_error_at_once(host: str, after: str) -> None:
     trouble = Trouble("HEAD", "/manifests/", 1000, (429, {"Retry-After": after}, b""))
     with front(host, trouble) as before, pytest.raises(RegistryError, match="answers 429, and asks for a pause of"):
         registry(before).digest(SHOP, "main")
     assert len(trouble.at) == 1
 
 
-def test_a_registry_that_is_not_there_is_named(host: str) -> None:
+def test_unreachable_registry_is_named(host: str) -> None:
     with pytest.raises(RegistryError, match=r"registry 127\.0\.0\.1:1: team/shop: .*refused \(tried 3 times\)"):
         registry("127.0.0.1:1").digest(SHOP, "main")
 
 
-def test_a_registry_that_hangs_is_an_error_in_time(host: str) -> None:
+def test_hanging_registry_times_out(host: str) -> None:
     over = threading.Event()
     with front(host, lambda _method, _path: "break" if over.wait(30) else None) as before:
         try:  # were it waited for, the registry would answer, and nothing would be raised
@@ -428,7 +426,7 @@ def test_a_registry_that_hangs_is_an_error_in_time(host: str) -> None:
             over.set()
 
 
-def test_a_registry_that_drips_is_an_error_in_time() -> None:
+def test_slow_response_times_out() -> None:
     over = threading.Event()
 
     def drip(listening: socket.socket) -> None:
@@ -451,13 +449,13 @@ def test_a_registry_that_drips_is_an_error_in_time() -> None:
         thread.join()
 
 
-def test_plain_http_is_refused_unless_said_so(host: str) -> None:
+def test_plain_http_is_refused_by_default(host: str) -> None:
     with pytest.raises(RegistryError) as raised:
         Registry(host=host, timeout=2).digest(SHOP, "main")
     assert "plain_http" in raised.value.hint
 
 
-def test_a_proxy_of_the_environment_is_not_asked_for_what_is_here(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_registry_bypasses_the_proxy(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     assert registry(host).digest(SHOP, "main") is None
@@ -466,7 +464,7 @@ def test_a_proxy_of_the_environment_is_not_asked_for_what_is_here(host: str, mon
 # --- statements about images ---------------------------------------------------------------------------------------
 
 
-def test_statements_are_kept_beside_the_image(host: str) -> None:
+def test_attestations_are_stored_as_referrers(host: str) -> None:
     digest, _ = put(host, b"one")
     ours = registry(host)
     assert ours.referrers(SHOP, digest) == []
@@ -489,7 +487,7 @@ def test_statements_are_kept_beside_the_image(host: str) -> None:
     assert statement["artifactType"] == SBOM
 
 
-def test_statements_of_threads_do_not_lose_each_other(host: str) -> None:
+def test_concurrent_attestations_are_all_kept(host: str) -> None:
     digest, _ = put(host, b"one")
     ours = registry(host)
     threads = [
@@ -503,7 +501,7 @@ def test_statements_of_threads_do_not_lose_each_other(host: str) -> None:
     assert len(ours.referrers(SHOP, digest)) == 6
 
 
-def test_a_registry_that_has_the_api_for_them_needs_no_tag(host: str) -> None:
+def test_registry_with_the_referrers_api_needs_no_tag(host: str) -> None:
     digest, _ = put(host, b"one")
     one = {"mediaType": oci_documents.MANIFEST, "digest": NOBODY, "size": 7, "artifactType": SBOM}
     page = json.dumps({"schemaVersion": 2, "mediaType": oci_documents.INDEX, "manifests": [one]}).encode()
@@ -520,7 +518,7 @@ def test_a_registry_that_has_the_api_for_them_needs_no_tag(host: str) -> None:
     assert registry(host).digest(SHOP, digest.replace(":", "-")) is None
 
 
-def test_a_statement_whose_upload_broke_off_is_sent_again(host: str) -> None:
+def test_interrupted_attestation_upload_is_retried(host: str) -> None:
     digest, _ = put(host, b"one")
     trouble = Trouble("PUT", "blobs/uploads", 1, "break")
     with front(host, trouble) as before:
@@ -529,7 +527,7 @@ def test_a_statement_whose_upload_broke_off_is_sent_again(host: str) -> None:
     assert registry(host).attached(SHOP, statement) == b"x" * 1_000_000
 
 
-def test_there_is_no_statement_about_what_is_not_there(host: str) -> None:
+def test_attestation_of_a_missing_image_is_an_error(host: str) -> None:
     put(host, b"one")
     with pytest.raises(RegistryError, match=f"there is no {NOBODY}"):
         registry(host).attach(SHOP, NOBODY, SBOM, b"{}", SBOM)
@@ -537,7 +535,7 @@ def test_there_is_no_statement_about_what_is_not_there(host: str) -> None:
         registry(host).attached(SHOP, NOBODY)
 
 
-def test_a_damaged_statement_is_not_read(host: str, tmp_path: Path) -> None:
+def test_damaged_attestation_is_not_read(host: str, tmp_path: Path) -> None:
     digest, _ = put(host, b"one")
     statement = registry(host).attach(SHOP, digest, SBOM, b'{"a": 1}', SBOM)
     data(tmp_path, summed(b'{"a": 1}')).write_bytes(b'{"a": 2}')
@@ -549,20 +547,20 @@ def test_a_damaged_statement_is_not_read(host: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["https://ghcr.io", "ghcr.io/team", "me:hunter2@ghcr.io", "ghcr.io:x", "a b", ""])
-def test_what_is_no_host_is_refused(wrong: str) -> None:
+def test_invalid_host_is_refused(wrong: str) -> None:
     with pytest.raises(ValidationError, match="host") as refused:
         Registry(host=wrong)
     assert "hunter2" not in str(refused.value)
 
 
 @pytest.mark.parametrize("half", [{"username": USER}, {"password": SecretStr(PASSWORD)}])
-def test_half_a_login_is_refused(half: dict[str, object]) -> None:
+def test_user_without_password_is_refused(half: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match="needs a password") as refused:
         registry("ghcr.io", **half)
     assert PASSWORD not in str(refused.value)
 
 
-def test_the_empty_fields_of_a_form_are_no_login() -> None:
+def test_empty_form_fields_mean_anonymous() -> None:
     made = registry("ghcr.io", username=" ", password=SecretStr(""))
     assert (made.username, made.password) == (None, None)
 
@@ -575,7 +573,7 @@ def test_what_is_no_repository_is_refused(wrong: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["../main", "", "sha256:12", "a b", "x" * 129])
-def test_what_is_no_reference_is_refused(wrong: str) -> None:
+def test_invalid_reference_is_refused(wrong: str) -> None:
     with pytest.raises(RegistryError, match="neither a tag nor a digest"):
         registry("ghcr.io").digest(SHOP, wrong)
     with pytest.raises(RegistryError, match="not a digest"):
@@ -584,20 +582,20 @@ def test_what_is_no_reference_is_refused(wrong: str) -> None:
 
 @pytest.mark.parametrize("name", ["docker.io", "index.docker.io", "registry-1.docker.io"])
 @pytest.mark.parametrize(("repository", "path"), [("nginx", "library/nginx"), ("team/shop", "team/shop")])
-def test_docker_hub_has_names_of_its_own(name: str, repository: str, path: str) -> None:
+def test_docker_hub_names_are_normalized(name: str, repository: str, path: str) -> None:
     ours = Registry(host=name)
     assert ours.host == "docker.io"
     with ours._about(f"docker.io/{repository}") as conversation:
         assert str(conversation._base.join(conversation._path("x"))) == f"https://registry-1.docker.io/v2/{path}/x"
 
 
-def test_the_password_is_a_secret_to_prefect_and_to_who_prints_the_block() -> None:
+def test_password_is_secret_in_prefect_and_in_repr() -> None:
     block = known("ghcr.io")
     assert Registry.model_json_schema()["secret_fields"] == ["password"]
     assert PASSWORD not in f"{block} {block!r} {block.model_dump()} {block.model_dump_json()}"
 
 
-def test_a_server_that_repeats_the_password_does_not_get_it_into_an_error(host: str) -> None:
+def test_password_repeated_by_the_server_is_not_in_errors(host: str) -> None:
     said = json.dumps({"errors": [{"code": "NO", "message": f"{PASSWORD}\nis wrong"}]}).encode()
     with front(host, lambda _method, _path: (418, {}, said)) as before, pytest.raises(RegistryError) as raised:
         known(before).referrers(SHOP, NOBODY)
@@ -605,7 +603,7 @@ def test_a_server_that_repeats_the_password_does_not_get_it_into_an_error(host: 
     assert raised.value.what.isprintable()
 
 
-def test_a_registry_with_tls_does_not_lead_to_plain_http() -> None:
+def test_redirect_from_https_to_http_is_refused() -> None:
     login: dict[str, object] = {"username": USER, "password": SecretStr(PASSWORD)}
     ours = registry("ghcr.io", plain_http=False, **login)
     with ours._about(SHOP) as conversation, pytest.raises(RegistryError, match="which is plain http"):

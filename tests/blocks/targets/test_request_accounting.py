@@ -126,7 +126,7 @@ def counted(
         ("/hang", "POST", "given up", RequestCounts(unanswered=NUMBER), RequestCounts(unanswered=NUMBER)),
     ],
 )
-def test_each_request_counts_once_however_it_ends(
+def test_every_request_counts_once(
     target: ProcessTarget, spec: LaunchSpec, path: str, method: str, saw: str, own: RequestCounts, edge: RequestCounts
 ) -> None:
     (Path(spec.artifact.location) / "app.py").write_text(APP)
@@ -152,7 +152,7 @@ def send(url: str, method: str) -> str:
         return "broken off"
 
 
-def test_an_envoy_that_was_killed_is_counted_on(target: ProcessTarget, spec: LaunchSpec) -> None:
+def test_counts_continue_after_envoy_is_killed(target: ProcessTarget, spec: LaunchSpec) -> None:
     (Path(spec.artifact.location) / "app.py").write_text(APP)
     revision = start(target, spec)
     target.route("shop", Traffic.all_to(revision))

@@ -33,12 +33,12 @@ REVISION = Revision(app="shop", sha="3f2a9c1" + "0" * 33, digest="sha256:" + "a"
         ({"status": "ok", "checks": {"database": True, "cache": False}}, ["cache"]),
     ],
 )
-def test_what_is_degraded_is_named(answer: dict[str, Any], ailing: list[str]) -> None:
+def test_degraded_dependency_is_named(answer: dict[str, Any], ailing: list[str]) -> None:
     assert [str(one) for one in read(answer).ailing] == ailing
 
 
 @pytest.mark.parametrize("answer", [None, [], "ok", {}, {"status": 1}, {"status": "ok", "checks": [1]}])
-def test_what_is_no_health_is_said(answer: object) -> None:
+def test_invalid_health_response_is_an_error(answer: object) -> None:
     with pytest.raises(ValueError, match="expected"):
         read(answer)
 
@@ -47,7 +47,7 @@ def test_what_is_no_health_is_said(answer: object) -> None:
     ("version", "right"),
     [(REVISION.sha, True), (REVISION.id, True), ("3f2a9c1", True), (None, True), ("5.4.1", True), ("9" * 40, False)],
 )
-def test_it_is_the_version_that_was_released(version: str | None, right: bool) -> None:
+def test_response_of_the_released_version_is_recognized(version: str | None, right: bool) -> None:
     answer = {"status": "ok", **({"version": version} if version else {}), "uptime_seconds": 3}
     found = read(answer)
     assert (found.wrong_version(REVISION) == "") is right

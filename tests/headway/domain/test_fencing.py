@@ -8,7 +8,7 @@ from headway.domain.errors import LockLost
 from headway.domain.fencing import FencingTokens
 
 
-def test_a_writer_goes_on_until_a_newer_one_claims_the_app() -> None:
+def test_writer_is_valid_until_a_newer_token_is_claimed() -> None:
     old, new = FencingTokens(), FencingTokens()
     kept = old.claim("shop", 1, 0)
     old.check("shop", kept)
@@ -18,7 +18,7 @@ def test_a_writer_goes_on_until_a_newer_one_claims_the_app() -> None:
     new.check("shop", kept)
 
 
-def test_an_older_token_claims_nothing() -> None:
+def test_older_token_cannot_claim() -> None:
     tokens = FencingTokens()
     with pytest.raises(LockLost, match="shop: token 1 is older than 2"):
         tokens.claim("shop", 1, 2)
@@ -38,5 +38,5 @@ def test_apps_do_not_share_tokens() -> None:
         tokens.check("blog", 1)
 
 
-def test_who_claimed_nothing_may_write_where_nobody_else_did() -> None:
+def test_writer_without_a_claim_may_write_an_unclaimed_app() -> None:
     FencingTokens().check("shop", 0)

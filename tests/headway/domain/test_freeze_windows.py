@@ -71,14 +71,14 @@ def test_holidays_of_a_country_and_of_its_parts() -> None:
     assert closed(["holidays US America/New_York"], utc("2026-12-25 04:59")) is None
 
 
-def test_windows_without_a_gap_are_one() -> None:
+def test_adjacent_windows_are_merged() -> None:
     # Good Friday, the weekend, Easter Monday.
     found = closed([f"holidays DE {BERLIN}", f"Fri 16:00 - Mon 08:00 {BERLIN}"], utc("2026-04-03 08:00"))
     assert found is not None
     assert found.until == utc("2026-04-06 22:00")
 
 
-def test_windows_that_never_open_are_looked_at_for_a_year_and_no_longer() -> None:
+def test_search_for_an_open_time_ends_after_a_year() -> None:
     at = utc("2026-01-12 07:00")
     found = closed(["Mon 00:00 - Fri 00:00 UTC", "Fri 00:00 - Mon 00:00 UTC"], at)
     assert found is not None
@@ -97,7 +97,7 @@ def test_windows_that_never_open_are_looked_at_for_a_year_and_no_longer() -> Non
         ("weekends", "expected a window such as"),
     ],
 )
-def test_what_cannot_be_a_window_is_said(text: str, fault: str) -> None:
+def test_invalid_window_is_an_error(text: str, fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
         parse(text)
 
@@ -110,7 +110,7 @@ def test_what_cannot_be_a_window_is_said(text: str, fault: str) -> None:
     end=some.times().map(lambda clock: f"{clock:%H:%M}"),
     zone=some.sampled_from(["UTC", BERLIN, "America/New_York", "Australia/Lord_Howe"]),
 )
-def test_what_is_closed_is_open_at_its_end_and_not_before(
+def test_freeze_ends_exactly_at_its_end_time(
     at: datetime, first: str, last: str, begin: str, end: str, zone: str
 ) -> None:
     if (first, begin) == (last, end):

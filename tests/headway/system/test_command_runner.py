@@ -54,14 +54,14 @@ async def appears(path: Path) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_output_comes_line_by_line_and_the_exit_code_is_returned(tmp_path: Path, lines: list[str]) -> None:
+async def test_output_is_delivered_by_line_and_the_exit_code_returned(tmp_path: Path, lines: list[str]) -> None:
     finished = await go("echo one; echo two >&2; printf three; exit 7", tmp_path, lines)
     assert lines == ["one", "two", "three"]
     assert finished.exit_code == 7
     assert finished.tail == ("one", "two", "three")
 
 
-async def test_a_line_comes_while_the_command_still_runs(tmp_path: Path, lines: list[str]) -> None:
+async def test_line_is_delivered_while_the_command_runs(tmp_path: Path, lines: list[str]) -> None:
     go_on = tmp_path / "go-on"
 
     def on_line(line: str) -> None:
@@ -97,18 +97,18 @@ async def test_binary_output(tmp_path: Path, lines: list[str]) -> None:
     assert lines == ["a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}(c", "d", "red x", "10%", "20%"]
 
 
-async def test_random_bytes_do_no_harm(tmp_path: Path, lines: list[str]) -> None:
+async def test_random_bytes_are_handled(tmp_path: Path, lines: list[str]) -> None:
     finished = await go("head -c 300000 /dev/urandom", tmp_path, lines)
     assert finished.exit_code == 0
     assert "\0" not in "".join(lines)
 
 
-async def test_a_letter_split_between_two_writes_is_one_letter(tmp_path: Path, lines: list[str]) -> None:
+async def test_character_split_between_two_writes_is_joined(tmp_path: Path, lines: list[str]) -> None:
     await go(r"printf '\303'; sleep 0.1; printf '\244\n'", tmp_path, lines)
     assert lines == ["ä"]
 
 
-async def test_a_long_line_comes_in_pieces_of_64_kib(tmp_path: Path, lines: list[str]) -> None:
+async def test_long_line_is_delivered_in_pieces_of_64_kib(tmp_path: Path, lines: list[str]) -> None:
     await go("head -c 200000 /dev/zero | tr '\\0' x; echo; echo end", tmp_path, lines)
     assert [len(line) for line in lines] == [65536, 65536, 65536, 200000 - 3 * 65536, 3]
 
@@ -143,7 +143,7 @@ async def test_a_timeout_ends_the_group_and_says_so(tmp_path: Path, lines: list[
     assert not await alive(tmp_path / "child")
 
 
-async def test_nested_processes_deaf_to_sigterm_are_ended(tmp_path: Path, lines: list[str]) -> None:
+async def test_nested_processes_that_ignore_sigterm_are_killed(tmp_path: Path, lines: list[str]) -> None:
     nested = python(
         tmp_path,
         """
@@ -166,7 +166,7 @@ async def test_nested_processes_deaf_to_sigterm_are_ended(tmp_path: Path, lines:
         assert not await alive(tmp_path / f"pid{depth}")
 
 
-async def test_sigterm_comes_first_and_what_is_said_then_is_heard(tmp_path: Path, lines: list[str]) -> None:
+async def test_output_after_sigterm_is_delivered(tmp_path: Path, lines: list[str]) -> None:
     command = "trap 'echo tidying; exit 0' TERM; echo ready; while true; do sleep 0.05; done"
     with pytest.raises(CommandFailed):
         await go(command, tmp_path, lines, timeout=1.0, grace=10.0)
@@ -198,21 +198,19 @@ async def test_cancelling_twice_does_not_wait_for_the_grace(tmp_path: Path, line
     assert not await alive(tmp_path / "shell")
 
 
-async def test_a_background_process_that_holds_the_output_neither_hangs_us_nor_stays(
-    tmp_path: Path, lines: list[str]
-) -> None:
+async def test_background_process_that_holds_the_output_is_ended(tmp_path: Path, lines: list[str]) -> None:
     finished = await go("sleep 60 & echo $! > pid; echo done", tmp_path, lines)
     assert finished.exit_code == 0
     assert lines == ["done"]
     assert not await alive(tmp_path / "pid")
 
 
-async def test_a_background_process_that_writes_for_ever_does_not_hold_us(tmp_path: Path, lines: list[str]) -> None:
+async def test_background_process_that_writes_forever_does_not_block(tmp_path: Path, lines: list[str]) -> None:
     finished = await go("yes & sleep 0.05; exit 3", tmp_path, lines)
     assert finished.exit_code == 3
 
 
-async def test_one_that_left_the_group_does_not_hang_us(tmp_path: Path, lines: list[str]) -> None:
+async def test_process_that_left_the_group_does_not_block(tmp_path: Path, lines: list[str]) -> None:
     await go("setsid sleep 30 & echo $! > pid; echo done", tmp_path, lines)
     psutil.Process(int((tmp_path / "pid").read_text())).kill()
     assert lines == ["done"]
@@ -244,7 +242,7 @@ async def test_a_command_that_cannot_be_started(tmp_path: Path, lines: list[str]
         await go("true", tmp_path / "gone", lines, name="unit")
 
 
-async def test_a_missing_program_is_the_shells_to_report(tmp_path: Path, lines: list[str]) -> None:
+async def test_shell_reports_a_missing_program(tmp_path: Path, lines: list[str]) -> None:
     finished = await go("no-such-program --at all", tmp_path, lines)
     assert finished.exit_code == 127
     assert "no-such-program" in finished.tail[-1]
@@ -271,7 +269,7 @@ def test_the_environment_of_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
     assert clean_environment() == {**kept, "CI": "true", "PYTHONUNBUFFERED": "1"}
 
 
-def test_a_stranger_s_command_gets_no_login_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_command_of_a_fork_gets_no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     theirs = Source(
         repo="/repo",
         ref="main",

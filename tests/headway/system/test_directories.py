@@ -49,5 +49,5 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["gone", "not/even/near"])
-def test_what_is_gone_already_is_fine(tmp_path: Path, name: str) -> None:
+def test_missing_directory_is_not_an_error(tmp_path: Path, name: str) -> None:
     directories.remove(tmp_path / name)

@@ -169,7 +169,7 @@ def test_connection_errors_are_final_where_the_caller_says_so(client: Client) ->
 
 
 @pytest.mark.parametrize("status", [200, 204, 301, 400, 401, 403, 404, 409, 422])
-def test_other_statuses_are_for_the_caller(server: Server, client: Client, status: int) -> None:
+def test_other_statuses_are_returned_to_the_caller(server: Server, client: Client, status: int) -> None:
     server.answers(status)
     assert client.asks().status_code == status
     assert len(server.requests) == 1
@@ -218,26 +218,26 @@ def test_attempts_are_limited(server: Server, client: Client) -> None:
     assert len(server.requests) == 3
 
 
-def test_the_pause_that_the_server_asks_for_is_made(server: Server, client: Client) -> None:
+def test_retry_after_is_obeyed(server: Server, client: Client) -> None:
     server.answers(429, 503, Retry_After="7")
     client.asks()
     assert client.pauses == [7.0, 7.0]
 
 
-def test_the_end_of_a_rate_limit_is_waited_for(server: Server, client: Client) -> None:
+def test_retry_waits_for_the_end_of_a_rate_limit(server: Server, client: Client) -> None:
     server.answers(429, X_RateLimit_Reset=str(time.time() + 30))
     client.asks()
     (pause,) = client.pauses
     assert 20 < pause <= 30
 
 
-def test_a_rate_limit_says_nothing_about_a_failure(server: Server, client: Client) -> None:
+def test_rate_limit_headers_are_ignored_for_other_failures(server: Server, client: Client) -> None:
     server.answers(503, X_RateLimit_Reset=str(time.time() + 3600))  # every response of such an API has it
     client.asks()
     assert client.pauses == [0.0]
 
 
-def test_a_long_pause_is_an_error_at_once(server: Server, client: Client) -> None:
+def test_long_retry_after_is_an_error_at_once(server: Server, client: Client) -> None:
     server.answers(503, Retry_After="61")
     with pytest.raises(TargetError):
         client.asks()
@@ -362,7 +362,7 @@ def test_credentials_of_a_request_are_not_in_errors(server: Server, client: Clie
     assert TOKEN not in str(failed.value)
 
 
-def test_a_text_of_the_server_is_cut(server: Server, client: Client) -> None:
+def test_long_error_text_of_the_server_is_cut(server: Server, client: Client) -> None:
     with client.connect() as connected:
         assert connected.quote("x" * 1000) == "x" * 299 + "…"
         assert connected.quote("a\n b\x00c") == "a b c"
@@ -380,7 +380,7 @@ def test_a_proxy_of_the_environment_is_used_only_if_asked_for(
         client.asks(trust_env=True)
 
 
-def test_https_trusts_what_the_machine_trusts(client: Client, trust: Trust) -> None:
+def test_https_uses_the_system_trust_store(client: Client, trust: Trust) -> None:
     context = trust.server()
 
     def serve(listening: socket.socket) -> None:

@@ -58,11 +58,11 @@ def unstamped(log: Path) -> str:
 
 
 @pytest.mark.parametrize(("command", "code"), [("exit 0", 0), ("exit 3", 3), ("kill -9 $$", 137)])
-def test_the_exit_code_is_the_program_s(tmp_path: Path, command: str, code: int) -> None:
+def test_launcher_returns_the_exit_code_of_the_program(tmp_path: Path, command: str, code: int) -> None:
     assert run(what(tmp_path, command)) == code
 
 
-def test_everything_said_is_in_the_log_in_order(tmp_path: Path) -> None:
+def test_log_has_all_output_in_order(tmp_path: Path) -> None:
     assert run(what(tmp_path, "echo one; echo two >&2; printf 'three'")) == 0
     assert said(tmp_path) == "one\ntwo\nthree\n"
 
@@ -200,7 +200,7 @@ def test_a_second_launcher_stands_in_for_the_first(tmp_path: Path) -> None:
     assert launcher.running(file) is None
 
 
-def test_a_stand_in_ends_with_the_program(tmp_path: Path) -> None:
+def test_second_launcher_exits_with_the_program(tmp_path: Path) -> None:
     file = what(tmp_path, "sleep 1; exit 3")
     first = start(file)
     until(lambda: launcher.running(file) == first.pid)
@@ -218,7 +218,7 @@ def test_a_log_that_has_grown_is_renamed_and_the_oldest_goes(tmp_path: Path, mon
     assert kept == {"log": "", "log.1": "line no. 5", "log.2": "line no. 4", "log.3": "line no. 3"}
 
 
-def test_a_full_disk_costs_lines_and_says_how_many(tmp_path: Path) -> None:
+def test_full_disk_drops_lines_and_logs_their_number(tmp_path: Path) -> None:
     log = Log(tmp_path / "log", None)
     with Path("/dev/full").open("wb", buffering=0) as full:
         mine, log._file = log._file, full

@@ -48,7 +48,7 @@ def test_lines_of_a_secret_are_masked_one_by_one() -> None:
 
 
 @pytest.mark.parametrize("short", ["", "a", "abc", "ab\ncd"[:2]])
-def test_short_values_are_left_alone(short: str) -> None:
+def test_short_values_are_not_masked(short: str) -> None:
     assert Masker([short])("abc a ab") == "abc a ab"
 
 

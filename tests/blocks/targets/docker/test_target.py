@@ -76,7 +76,7 @@ def test_switching_and_replacing_under_load_drops_nothing(target: DockerTarget, 
     assert load.failures == []
 
 
-def test_a_container_may_do_little(target: DockerTarget, spec: LaunchSpec, engine: Engine) -> None:
+def test_container_has_minimal_privileges(target: DockerTarget, spec: LaunchSpec, engine: Engine) -> None:
     limited = spec.model_copy(update={"memory": 128 * 2**20, "cpu": 0.5, "release": "shop#7", "env": {"COLOUR": "red"}})
     revision = start(target, limited, instances=1)
     (container,) = engine.client.containers.list()
@@ -91,9 +91,7 @@ def test_a_container_may_do_little(target: DockerTarget, spec: LaunchSpec, engin
     assert "COLOUR=red" in container.attrs["Config"]["Env"]
 
 
-def test_nothing_but_the_engine_is_needed_to_know_what_runs(
-    target: DockerTarget, spec: LaunchSpec, tmp_path: Path
-) -> None:
+def test_state_is_rebuilt_from_the_engine(target: DockerTarget, spec: LaunchSpec, tmp_path: Path) -> None:
     revision = start(target, spec)
     target.route("shop", Traffic.all_to(revision))
     before = target.observe("shop")
@@ -105,9 +103,7 @@ def test_nothing_but_the_engine_is_needed_to_know_what_runs(
     assert target.ready(revision).ready == 2
 
 
-def test_a_worker_without_its_files_finds_everything_where_it_was(
-    target: DockerTarget, spec: LaunchSpec, tmp_path: Path
-) -> None:
+def test_worker_without_its_files_recovers_the_state(target: DockerTarget, spec: LaunchSpec, tmp_path: Path) -> None:
     old = start(target, spec)
     target.route("shop", Traffic.all_to(old))
     before = target.observe("shop")
@@ -124,7 +120,7 @@ def test_a_worker_without_its_files_finds_everything_where_it_was(
     assert set(target.observe("shop").instances) == {new.id}
 
 
-def test_one_that_was_removed_by_hand_is_said_and_comes_back(
+def test_container_removed_by_hand_is_reported_and_recreated(
     target: DockerTarget, spec: LaunchSpec, engine: Engine
 ) -> None:
     revision = start(target, spec)
@@ -138,7 +134,7 @@ def test_one_that_was_removed_by_hand_is_said_and_comes_back(
     until(lambda: target.ready(revision).ready == 2)
 
 
-def test_a_network_without_a_free_address_is_said(target: DockerTarget, spec: LaunchSpec, engine: Engine) -> None:
+def test_network_without_a_free_address_is_an_error(target: DockerTarget, spec: LaunchSpec, engine: Engine) -> None:
     free = docker_types.IPAMPool(subnet=f"{engine.network}.254.0/30")  # a gateway and one more
     api = engine.client.api
     api.create_network(target.namespace, ipam=docker_types.IPAMConfig(pool_configs=[free]))
@@ -148,7 +144,7 @@ def test_a_network_without_a_free_address_is_said(target: DockerTarget, spec: La
     assert target.ready(only).ready == 1
 
 
-def test_what_crashes_is_started_again_where_it_was(target: DockerTarget, spec: LaunchSpec, engine: Engine) -> None:
+def test_crashed_container_restarts_at_the_same_address(target: DockerTarget, spec: LaunchSpec, engine: Engine) -> None:
     revision = start(target, spec)
     target.route("shop", Traffic.all_to(revision))
     before = {one.name: one for one in target.observe("shop").instances[revision.id]}
@@ -181,7 +177,7 @@ def failure(target: DockerTarget, revision: Revision) -> str:
     ],
     ids=["exits at once", "out of memory"],
 )
-def test_what_keeps_dying_has_failed_with_its_reason(
+def test_crash_loop_fails_with_its_reason(
     target: DockerTarget, spec: LaunchSpec, engine: Engine, code: str, words: list[str]
 ) -> None:
     broken = spec.model_copy(update={"instances": 1, "memory": 64 << 20, **app(engine, code)})
@@ -192,9 +188,7 @@ def test_what_keeps_dying_has_failed_with_its_reason(
 
 
 @pytest.mark.parametrize("fails", [True, False])
-def test_the_healthcheck_of_the_image_is_obeyed(
-    target: DockerTarget, spec: LaunchSpec, engine: Engine, fails: bool
-) -> None:
+def test_healthcheck_of_the_image_is_used(target: DockerTarget, spec: LaunchSpec, engine: Engine, fails: bool) -> None:
     check = f"HEALTHCHECK --interval=30s --retries=1 CMD echo no database; exit {int(fails)}\n"
     checked = spec.model_copy(update={"instances": 1, **app(engine, GOOD, check + 'CMD ["python3", "app.py"]')})
     revision = checked.revision("shop", SHA["new"])
@@ -208,7 +202,7 @@ def test_the_healthcheck_of_the_image_is_obeyed(
         until(lambda: target.ready(revision).ready == 1)
 
 
-def test_an_image_that_is_nowhere_is_said(target: DockerTarget, spec: LaunchSpec) -> None:
+def test_missing_image_is_an_error(target: DockerTarget, spec: LaunchSpec) -> None:
     location = "127.0.0.1:1/shop@sha256:" + "b" * 64
     missing = spec.model_copy(update={"artifact": spec.artifact.model_copy(update={"location": location})})
     old, new = start(target, spec, instances=1), spec.revision("shop", SHA["new"])
@@ -220,7 +214,7 @@ def test_an_image_that_is_nowhere_is_said(target: DockerTarget, spec: LaunchSpec
     assert httpx.get(url(target), trust_env=False).status_code == 200
 
 
-def test_one_that_was_called_back_while_it_was_to_be_ended_stays(
+def test_container_reactivated_during_its_retirement_is_kept(
     target: DockerTarget, spec: LaunchSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = start(target, spec, instances=1), start(target, spec, "new", 1)
@@ -236,7 +230,7 @@ def test_one_that_was_called_back_while_it_was_to_be_ended_stays(
     assert httpx.get(url(target), trust_env=False).json()["version"] == SHA["old"]
 
 
-def test_a_command_that_is_not_in_the_image_is_said(target: DockerTarget, spec: LaunchSpec, engine: Engine) -> None:
+def test_command_missing_in_the_image_is_an_error(target: DockerTarget, spec: LaunchSpec, engine: Engine) -> None:
     wrong = spec.model_copy(update=app(engine, GOOD, 'CMD ["gunicorn"]'))
     revision = spec.revision("shop", SHA["new"])
     target.launch(revision, wrong)
@@ -253,7 +247,7 @@ def test_unreachable_engine_is_an_error(spec: LaunchSpec, tmp_path: Path) -> Non
         target.observe("shop")
 
 
-def test_an_engine_that_dies_takes_nobody_along(target: DockerTarget, spec: LaunchSpec, engine: Engine) -> None:
+def test_containers_survive_the_end_of_the_engine(target: DockerTarget, spec: LaunchSpec, engine: Engine) -> None:
     old = start(target, spec)
     target.route("shop", Traffic.all_to(old))
     with Load(url(target), rate=50) as load:
@@ -272,7 +266,7 @@ def test_an_engine_that_dies_takes_nobody_along(target: DockerTarget, spec: Laun
     assert set(target.observe("shop").instances) == {new.id}
 
 
-def test_the_last_revisions_are_kept_and_nothing_of_others_is_touched(
+def test_last_images_are_kept_and_foreign_ones_are_not_changed(
     target: DockerTarget, spec: LaunchSpec, engine: Engine
 ) -> None:
     target.keep = 2
@@ -304,7 +298,9 @@ def test_the_last_revisions_are_kept_and_nothing_of_others_is_touched(
         foreign.remove(force=True)
 
 
-def test_what_ended_last_is_kept_however_old_it_is(target: DockerTarget, spec: LaunchSpec, engine: Engine) -> None:
+def test_most_recently_stopped_image_is_kept_whatever_its_age(
+    target: DockerTarget, spec: LaunchSpec, engine: Engine
+) -> None:
     target.keep = 1
     good, bad = start(target, spec, "old", 1), start(target, spec, "bad", 1)
     target.route("shop", Traffic.all_to(bad))
@@ -319,7 +315,7 @@ def test_what_ended_last_is_kept_however_old_it_is(target: DockerTarget, spec: L
     assert left == {good.id, new.id}
 
 
-def test_what_never_had_all_the_traffic_is_forgotten_first(
+def test_revision_that_never_had_all_traffic_is_removed_first(
     target: DockerTarget, spec: LaunchSpec, engine: Engine
 ) -> None:
     target.keep = 1
@@ -336,9 +332,7 @@ def test_what_never_had_all_the_traffic_is_forgotten_first(
     assert left == {good.id, newer.id}
 
 
-def test_an_address_that_somebody_took_meanwhile_is_not_waited_for(
-    target: DockerTarget, spec: LaunchSpec, engine: Engine
-) -> None:
+def test_address_taken_meanwhile_is_an_error_at_once(target: DockerTarget, spec: LaunchSpec, engine: Engine) -> None:
     kept, serving = start(target, spec, instances=1), start(target, spec, "new", 1)
     ((address, _, _),) = [one.address.partition(":") for one in target.observe("shop").instances[kept.id]]
     target.route("shop", Traffic.all_to(serving))
@@ -360,7 +354,7 @@ def test_an_address_that_somebody_took_meanwhile_is_not_waited_for(
         api.remove_container(squatter, force=True)
 
 
-def test_what_cannot_be_started_gets_another_address(
+def test_container_that_cannot_bind_gets_another_address(
     target: DockerTarget, spec: LaunchSpec, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The address was free when it was looked for, and is not when the container starts."""
@@ -377,9 +371,7 @@ def test_what_cannot_be_started_gets_another_address(
     assert start(target, spec, instances=1) == revision
 
 
-def test_settings_of_the_block_reach_what_is_started_again(
-    target: DockerTarget, spec: LaunchSpec, engine: Engine
-) -> None:
+def test_block_settings_apply_to_restarted_containers(target: DockerTarget, spec: LaunchSpec, engine: Engine) -> None:
     kept, serving = start(target, spec, instances=1), start(target, spec, "new", 1)
     target.route("shop", Traffic.all_to(serving))
     target.retire(kept)
@@ -390,7 +382,7 @@ def test_settings_of_the_block_reach_what_is_started_again(
     assert container.attrs["HostConfig"]["CapAdd"] in (["CHOWN"], ["CAP_CHOWN"])
 
 
-def test_an_image_goes_with_the_tags_it_was_built_with(
+def test_image_is_removed_with_its_build_tags(
     target: DockerTarget, spec: LaunchSpec, engine: Engine, tmp_path: Path
 ) -> None:
     target.keep = 0
@@ -409,9 +401,7 @@ def test_an_image_goes_with_the_tags_it_was_built_with(
     assert image.attrs["RepoDigests"] == []
 
 
-def test_a_secret_that_has_changed_is_in_what_is_started_again(
-    target: DockerTarget, spec: LaunchSpec, engine: Engine
-) -> None:
+def test_changed_secret_is_in_restarted_containers(target: DockerTarget, spec: LaunchSpec, engine: Engine) -> None:
     first = spec.model_copy(update={"instances": 1, "env": {"TOKEN": "old"}})
     old, new = start(target, first, instances=1), start(target, spec, "new", 1)
     target.route("shop", Traffic.all_to(new))
@@ -422,7 +412,7 @@ def test_a_secret_that_has_changed_is_in_what_is_started_again(
     assert ["TOKEN=new" in one for one in told] == [True]
 
 
-def test_what_cannot_be_removed_now_is_removed_the_next_time(
+def test_failed_removal_is_retried_next_time(
     target: DockerTarget, spec: LaunchSpec, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target.keep = 0
@@ -444,7 +434,7 @@ def test_what_cannot_be_removed_now_is_removed_the_next_time(
     assert left() == {old.id}
 
 
-def test_one_that_runs_is_not_replaced_under_its_users(target: DockerTarget, spec: LaunchSpec, engine: Engine) -> None:
+def test_running_container_is_not_replaced(target: DockerTarget, spec: LaunchSpec, engine: Engine) -> None:
     first = spec.model_copy(update={"instances": 1, "env": {"TOKEN": "old"}})
     revision = start(target, first, instances=1)
     before = [one.id for one in engine.client.containers.list()]
@@ -452,9 +442,7 @@ def test_one_that_runs_is_not_replaced_under_its_users(target: DockerTarget, spe
     assert [one.id for one in engine.client.containers.list()] == before
 
 
-def test_secrets_are_masked_in_whatever_a_container_says(
-    target: DockerTarget, spec: LaunchSpec, engine: Engine
-) -> None:
+def test_secrets_are_masked_in_container_output(target: DockerTarget, spec: LaunchSpec, engine: Engine) -> None:
     fails = "HEALTHCHECK --interval=1s --retries=1 CMD echo no $DATABASE; exit 1\n"
     loud = "def answer(path):\n    print('asked with', os.environ['DATABASE'], flush=True)\n    return 200, {}\n"
     image = app(engine, "import os\n" + loud, fails + 'CMD ["python3", "app.py"]')
@@ -491,7 +479,7 @@ def _some(lines: Iterator[LogLine], end: str) -> Iterator[LogLine]:
             return
 
 
-def test_a_remote_engine_publishes_ports(
+def test_remote_engine_publishes_ports(
     spec: LaunchSpec, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with tls(engine, tmp_path) as port:
@@ -517,7 +505,7 @@ def test_a_remote_engine_publishes_ports(
             target.destroy()
 
 
-def test_an_engine_is_reached_through_ssh_by_the_name_in_its_configuration(
+def test_ssh_host_alias_of_the_engine_is_resolved(
     spec: LaunchSpec, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ssh(engine, tmp_path) as programs:

@@ -62,7 +62,7 @@ def autoscaled(api: Cluster) -> set[str]:
     return {one["spec"]["scaleTargetRef"]["name"] for one in api.find(AUTOSCALER)}
 
 
-def test_the_autoscaler_has_the_revision_that_serves(target: KubernetesTarget, api: Cluster, spec: LaunchSpec) -> None:
+def test_autoscaler_follows_the_serving_revision(target: KubernetesTarget, api: Cluster, spec: LaunchSpec) -> None:
     old = up(target, spec, "old")
     assert autoscaled(api) == set()
     target.route("shop", Traffic.all_to(old))

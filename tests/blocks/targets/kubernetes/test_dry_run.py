@@ -23,7 +23,7 @@ def seen(thing: dict[str, Any], **metadata: Any) -> dict[str, Any]:
     return {**thing, "metadata": {**thing["metadata"], **added, **metadata}, "status": {"replicas": 3}}
 
 
-def test_what_the_cluster_adds_is_no_change() -> None:
+def test_defaults_of_the_cluster_are_not_changes() -> None:
     *_, made = render.revision_objects(REVISION, SMALL, RULES)
     annotations = {
         **made["metadata"]["annotations"],
@@ -37,7 +37,7 @@ def test_what_the_cluster_adds_is_no_change() -> None:
     assert "team: carts" in kept
 
 
-def test_values_of_secrets_are_never_said() -> None:
+def test_secret_values_are_not_in_the_diff() -> None:
     spec = SMALL.model_copy(update={"env": {"TOKEN": "hunter2hunter2"}, "secrets": ("TOKEN",)})
     _, secret, _ = render.revision_objects(REVISION, spec, RULES)
     told = dry_run.in_words({**secret, "stringData": {"OTHER": "hunter3hunter3"}})
@@ -47,7 +47,7 @@ def test_values_of_secrets_are_never_said() -> None:
     assert secret["data"]["TOKEN"] not in told
 
 
-def test_a_secret_without_a_value_is_compared_as_one() -> None:
+def test_secret_without_a_value_is_compared() -> None:
     spec = render.redacted(SMALL.model_copy(update={"env": {"TOKEN": SecretRef(secret="a/b"), "LEVEL": "info"}}))
     config, secret, _ = render.revision_objects(REVISION, spec, RULES)
     assert "TOKEN" not in config["data"]
@@ -87,7 +87,7 @@ class Comparing(FakeTarget):
         (Comparing(ObjectDiff(name="Service a", now="", then="a: 1\n")), "+++ Service a\tthen\n@@ -0,0 +1 @@\n+a: 1"),
     ],
 )  # fmt: skip
-def test_a_plan_says_it(target: FakeTarget, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_lists_the_changes(target: FakeTarget, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     spec = SMALL.model_copy(update={"target": "fake/a"})
     document = plan._differences(target, REVISION, spec)
     assert said in capsys.readouterr().out

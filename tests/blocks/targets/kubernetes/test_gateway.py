@@ -108,7 +108,7 @@ def test_requests_are_split_by_weight_header_and_host(
 
 
 @BOTH
-def test_nobody_notices_a_switch(target: KubernetesTarget, front: Gateway, up: Callable[[str], Revision]) -> None:
+def test_switch_drops_no_request(target: KubernetesTarget, front: Gateway, up: Callable[[str], Revision]) -> None:
     old, new = up(OLD), up(NEW)
     target.route("shop", Traffic.all_to(old))
     with Load(front.url, rate=100) as load:
@@ -121,7 +121,7 @@ def test_nobody_notices_a_switch(target: KubernetesTarget, front: Gateway, up: C
     assert answers(front.url, 20) == {NEW: 20}
 
 
-def test_a_gateway_that_refuses_is_quoted(
+def test_refusal_of_the_gateway_is_quoted(
     target: KubernetesTarget, front: Gateway, up: Callable[[str], Revision], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("blocks.targets.kubernetes.routing.router.IN_FORCE", 5.0)
@@ -134,7 +134,7 @@ def test_a_gateway_that_refuses_is_quoted(
     assert answers(front.url) == {OLD: 1}
 
 
-def test_somebody_elses_route_is_left_alone(
+def test_foreign_route_is_not_changed(
     target: KubernetesTarget, namespace: Namespace, front: Gateway, up: Callable[[str], Revision]
 ) -> None:
     old = up(OLD)
@@ -152,7 +152,7 @@ def test_somebody_elses_route_is_left_alone(
     assert found["spec"]["parentRefs"][0]["name"] == "theirs"
 
 
-def test_what_cannot_be_is_said_when_it_is_planned(target: KubernetesTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsupported_traffic_is_refused_at_plan_time(target: KubernetesTarget, monkeypatch: pytest.MonkeyPatch) -> None:
     sticky = Traffic(weights={"1111111-aaaaaa": 95, "2222222-bbbbbb": 5}, sticky=True)
     plan = Plan(strategy="canary", new="2222222-bbbbbb", old="1111111-aaaaaa", steps=(Route(traffic=sticky),))
     with pytest.raises(UsageError, match="session persistence"):

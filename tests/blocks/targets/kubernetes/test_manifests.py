@@ -135,13 +135,13 @@ def test_files_are_read_in_order_with_the_number_of_each_document(tmp_path: Path
     assert config["data"] == {"since": "2024-01-02", "greeting": "hello"}
 
 
-def test_numbers_are_those_of_kubectl(tmp_path: Path) -> None:
+def test_document_numbers_match_kubectl(tmp_path: Path) -> None:
     web: dict[str, Any] = read(tmp_path, web=WEB)[0].content
     (volume,) = web["spec"]["template"]["spec"]["volumes"]
     assert volume["configMap"]["defaultMode"] == 0o440
 
 
-def test_one_file_a_list_and_json_are_manifests_too(tmp_path: Path) -> None:
+def test_single_file_list_and_json_are_accepted(tmp_path: Path) -> None:
     written(tmp_path, web=WEB)
     assert len(reading.read(tmp_path, "k8s/web.yaml")) == 1
     (tmp_path / "all.json").write_text(
@@ -165,13 +165,13 @@ def test_one_file_a_list_and_json_are_manifests_too(tmp_path: Path) -> None:
         ("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {a: " + "x" * 200_000 + "}", "is larger than"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_read_is_said_with_its_place(tmp_path: Path, text: str, said: str) -> None:
+def test_unreadable_manifest_is_an_error_with_its_location(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(SettingsError) as raised:
         read(tmp_path, web=text)
     assert said in raised.value.what
 
 
-def test_manifests_are_in_the_repository(tmp_path: Path) -> None:
+def test_manifests_outside_of_the_repository_are_refused(tmp_path: Path) -> None:
     (tmp_path / "repo").mkdir()
     (tmp_path / "repo" / "k8s").symlink_to("/etc")
     for where in ("k8s", "nowhere"):
@@ -211,7 +211,7 @@ def program(place: Path, name: str, does: str) -> None:
     (place / name).chmod(0o755)
 
 
-def test_either_program_builds_it_and_without_both_that_is_said(
+def test_kustomize_or_kubectl_builds_the_folder(
     overlays: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     programs = tmp_path / "programs"
@@ -234,7 +234,7 @@ def test_either_program_builds_it_and_without_both_that_is_said(
 # --- what may be in them ---------------------------------------------------------------------------------------
 
 
-def test_what_is_good_is_taken(tmp_path: Path) -> None:
+def test_valid_manifests_are_accepted(tmp_path: Path) -> None:
     assert faults(tmp_path, web=WEB, config=CONFIG, worker=WORKER, nightly=NIGHTLY, monitor=SERVICE_MONITOR) == []
 
 
@@ -286,7 +286,7 @@ def test_what_is_good_is_taken(tmp_path: Path) -> None:
         ),
     ],
 )  # fmt: skip
-def test_what_cannot_be_released_is_said_with_file_and_document(
+def test_unsupported_object_is_an_error_with_file_and_document(
     tmp_path: Path, files: dict[str, str], said: str
 ) -> None:
     found = faults(tmp_path, **files)
@@ -294,7 +294,7 @@ def test_what_cannot_be_released_is_said_with_file_and_document(
     assert "hunter2" not in str(found)
 
 
-def test_all_faults_are_said_at_once(tmp_path: Path) -> None:
+def test_all_errors_are_reported_together(tmp_path: Path) -> None:
     written(tmp_path, web=WEB.replace("replicas: 3", "replicas: many"), b=CONFIG.replace("\ndata", "\ndta"))
     (tmp_path / "headway.yaml").write_text(SETTINGS)
     with pytest.raises(SettingsError) as raised:
@@ -305,7 +305,7 @@ def test_all_faults_are_said_at_once(tmp_path: Path) -> None:
     ]
 
 
-def test_a_foreign_namespace_is_the_targets_to_say(tmp_path: Path) -> None:
+def test_foreign_namespace_is_checked_by_the_target(tmp_path: Path) -> None:
     found = read(tmp_path, web=WEB, worker=WORKER)
     assert manifest_validation.outside_namespace("shops", found) == []
     assert manifest_validation.outside_namespace("prod", found) == [
@@ -321,7 +321,7 @@ def things(tmp_path: Path) -> list[dict[str, Any]]:
     return rendered(spec_of(read(tmp_path, web=WEB, config=CONFIG, worker=WORKER, nightly=NIGHTLY)))
 
 
-def test_they_look_as_they_have_to(things: list[dict[str, Any]]) -> None:
+def test_completed_manifests_match_the_golden_files(things: list[dict[str, Any]]) -> None:
     for thing in things:
         thing["metadata"].get("annotations", {}).pop(labels.SPEC, None)  # with all that is given
     file = GOLDEN / "manifests.yaml"
@@ -334,11 +334,11 @@ def test_they_look_as_they_have_to(things: list[dict[str, Any]]) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_schemas_of_kubernetes_allow_them(things: list[dict[str, Any]], version: str) -> None:
+def test_completed_manifests_are_valid_kubernetes_objects(things: list[dict[str, Any]], version: str) -> None:
     assert [fault for thing in things for fault in schemas.faults(thing, version)] == []
 
 
-def test_what_is_said_is_left_alone_and_what_is_missing_put_in(things: list[dict[str, Any]]) -> None:
+def test_existing_fields_are_kept_and_missing_ones_added(things: list[dict[str, Any]]) -> None:
     (web,) = (thing for thing in things if thing["metadata"]["name"].startswith("shop-") and "spec" in thing)
     pod = web["spec"]["template"]["spec"]
     proxy, main = pod["containers"]
@@ -352,12 +352,12 @@ def test_what_is_said_is_left_alone_and_what_is_missing_put_in(things: list[dict
     assert "replicas" not in web["spec"]
 
 
-def test_the_app_listens_where_its_manifest_says(things: list[dict[str, Any]]) -> None:
+def test_port_comes_from_the_manifest(things: list[dict[str, Any]]) -> None:
     (config,) = (thing for thing in things if thing["kind"] == "ConfigMap" and "PORT" in thing["data"])
     assert config["data"] == config["data"] | {"PORT": "3000", "LOG_LEVEL": "info"}
 
 
-def test_only_pods_of_the_released_deployment_are_the_apps(things: list[dict[str, Any]]) -> None:
+def test_app_labels_are_only_on_the_released_deployment(things: list[dict[str, Any]]) -> None:
     """The traffic goes to whoever has these labels."""
     for thing in things:
         assert thing["metadata"]["labels"][labels.APP] == "shop"
@@ -366,13 +366,13 @@ def test_only_pods_of_the_released_deployment_are_the_apps(things: list[dict[str
     assert [ARTIFACT.location in str(thing["spec"]) for thing in workers] == [True, True]
 
 
-def test_resources_of_headway_yaml_are_for_a_container_that_says_none(tmp_path: Path) -> None:
+def test_resources_of_headway_yaml_apply_to_a_container_without_any(tmp_path: Path) -> None:
     found = read(tmp_path, web=WEB)
     *_, web = rendered(spec_of(found, memory=2**28))
     assert web["spec"]["template"]["spec"]["containers"][1]["resources"]["limits"] == {"memory": "256Mi"}
 
 
-def test_the_only_container_runs_what_is_built_whatever_it_says(tmp_path: Path) -> None:
+def test_only_container_runs_the_built_image(tmp_path: Path) -> None:
     web = WORKER.replace("image: ghcr.io/acme/shop", "image: placeholder, ports: [{containerPort: 80}]")
     other = NIGHTLY.replace("ghcr.io/acme/shop:1", "placeholder")
     assert faults(tmp_path, web=web, other=other) == []
@@ -391,7 +391,7 @@ def test_the_only_container_runs_what_is_built_whatever_it_says(tmp_path: Path) 
         ("resources: {limits: {cpu: 1}}", None),
     ],
 )
-def test_what_an_autoscaler_measures_against_is_requested(
+def test_autoscaled_container_gets_resource_requests(
     tmp_path: Path, said: str, requested: dict[str, object] | None
 ) -> None:
     web = WEB.replace("ports: [{name: http", f"{said}\n          ports: [{{name: http")
@@ -399,7 +399,7 @@ def test_what_an_autoscaler_measures_against_is_requested(
     assert made["spec"]["template"]["spec"]["containers"][1]["resources"].get("requests") == requested
 
 
-def test_one_budget_is_enough(tmp_path: Path) -> None:
+def test_existing_disruption_budget_is_enough(tmp_path: Path) -> None:
     budget = "apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: {name: mine}"
     with_one, without = read(tmp_path, web=WEB, budget=budget), read(tmp_path, web=WEB)[1:]
     assert render.app_objects("shop", spec_of(with_one, instances=2), RULES) == []
@@ -414,7 +414,7 @@ def loaded(place: Path, text: str = SETTINGS) -> Settings:
     return settings.load(place)
 
 
-def test_they_travel_in_the_spec_and_are_part_of_what_the_app_sees(tmp_path: Path) -> None:
+def test_manifests_are_in_the_launch_spec_and_change_the_revision(tmp_path: Path) -> None:
     written(tmp_path, web=WEB)
     found: Settings = pickle.loads(pickle.dumps(loaded(tmp_path)))
     spec = found.launch_spec("production", ARTIFACT)
@@ -428,7 +428,7 @@ def test_they_travel_in_the_spec_and_are_part_of_what_the_app_sees(tmp_path: Pat
     assert moved.configuration_hash() == spec.configuration_hash()
 
 
-def test_the_file_alone_is_read_where_there_is_no_tree(tmp_path: Path) -> None:
+def test_settings_load_without_the_rest_of_the_tree(tmp_path: Path) -> None:
     """As of a branch that somebody pushed to."""
     (tmp_path / "headway.yaml").write_text(SETTINGS)
     assert settings.load(tmp_path / "headway.yaml").release_path() == ["staging", "production"]
@@ -436,13 +436,13 @@ def test_the_file_alone_is_read_where_there_is_no_tree(tmp_path: Path) -> None:
         settings.load(tmp_path)
 
 
-def test_instances_are_those_of_headway_yaml_or_of_the_deployment(tmp_path: Path) -> None:
+def test_instances_come_from_headway_yaml_or_the_deployment(tmp_path: Path) -> None:
     found = loaded(written(tmp_path, web=WEB))
     assert found.launch_spec("staging", ARTIFACT).instances == 3
     assert found.launch_spec("production", ARTIFACT).instances == 5
 
 
-def test_an_environment_may_have_its_own_and_others_have_none(tmp_path: Path) -> None:
+def test_environment_may_have_its_own_manifests(tmp_path: Path) -> None:
     (tmp_path / "k8s").mkdir()
     (tmp_path / "prod.yaml").write_text(WEB.replace("replicas: 3", "replicas: 9"))
     found = loaded(
@@ -467,6 +467,6 @@ environments:
         (SETTINGS.replace("manifests: k8s", "manifests: ../k8s"), "expected a path inside the repository"),
     ],
 )  # fmt: skip
-def test_manifests_are_for_kubernetes(tmp_path: Path, text: str, said: str) -> None:
+def test_manifests_need_a_kubernetes_target(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         loaded(tmp_path, text)

@@ -100,7 +100,7 @@ def image_of(api: Cluster, name: str) -> str | None:
     return None if found is None else str(found["spec"]["template"]["spec"]["containers"][0]["image"])
 
 
-def test_it_runs_as_its_manifests_say(target: KubernetesTarget, api: Cluster, artifact: Artifact) -> None:
+def test_pods_run_as_the_manifests_say(target: KubernetesTarget, api: Cluster, artifact: Artifact) -> None:
     revision = live(target, spec_of(artifact, config("shop-config", greeting="hello")), "old")
     found = api.get(DEPLOYMENT, names.deployment(revision))
     assert found is not None
@@ -113,7 +113,7 @@ def test_it_runs_as_its_manifests_say(target: KubernetesTarget, api: Cluster, ar
     assert instance.address.endswith(":3000")
 
 
-def test_others_follow_the_revision_that_serves_and_come_back_with_it(
+def test_other_objects_follow_the_serving_revision_and_roll_back_with_it(
     target: KubernetesTarget, api: Cluster, artifact: Artifact
 ) -> None:
     """A worker of the new image runs when users do; nobody takes what the old pods need while they run."""
@@ -147,7 +147,7 @@ def test_others_follow_the_revision_that_serves_and_come_back_with_it(
     assert (said(api), said(api, "shop-old"), said(api, "shop-new")) == ({"a": "1"}, {"a": "1"}, None)
 
 
-def test_what_is_not_headways_is_neither_changed_nor_removed(
+def test_foreign_objects_are_neither_changed_nor_removed(
     target: KubernetesTarget, api: Cluster, artifact: Artifact
 ) -> None:
     api.create(config("shop-config", whose="somebody's"))
@@ -167,9 +167,7 @@ def test_what_is_not_headways_is_neither_changed_nor_removed(
     assert (said(api), said(api, "mine")) == ({"a": "2"}, {"a": "1"})
 
 
-def test_data_outlives_the_revision_that_asked_for_it(
-    target: KubernetesTarget, api: Cluster, artifact: Artifact
-) -> None:
+def test_volumes_outlive_their_revision(target: KubernetesTarget, api: Cluster, artifact: Artifact) -> None:
     claim = {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
@@ -192,7 +190,7 @@ def test_a_foreign_namespace_is_refused(target: KubernetesTarget, artifact: Arti
         target.launch(spec.revision("shop", SHA["old"]), spec)
 
 
-def test_what_would_be_refused_is_said_at_once_and_nothing_is_sent(
+def test_invalid_objects_are_refused_before_anything_is_applied(
     target: KubernetesTarget, api: Cluster, artifact: Artifact
 ) -> None:
     """By the schemas of this version first; then by the cluster, which knows more."""
@@ -225,9 +223,7 @@ def changed(target: KubernetesTarget, spec: LaunchSpec) -> dict[str, list[str]]:
     return {one.name: [line for line in one.unified[2:] if line[0] in "+-"] for one in found}
 
 
-def test_a_plan_says_what_would_change_and_no_secret(
-    target: KubernetesTarget, api: Cluster, artifact: Artifact
-) -> None:
+def test_plan_shows_changes_without_secrets(target: KubernetesTarget, api: Cluster, artifact: Artifact) -> None:
     secret = {"env": {"LOG_LEVEL": "info", "TOKEN": SecretRef(secret="shop/token")}}
     before = spec_of(artifact, config("shop-config", a="1"), config("shop-old", a="1"))
     first = changed(target, before.model_copy(update=secret))

@@ -36,12 +36,12 @@ KILLED = {"reason": "OOMKilled", "exitCode": 137}
 PULL = "failed to pull and unpack image: registry/shop@sha256:1: not found"
 
 
-def test_one_that_is_ready() -> None:
+def test_ready_pod() -> None:
     seen = pod_status.instance(pod(container(1, running={}), ready=True), 8080)
     assert (seen.ready, seen.address, seen.run, seen.detail) == (True, "10.0.0.7:8080", "u1/1", "")
 
 
-def test_one_without_an_address() -> None:
+def test_pod_without_an_address() -> None:
     assert pod_status.instance(pod(podIP=None), 8080).address == "no address yet"
 
 
@@ -65,7 +65,7 @@ def test_one_without_an_address() -> None:
         (container(waiting={"reason": "InvalidImageName", "message": "no"}), "InvalidImageName: no"),
     ],
 )
-def test_what_waiting_does_not_mend(state: dict[str, Any], why: str) -> None:
+def test_permanent_failures_are_reported_as_failed(state: dict[str, Any], why: str) -> None:
     assert str(pod_status.failure(pod(state))) == why
 
 
@@ -79,17 +79,17 @@ def test_what_waiting_does_not_mend(state: dict[str, Any], why: str) -> None:
         container(running={}),
     ],
 )
-def test_what_may_get_well(state: dict[str, Any]) -> None:
+def test_transient_failures_are_not_final(state: dict[str, Any]) -> None:
     assert pod_status.failure(pod(state)) is None
 
 
-def test_the_words_of_the_scheduler() -> None:
+def test_message_of_the_scheduler_is_quoted() -> None:
     waiting = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes: cpu"}
     unscheduled = pod(conditions=[waiting], containerStatuses=None)
     assert pod_status.unready_reason(unscheduled) == "not scheduled: 0/1 nodes: cpu"
 
 
-def test_the_words_of_the_last_probe() -> None:
+def test_message_of_the_last_probe_is_quoted() -> None:
     events = [
         {"type": "Normal", "reason": "Pulled", "message": "pulled"},
         {"type": "Warning", "reason": "Unhealthy", "message": "Startup probe failed: 503"},
@@ -99,20 +99,20 @@ def test_the_words_of_the_last_probe() -> None:
     assert pod_status.unready_reason(pod(container(running={}))) == "not ready yet"
 
 
-def test_one_that_crashed_says_how() -> None:
+def test_crash_has_its_exit_reason() -> None:
     assert pod_status.unready_reason(pod(container(1, KILLED, waiting=BACKOFF))).startswith("out of memory")
     ended = container(terminated={"reason": "Error", "exitCode": 1})
     assert pod_status.unready_reason(pod(ended)) == "it exited with code 1"
 
 
-def test_a_quota_is_in_the_deployment() -> None:
+def test_exceeded_quota_is_read_from_the_deployment() -> None:
     words = 'pods "shop-x" is forbidden: exceeded quota: small'
     full = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": words}
     assert pod_status.replica_failure({"status": {"conditions": [full]}}) == Refusal(f"FailedCreate: {words}")
     assert pod_status.replica_failure({"status": {}}) is None
 
 
-def test_the_last_warnings_about_an_app() -> None:
+def test_last_warning_events_of_an_app() -> None:
     def warning(name: str, at: str) -> dict[str, Any]:
         return {
             "involvedObject": {"kind": "Pod", "name": name},
@@ -131,7 +131,7 @@ def test_the_last_warnings_about_an_app() -> None:
     assert len(pod_status.warnings(events * 9, "shop")) == pod_status.NEWEST
 
 
-def test_who_never_had_all_the_traffic_is_forgotten_first() -> None:
+def test_revision_that_never_had_all_traffic_is_removed_first() -> None:
     def stands(revision: str, ended: str | None, replicas: int = 0) -> dict[str, Any]:
         annotations = {labels.ENDED: ended} if ended else {}
         metadata = {"name": f"shop-{revision}", "labels": {labels.REVISION: revision}, "annotations": annotations}

@@ -24,7 +24,7 @@ def told(**answers: dict[str, float]) -> Callable[[str], list[Sample]]:
     return lambda query: [Sample({label[query]: key}, value) for key, value in answers.get(query, {}).items()]
 
 
-def test_a_pod_that_was_started_again_counts_on() -> None:
+def test_restarted_pod_continues_its_count() -> None:
     counted = counters()
     assert counted.read(told(requests={"a": 100, "b": 50}, errors={"a": 1})).requests == 150
     assert counted.read(told(requests={"a": 110, "b": 5}, errors={"a": 1, "b": 2})) == RequestCounts(
@@ -32,37 +32,37 @@ def test_a_pod_that_was_started_again_counts_on() -> None:
     )
 
 
-def test_a_pod_that_is_gone_takes_nothing_with_it() -> None:
+def test_deleted_pod_keeps_its_count() -> None:
     counted = counters()
     counted.read(told(requests={"a": 100, "b": 50}))
     assert counted.read(told(requests={"b": 60})).requests == 160
     assert counted.read(told(requests={"a": 101, "b": 60})).requests == 161
 
 
-def test_no_data_is_nothing_counted() -> None:
+def test_no_data_is_a_count_of_zero() -> None:
     counted = counters()
     assert counted.read(told()) == RequestCounts()
     before = counted.read(told(requests={"a": 7}))
     assert counted.read(told()).since(before) == RequestCounts()
 
 
-def test_buckets_are_what_is_between_two_bounds() -> None:
+def test_buckets_are_differences_of_two_bounds() -> None:
     slow = {"0.1": 80.0, "0.5": 95.0, "1": 95.0, "+Inf": 100.0}
     counts = counters().read(told(requests={"a": 100}, latency=slow))
     assert counts.latency == (Bucket(0.0, 0.1, 80), Bucket(0.1, 0.5, 15), Bucket(1.0, 2.0, 5))
     assert counts.slower(0.5) == 5
 
 
-def test_istio_counts_in_milliseconds() -> None:
+def test_istio_buckets_are_in_milliseconds() -> None:
     counts = counters("istio").read(told(latency={"250": 3, "+Inf": 3}))
     assert counts.latency == (Bucket(0.0, 0.25, 3),)
 
 
-def test_an_error_that_is_seen_before_its_request_is_none() -> None:
+def test_error_without_its_request_is_not_counted() -> None:
     assert counters().read(told(requests={"a": 3}, errors={"a": 4})) == RequestCounts(requests=3, errors=3)
 
 
-def test_a_query_names_the_revision() -> None:
+def test_query_selects_the_revision() -> None:
     query = 'label_replace(x{r="$revision", p=~"$pods", n="$namespace"}, "a", "$1", "s", "(.*)-${port}")'
     found = counters(queries={"requests": query}).queries
     assert found["requests"] == (
@@ -72,5 +72,5 @@ def test_a_query_names_the_revision() -> None:
 
 
 @pytest.mark.parametrize(("query", "strange"), [("x{a='$pod'}", ["pod"]), ("x{a='$pods'}", []), ("x{a=~'b$'}", [])])
-def test_a_placeholder_that_nobody_fills_in_is_found(query: str, strange: list[str]) -> None:
+def test_unknown_placeholder_is_an_error(query: str, strange: list[str]) -> None:
     assert promql.unknown(query) == strange

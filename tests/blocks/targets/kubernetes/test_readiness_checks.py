@@ -86,7 +86,7 @@ def gateway(protocol: str) -> str:
     )
 
 
-def test_what_headway_makes_has_limits_and_probes(tmp_path: Path) -> None:
+def test_generated_objects_have_limits_and_probes(tmp_path: Path) -> None:
     found = examined(tmp_path)
     assert found["limits"] == (True, "all 1 containers")
     assert found["probes"] == (True, "startup, readiness and liveness")
@@ -96,7 +96,7 @@ def test_what_headway_makes_has_limits_and_probes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("instances", ["3", "{min: 3, max: 9}"])
-def test_several_pods_of_which_one_may_go(tmp_path: Path, instances: str) -> None:
+def test_several_pods_with_a_disruption_budget_pass(tmp_path: Path, instances: str) -> None:
     assert examined(tmp_path, f", instances: {instances}")["scaling"] == (True, "3 pods")
 
 
@@ -108,13 +108,13 @@ def test_several_pods_of_which_one_may_go(tmp_path: Path, instances: str) -> Non
         ("2", BUDGET, (True, "2 pods")),
     ],
 )
-def test_replicas_of_the_app_s_own_manifests(
+def test_replicas_are_read_from_the_manifests(
     tmp_path: Path, replicas: str, others: str, wanted: tuple[bool, str]
 ) -> None:
     assert examined(tmp_path, "", DEPLOYMENT % (replicas, ""), others)["scaling"] == wanted
 
 
-def test_each_container_has_to_have_its_limits(tmp_path: Path) -> None:
+def test_every_container_needs_limits(tmp_path: Path) -> None:
     greedy = (
         "        - {name: proxy, image: envoy}\n        - {name: idle, image: x, resources: {limits: {memory: 1Mi}}}\n"
     )
@@ -135,11 +135,11 @@ def test_each_container_has_to_have_its_limits(tmp_path: Path) -> None:
         (gateway("HTTP"), (False, "Gateway shop: no HTTPS listener")),
     ],
 )
-def test_tls_where_the_app_brings_its_own_front(tmp_path: Path, thing: str, wanted: tuple[bool, str]) -> None:
+def test_tls_is_read_from_the_apps_own_ingress(tmp_path: Path, thing: str, wanted: tuple[bool, str]) -> None:
     assert examined(tmp_path, "", DEPLOYMENT % ("1", ""), thing)["tls"] == wanted
 
 
-def test_alerts_and_monitors(tmp_path: Path) -> None:
+def test_alerts_and_monitors_are_found(tmp_path: Path) -> None:
     alerts = RULE % "{record: a, expr: b}, {alert: ShopDown, expr: up == 0}"
     found = examined(tmp_path, "", DEPLOYMENT % ("1", ""), alerts, MONITORS)
     assert found["alerts"] == (True, "alerts: ShopDown")
@@ -147,6 +147,6 @@ def test_alerts_and_monitors(tmp_path: Path) -> None:
     assert found["uptime"] == (True, "Probe shop-up")
 
 
-def test_rules_that_alert_nobody(tmp_path: Path) -> None:
+def test_rules_without_an_alert_do_not_count(tmp_path: Path) -> None:
     found = examined(tmp_path, "", DEPLOYMENT % ("1", ""), RULE % "{record: a, expr: b}")
     assert found["alerts"] == (False, "PrometheusRule without an alert")

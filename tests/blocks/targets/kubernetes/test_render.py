@@ -59,7 +59,7 @@ def rendered(spec: LaunchSpec, rules: render.Rules) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_it_looks_as_it_has_to(name: str) -> None:
+def test_rendered_objects_match_the_golden_files(name: str) -> None:
     file, found = GOLDEN / f"{name}.yaml", rendered(*CASES[name])
     yaml = YAML()
     yaml.width = 120
@@ -71,7 +71,7 @@ def test_it_looks_as_it_has_to(name: str) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("name", CASES)
-def test_the_schemas_of_kubernetes_allow_it(name: str, version: str) -> None:
+def test_rendered_objects_are_valid_kubernetes_objects(name: str, version: str) -> None:
     for thing in rendered(*CASES[name]):
         kubernetes_validate.validate(thing, version, strict=True)
 
@@ -82,28 +82,28 @@ def container(spec: LaunchSpec) -> dict[str, Any]:
     return found
 
 
-def test_an_app_may_start_for_as_long_as_it_says() -> None:
+def test_startup_probe_covers_the_startup_time() -> None:
     probe = container(LARGE)["startupProbe"]
     assert (probe["periodSeconds"], probe["failureThreshold"]) == (5, 30)
     probe = container(SMALL.model_copy(update={"health": Health(startup=61)}))["startupProbe"]
     assert probe["periodSeconds"] * probe["failureThreshold"] >= 61
 
 
-def test_probes_are_asked_for_as_the_app_says_and_else_as_everybody() -> None:
+def test_probe_settings_of_the_app_override_the_defaults() -> None:
     ready, alive = container(SMALL)["readinessProbe"], container(SMALL)["livenessProbe"]
     assert (ready["periodSeconds"], ready["failureThreshold"]) == (10, 2)
     assert (alive["periodSeconds"], alive["failureThreshold"], alive["initialDelaySeconds"]) == (30, 3, 10)
     assert container(LARGE)["readinessProbe"]["periodSeconds"] == 3
 
 
-def test_a_secret_is_in_the_secret_alone() -> None:
+def test_secret_value_is_only_in_the_secret_object() -> None:
     things = render.revision_objects(LARGE.revision("shop", "1" * 40), LARGE, RULES)
     assert [thing["kind"] for thing in things if "hunter2" in str(thing)] == []
     (secret,) = (thing for thing in things if thing["kind"] == "Secret")
     assert render.decoded(secret) == {"TOKEN": "hunter2hunter2"}
 
 
-def test_what_is_kept_launches_the_same_again() -> None:
+def test_stored_spec_launches_the_same_objects() -> None:
     revision = LARGE.revision("shop", "1" * 40)
     *_, deployment = render.revision_objects(revision, LARGE, RULES)
     again = LaunchSpec.model_validate_json(deployment["metadata"]["annotations"][labels.SPEC])
@@ -113,5 +113,5 @@ def test_what_is_kept_launches_the_same_again() -> None:
 
 
 @pytest.mark.parametrize(("size", "written"), [(2**20, "1Mi"), (256 * 2**20, "256Mi"), (1000, "1000")])
-def test_sizes(size: int, written: str) -> None:
+def test_quantities_of_cpu_and_memory(size: int, written: str) -> None:
     assert container_spec.quantity(size) == written

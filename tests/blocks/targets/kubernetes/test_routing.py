@@ -45,13 +45,13 @@ def read(routing: Routing, traffic: Traffic) -> Traffic:
 
 
 @given(some.integers(0, 100), some.booleans())
-def test_a_gateway_does_exactly_what_is_wanted(weight: int, ruled: bool) -> None:
+def test_gateway_api_expresses_any_weights(weight: int, ruled: bool) -> None:
     weights = {one: share for one, share in ((OLD, 100 - weight), (NEW, weight)) if share}
     wanted = Traffic(weights=weights, headers=(BETA,) if ruled else ())
     assert read(GATEWAY, wanted) == wanted
 
 
-def test_a_route_names_its_gateway_its_host_and_a_service_a_revision() -> None:
+def test_route_names_gateway_host_and_one_service_per_revision() -> None:
     things = sent(GATEWAY, Traffic(weights={OLD: 95, NEW: 5}, headers=(BETA,)))
     assert list(things) == [
         ("Service", f"shop-{OLD}"),
@@ -73,19 +73,19 @@ def test_a_route_names_its_gateway_its_host_and_a_service_a_revision() -> None:
     assert things["Service", f"shop-{NEW}"]["spec"]["selector"] == {labels.APP: "shop", labels.REVISION: NEW}
 
 
-def test_inside_the_cluster_the_service_is_what_most_get_outside() -> None:
+def test_cluster_service_selects_the_revision_with_most_traffic() -> None:
     for wanted, chosen in ((Traffic(weights={OLD: 95, NEW: 5}), OLD), (Traffic.all_to(NEW), NEW), (Traffic(), None)):
         assert render.selected(sent(GATEWAY, wanted)["Service", "shop"]) == chosen
 
 
-def test_without_traffic_the_route_leads_to_a_service_that_nobody_is_behind() -> None:
+def test_without_traffic_the_route_has_a_service_without_endpoints() -> None:
     things = sent(GATEWAY, Traffic())
     (rule,) = things["HTTPRoute", "shop"]["spec"]["rules"]
     assert [one["name"] for one in rule["backendRefs"]] == ["shop"]
     assert things["Service", "shop"]["spec"]["selector"][labels.REVISION] == "none"
 
 
-def test_the_preview_has_a_host_of_its_own_where_it_has_a_url() -> None:
+def test_preview_has_its_own_host() -> None:
     (route,) = GATEWAY.preview("shop", "production", RULES)
     assert route["spec"]["hostnames"] == ["next.shops.example.com"]
     assert [one["name"] for one in route["spec"]["rules"][0]["backendRefs"]] == ["shop-preview"]
@@ -101,16 +101,16 @@ def test_the_preview_has_a_host_of_its_own_where_it_has_a_url() -> None:
         ("http://[::1]/", Host(name=None, path="/")),
     ],
 )
-def test_a_url_says_whose_requests_are_the_apps(url: str, host: Host) -> None:
+def test_url_selects_the_requests_of_the_app(url: str, host: Host) -> None:
     assert Host.of(url, "shop", "production", "shops") == host
 
 
-def test_a_target_that_has_just_been_given_a_gateway_knows_what_is_live() -> None:
+def test_target_with_a_new_gateway_reads_the_live_revision() -> None:
     service = sent(ByPods(), Traffic.all_to(OLD))["Service", "shop"]
     assert GATEWAY.traffic("shop", service, {}, []) == Traffic.all_to(OLD)
 
 
-def test_weights_that_somebody_else_wrote_are_read_as_shares() -> None:
+def test_foreign_weights_are_normalized() -> None:
     route = sent(GATEWAY, Traffic(weights={OLD: 95, NEW: 5}))["HTTPRoute", "shop"]
     for one in route["spec"]["rules"][0]["backendRefs"]:
         one["weight"] = 1
@@ -145,11 +145,11 @@ def told(*conditions: tuple[str, str, int], gateway: str = "public") -> dict[str
         ),
     ],
 )
-def test_a_route_is_in_force_when_its_gateway_says_so_of_this_generation(found: dict[str, Any], why: str) -> None:
+def test_route_is_ready_once_accepted_for_this_generation(found: dict[str, Any], why: str) -> None:
     assert GATEWAY.pending(found) == why
 
 
-def test_each_way_says_what_it_cannot_do() -> None:
+def test_each_router_reports_its_limits() -> None:
     sticky, ruled = Traffic(weights={OLD: 95, NEW: 5}, sticky=True), Traffic(weights={OLD: 100}, headers=(BETA,))
     assert "experimental" in str(GATEWAY.refusal(sticky))
     assert GATEWAY.refusal(ruled) is None
@@ -158,7 +158,7 @@ def test_each_way_says_what_it_cannot_do() -> None:
     assert Capability.HEADER_ROUTING not in ByPods.capabilities
 
 
-def test_weights_that_pods_cannot_do_are_said_before_they_are_needed() -> None:
+def test_inexact_replica_weights_are_reported_at_plan_time() -> None:
     plan = Plan(
         strategy="canary",
         new=NEW,
@@ -206,11 +206,11 @@ TRAFFIC = some.one_of(
 
 
 @given(some.lists(TRAFFIC, min_size=1, max_size=6))
-def test_ingress_nginx_ends_up_with_what_is_wanted_wherever_it_was(wanted: list[Traffic]) -> None:
+def test_ingress_nginx_reaches_the_wanted_traffic_from_any_state(wanted: list[Traffic]) -> None:
     moved(wanted)
 
 
-def test_ingress_nginx_goes_up_and_back_without_anything_in_between() -> None:
+def test_ingress_nginx_has_no_wrong_intermediate_state() -> None:
     old, few, half, new = (
         Traffic(weights=weights) for weights in ({OLD: 100}, {OLD: 95, NEW: 5}, {OLD: 50, NEW: 50}, {NEW: 100})
     )
@@ -218,13 +218,13 @@ def test_ingress_nginx_goes_up_and_back_without_anything_in_between() -> None:
         assert moved(way) == way
 
 
-def test_a_header_that_a_canary_has_shown_is_gone_with_it() -> None:
+def test_canary_header_is_removed_with_the_canary() -> None:
     shown, old = Traffic(weights={OLD: 99, NEW: 1}, headers=(BETA,)), Traffic.all_to(OLD)
     assert moved([old, shown, Traffic.all_to(NEW)])[-1] == Traffic.all_to(NEW)
     assert moved([old, shown, old])[-1] == old
 
 
-def test_what_ingress_nginx_is_told() -> None:
+def test_ingress_nginx_annotations() -> None:
     before = sent(INGRESS, Traffic.all_to(OLD))
     found = [thing for (kind, _), thing in before.items() if kind == "Ingress"]
     things = sent(INGRESS, Traffic(weights={OLD: 95, NEW: 5}, headers=(BETA,)), found)
@@ -245,7 +245,7 @@ def test_what_ingress_nginx_is_told() -> None:
     assert preview["spec"]["rules"][0]["host"] == "next.example.com"
 
 
-def test_ingress_nginx_knows_one_header_one_canary_and_no_sessions() -> None:
+def test_ingress_nginx_supports_one_header_one_canary_and_no_sessions() -> None:
     other = HeaderRule(name="x-staff", value="yes", revision=NEW)
     assert "one header" in str(INGRESS.refusal(Traffic(weights={OLD: 100}, headers=(BETA, other))))
     three = Traffic(weights={OLD: 50, NEW: 30, "3333333-cccccc": 20})
@@ -256,7 +256,7 @@ def test_ingress_nginx_knows_one_header_one_canary_and_no_sessions() -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("routing", [ByPods(), GATEWAY, INGRESS], ids=["pods", "gateway", "ingress"])
-def test_the_schemas_of_kubernetes_allow_all_of_it(routing: Routing, version: str) -> None:
+def test_routing_objects_are_valid_kubernetes_objects(routing: Routing, version: str) -> None:
     wanted = Traffic(weights={OLD: 95, NEW: 5})
     for thing in (*sent(routing, wanted).values(), *routing.preview("shop", "production", RULES)):
         if thing["kind"] != "HTTPRoute":  # no kind of Kubernetes' own

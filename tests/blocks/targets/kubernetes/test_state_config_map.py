@@ -12,15 +12,15 @@ def after(*revisions: str) -> tuple[str, ...]:
     return state.carried
 
 
-def test_the_last_one_is_first() -> None:
+def test_history_is_newest_first() -> None:
     assert after("a", "b", "c") == ("c", "b", "a")
     assert after("a", "b", "b") == ("b", "a")
 
 
-def test_nobody_goes_back_to_what_was_gone_back_from() -> None:
+def test_history_skips_rolled_back_revisions() -> None:
     assert after("good", "newer", "bad", "newer") == ("newer", "good")
     assert after("a", "b", "c", "a") == ("a",)
 
 
-def test_what_is_long_ago_is_forgotten() -> None:
+def test_old_history_is_removed() -> None:
     assert len(after(*map(str, range(2 * REMEMBERED)))) == REMEMBERED

@@ -79,7 +79,7 @@ def until(done: Callable[[], Any], seconds: float = 60) -> Any:
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 0])
-def test_what_passes_is_tried_again(api: ApiServer, target: KubernetesTarget, status: int) -> None:
+def test_transient_error_is_retried(api: ApiServer, target: KubernetesTarget, status: int) -> None:
     trouble = [
         Trouble("PATCH", "/services/", status, status),
         Trouble("PATCH", "/deployments/", status),
@@ -92,7 +92,7 @@ def test_what_passes_is_tried_again(api: ApiServer, target: KubernetesTarget, st
     assert [one.answers for one in trouble] == [[], [], []]
 
 
-def test_a_busy_server_is_left_alone_for_as_long_as_it_wants(api: ApiServer, target: KubernetesTarget) -> None:
+def test_retry_after_of_a_busy_server_is_obeyed(api: ApiServer, target: KubernetesTarget) -> None:
     launched(target, 1)
     rest = Trouble("GET", "/services/shop", 429, headers={"Retry-After": "1"})
     api.trouble.append(rest)
@@ -102,14 +102,14 @@ def test_a_busy_server_is_left_alone_for_as_long_as_it_wants(api: ApiServer, tar
     assert rest.answers == []
 
 
-def test_a_server_that_stays_down_is_said(api: ApiServer, target: KubernetesTarget) -> None:
+def test_retries_of_a_failing_server_are_limited(api: ApiServer, target: KubernetesTarget) -> None:
     launched(target, 1)
     api.trouble.append(Trouble("GET", "/services/shop", *[503] * 20))
     with pytest.raises(TargetError, match=r"kubernetes/shops: get Service shop: there is trouble"):
         target.observe("shop")
 
 
-def test_a_server_that_is_not_there_is_said(tmp_path: Path, target: KubernetesTarget, monkeypatch: Any) -> None:
+def test_unreachable_server_is_an_error(tmp_path: Path, target: KubernetesTarget, monkeypatch: Any) -> None:
     monkeypatch.setattr(clusters, "RETRIES", replace(clusters.RETRIES, attempts=1))
     assert target.kubeconfig is not None
     text = target.kubeconfig.read_text()
@@ -120,7 +120,7 @@ def test_a_server_that_is_not_there_is_said(tmp_path: Path, target: KubernetesTa
 
 
 @pytest.mark.parametrize("text", ["", "no: kubeconfig", "{", "clusters: 3"])
-def test_what_is_no_kubeconfig_is_said(tmp_path: Path, text: str) -> None:
+def test_invalid_kubeconfig_is_an_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "config").write_text(text)
     with pytest.raises(TargetError, match="no Kubernetes cluster"):
         KubernetesTarget(kubeconfig=tmp_path / "config").observe("shop")
@@ -128,7 +128,7 @@ def test_what_is_no_kubeconfig_is_said(tmp_path: Path, text: str) -> None:
         KubernetesTarget(kubeconfig_text=text or "-").observe("shop")
 
 
-def test_a_kubeconfig_may_be_given_as_text_and_is_never_shown(target: KubernetesTarget) -> None:
+def test_inline_kubeconfig_is_accepted_and_never_shown(target: KubernetesTarget) -> None:
     assert target.kubeconfig is not None
     told = KubernetesTarget(kubeconfig_text=target.kubeconfig.read_text(), namespace="shops", settle=0)
     launched(told, 1)
@@ -136,14 +136,12 @@ def test_a_kubeconfig_may_be_given_as_text_and_is_never_shown(target: Kubernetes
 
 
 @pytest.mark.parametrize("wrong", ["https://{name}.example.com", "https://{}.example.com", "https://{app.example.com"])
-def test_an_address_names_what_is_known(wrong: str) -> None:
+def test_url_with_an_unknown_placeholder_is_refused(wrong: str) -> None:
     with pytest.raises(ValidationError, match=r"may name \{app\}, \{environment\} and \{namespace\}"):
         KubernetesTarget(url=wrong)
 
 
-def test_a_field_that_somebody_took_over_is_reported_and_not_taken_back(
-    api: ApiServer, target: KubernetesTarget
-) -> None:
+def test_field_owned_by_another_manager_is_reported_and_kept(api: ApiServer, target: KubernetesTarget) -> None:
     revision = launched(target, 1)
     name = labels.deployment(revision)
     theirs = {"metadata": {"name": name}, "spec": {"replicas": 7}}
@@ -155,7 +153,7 @@ def test_a_field_that_somebody_took_over_is_reported_and_not_taken_back(
 
 
 @pytest.mark.parametrize("answers", [(410,), (0,), (500, 410), (200,)])
-def test_a_watch_that_expires_or_breaks_is_a_look_again(
+def test_expired_or_broken_watch_lists_again(
     api: ApiServer, target: KubernetesTarget, answers: tuple[int, ...]
 ) -> None:
     api.unready.add(ARTIFACT.location)
@@ -172,7 +170,7 @@ def get_well(api: ApiServer) -> None:
             api.write("pods", pod)
 
 
-def test_waiting_is_watching_and_not_asking(api: ApiServer, target: KubernetesTarget) -> None:
+def test_waiting_uses_a_watch_and_does_not_poll(api: ApiServer, target: KubernetesTarget) -> None:
     api.unready.add(ARTIFACT.location)
     revision = launched(target, 1, ready=False)
     asked = len(api.asked)
@@ -181,7 +179,7 @@ def test_waiting_is_watching_and_not_asking(api: ApiServer, target: KubernetesTa
     assert len(api.asked) - asked < 15
 
 
-def test_two_who_write_at_once_both_get_their_turn(api: ApiServer, target: KubernetesTarget) -> None:
+def test_concurrent_writers_retry_on_conflict(api: ApiServer, target: KubernetesTarget) -> None:
     target.claim("shop", 1)
     api.trouble.append(Trouble("PUT", "shop-headway", 409, 409))
     target.claim("shop", 2)
@@ -189,7 +187,7 @@ def test_two_who_write_at_once_both_get_their_turn(api: ApiServer, target: Kuber
         target.claim("shop", 1)
 
 
-def test_a_writer_whose_time_is_over_changes_nothing(served: tuple[ApiServer, Path], target: KubernetesTarget) -> None:
+def test_writer_with_an_older_token_changes_nothing(served: tuple[ApiServer, Path], target: KubernetesTarget) -> None:
     target.claim("shop", 1)
     revision = launched(target, 1)
     other = KubernetesTarget(kubeconfig=served[1], namespace="shops", settle=0)
@@ -203,7 +201,7 @@ def test_a_writer_whose_time_is_over_changes_nothing(served: tuple[ApiServer, Pa
     other.route("shop", Traffic.all_to(revision))
 
 
-def test_a_service_of_somebody_else_is_left_alone(api: ApiServer, target: KubernetesTarget) -> None:
+def test_foreign_service_is_not_changed(api: ApiServer, target: KubernetesTarget) -> None:
     theirs = {"metadata": {"name": "shop", "labels": {}}, "spec": {"selector": {"app": "shop"}}}
     api.write("services", theirs)
     with pytest.raises(
@@ -213,13 +211,13 @@ def test_a_service_of_somebody_else_is_left_alone(api: ApiServer, target: Kubern
     assert api.things["services", "shop"]["spec"]["selector"] == {"app": "shop"}
 
 
-def test_another_environment_does_not_move_in(target: KubernetesTarget) -> None:
+def test_other_environment_cannot_use_the_namespace(target: KubernetesTarget) -> None:
     launched(target, 1)
     with pytest.raises(TargetError, match="is of environment staging"):
         launched(target, 2, SPEC.model_copy(update={"environment": "production"}))
 
 
-def test_endpoints_that_do_not_follow_are_said(api: ApiServer, target: KubernetesTarget, monkeypatch: Any) -> None:
+def test_stale_endpoints_are_an_error(api: ApiServer, target: KubernetesTarget, monkeypatch: Any) -> None:
     old, new = launched(target, 1), launched(target, 2)
     target.route("shop", Traffic.all_to(old))
     monkeypatch.setattr(api, "_serve", lambda *_: None)
@@ -227,7 +225,7 @@ def test_endpoints_that_do_not_follow_are_said(api: ApiServer, target: Kubernete
         target.route("shop", Traffic.all_to(new))
 
 
-def test_what_is_kept_and_what_is_forgotten(api: ApiServer, target: KubernetesTarget) -> None:
+def test_old_revisions_are_removed_and_recent_ones_kept(api: ApiServer, target: KubernetesTarget) -> None:
     foreign = {"metadata": {"name": "shop-of-somebody"}, "spec": {"replicas": 0, "template": {"metadata": {}}}}
     api.things["deployments", "shop-of-somebody"] = foreign
     first, second, bad, third = (launched(target, number) for number in (1, 2, 3, 4))
@@ -242,7 +240,7 @@ def test_what_is_kept_and_what_is_forgotten(api: ApiServer, target: KubernetesTa
     assert labels.ENDED not in api.things["deployments", labels.deployment(second)]["metadata"]["annotations"]
 
 
-def test_a_share_is_as_near_as_pods_allow_and_others_stay_out(api: ApiServer, target: KubernetesTarget) -> None:
+def test_weight_is_as_close_as_pods_allow(api: ApiServer, target: KubernetesTarget) -> None:
     four = SPEC.model_copy(update={"instances": 4})
     warm, old, new = launched(target, 1), launched(target, 2, four), launched(target, 3, four)
     target.route("shop", Traffic.all_to(old))
@@ -255,7 +253,7 @@ def test_a_share_is_as_near_as_pods_allow_and_others_stay_out(api: ApiServer, ta
     assert target.observe("shop").traffic.weights == {old.id: 50, new.id: 50}
 
 
-async def test_what_the_cluster_remembers_is_enough_to_go_back_without_a_ledger(
+async def test_rollback_works_without_a_ledger(
     served: tuple[ApiServer, Path], target: KubernetesTarget, tmp_path: Path
 ) -> None:
     secret = SPEC.model_copy(update={"env": {"LEVEL": "info", "TOKEN": "hunter2hunter2"}, "secrets": ("TOKEN",)})
@@ -284,7 +282,7 @@ async def test_what_the_cluster_remembers_is_enough_to_go_back_without_a_ledger(
     assert other.observe("shop").live == second.id
 
 
-def test_there_is_nothing_to_adopt_where_nothing_runs(target: KubernetesTarget, tmp_path: Path) -> None:
+def test_nothing_to_adopt_on_an_empty_cluster(target: KubernetesTarget, tmp_path: Path) -> None:
     with (
         Ledger.open(f"sqlite:///{tmp_path / 'another.db'}") as ledger,
         pytest.raises(NotFound, match="kubernetes/prod remembers no revision of shop"),
@@ -292,7 +290,7 @@ def test_there_is_nothing_to_adopt_where_nothing_runs(target: KubernetesTarget, 
         adopt(ledger, "shop", "kubernetes/prod", target)
 
 
-def test_no_verb_is_used_that_the_documented_role_does_not_have(api: ApiServer, target: KubernetesTarget) -> None:
+def test_documented_role_allows_every_request(api: ApiServer, target: KubernetesTarget) -> None:
     target.claim("shop", 1)
     ranged = SPEC.model_copy(update={"autoscale": Autoscale(min=2, max=4, cpu=70)})
     old, new = launched(target, 1, ranged), launched(target, 2, ranged)
@@ -355,7 +353,9 @@ def standing_there(api: ApiServer) -> dict[str, Any]:
     return told | maps
 
 
-def test_others_follow_the_revision_that_serves_and_come_back_with_it(api: ApiServer, target: KubernetesTarget) -> None:
+def test_other_objects_follow_the_serving_revision_and_roll_back_with_it(
+    api: ApiServer, target: KubernetesTarget
+) -> None:
     target.claim("shop", 1)
     old = launched(target, 1, with_manifests(both="1", old="1"))
     assert standing_there(api) == {"both": "1", "old": "1"}
@@ -374,7 +374,7 @@ def test_others_follow_the_revision_that_serves_and_come_back_with_it(api: ApiSe
     assert standing_there(api) == {}
 
 
-def test_a_plan_compares_and_changes_nothing(api: ApiServer, target: KubernetesTarget) -> None:
+def test_plan_changes_nothing(api: ApiServer, target: KubernetesTarget) -> None:
     old = launched(target, 1, with_manifests(both="1", old="1"))
     target.route("shop", Traffic.all_to(old))
     before = dict(api.things)
@@ -434,14 +434,14 @@ SICK = "def answer(path):\n    return 500, {}\n" + APP
     ("code", "words"),
     [(DIES, r"keeps dying: it exited with code 3: no \*+ here"), (EATS, r"out of memory \(OOMKilled\).* is 64Mi")],
 )
-def test_what_keeps_dying_has_failed_with_its_reason(
+def test_crash_loop_fails_with_its_reason(
     real: KubernetesTarget, cluster: Borrowed, engine: Engine, code: str, words: str
 ) -> None:
     found = failure(real, app(cluster, engine, code))
     assert re.search(words, found), found
 
 
-def test_an_image_that_is_nowhere_is_said(real: KubernetesTarget, cluster: Borrowed, engine: Engine) -> None:
+def test_missing_image_is_an_error(real: KubernetesTarget, cluster: Borrowed, engine: Engine) -> None:
     spec = app(cluster, engine)
     nowhere = spec.artifact.location.partition("@")[0] + "@sha256:" + "b" * 64
     lost = spec.model_copy(update={"artifact": spec.artifact.model_copy(update={"location": nowhere})})
@@ -449,18 +449,18 @@ def test_an_image_that_is_nowhere_is_said(real: KubernetesTarget, cluster: Borro
     assert "not in its registry any more" in str(real.missing(lost))
 
 
-def test_who_would_run_as_root_is_refused(real: KubernetesTarget, cluster: Borrowed, engine: Engine) -> None:
+def test_image_running_as_root_is_refused(real: KubernetesTarget, cluster: Borrowed, engine: Engine) -> None:
     assert "runAsNonRoot" in failure(real, app(cluster, engine, user="0"))
 
 
-def test_a_full_quota_is_said(real: KubernetesTarget, cluster: Borrowed, engine: Engine, namespace: Namespace) -> None:
+def test_exceeded_quota_is_reported(
+    real: KubernetesTarget, cluster: Borrowed, engine: Engine, namespace: Namespace
+) -> None:
     cluster.limit_pods(namespace, 1)
     assert "exceeded quota" in failure(real, app(cluster, engine))
 
 
-def test_the_words_of_the_scheduler_and_of_probes_are_said(
-    real: KubernetesTarget, cluster: Borrowed, engine: Engine
-) -> None:
+def test_messages_of_scheduler_and_probes_are_quoted(real: KubernetesTarget, cluster: Borrowed, engine: Engine) -> None:
     greedy = app(cluster, engine).model_copy(update={"cpu": 1000})
     assert "Insufficient cpu" in failure(real, greedy, "Insufficient cpu")
     assert "500" in failure(real, app(cluster, engine, SICK), "500")
@@ -487,7 +487,9 @@ def test_every_switch_under_load_drops_nothing(real: KubernetesTarget, cluster: 
     assert real.observe("shop").live == old.id
 
 
-def test_a_command_runs_once_as_the_app_would(real: KubernetesTarget, cluster: Borrowed, engine: Engine) -> None:
+def test_command_runs_once_with_the_environment_of_the_app(
+    real: KubernetesTarget, cluster: Borrowed, engine: Engine
+) -> None:
     spec = app(cluster, engine)
     revision, said = spec.revision("shop", "1" * 40), list[str]()
     asked = 'echo "$HEADWAY_APP ${PORT-without a port} $TOKEN"; exit 3'
@@ -522,7 +524,7 @@ def test_logs_are_followed(real: KubernetesTarget, cluster: Borrowed, engine: En
     assert line.at is not None
 
 
-def test_a_pod_that_somebody_removed_comes_back(
+def test_deleted_pod_is_recreated(
     real: KubernetesTarget, cluster: Borrowed, engine: Engine, namespace: Namespace
 ) -> None:
     revision = launched(real, 1, app(cluster, engine))
@@ -533,7 +535,7 @@ def test_a_pod_that_somebody_removed_comes_back(
     until(lambda: real.ready(revision).ready == 2)
 
 
-def test_nothing_is_left(real: KubernetesTarget, cluster: Borrowed, engine: Engine) -> None:
+def test_destroy_removes_every_object(real: KubernetesTarget, cluster: Borrowed, engine: Engine) -> None:
     revision = launched(real, 1, app(cluster, engine))
     real.route("shop", Traffic.all_to(revision))
     real.destroy("shop")

@@ -73,7 +73,7 @@ def test_replacing_every_instance_under_load_drops_nothing(target: ProcessTarget
     assert load.failures == []
 
 
-def test_weights_are_what_users_see(target: ProcessTarget, spec: LaunchSpec) -> None:
+def test_observed_shares_match_the_weights(target: ProcessTarget, spec: LaunchSpec) -> None:
     old, new = start(target, spec), start(target, spec, "new", 1)
     target.route("shop", Traffic(weights={old.id: 80, new.id: 20}))
     with httpx.Client(base_url=url(target), trust_env=False) as client:
@@ -102,7 +102,7 @@ def test_a_header_or_a_cookie_chooses_the_version(target: ProcessTarget, spec: L
         assert seen(cookie="x-headway-revision=gone") == old.id
 
 
-def test_sticky_users_stay_and_a_rising_weight_moves_nobody_back(target: ProcessTarget, spec: LaunchSpec) -> None:
+def test_sticky_users_stay_when_the_weight_rises(target: ProcessTarget, spec: LaunchSpec) -> None:
     old, new = start(target, spec), start(target, spec, "new", 1)
     address = url(target)
 
@@ -130,7 +130,7 @@ def test_sticky_users_stay_and_a_rising_weight_moves_nobody_back(target: Process
     assert {user: visit(user) for user in users} == users
 
 
-def test_the_preview_has_a_port_and_a_header_of_its_own(target: ProcessTarget, spec: LaunchSpec) -> None:
+def test_preview_has_its_own_port_and_header(target: ProcessTarget, spec: LaunchSpec) -> None:
     old, new = start(target, spec), start(target, spec, "new", 1)
     target.route("shop", Traffic(weights={old.id: 100}, preview=new.id))
     seen = target.observe("shop")
@@ -146,7 +146,7 @@ def test_the_preview_has_a_port_and_a_header_of_its_own(target: ProcessTarget, s
     assert httpx.get(seen.preview_url, trust_env=False).status_code == 503
 
 
-def test_the_preview_s_port_may_be_named(target: ProcessTarget, spec: LaunchSpec) -> None:
+def test_preview_port_is_configurable(target: ProcessTarget, spec: LaunchSpec) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -159,7 +159,7 @@ def test_the_preview_s_port_may_be_named(target: ProcessTarget, spec: LaunchSpec
     assert httpx.get(f"http://127.0.0.1:{port}", trust_env=False).json()["version"] == SHA["new"]
 
 
-def test_latency_is_measured_where_users_are(target: ProcessTarget, spec: LaunchSpec, tmp_path: Path) -> None:
+def test_latency_is_measured_at_the_proxy(target: ProcessTarget, spec: LaunchSpec, tmp_path: Path) -> None:
     slow = "import time\ndef answer(path):\n    time.sleep(0.2 if path == '/slow' else 0)\n    return 200, {}\n"
     (tmp_path / "bundle" / "app.py").write_text(slow + APP)
     revision = start(target, spec)
@@ -194,7 +194,7 @@ def test_a_wrong_version_is_not_ready(target: ProcessTarget, spec: LaunchSpec, t
     assert target.ready(revision).ready == 0
 
 
-def test_an_app_that_keeps_dying_has_failed_with_its_last_words(target: ProcessTarget, spec: LaunchSpec) -> None:
+def test_crash_loop_fails_with_the_last_log_lines(target: ProcessTarget, spec: LaunchSpec) -> None:
     broken = spec.model_copy(update={"run": "echo no such table: users; exit 3"})
     revision = spec.revision("shop", SHA["old"])
     target.launch(revision, broken)
@@ -202,9 +202,7 @@ def test_an_app_that_keeps_dying_has_failed_with_its_last_words(target: ProcessT
     assert "no such table: users" in target.ready(revision).detail
 
 
-def test_an_app_that_dies_late_or_never_serves_is_quoted_though_nobody_has_given_it_up(
-    target: ProcessTarget, spec: LaunchSpec
-) -> None:
+def test_late_crash_or_missing_listener_quotes_the_log(target: ProcessTarget, spec: LaunchSpec) -> None:
     broken = spec.model_copy(update={"run": "echo wrong hash: sha257; sleep 60; exit 3"})
     revision = spec.revision("shop", SHA["old"])
     target.launch(revision, broken)
@@ -289,7 +287,7 @@ def test_errors_are_counted(target: ProcessTarget, spec: LaunchSpec, tmp_path: P
     assert (counted.errors, counted.requests) == (7, 27)
 
 
-def test_envoy_killed_comes_back_with_the_same_routes(target: ProcessTarget, spec: LaunchSpec) -> None:
+def test_killed_envoy_restarts_with_the_same_routes(target: ProcessTarget, spec: LaunchSpec) -> None:
     old, new = start(target, spec), start(target, spec, "new", 1)
     split = Traffic(weights={old.id: 90, new.id: 10})
     target.route("shop", split)
@@ -301,7 +299,7 @@ def test_envoy_killed_comes_back_with_the_same_routes(target: ProcessTarget, spe
     assert target.observe("shop").traffic == split
 
 
-def test_supervisord_killed_interrupts_nobody(target: ProcessTarget, spec: LaunchSpec, tmp_path: Path) -> None:
+def test_killed_supervisord_interrupts_no_request(target: ProcessTarget, spec: LaunchSpec, tmp_path: Path) -> None:
     (tmp_path / "bundle" / "app.py").write_text(
         "def answer(path):\n    print(path, flush=True)\n    return 200, {}\n" + APP
     )
@@ -327,7 +325,9 @@ def test_supervisord_killed_interrupts_nobody(target: ProcessTarget, spec: Launc
     assert _instances(target, old.id) == set()
 
 
-def test_what_was_stood_in_for_is_killed_when_it_takes_too_long(target: ProcessTarget, spec: LaunchSpec) -> None:
+def test_program_of_a_killed_supervisord_is_killed_after_the_grace_time(
+    target: ProcessTarget, spec: LaunchSpec
+) -> None:
     deaf = spec.model_copy(update={"run": "trap '' TERM; python3 app.py & wait; wait; sleep 60", "stop_grace": 1})
     old = start(target, deaf)
     assert target.directory is not None
@@ -346,7 +346,7 @@ def test_secrets_are_masked_in_the_log(target: ProcessTarget, spec: LaunchSpec) 
     assert not any("s3cr3t" in line.text for line in target.logs("shop"))
 
 
-def test_a_taken_port_is_somebody_else_s(target: ProcessTarget, spec: LaunchSpec) -> None:
+def test_taken_port_is_an_error(target: ProcessTarget, spec: LaunchSpec) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -406,7 +406,7 @@ def _revision(one: psutil.Process) -> str | None:
         return None
 
 
-def test_the_port_of_an_app_that_is_forgotten_is_anybody_s(target: ProcessTarget, spec: LaunchSpec) -> None:
+def test_port_of_a_forgotten_app_is_free_again(target: ProcessTarget, spec: LaunchSpec) -> None:
     revision = start(target, spec)
     port = httpx.URL(str(target.observe("shop").url)).port
     reservation = Path(f"/tmp/headway-{os.getuid()}-ports") / str(port)

@@ -95,14 +95,12 @@ def deployments(server: Railway) -> int:
     return len(server.environments[PRODUCTION].made)
 
 
-def test_every_document_is_of_the_public_schema() -> None:
+def test_every_graphql_document_matches_the_public_schema() -> None:
     faults = {name: validate(SCHEMA, parse(text)) for name, text in DOCUMENTS.items()}
     assert not any(faults.values()), faults
 
 
-def test_the_old_one_serves_until_the_new_one_has_answered_and_overlaps_with_it(
-    server: Railway, repo: Repo, tmp_path: Path
-) -> None:
+def test_old_deployment_serves_until_the_new_one_is_ready(server: Railway, repo: Repo, tmp_path: Path) -> None:
     target = made(server, tmp_path, overlap=1)
     old = up(target, repo.git("rev-parse", "HEAD"))
     url = target.observe("shop").url
@@ -125,7 +123,7 @@ def test_the_old_one_serves_until_the_new_one_has_answered_and_overlaps_with_it(
         ({"app.py": "print('cannot bind'); raise SystemExit(1)"}, "is FAILED: .*cannot bind"),
     ],
 )
-def test_a_deployment_that_fails_is_told_with_its_last_lines_and_replaces_nothing(
+def test_failed_deployment_quotes_its_last_lines_and_replaces_nothing(
     target: RailwayTarget, repo: Repo, files: dict[str, str], words: str
 ) -> None:
     old = up(target, repo.git("rev-parse", "HEAD"))
@@ -135,7 +133,7 @@ def test_a_deployment_that_fails_is_told_with_its_last_lines_and_replaces_nothin
     assert target.observe("shop").live == old.id
 
 
-def test_the_way_back_is_a_rollback_while_railway_has_it_and_the_commit_afterwards(
+def test_rollback_uses_railways_rollback_and_then_a_new_deployment(
     server: Railway, target: RailwayTarget, repo: Repo
 ) -> None:
     first = repo.git("rev-parse", "HEAD")
@@ -154,9 +152,7 @@ def test_the_way_back_is_a_rollback_while_railway_has_it_and_the_commit_afterwar
     assert ("rollBack" in server.operations, "deploy" in server.operations) == (False, True)
 
 
-def test_a_secret_that_has_changed_is_in_what_is_brought_back(
-    server: Railway, target: RailwayTarget, repo: Repo
-) -> None:
+def test_changed_secret_is_in_the_rolled_back_deployment(server: Railway, target: RailwayTarget, repo: Repo) -> None:
     first, told = repo.git("rev-parse", "HEAD"), SPEC.model_copy(update={"env": {"KEY": "old", "URL": "${{db.URL}}"}})
     server.environments[PRODUCTION].variables["THEIRS"] = "1"
     old = up(target, first, told)
@@ -191,7 +187,7 @@ def test_an_image_is_deployed_by_its_digest(server: Railway, tmp_path: Path) -> 
         up(target, "2" * 40, spec.model_copy(update={"artifact": lost}))
 
 
-def test_a_service_with_a_volume_is_interrupted_and_says_so(server: Railway, target: RailwayTarget, repo: Repo) -> None:
+def test_service_with_a_volume_warns_about_downtime(server: Railway, target: RailwayTarget, repo: Repo) -> None:
     target.check("shop", plan(target, "blue_green"))
     server.environments[PRODUCTION].volume = "/data"
     with pytest.raises(UsageError, match=r"has a volume at /data.*cannot be without an interruption") as caught:
@@ -224,7 +220,7 @@ def test_strategies_that_need_more_than_a_switch_are_refused(target: RailwayTarg
         ({"url": "http://127.0.0.1:1/graphql/v2"}, "Railway does not answer"),
     ],
 )
-def test_the_wrong_place_is_found_out_before_anything_is_changed(
+def test_wrong_project_is_found_before_any_change(
     server: Railway, target: RailwayTarget, tmp_path: Path, changed: dict[str, object], words: str
 ) -> None:
     wanted = plan(target, "blue_green")
@@ -237,7 +233,7 @@ def test_the_wrong_place_is_found_out_before_anything_is_changed(
     assert set(server.operations) <= {"token", "project", "environments", "services", "instance", "volumes"}
 
 
-def test_what_cannot_be_deployed_is_said(server: Railway, target: RailwayTarget, tmp_path: Path) -> None:
+def test_undeployable_artifact_is_an_error(server: Railway, target: RailwayTarget, tmp_path: Path) -> None:
     with pytest.raises(TargetError, match="connected with no repository"):
         target.launch(SPEC.revision("shop", SHA), SPEC)
     server.repository = Repo(tmp_path / "repo", "shop").path
@@ -260,7 +256,7 @@ def server_head(server: Railway) -> str:
 
 
 @pytest.mark.parametrize("fault", ["break", (502, {})])
-def test_a_deployment_of_which_nobody_heard_is_not_made_twice(
+def test_deployment_with_a_lost_response_is_not_created_twice(
     server: Railway, target: RailwayTarget, repo: Repo, fault: tuple[int, dict[str, str]] | str
 ) -> None:
     first = repo.git("rev-parse", "HEAD")
@@ -303,9 +299,7 @@ def swallowing(target: RailwayTarget, revision: Revision) -> None:
         target.route("shop", Traffic.all_to(revision))
 
 
-def test_what_is_still_built_when_its_run_died_is_found_and_stopped(
-    server: Railway, target: RailwayTarget, tmp_path: Path, repo: Repo
-) -> None:
+def test_build_of_a_dead_run_is_cancelled(server: Railway, target: RailwayTarget, tmp_path: Path, repo: Repo) -> None:
     old = up(target, repo.git("rev-parse", "HEAD"))
     new, run = going(server, made(server, tmp_path), repo.behave("    return 200, {'new': True}"), 2)
     seen = target.observe("shop")
@@ -317,7 +311,7 @@ def test_what_is_still_built_when_its_run_died_is_found_and_stopped(
     assert set(target.observe("shop").instances) == {old.id}
 
 
-def test_what_a_dead_run_had_deployed_does_not_replace_what_comes_after_it(
+def test_deployment_of_a_dead_run_does_not_replace_a_newer_one(
     server: Railway, target: RailwayTarget, tmp_path: Path, repo: Repo
 ) -> None:
     _, run = going(server, made(server, tmp_path), repo.git("rev-parse", "HEAD"), 1)
@@ -328,7 +322,7 @@ def test_what_a_dead_run_had_deployed_does_not_replace_what_comes_after_it(
     assert target.observe("shop").live == newer.id
 
 
-def test_what_is_still_built_is_followed_by_whoever_comes_next(
+def test_running_build_is_followed_by_the_next_run(
     server: Railway, target: RailwayTarget, tmp_path: Path, repo: Repo
 ) -> None:
     new, run = going(server, made(server, tmp_path), repo.git("rev-parse", "HEAD"), 1)
@@ -338,14 +332,14 @@ def test_what_is_still_built_is_followed_by_whoever_comes_next(
     run.join(10)
 
 
-def test_what_takes_too_long_is_cancelled(server: Railway, tmp_path: Path, repo: Repo) -> None:
+def test_slow_deployment_is_cancelled(server: Railway, tmp_path: Path, repo: Repo) -> None:
     server.slow = 5
     with pytest.raises(TargetError, match=r"is still BUILDING after 0.3 s: cancelled"):
         up(made(server, tmp_path, timeout=0.3), repo.git("rev-parse", "HEAD"))
     assert server.environments[PRODUCTION].made[-1].status == "REMOVED"
 
 
-def test_one_that_crashes_later_is_live_and_not_ready(server: Railway, target: RailwayTarget, repo: Repo) -> None:
+def test_crashed_deployment_is_live_and_not_ready(server: Railway, target: RailwayTarget, repo: Repo) -> None:
     revision = up(target, repo.git("rev-parse", "HEAD"))
     server.environments[PRODUCTION].made[-1].status = "CRASHED"
     seen = target.observe("shop")
@@ -354,7 +348,7 @@ def test_one_that_crashes_later_is_live_and_not_ready(server: Railway, target: R
     assert target.observe("shop").ready(revision) == 1
 
 
-def test_what_others_deployed_is_left_alone_and_is_where_nothing_leads_back_to(
+def test_foreign_deployment_is_not_changed_and_no_rollback_target(
     server: Railway, target: RailwayTarget, repo: Repo
 ) -> None:
     environment = server.environments[PRODUCTION]
@@ -370,7 +364,7 @@ def test_what_others_deployed_is_left_alone_and_is_where_nothing_leads_back_to(
     assert [one.variables for one in environment.active] == [{"THEIRS": "1"}]
 
 
-def test_an_ephemeral_environment_comes_and_goes(server: Railway, tmp_path: Path, repo: Repo) -> None:
+def test_ephemeral_environment_is_created_and_deleted(server: Railway, tmp_path: Path, repo: Repo) -> None:
     account = {"token": ACCOUNT, "account": True, "project": PROJECT, "environment": "pr-7", "ephemeral_of": "staging"}
     target = made(server, tmp_path, **account)
     assert target.observe("shop").instances == {}
@@ -386,7 +380,7 @@ def test_an_ephemeral_environment_comes_and_goes(server: Railway, tmp_path: Path
         one_environment.launch(SPEC.revision("shop", SHA), SPEC)
 
 
-def test_whoever_lost_the_lock_deploys_nothing(
+def test_nothing_is_deployed_after_the_lock_is_lost(
     server: Railway, target: RailwayTarget, tmp_path: Path, repo: Repo
 ) -> None:
     target.claim("shop", 1)

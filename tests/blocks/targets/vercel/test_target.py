@@ -103,7 +103,7 @@ def plan(target: VercelTarget, spec: LaunchSpec, strategy: object) -> Plan:
     )
 
 
-def test_what_was_tested_is_promoted_without_a_build_and_the_way_back_is_instant(
+def test_tested_deployment_is_promoted_without_a_build_and_rolled_back_instantly(
     server: Vercel, target: VercelTarget, bundle: Callable[..., LaunchSpec]
 ) -> None:
     old = up(target, bundle())
@@ -119,7 +119,7 @@ def test_what_was_tested_is_promoted_without_a_build_and_the_way_back_is_instant
     assert moves == ["promote", "promote", "rollback"]
 
 
-def test_only_files_that_vercel_lacks_are_sent_and_never_what_is_no_source(
+def test_only_missing_source_files_are_uploaded(
     server: Vercel, target: VercelTarget, bundle: Callable[..., LaunchSpec]
 ) -> None:
     files = {"a/b.txt": "one", "node_modules/x.js": "x", ".env.local": "SECRET=1", "docs/big": "big"}
@@ -134,7 +134,7 @@ def test_only_files_that_vercel_lacks_are_sent_and_never_what_is_no_source(
     assert len(server.uploaded) == 1
 
 
-def test_a_build_that_fails_is_told_with_its_last_lines(
+def test_failed_build_quotes_its_last_lines(
     server: Vercel, target: VercelTarget, bundle: Callable[..., LaunchSpec]
 ) -> None:
     spec = bundle({"vercel-build.sh": "echo no module named shop; exit 3"})
@@ -160,7 +160,7 @@ def test_a_build_that_fails_is_told_with_its_last_lines(
         ({"url": "http://127.0.0.1:1"}, "Vercel does not answer"),
     ],
 )
-def test_the_wrong_place_is_found_out_before_anything_is_changed(
+def test_wrong_project_is_found_before_any_change(
     server: Vercel, tmp_path: Path, bundle: Callable[..., LaunchSpec], changed: dict[str, str], words: str
 ) -> None:
     wanted = plan(made(server, tmp_path), bundle(), "blue_green")
@@ -182,13 +182,13 @@ def test_previews_do_not_get_a_production_domain(
     made(server, tmp_path, environment="preview", domain=server.preview).check("shop", wanted)
 
 
-def test_what_is_no_api_is_said(server: Vercel, target: VercelTarget) -> None:
+def test_response_that_is_not_from_the_api_is_an_error(server: Vercel, target: VercelTarget) -> None:
     server.get_project = lambda *_: b"<html>"  # type: ignore[method-assign]
     with pytest.raises(TargetError, match="answers 200 and no JSON: <html>"):
         target.observe("shop")
 
 
-def test_a_project_that_switches_by_itself_is_refused(
+def test_project_with_automatic_promotion_is_refused(
     server: Vercel, target: VercelTarget, bundle: Callable[..., LaunchSpec]
 ) -> None:
     wanted = plan(target, bundle(), "blue_green")
@@ -210,7 +210,7 @@ def test_a_project_that_switches_by_itself_is_refused(
         ),
     ],
 )
-def test_a_canary_that_the_project_cannot_do_fails_at_plan_time(
+def test_unsupported_canary_is_refused_at_plan_time(
     server: Vercel,
     target: VercelTarget,
     bundle: Callable[..., LaunchSpec],
@@ -258,7 +258,7 @@ def test_a_rolling_release_goes_up_by_its_stages_and_down_by_another_one(
     assert server.rolling is None
 
 
-def test_what_others_deployed_is_left_alone_and_is_where_nothing_leads_back_to(
+def test_foreign_deployment_is_not_changed_and_no_rollback_target(
     server: Vercel, target: VercelTarget, tmp_path: Path, bundle: Callable[..., LaunchSpec]
 ) -> None:
     other = made(server, tmp_path / "other")
@@ -279,7 +279,7 @@ def test_what_others_deployed_is_left_alone_and_is_where_nothing_leads_back_to(
     assert target.observe("shop").traffic == Traffic()
 
 
-def test_busy_and_broken_answers_are_asked_again(
+def test_busy_and_broken_responses_are_retried(
     server: Vercel, target: VercelTarget, bundle: Callable[..., LaunchSpec]
 ) -> None:
     server.faults = [(429, {"Retry-After": "0"}), (503, {}), "break", (500, {"Retry-After": "0"})]
@@ -295,7 +295,7 @@ def test_busy_and_broken_answers_are_asked_again(
 
 
 @pytest.mark.parametrize("fault", ["break", (502, {})])
-def test_a_deployment_of_which_nobody_heard_is_not_made_twice(
+def test_deployment_with_a_lost_response_is_not_created_twice(
     server: Vercel, target: VercelTarget, bundle: Callable[..., LaunchSpec], fault: object
 ) -> None:
     spec = bundle()
@@ -322,7 +322,7 @@ def _at_the_next(server: Vercel, call: tuple[str, str], fault: object) -> None:
     server.calls = Calls(server.calls)
 
 
-def test_an_older_deployment_is_found_behind_the_first_pages(
+def test_older_deployment_is_found_on_later_pages(
     server: Vercel, target: VercelTarget, bundle: Callable[..., LaunchSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "PAGE", 1)
@@ -339,7 +339,7 @@ def test_an_older_deployment_is_found_behind_the_first_pages(
     assert target.observe("shop").live == oldest.id
 
 
-def test_variables_are_the_environments_own_and_go_when_headway_yaml_drops_them(
+def test_variables_belong_to_the_environment_and_are_removed_when_dropped(
     server: Vercel, target: VercelTarget, bundle: Callable[..., LaunchSpec]
 ) -> None:
     server.variables["env_theirs"] = {"id": "env_theirs", "key": "THEIRS", "value": "1", "target": ["production"]}
@@ -357,7 +357,7 @@ def test_variables_are_the_environments_own_and_go_when_headway_yaml_drops_them(
         target.launch(spec.revision("shop", SHA), spec)
 
 
-def test_what_was_built_with_an_older_secret_is_built_again(
+def test_changed_secret_needs_a_new_build(
     server: Vercel, target: VercelTarget, bundle: Callable[..., LaunchSpec]
 ) -> None:
     revision = bundle().revision("shop", SHA)
@@ -368,7 +368,7 @@ def test_what_was_built_with_an_older_secret_is_built_again(
     assert "and-long" not in str([one.body["meta"] for one in server.made.values()])
 
 
-def test_a_secret_that_vercel_repeats_is_masked(
+def test_secret_repeated_by_vercel_is_masked(
     server: Vercel, target: VercelTarget, bundle: Callable[..., LaunchSpec]
 ) -> None:
     spec = bundle({"vercel-build.sh": "echo $KEY; exit 1"}, env={"KEY": "hunter2-and-more"}, secrets=("KEY",))
@@ -379,7 +379,7 @@ def test_a_secret_that_vercel_repeats_is_masked(
     assert "********" in target.ready(revision).detail
 
 
-def test_a_preview_has_an_address_of_its_own_and_gets_the_alias(
+def test_preview_has_its_own_url_and_the_alias(
     server: Vercel, tmp_path: Path, bundle: Callable[..., LaunchSpec]
 ) -> None:
     target = made(server, tmp_path, environment="preview", domain=server.preview)
@@ -395,7 +395,7 @@ def test_a_preview_has_an_address_of_its_own_and_gets_the_alias(
     assert server.alias == {}
 
 
-def test_a_commit_can_come_from_the_repository_that_is_linked(
+def test_linked_repository_can_provide_the_commit(
     server: Vercel, tmp_path: Path, bundle: Callable[..., LaunchSpec]
 ) -> None:
     target = made(server, tmp_path, from_git=True)
@@ -411,7 +411,7 @@ def test_a_commit_can_come_from_the_repository_that_is_linked(
     assert only.body["gitSource"] == {"type": "github", "repoId": 4711, "ref": "main", "sha": sha}
 
 
-def test_a_protected_deployment_is_let_in_by_its_secret_alone(
+def test_protected_deployment_needs_its_bypass_secret(
     server: Vercel, tmp_path: Path, bundle: Callable[..., LaunchSpec]
 ) -> None:
     server.protected = True
@@ -425,7 +425,7 @@ def test_a_protected_deployment_is_let_in_by_its_secret_alone(
     assert made(server, tmp_path, bypass=BYPASS).ready(revision).ready == 1
 
 
-def test_domains_that_do_not_move_are_said(
+def test_domain_that_cannot_be_moved_is_an_error(
     server: Vercel, target: VercelTarget, bundle: Callable[..., LaunchSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     revision = up(target, bundle())
@@ -438,7 +438,7 @@ def test_domains_that_do_not_move_are_said(
         target.route("shop", Traffic.all_to(revision))
 
 
-def test_whoever_lost_the_lock_deploys_nothing(
+def test_nothing_is_deployed_after_the_lock_is_lost(
     server: Vercel, target: VercelTarget, tmp_path: Path, bundle: Callable[..., LaunchSpec]
 ) -> None:
     target.claim("shop", 1)
@@ -456,9 +456,7 @@ def test_whoever_lost_the_lock_deploys_nothing(
     assert server.made == {}
 
 
-def test_what_is_still_built_is_cancelled_when_it_is_not_wanted_any_more(
-    server: Vercel, target: VercelTarget, bundle: Callable[..., LaunchSpec]
-) -> None:
+def test_unneeded_build_is_cancelled(server: Vercel, target: VercelTarget, bundle: Callable[..., LaunchSpec]) -> None:
     spec = bundle({"vercel-build.sh": "sleep 1"})
     revision = spec.revision("shop", SHA)
     target.launch(revision, spec)

@@ -205,7 +205,7 @@ def _under_way(kept: list[str], prefect: Prefect, share: float) -> bool:
     return len(set(kept)) > share * TAGS and len(prefect.runs) > share * TAGS / 2
 
 
-def test_what_is_killed_in_mid_flood_loses_nothing_and_starts_nothing_twice(
+def test_processes_killed_under_load_lose_no_delivery_and_start_none_twice(
     tmp_path: Path, web: Web, prefect: Prefect
 ) -> None:
     repository = Repository(tmp_path / "shop")

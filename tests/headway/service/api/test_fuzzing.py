@@ -140,7 +140,7 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
 # --- and what becomes of it ------------------------------------------------------------------------------------
 
 
-def test_whatever_is_signed_is_answered(receiving: Receiver) -> None:
+def test_every_signed_request_gets_a_response(receiving: Receiver) -> None:
     @FUZZ
     @given(st.data(), EVENTS, st.dictionaries(st.sampled_from(["x-github-delivery", "content-type"]), HEADER))
     def each(data: st.DataObject, sort: tuple[str, str], others: dict[str, str]) -> None:
@@ -152,7 +152,7 @@ def test_whatever_is_signed_is_answered(receiving: Receiver) -> None:
     assert kept(receiving)
 
 
-def test_whatever_is_not_signed_is_refused(receiving: Receiver) -> None:
+def test_every_unsigned_request_is_refused(receiving: Receiver) -> None:
     @FUZZ
     @given(st.data(), EVENTS, HEADER, st.dictionaries(st.sampled_from(sorted(SIGNATURE.values())), HEADER))
     def each(data: st.DataObject, sort: tuple[str, str], secret: str, others: dict[str, str]) -> None:
@@ -165,7 +165,7 @@ def test_whatever_is_not_signed_is_refused(receiving: Receiver) -> None:
     assert not kept(receiving)
 
 
-def test_what_was_changed_on_its_way_is_refused(receiving: Receiver) -> None:
+def test_modified_body_is_refused(receiving: Receiver) -> None:
     @FUZZ
     @given(st.data(), EVENTS)
     def each(data: st.DataObject, sort: tuple[str, str]) -> None:
@@ -227,7 +227,7 @@ def requests(draw: st.DrawFn) -> bytes:
     return sent[: draw(st.integers(0, len(sent)))] if draw(st.integers(0, 9)) == 0 else sent
 
 
-def test_whatever_is_no_http_is_answered_or_cut_off(receiving: Receiver, caplog: pytest.LogCaptureFixture) -> None:
+def test_invalid_http_is_answered_or_closed(receiving: Receiver, caplog: pytest.LogCaptureFixture) -> None:
     answers: Counter[str] = Counter()
 
     @FUZZ
@@ -264,7 +264,7 @@ def _address(receiving: Receiver) -> tuple[str, int]:
 
 
 @pytest.mark.parametrize("path", ["/hooks/{host}", "/api/releases"])
-def test_the_schema_holds(receiving: Receiver, path: str) -> None:
+def test_responses_match_the_openapi_schema(receiving: Receiver, path: str) -> None:
     """schemathesis sends what the OpenAPI document allows, and what it does not."""
     schema = schemathesis.openapi.from_url(f"{receiving.url}/openapi.json")
     answers: Counter[str] = Counter()
@@ -287,7 +287,7 @@ def test_the_schema_holds(receiving: Receiver, path: str) -> None:
 # --- whoever takes their time ----------------------------------------------------------------------------------
 
 
-def test_many_who_never_get_to_the_point_keep_nobody_out(receiving: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idle_connections_do_not_block_other_clients(receiving: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_server, "IDLE_DEADLINE", 1.0)
     waiting = [socket.create_connection(_address(receiving), timeout=READ) for _ in range(200)]
     for number, each in enumerate(waiting):
@@ -301,14 +301,14 @@ def test_many_who_never_get_to_the_point_keep_nobody_out(receiving: Receiver, mo
         each.close()
 
 
-def test_a_body_that_is_packed_is_signed_as_it_is_sent(receiving: Receiver) -> None:
+def test_signature_covers_the_compressed_body(receiving: Receiver) -> None:
     body = gzip.compress(json.dumps(PAYLOADS["generic"]["push"]).encode())
     headers = signed("generic", "push", body) | {"content-encoding": "gzip"}
     assert post(receiving, "generic", headers, body) == 400
     assert post(receiving, "generic", signed("generic", "push", b"{}") | {"content-encoding": "gzip"}, body) == 401
 
 
-def test_a_header_that_comes_twice_counts_once(receiving: Receiver) -> None:
+def test_repeated_header_counts_once(receiving: Receiver) -> None:
     """Whichever of the two is looked at: a signature that is wrong never makes one that is right."""
     body = json.dumps(PAYLOADS["generic"]["push"]).encode()
     right, wrong = signed("generic", "push", body), signed("generic", "push", body, "guessed")

@@ -32,7 +32,7 @@ def ask(receiving: Receiver, body: Any, token: str | None = "a token", **headers
     return receiving.client.post("/api/releases", json=body, headers=headers)
 
 
-def test_it_is_what_the_command_line_does(receiving: Receiver) -> None:
+def test_api_starts_the_same_release_as_the_command_line(receiving: Receiver) -> None:
     answer = ask(receiving, {"app": "shop", "ref": "v1", "to": "staging", "by": "ann"})
     assert answer.status_code == 201
     (run,) = receiving.control.runs.values()
@@ -40,7 +40,7 @@ def test_it_is_what_the_command_line_does(receiving: Receiver) -> None:
     assert answer.json() == {"flow_run_id": "run-1", "url": "http://prefect/runs/flow-run/run-1"}
 
 
-def test_the_same_key_is_the_same_run(receiving: Receiver) -> None:
+def test_same_idempotency_key_returns_the_same_run(receiving: Receiver) -> None:
     runs = [ask(receiving, {"app": "shop"}, **{"idempotency-key": key}).json()["flow_run_id"] for key in "aab"]
     assert runs == ["run-1", "run-1", "run-2"]
 
@@ -54,7 +54,7 @@ def test_without_the_token_nothing_starts(receiving: Receiver, token: str | None
 
 
 @pytest.mark.parametrize("token", [None, ""])
-def test_without_a_secret_nobody_may(receiving: Receiver, token: str | None) -> None:
+def test_without_a_configured_token_the_api_is_disabled(receiving: Receiver, token: str | None) -> None:
     if token is None:
         del receiving.secrets[TOKEN]
     else:
@@ -73,12 +73,12 @@ def test_without_a_secret_nobody_may(receiving: Receiver, token: str | None) -> 
         {"app": "shop", "ref": "a\nb"},
     ],
 )
-def test_what_cannot_be_wanted_is_refused(receiving: Receiver, body: Any) -> None:
+def test_invalid_request_is_refused(receiving: Receiver, body: Any) -> None:
     assert ask(receiving, body).status_code == 400
     assert receiving.control.runs == {}
 
 
-def test_an_app_that_is_not_registered_is_refused(receiving: Receiver) -> None:
+def test_unregistered_app_is_refused(receiving: Receiver) -> None:
     answer = ask(receiving, {"app": "other"})
     assert (answer.status_code, answer.json()["error"]) == (404, "no app other is registered")
 
@@ -87,11 +87,11 @@ def test_a_large_body_is_refused(receiving: Receiver) -> None:
     assert ask(receiving, {"app": "shop", "by": "x" * 20_000}).status_code == 413
 
 
-def test_a_server_that_is_away_is_said(receiving: Receiver) -> None:
+def test_unreachable_prefect_server_is_an_error_response(receiving: Receiver) -> None:
     receiving.control.fault = ServiceUnavailable("the Prefect server does not answer", "start one")
     answer = ask(receiving, {"app": "shop"})
     assert (answer.status_code, answer.json()["hint"]) == (503, "start one")
 
 
-def test_whoever_guesses_is_not_looked_at_any_more(receiving: Receiver) -> None:
+def test_repeated_wrong_tokens_are_rate_limited(receiving: Receiver) -> None:
     assert [ask(receiving, {}, token="guess").status_code for _ in range(61)] == [401] * 60 + [429]

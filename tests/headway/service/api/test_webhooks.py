@@ -35,7 +35,7 @@ def kept(receiving: Receiver) -> list[DeliveryRecord]:
     return receiving.ledger.deliveries.recent("shop", 100_000)
 
 
-def test_a_delivery_is_kept_before_it_is_answered(receiving: Receiver) -> None:
+def test_delivery_is_stored_before_the_response(receiving: Receiver) -> None:
     answer = receiving.send("github", *p.github("push", p.github_push()))
 
     assert (answer.status_code, answer.json()) == (202, {"stored": 1, "ignored": []})
@@ -44,13 +44,13 @@ def test_a_delivery_is_kept_before_it_is_answered(receiving: Receiver) -> None:
     assert receiving.services.deliveries_stored.is_set()
 
 
-def test_the_same_delivery_again_is_kept_once(receiving: Receiver) -> None:
+def test_repeated_delivery_is_stored_once(receiving: Receiver) -> None:
     for _ in range(3):
         assert receiving.send("github", *p.github("push", p.github_push())).status_code == 202
     assert len(kept(receiving)) == 1
 
 
-def test_every_ref_of_a_push_of_several_is_kept(receiving: Receiver) -> None:
+def test_every_ref_of_a_push_is_stored(receiving: Receiver) -> None:
     receiving.register("other", "https://bitbucket.org/acme/shop", "bitbucket", SECRET)
     answer = receiving.send("bitbucket", *p.bitbucket("repo:push", p.bitbucket_push()))
     assert answer.json() == {"stored": 2, "ignored": ["refs/heads/gone was deleted"]}
@@ -58,13 +58,13 @@ def test_every_ref_of_a_push_of_several_is_kept(receiving: Receiver) -> None:
     assert refs == {"refs/heads/main", "refs/tags/v1"}
 
 
-def test_what_starts_nothing_is_answered_and_not_kept(receiving: Receiver) -> None:
+def test_ignored_event_is_acknowledged_and_not_stored(receiving: Receiver) -> None:
     answer = receiving.send("github", *p.github("ping", {"zen": "Design for failure."}))
     assert (answer.status_code, answer.json()["ignored"]) == (200, ["ping: starts nothing"])
     assert kept(receiving) == []
 
 
-def test_a_repository_that_nobody_registered_starts_nothing(receiving: Receiver) -> None:
+def test_unregistered_repository_starts_nothing(receiving: Receiver) -> None:
     payload = p.github_push(repository=p.GITHUB_REPOSITORY | {"clone_url": "https://github.com/acme/other.git"})
     payload["repository"]["ssh_url"] = "git@github.com:acme/other.git"
     answer = receiving.send("github", *p.github("push", payload))
@@ -73,7 +73,7 @@ def test_a_repository_that_nobody_registered_starts_nothing(receiving: Receiver)
     assert kept(receiving) == []
 
 
-def test_the_secret_of_one_app_does_not_speak_for_another(receiving: Receiver) -> None:
+def test_secret_of_one_app_does_not_verify_another(receiving: Receiver) -> None:
     receiving.register("other", "https://github.com/acme/other", "github", "other secret")
     answer = receiving.send("github", *p.github("push", p.github_push(), secret="other secret"))
     assert answer.json() == {"stored": 0, "ignored": ["github.com/acme/shop is not registered with this secret"]}
@@ -83,7 +83,7 @@ def test_the_secret_of_one_app_does_not_speak_for_another(receiving: Receiver) -
 # --- refused ---------------------------------------------------------------------------------------------------
 
 
-def test_a_forgery_is_refused(receiving: Receiver) -> None:
+def test_forged_signature_is_refused(receiving: Receiver) -> None:
     answer = receiving.send("github", *p.github("push", p.github_push(), secret="guessed"))
     assert answer.status_code == 401
     assert answer.json()["error"] == "the signature is missing or wrong"
@@ -107,7 +107,7 @@ def test_without_a_secret_everything_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("secret", [SECRET, "other secret"])
-def test_an_app_is_heard_as_soon_as_it_is_registered(receiving: Receiver, secret: str) -> None:
+def test_webhooks_work_as_soon_as_an_app_is_registered(receiving: Receiver, secret: str) -> None:
     receiving.send("github", *p.github("ping", {}))
     receiving.register("other", "https://github.com/acme/other", "github", secret)
     repository = p.GITHUB_REPOSITORY | {
@@ -119,7 +119,7 @@ def test_an_app_is_heard_as_soon_as_it_is_registered(receiving: Receiver, secret
     assert len(receiving.ledger.deliveries.recent("other")) == 1
 
 
-def test_a_new_secret_counts_at_once(receiving: Receiver) -> None:
+def test_new_secret_takes_effect_at_once(receiving: Receiver) -> None:
     receiving.send("github", *p.github("ping", {}))
     receiving.secrets["shop-webhook"] = "another"
     time.sleep(webhook_secrets.REFRESH_LIMIT)
@@ -128,13 +128,13 @@ def test_a_new_secret_counts_at_once(receiving: Receiver) -> None:
 
 
 @pytest.mark.parametrize("host", ["", "gitlab", "svn", "github%2F..", "github/x"])
-def test_other_doors_are_closed(receiving: Receiver, host: str) -> None:
+def test_unknown_kinds_of_host_are_refused(receiving: Receiver, host: str) -> None:
     sent = p.github("push", p.github_push())
     assert receiving.send(host, *sent).status_code in (403, 404)
     assert kept(receiving) == []
 
 
-def test_a_form_is_refused_with_a_word(receiving: Receiver) -> None:
+def test_form_encoded_body_is_refused_with_a_reason(receiving: Receiver) -> None:
     """What GitHub sends unless it is told to send JSON."""
     body = b"payload=%7B%7D"
     signature = "sha256=" + hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
@@ -144,7 +144,7 @@ def test_a_form_is_refused_with_a_word(receiving: Receiver) -> None:
 
 
 @pytest.mark.parametrize("declared", [True, False])
-def test_a_body_that_no_host_sends_is_refused(receiving: Receiver, declared: bool) -> None:
+def test_oversized_body_is_refused(receiving: Receiver, declared: bool) -> None:
     size = webhooks.BODY_LIMIT + 1
     chunks = iter([b"x" * size]) if declared else (b"x" * 1024 * 1024 for _ in range(26))
     headers = {"content-length": str(size)} if declared else {}
@@ -155,12 +155,12 @@ def test_a_body_that_no_host_sends_is_refused(receiving: Receiver, declared: boo
     assert answer.status_code == 413
 
 
-def test_the_largest_body_is_taken(receiving: Receiver) -> None:
+def test_largest_allowed_body_is_accepted(receiving: Receiver) -> None:
     payload = p.github_push(filler="x" * (webhooks.BODY_LIMIT - 10_000))
     assert receiving.send("github", *p.github("push", payload)).status_code == 202
 
 
-def test_a_client_that_is_slow_is_not_waited_for(receiving: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_client_times_out(receiving: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(responses, "BODY_DEADLINE", 0.2)
     address = ("127.0.0.1", httpx.URL(receiving.url).port or 0)
     with socket.create_connection(address) as slow:
@@ -169,7 +169,7 @@ def test_a_client_that_is_slow_is_not_waited_for(receiving: Receiver, monkeypatc
         assert b" 408 " in slow.recv(64)
 
 
-def test_a_client_that_hangs_up_leaves_nothing(receiving: Receiver) -> None:
+def test_disconnected_client_leaves_no_delivery(receiving: Receiver) -> None:
     address = ("127.0.0.1", httpx.URL(receiving.url).port or 0)
     for _ in range(5):
         with socket.create_connection(address) as gone:
@@ -177,13 +177,13 @@ def test_a_client_that_hangs_up_leaves_nothing(receiving: Receiver) -> None:
     assert receiving.send("github", *p.github("push", p.github_push())).status_code == 202
 
 
-def test_whoever_guesses_is_not_looked_at_any_more(receiving: Receiver) -> None:
+def test_repeated_wrong_signatures_are_rate_limited(receiving: Receiver) -> None:
     forged = p.github("push", p.github_push(), secret="guessed")
     answers = [receiving.send("github", *forged).status_code for _ in range(61)]
     assert answers == [401] * 60 + [429]
 
 
-def test_a_ledger_that_cannot_be_written_is_said(receiving: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_ledger_is_an_error_response(receiving: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     receiving.send("github", *p.github("ping", {}))
     blocker = Ledger.open(f"sqlite:///{receiving.ledger._engine.url.database}")
     with blocker._engine.connect() as held:
@@ -198,7 +198,7 @@ def test_a_ledger_that_cannot_be_written_is_said(receiving: Receiver, monkeypatc
 # --- many at once ----------------------------------------------------------------------------------------------
 
 
-def test_a_burst_is_kept_whole(receiving: Receiver) -> None:
+def test_burst_of_deliveries_is_stored_completely(receiving: Receiver) -> None:
     sent = [p.github("push", p.github_push(after=f"{n:040x}"), delivery=f"guid-{n}") for n in range(1, 301)]
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda one: receiving.send("github", *one).status_code, sent + sent))

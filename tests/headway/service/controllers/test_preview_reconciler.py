@@ -75,14 +75,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     made.ledger.close()
 
 
-async def test_a_preview_whose_pull_request_is_open_stands(place: Place) -> None:
+async def test_preview_of_an_open_pull_request_is_kept(place: Place) -> None:
     place.stands(42)
     place.host.has_pull(42, SHA)
     assert await place.reconciler.reconcile() == []
     assert place.torn_down() == []
 
 
-async def test_one_whose_pull_request_was_closed_without_a_word_is_torn_down(place: Place) -> None:
+async def test_preview_is_torn_down_if_the_close_webhook_was_lost(place: Place) -> None:
     seen = [place.stands(number).updated_at.isoformat() for number in (41, 42, 43)][1]
     for number in (41, 42, 43):
         place.host.has_pull(number, SHA, open=number != 42)
@@ -92,14 +92,14 @@ async def test_one_whose_pull_request_was_closed_without_a_word_is_torn_down(pla
     ]
 
 
-async def test_one_that_the_host_does_not_know_is_left(place: Place) -> None:
+async def test_preview_unknown_to_the_host_is_kept(place: Place) -> None:
     """Perhaps our token may not see it."""
     place.stands(42)
     assert await place.reconciler.reconcile() == []
     assert place.torn_down() == []
 
 
-async def test_while_the_host_does_not_answer_nothing_is_decided_but_what_time_decides(place: Place) -> None:
+async def test_unresponsive_host_leaves_only_expired_previews_to_tear_down(place: Place) -> None:
     place.stands(41)
     place.stands(42, ttl=60)
     place.host.has_pull(41, SHA, open=False)
@@ -113,7 +113,7 @@ async def test_while_the_host_does_not_answer_nothing_is_decided_but_what_time_d
     assert place.torn_down()[1:] == [(41, CLOSED)]
 
 
-async def test_a_host_that_fails_is_not_asked_for_each_app_anew(place: Place) -> None:
+async def test_failing_host_is_called_once_for_all_apps(place: Place) -> None:
     for app in ("bank", "cafe"):
         where = {"repo": f"https://git.example/acme/{app}", "host": "gitlab", "reports": "gitlab/acme"}
         place.ledger.apps.register(app, **where, secret="s", by="ann")
@@ -126,7 +126,7 @@ async def test_a_host_that_fails_is_not_asked_for_each_app_anew(place: Place) ->
     assert len(place.host.faults) == 1
 
 
-async def test_what_time_decides_does_not_wait_until_all_hosts_have_answered(place: Place) -> None:
+async def test_expired_previews_do_not_wait_for_slow_hosts(place: Place) -> None:
     place.stands(42, ttl=60)
     place.clock.passes(60)
     real = place.host.open_pull_requests
@@ -148,7 +148,7 @@ async def test_what_time_decides_does_not_wait_until_all_hosts_have_answered(pla
     assert sorted(asked) == ["acme/bank", "acme/cafe", "acme/shop"]  # nobody is left out
 
 
-async def test_a_host_is_not_asked_every_round(place: Place) -> None:
+async def test_host_is_not_polled_every_round(place: Place) -> None:
     await place.reconciler.reconcile()
     place.stands(42)
     place.host.has_pull(42, SHA, open=False)
@@ -160,7 +160,7 @@ async def test_a_host_is_not_asked_every_round(place: Place) -> None:
     assert place.torn_down() == [(42, CLOSED)]
 
 
-async def test_without_a_host_that_can_be_asked_time_alone_decides(place: Place) -> None:
+async def test_without_a_host_only_the_ttl_decides(place: Place) -> None:
     place.register(None)
     place.stands(42, ttl=60)
     place.clock.passes(59)
@@ -170,7 +170,7 @@ async def test_without_a_host_that_can_be_asked_time_alone_decides(place: Place)
     assert len(place.torn_down()) == 1
 
 
-async def test_what_is_being_deployed_is_left_until_it_has_ended(place: Place) -> None:
+async def test_preview_being_deployed_is_not_torn_down(place: Place) -> None:
     place.stands(42, ttl=60)
     place.host.has_pull(42, SHA)
     going = place.ledger.releases.start("shop-pr-42", "/repo", SHA, flow_run_id="r", requested_by="x", preview=True)
@@ -192,7 +192,7 @@ async def fails_to_go(place: Place) -> None:
         place.clock.passes(61)
 
 
-async def test_a_teardown_that_fails_is_tried_again_and_then_given_up_on(place: Place) -> None:
+async def test_failed_teardown_is_retried_up_to_a_limit(place: Place) -> None:
     await fails_to_go(place)
     (said,) = await place.reconciler.reconcile()
     assert said.endswith(f"teardown failed {MAX_ATTEMPTS} times: see the runs of the flow teardown in Prefect")
@@ -205,7 +205,7 @@ async def test_a_teardown_that_fails_is_tried_again_and_then_given_up_on(place: 
     assert known.given_up_at  # headway previews says so
 
 
-async def test_what_was_given_up_on_is_tried_again_later(place: Place) -> None:
+async def test_abandoned_teardown_is_retried_later(place: Place) -> None:
     await fails_to_go(place)
     await place.reconciler.reconcile()
     place.clock.passes(STUCK_PAUSE.total_seconds())
@@ -214,7 +214,7 @@ async def test_what_was_given_up_on_is_tried_again_later(place: Place) -> None:
     assert len(place.torn_down()) == MAX_ATTEMPTS + 1
 
 
-async def test_what_a_webhook_began_and_did_not_end_is_done_again(place: Place) -> None:
+async def test_teardown_started_by_a_webhook_is_retried(place: Place) -> None:
     place.register(None)
     place.stands(42)
     event = PullRequestEvent(places=(), number=42, open=False, head=SHA, ref="r", base="main", fork=False, by="")
@@ -229,7 +229,7 @@ async def test_what_a_webhook_began_and_did_not_end_is_done_again(place: Place) 
     assert place.torn_down() == [(42, "the pull request was closed")]
 
 
-async def test_a_teardown_that_died_is_done_again_when_nobody_is_at_it(place: Place) -> None:
+async def test_dead_teardown_is_retried_when_no_run_is_active(place: Place) -> None:
     place.stands(42)
     place.host.has_pull(42, SHA)
     lock = place.ledger.locks.acquire("shop-pr-42", "preview", holder="teardown", revision="nothing", lease=30)
@@ -247,7 +247,7 @@ async def test_a_teardown_that_died_is_done_again_when_nobody_is_at_it(place: Pl
 # --- orphans ---------------------------------------------------------------------------------------------------
 
 
-async def test_a_preview_of_an_app_that_is_registered_no_more_is_listed_and_ends_with_its_time(place: Place) -> None:
+async def test_preview_of_an_unregistered_app_is_listed_and_expires(place: Place) -> None:
     place.stands(41)
     place.stands(42, ttl=60)
     place.ledger.apps.unregister("shop")
@@ -262,7 +262,7 @@ async def test_a_preview_of_an_app_that_is_registered_no_more_is_listed_and_ends
 # --- what no webhook told of -----------------------------------------------------------------------------------
 
 
-async def test_an_open_pull_request_that_nobody_told_of_is_entered_once(place: Place) -> None:
+async def test_open_pull_request_with_a_lost_webhook_is_queued_once(place: Place) -> None:
     place.host.has_pull(42, SHA, fork=True)
     assert await place.reconciler.reconcile() == ["shop: pull request 42 has aaaaaaa, and no webhook delivered it"]
     assert place.wake.is_set()
@@ -274,13 +274,13 @@ async def test_an_open_pull_request_that_nobody_told_of_is_entered_once(place: P
     assert await place.reconciler.reconcile() == []
 
 
-async def test_a_newer_commit_that_nobody_told_of_is_entered(place: Place) -> None:
+async def test_newer_commit_with_a_lost_webhook_is_queued(place: Place) -> None:
     place.stands(42)
     place.host.has_pull(42, "b" * 40)
     assert await place.reconciler.reconcile() == ["shop: pull request 42 has bbbbbbb, and no webhook delivered it"]
 
 
-async def test_those_of_all_apps_together_are_a_few_at_a_time(place: Place) -> None:
+async def test_queue_limit_is_shared_by_all_apps(place: Place) -> None:
     repo = "https://git.example/acme/bank"
     place.ledger.apps.register("bank", repo=repo, host="gitlab", secret="s", reports="gitlab/acme", by="ann")
     for number in range(1, START_LIMIT + 3):
@@ -288,7 +288,7 @@ async def test_those_of_all_apps_together_are_a_few_at_a_time(place: Place) -> N
     assert len(await place.reconciler.reconcile()) == START_LIMIT
 
 
-async def test_one_that_was_opened_again_without_a_word_is_entered_once(place: Place) -> None:
+async def test_reopened_pull_request_with_a_lost_webhook_is_queued_once(place: Place) -> None:
     place.stands(42)
     place.host.has_pull(42, SHA)
     event = PullRequestEvent(places=(), number=42, open=False, head=SHA, ref="r", base="main", fork=False, by="")
@@ -305,7 +305,7 @@ async def test_one_that_was_opened_again_without_a_word_is_entered_once(place: P
     assert await place.reconciler.reconcile() == []
 
 
-async def test_many_are_entered_a_few_at_a_time_the_newest_first(place: Place) -> None:
+async def test_pull_requests_are_queued_in_batches_newest_first(place: Place) -> None:
     for number in range(1, START_LIMIT + 3):
         place.host.has_pull(number, SHA)
     await place.reconciler.reconcile()

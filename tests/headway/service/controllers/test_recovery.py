@@ -164,14 +164,14 @@ def rollout_state(ledger: Ledger, rollout: RolloutRecord) -> RolloutState:
     return next(one.state for one in ledger.rollouts.by_release(rollout.release_id) if one.id == rollout.id)
 
 
-def test_nothing_begun_is_nothing_to_do(ledger: Ledger, outside: Outside) -> None:
+def test_sweep_without_releases_does_nothing(ledger: Ledger, outside: Outside) -> None:
     assert sweep(ledger, outside) == []
 
 
 # --- approvals -----------------------------------------------------------------------------------------------------
 
 
-def test_an_expired_approval_wakes_its_run_once(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+def test_expired_approval_resumes_its_run_once(ledger: Ledger, outside: Outside, clock: Clock) -> None:
     release, asked = waiting(ledger, clock, "run-1")
     outside.has("run-1", "PAUSED")
     assert sweep(ledger, outside) == [f"{release.name}: approval for production expired"]
@@ -183,7 +183,7 @@ def test_an_expired_approval_wakes_its_run_once(ledger: Ledger, outside: Outside
     assert len(outside.woken) == 1
 
 
-def test_an_approval_that_has_time_left_is_left_alone(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+def test_unexpired_approval_is_not_changed(ledger: Ledger, outside: Outside, clock: Clock) -> None:
     release, asked = waiting(ledger, clock, "run-1", expires=60)
     outside.has("run-1", "PAUSED")
     assert sweep(ledger, outside) == []
@@ -193,7 +193,7 @@ def test_an_approval_that_has_time_left_is_left_alone(ledger: Ledger, outside: O
     assert len(outside.woken) == 1
 
 
-def test_an_approval_that_was_decided_in_time_does_not_expire(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+def test_decided_approval_does_not_expire(ledger: Ledger, outside: Outside, clock: Clock) -> None:
     _, asked = waiting(ledger, clock, "run-1", expires=60)
     outside.has("run-1", "RUNNING")
     ledger.approvals.decide(asked, "approved", by="bob", reason="", via="cli")
@@ -202,7 +202,7 @@ def test_an_approval_that_was_decided_in_time_does_not_expire(ledger: Ledger, ou
     assert outside.woken == []
 
 
-def test_a_freeze_that_is_over_wakes_the_run_that_waits_for_it(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+def test_end_of_a_freeze_resumes_the_waiting_run(ledger: Ledger, outside: Outside, clock: Clock) -> None:
     release = start(ledger, "run-1")
     ledger.approvals.request(
         release.id,
@@ -228,7 +228,7 @@ def test_an_approval_of_a_release_without_a_run_expires(ledger: Ledger, outside:
     assert ledger.approvals.get(asked).state == "expired"
 
 
-def test_a_run_that_is_not_paused_any_more_is_not_woken_and_the_sweep_goes_on(
+def test_run_that_is_not_paused_is_skipped_and_the_sweep_continues(
     ledger: Ledger, outside: Outside, clock: Clock
 ) -> None:
     cancelled, _ = waiting(ledger, clock, "run-1")
@@ -247,9 +247,7 @@ def test_a_run_that_is_not_paused_any_more_is_not_woken_and_the_sweep_goes_on(
     assert len(outside.started) == 1
 
 
-def test_a_run_that_could_not_be_woken_while_the_server_was_away_is_woken_later(
-    ledger: Ledger, outside: Outside, clock: Clock
-) -> None:
+def test_run_is_resumed_once_the_server_is_back(ledger: Ledger, outside: Outside, clock: Clock) -> None:
     waiting(ledger, clock, "run-1")
     outside.has("run-1", "PAUSED")
     outside.down = True
@@ -279,7 +277,7 @@ def test_a_run_that_could_not_be_woken_while_the_server_was_away_is_woken_later(
         ("COMPLETED", "", "failed", "its run ended as Completed"),
     ],
 )
-def test_a_release_whose_run_has_ended_is_closed_and_its_locks_are_freed(
+def test_release_of_a_finished_run_is_closed_and_its_locks_released(
     ledger: Ledger, outside: Outside, type_: str, message: str, ending: str, reason: str
 ) -> None:
     release = start(ledger, "run-1")
@@ -296,15 +294,13 @@ def test_a_release_whose_run_has_ended_is_closed_and_its_locks_are_freed(
     assert sweep(ledger, outside) == []
 
 
-def test_a_release_whose_run_is_gone_from_the_server_has_failed(ledger: Ledger, outside: Outside) -> None:
+def test_release_without_its_run_on_the_server_has_failed(ledger: Ledger, outside: Outside) -> None:
     release = start(ledger, "run-1")
     assert sweep(ledger, outside) == ["shop#1: failed: no flow run run-1"]
     assert state(ledger, release) == ("failed", "no flow run run-1")
 
 
-def test_a_release_that_waited_when_its_run_was_cancelled_is_closed(
-    ledger: Ledger, outside: Outside, clock: Clock
-) -> None:
+def test_waiting_release_of_a_cancelled_run_is_closed(ledger: Ledger, outside: Outside, clock: Clock) -> None:
     release, _ = waiting(ledger, clock, "run-1", expires=60)
     outside.has("run-1", "CANCELLED")
     sweep(ledger, outside)
@@ -312,7 +308,7 @@ def test_a_release_that_waited_when_its_run_was_cancelled_is_closed(
 
 
 @pytest.mark.parametrize("type_", ["SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING"])
-def test_a_release_whose_run_goes_on_is_left_alone(ledger: Ledger, outside: Outside, type_: str) -> None:
+def test_release_with_a_live_run_is_not_changed(ledger: Ledger, outside: Outside, type_: str) -> None:
     release = start(ledger, "run-1")
     ledger.locks.acquire("shop", "staging", holder=release.name, revision="r2", lease=LEASE)
     outside.has("run-1", type_)
@@ -321,13 +317,13 @@ def test_a_release_whose_run_goes_on_is_left_alone(ledger: Ledger, outside: Outs
     assert ledger.locks.holder("shop", "staging") is not None
 
 
-def test_a_release_without_a_run_is_left_alone(ledger: Ledger, outside: Outside) -> None:
+def test_release_without_a_run_is_not_changed(ledger: Ledger, outside: Outside) -> None:
     release = start(ledger)
     assert sweep(ledger, outside) == []
     assert ledger.releases.get(release.id).open
 
 
-def test_only_the_locks_of_the_dead_are_freed(ledger: Ledger, outside: Outside) -> None:
+def test_only_locks_of_dead_runs_are_released(ledger: Ledger, outside: Outside) -> None:
     dead, alive = start(ledger, "run-1"), start(ledger, "run-2")
     ledger.locks.acquire("shop", "staging", holder=dead.name, revision="r2", lease=LEASE)
     ledger.locks.acquire("shop", "production", holder=alive.name, revision="r2", lease=LEASE)
@@ -340,7 +336,7 @@ def test_only_the_locks_of_the_dead_are_freed(ledger: Ledger, outside: Outside) 
     assert kept.holder == alive.name
 
 
-def test_a_server_that_is_away_closes_no_release(ledger: Ledger, outside: Outside) -> None:
+def test_unreachable_server_closes_no_release(ledger: Ledger, outside: Outside) -> None:
     release = start(ledger, "run-1")
     outside.down = True
     with pytest.raises(ServiceUnavailable):
@@ -351,7 +347,7 @@ def test_a_server_that_is_away_closes_no_release(ledger: Ledger, outside: Outsid
 # --- rollouts ------------------------------------------------------------------------------------------------------
 
 
-def test_a_rollout_whose_lease_has_run_out_is_brought_back(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+def test_rollout_with_an_expired_lease_is_rolled_back(ledger: Ledger, outside: Outside, clock: Clock) -> None:
     rollout = die(ledger, clock)
     reason = f"the run of rollout {rollout.id} died"
     assert sweep(ledger, outside) == [f"shop staging: rolling back: {reason}"]
@@ -362,9 +358,7 @@ def test_a_rollout_whose_lease_has_run_out_is_brought_back(ledger: Ledger, outsi
     assert rollout.id in key
 
 
-def test_a_release_that_died_in_its_rollout_is_closed_and_brought_back_by_one_sweep(
-    ledger: Ledger, outside: Outside
-) -> None:
+def test_one_sweep_closes_a_dead_release_and_starts_its_rollback(ledger: Ledger, outside: Outside) -> None:
     release = start(ledger, "run-1")
     rollout = begin(ledger, release=release)
     outside.has("run-1", "CRASHED")
@@ -375,7 +369,7 @@ def test_a_release_that_died_in_its_rollout_is_closed_and_brought_back_by_one_sw
     assert len(outside.started) == 1
 
 
-def test_while_a_rollback_goes_on_no_other_is_started(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+def test_only_one_rollback_runs_at_a_time(ledger: Ledger, outside: Outside, clock: Clock) -> None:
     die(ledger, clock)
     for _ in range(5):
         assert "rolling back" in sweep(ledger, outside)[0]
@@ -383,7 +377,7 @@ def test_while_a_rollback_goes_on_no_other_is_started(ledger: Ledger, outside: O
     assert len(outside.started) == 1
 
 
-def test_a_rollback_that_failed_is_started_again_after_a_pause(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+def test_failed_rollback_is_retried_after_a_pause(ledger: Ledger, outside: Outside, clock: Clock) -> None:
     die(ledger, clock)
     sweep(ledger, outside)
     outside.fail(clock.time)
@@ -394,7 +388,7 @@ def test_a_rollback_that_failed_is_started_again_after_a_pause(ledger: Ledger, o
     assert len(outside.started) == 2
 
 
-def test_a_rollback_that_is_refused_does_not_keep_the_others_waiting(
+def test_refused_rollback_does_not_delay_others(
     ledger: Ledger, outside: Outside, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     die(ledger, clock)
@@ -411,24 +405,24 @@ def test_a_rollback_that_is_refused_does_not_keep_the_others_waiting(
     assert "shop production: rolling back" in said[1]
 
 
-def test_a_rollout_whose_holder_is_alive_is_left_alone(ledger: Ledger, outside: Outside) -> None:
+def test_rollout_with_a_live_holder_is_not_changed(ledger: Ledger, outside: Outside) -> None:
     begin(ledger)
     assert sweep(ledger, outside) == []
     assert outside.started == {}
 
 
-def test_a_rollback_that_is_at_it_is_left_alone(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+def test_running_rollback_is_not_changed(ledger: Ledger, outside: Outside, clock: Clock) -> None:
     die(ledger, clock)
     begin(ledger, kind="rollback")
     assert sweep(ledger, outside) == []
 
 
-def test_a_rollout_that_was_finished_is_left_alone(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+def test_finished_rollout_is_not_changed(ledger: Ledger, outside: Outside, clock: Clock) -> None:
     ledger.rollouts.finish(die(ledger, clock).id, "done")
     assert sweep(ledger, outside) == []
 
 
-def test_what_was_to_be_torn_down_is_not_brought_back(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+def test_environment_being_torn_down_is_not_rolled_back(ledger: Ledger, outside: Outside, clock: Clock) -> None:
     """Whoever wants it torn down has that done again."""
     die(ledger, clock)
     lock = ledger.locks.acquire("shop", "staging", holder="teardown", revision="nothing", lease=LEASE)
@@ -440,7 +434,7 @@ def test_what_was_to_be_torn_down_is_not_brought_back(ledger: Ledger, outside: O
     assert outside.started == {}
 
 
-def test_every_environment_is_brought_back_once(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+def test_every_environment_is_rolled_back_once(ledger: Ledger, outside: Outside, clock: Clock) -> None:
     first = die(ledger, clock)
     die(ledger, clock, kind="rollback")
     other = die(ledger, clock, "production")
@@ -453,7 +447,9 @@ def test_every_environment_is_brought_back_once(ledger: Ledger, outside: Outside
     assert places == ["staging", "production"]
 
 
-def test_after_enough_tries_it_is_halted_and_needs_a_person(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+def test_rollback_attempts_have_a_limit_and_then_need_an_operator(
+    ledger: Ledger, outside: Outside, clock: Clock
+) -> None:
     release = start(ledger)
     rollouts = [die(ledger, clock, release=release)]
     for _ in range(MAX_ATTEMPTS):
@@ -471,7 +467,7 @@ def test_after_enough_tries_it_is_halted_and_needs_a_person(ledger: Ledger, outs
     assert [one.id for one in ledger.rollouts.incomplete("shop", "staging")] == [one.id for one in rollouts]
 
 
-def test_a_rollback_that_dies_before_it_begins_is_a_try_too(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+def test_rollback_run_that_dies_early_counts_as_an_attempt(ledger: Ledger, outside: Outside, clock: Clock) -> None:
     die(ledger, clock)
     for _ in range(MAX_ATTEMPTS):
         sweep(ledger, outside)
@@ -495,7 +491,7 @@ class Lamed(FakeTarget):
         return len(self.revived) == 1
 
 
-async def test_what_is_live_is_revived(ledger: Ledger) -> None:
+async def test_live_revision_is_restarted(ledger: Ledger) -> None:
     spec = LaunchSpec(
         environment="staging",
         target="fake/one",
@@ -534,21 +530,21 @@ def due(ledger: Ledger, clock: Clock) -> SchemaChange:
     return change
 
 
-def test_a_contract_that_is_due_is_started_once(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+def test_due_contract_migration_is_started_once(ledger: Ledger, outside: Outside, clock: Clock) -> None:
     due(ledger, clock)
     assert sweep(ledger, outside) == ["shop staging: running the contract migration of r2"]
     assert sweep(ledger, outside) == ["shop staging: running the contract migration of r2"]
     assert [deployment for deployment, _ in outside.started.values()] == ["contract/main"]
 
 
-def test_a_contract_waits_for_whoever_is_at_work_there(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+def test_contract_migration_waits_for_the_environment_lock(ledger: Ledger, outside: Outside, clock: Clock) -> None:
     due(ledger, clock)
     begin(ledger)
     assert sweep(ledger, outside) == []
     assert outside.started == {}
 
 
-def test_a_contract_whose_runs_die_is_given_up_on(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+def test_contract_migration_has_a_limit_of_attempts(ledger: Ledger, outside: Outside, clock: Clock) -> None:
     change = due(ledger, clock)
     for _ in range(MAX_ATTEMPTS):
         sweep(ledger, outside)

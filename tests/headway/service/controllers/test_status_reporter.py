@@ -61,7 +61,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
     made.ledger.close()
 
 
-async def test_every_stage_and_the_whole_are_told(place: Place) -> None:
+async def test_every_stage_and_the_release_have_a_status(place: Place) -> None:
     place.ledger.stages.start(place.release.id, "unit")
     await place.reporter.reconcile()
     url = "http://prefect/runs/flow-run/run of shop"
@@ -78,7 +78,7 @@ async def test_every_stage_and_the_whole_are_told(place: Place) -> None:
     assert place.host.mark(SHA, "headway")[:2] == (StatusState.FAILURE, "shop#1 failed: unit: 1 of 3 tests failed")
 
 
-async def test_what_has_been_told_is_not_told_again(place: Place) -> None:
+async def test_reported_status_is_not_reported_again(place: Place) -> None:
     place.ledger.stages.start(place.release.id, "unit")
     for _ in range(3):
         await place.reporter.reconcile()
@@ -90,14 +90,14 @@ async def test_what_has_been_told_is_not_told_again(place: Place) -> None:
     assert place.ledger.statuses.releases_to_report(["shop"]) == []
 
 
-async def test_whoever_takes_over_goes_on_from_what_was_told(place: Place) -> None:
+async def test_new_reporter_continues_from_the_reported_statuses(place: Place) -> None:
     await place.reporter.reconcile()
     other = StatusReporter(place.ledger, Control("http://prefect/api"), place._host, place._target)
     await other.reconcile()
     assert len(place.host.told) == 1
 
 
-async def test_a_host_that_fails_is_left_alone_and_told_later(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failing_host_is_retried_after_a_backoff(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     place.host.faults = [GitHostError("it does not answer"), GitHostError("its rate limit is used up", after=300.0)]
@@ -114,14 +114,14 @@ async def test_a_host_that_fails_is_left_alone_and_told_later(place: Place, monk
     assert len(place.host.told) == 1
 
 
-async def test_an_app_that_reports_to_nobody_is_told_to_nobody(place: Place) -> None:
+async def test_app_without_a_git_host_reports_nothing(place: Place) -> None:
     place.ledger.apps.register("other", repo="/srv/git/other", host="generic", secret="s", by="ann")
     place.started("other")
     await place.reporter.reconcile()
     assert {one.description for one in place.host.told} == {"shop#1 running"}
 
 
-async def test_an_environment_is_a_deployment(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_environment_is_reported_as_a_deployment(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(place.ledger.rollouts, "environments", lambda _app: ["staging", "production"])
     for name, state in (("staging", "passed"), ("production", "running")):
         place.ledger.stages.start(place.release.id, name)
@@ -135,7 +135,7 @@ async def test_an_environment_is_a_deployment(place: Place, monkeypatch: pytest.
 # --- previews --------------------------------------------------------------------------------------------------
 
 
-async def test_a_preview_is_told_apart_from_a_release_of_the_same_commit(place: Place) -> None:
+async def test_preview_and_release_of_one_commit_have_separate_statuses(place: Place) -> None:
     preview = place.shown()
     for release in (preview, place.release):
         place.stage(release, "unit", "failed" if release is preview else "passed")
@@ -146,7 +146,7 @@ async def test_a_preview_is_told_apart_from_a_release_of_the_same_commit(place: 
     assert place.host.mark(SHA, "headway")[1] == "shop#1 running"
 
 
-async def test_a_pull_request_has_one_comment_which_ends_with_the_preview(
+async def test_pull_request_has_one_comment_updated_until_the_teardown(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(place.ledger.rollouts, "environments", lambda _app: ["preview"])
@@ -170,7 +170,9 @@ async def test_a_pull_request_has_one_comment_which_ends_with_the_preview(
     assert place.ledger.previews.unreported(["shop"]) == []
 
 
-async def test_what_an_earlier_commit_deployed_ends_too(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_deployment_of_an_earlier_commit_becomes_inactive_too(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(place.ledger.rollouts, "environments", lambda _app: ["preview"])
     deployed = place.shown()
     place.stage(deployed, "preview")
@@ -186,7 +188,7 @@ async def test_what_an_earlier_commit_deployed_ends_too(place: Place, monkeypatc
     assert told == [StatusState.SUCCESS, StatusState.ENDED]
 
 
-def test_a_deployment_that_0_1_0_has_recorded_is_read() -> None:
+def test_deployment_recorded_by_0_1_0_is_read() -> None:
     stored = {
         "sha": SHA,
         "environment": "shop-pr-42",
@@ -198,7 +200,7 @@ def test_a_deployment_that_0_1_0_has_recorded_is_read() -> None:
     assert DeploymentStatus.model_validate(stored).state is StatusState.SUCCESS
 
 
-async def test_what_is_told_late_of_an_older_commit_does_not_overwrite_the_comment(place: Place) -> None:
+async def test_late_status_of_an_older_commit_does_not_overwrite_the_comment(place: Place) -> None:
     older = place.shown()
     newer = place.shown()
     place.ledger.releases.finish(newer.id, "succeeded", "")
@@ -209,7 +211,7 @@ async def test_what_is_told_late_of_an_older_commit_does_not_overwrite_the_comme
     assert "shop-pr-42#2 succeeded" in text
 
 
-async def test_what_comes_up_during_a_round_is_told_as_it_is_in_the_end(
+async def test_change_during_a_round_is_reported_in_its_final_state(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = place.shown()
@@ -235,7 +237,7 @@ async def test_two_pull_requests_have_a_comment_each(place: Place) -> None:
     assert other.splitlines()[0].startswith("<!-- headway ")
 
 
-async def test_what_is_refused_of_a_stranger_keeps_nothing_else_from_being_told(place: Place) -> None:
+async def test_refused_status_of_a_fork_does_not_block_other_statuses(place: Place) -> None:
     """GitLab, for one, takes no mark on a commit that is on none of its branches."""
     place.shown()
     place.ledger.releases.finish(place.release.id, "succeeded", "")
@@ -253,9 +255,7 @@ async def test_what_is_refused_of_a_stranger_keeps_nothing_else_from_being_told(
     assert place.host.mark("b" * 40, "headway")[0] == StatusState.SUCCESS
 
 
-async def test_a_host_that_refuses_a_comment_is_told_the_rest_later(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_refused_comment_does_not_lose_the_other_statuses(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     place.ledger.releases.finish(place.release.id, "succeeded", "")

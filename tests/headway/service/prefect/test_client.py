@@ -135,7 +135,7 @@ def test_a_run_of_a_deployment_is_started_with_its_parameters(prefect: Prefect, 
     ]
 
 
-def test_without_a_key_every_start_has_one_of_its_own(prefect: Prefect, api: Control) -> None:
+def test_every_start_without_a_key_gets_its_own(prefect: Prefect, api: Control) -> None:
     for _ in range(2):
         api.start("release/main", {})
     first, second = (body["idempotency_key"] for body in prefect.bodies(START))
@@ -143,7 +143,7 @@ def test_without_a_key_every_start_has_one_of_its_own(prefect: Prefect, api: Con
     assert first != second
 
 
-def test_a_deployment_that_nobody_registered_is_not_found(prefect: Prefect, api: Control) -> None:
+def test_unregistered_deployment_is_not_found(prefect: Prefect, api: Control) -> None:
     prefect.says(DEPLOYMENT, Answer(404, {"detail": "Deployment not found"}))
     with pytest.raises(NotFound) as missing:
         api.start("release/main", {})
@@ -152,13 +152,13 @@ def test_a_deployment_that_nobody_registered_is_not_found(prefect: Prefect, api:
     assert prefect.bodies(START) == []
 
 
-def test_parameters_that_are_refused_are_said_with_the_servers_words(prefect: Prefect, api: Control) -> None:
+def test_refused_parameters_quote_the_servers_message(prefect: Prefect, api: Control) -> None:
     prefect.says(START, Answer(409, {"detail": "Validation failed: 'repo' is a required property"}))
     with pytest.raises(HeadwayError, match=r"answered 409: .*'repo' is a required property"):
         api.start("release/main", {"rep": "/r"})
 
 
-def test_asking_again_after_503_starts_one_run_because_the_key_stays(prefect: Prefect, api: Control) -> None:
+def test_retry_after_503_keeps_the_key_and_starts_one_run(prefect: Prefect, api: Control) -> None:
     prefect.says(START, Answer(503), Answer(503), Answer(201, {"id": RUN}))
     assert api.start("release/main", {}) == RUN
     assert len({body["idempotency_key"] for body in prefect.bodies(START)}) == 1
@@ -203,7 +203,7 @@ def test_a_run_without_a_state_is_scheduled(prefect: Prefect, api: Control) -> N
     assert not run.final
 
 
-def test_a_run_that_the_server_does_not_know_is_not_found(prefect: Prefect, api: Control) -> None:
+def test_unknown_run_is_not_found(prefect: Prefect, api: Control) -> None:
     with pytest.raises(NotFound) as missing:
         api.flow_run(RUN)
     assert missing.value.what == f"{prefect.url} knows no flow run {RUN}"
@@ -213,14 +213,14 @@ def test_a_run_that_the_server_does_not_know_is_not_found(prefect: Prefect, api:
 # --- resume and cancel ---------------------------------------------------------------------------------------------
 
 
-def test_a_suspended_run_goes_on_with_its_answer(prefect: Prefect, api: Control) -> None:
+def test_suspended_run_resumes_with_its_input(prefect: Prefect, api: Control) -> None:
     prefect.says(RESUME, Answer(201, {"status": "ACCEPT", "details": {}, "state": in_state("SCHEDULED", "", None)}))
     api.resume(RUN, {"decision": "approve", "by": "ann"})
     assert prefect.bodies(RESUME) == [{"run_input": {"decision": "approve", "by": "ann"}}]
 
 
 @pytest.mark.parametrize("status", ["REJECT", "ABORT"])
-def test_a_run_that_cannot_go_on_is_said_with_the_reason(prefect: Prefect, api: Control, status: str) -> None:
+def test_failed_resume_has_the_servers_reason(prefect: Prefect, api: Control, status: str) -> None:
     reason = "Cannot resume a flow run that is not paused."
     prefect.says(RESUME, Answer(200, {"status": status, "details": {"reason": reason}, "state": None}))
     with pytest.raises(HeadwayError) as refused:
@@ -229,24 +229,24 @@ def test_a_run_that_cannot_go_on_is_said_with_the_reason(prefect: Prefect, api: 
     assert refused.value.hint.endswith(f"{prefect.url.removesuffix('/api')}/runs/flow-run/{RUN}")
 
 
-def test_a_refusal_without_a_reason_is_said_too(prefect: Prefect, api: Control) -> None:
+def test_refusal_without_a_reason_is_an_error(prefect: Prefect, api: Control) -> None:
     prefect.says(RESUME, Answer(200, {"status": "REJECT", "state": None}))
     with pytest.raises(HeadwayError, match="the run could not go on: REJECT"):
         api.resume(RUN, {})
 
 
-def test_resuming_a_run_that_is_gone_is_an_error(api: Control) -> None:
+def test_resuming_a_deleted_run_is_an_error(api: Control) -> None:
     with pytest.raises(HeadwayError, match="answered 404"):
         api.resume(RUN, {})
 
 
-def test_cancelling_asks_the_run_to_stop_and_not_to_be_stopped(prefect: Prefect, api: Control) -> None:
+def test_cancel_sets_cancelling_not_cancelled(prefect: Prefect, api: Control) -> None:
     prefect.says(CANCEL, Answer(201, {"status": "ACCEPT", "details": {}}))
     api.cancel(RUN)
     assert prefect.bodies(CANCEL) == [{"state": {"type": "CANCELLING", "name": "Cancelling"}}]
 
 
-def test_cancelling_a_run_that_has_ended_is_no_error(prefect: Prefect, api: Control) -> None:
+def test_cancelling_a_finished_run_is_not_an_error(prefect: Prefect, api: Control) -> None:
     prefect.says(CANCEL, Answer(200, {"status": "ABORT", "details": {"reason": "This run has already terminated."}}))
     api.cancel(RUN)
 
@@ -255,7 +255,7 @@ def test_cancelling_a_run_that_has_ended_is_no_error(prefect: Prefect, api: Cont
 
 
 @pytest.mark.parametrize("status", [503, 429])
-def test_a_busy_server_is_asked_again(prefect: Prefect, api: Control, waits: list[float], status: int) -> None:
+def test_busy_server_is_retried(prefect: Prefect, api: Control, waits: list[float], status: int) -> None:
     busy = [Answer(status)] * (TRIES - 1)
     prefect.says(READ, *busy, known(in_state("RUNNING", "Running", None)))
     assert api.flow_run(RUN).state == "Running"
@@ -265,14 +265,14 @@ def test_a_busy_server_is_asked_again(prefect: Prefect, api: Control, waits: lis
 
 
 @pytest.mark.parametrize("status", [503, 429])
-def test_a_server_that_stays_busy_is_given_up(prefect: Prefect, api: Control, status: int) -> None:
+def test_retries_of_a_busy_server_are_limited(prefect: Prefect, api: Control, status: int) -> None:
     prefect.says(READ, Answer(status, "database is locked"))
     with pytest.raises(HeadwayError, match=f"answered {status}: database is locked"):
         api.flow_run(RUN)
     assert len(prefect.asked) == TRIES
 
 
-def test_the_next_question_has_all_its_tries_again(prefect: Prefect, api: Control) -> None:
+def test_every_request_has_all_its_retries(prefect: Prefect, api: Control) -> None:
     prefect.says(READ, Answer(503))
     for _ in range(2):
         with pytest.raises(HeadwayError):
@@ -280,7 +280,7 @@ def test_the_next_question_has_all_its_tries_again(prefect: Prefect, api: Contro
     assert len(prefect.asked) == 2 * TRIES
 
 
-def test_a_broken_server_is_not_asked_again(prefect: Prefect, api: Control, waits: list[float]) -> None:
+def test_server_error_500_is_not_retried(prefect: Prefect, api: Control, waits: list[float]) -> None:
     prefect.says(READ, Answer(500, "x" * 1000))
     with pytest.raises(HeadwayError) as broken:
         api.flow_run(RUN)
@@ -300,7 +300,7 @@ def test_a_broken_server_is_not_asked_again(prefect: Prefect, api: Control, wait
         (CANCEL, lambda api: api.cancel(RUN)),
     ],
 )
-def test_credentials_that_are_refused_are_said(
+def test_refused_credentials_are_an_error(
     prefect: Prefect, api: Control, status: int, question: str, ask: Callable[[Control], object]
 ) -> None:
     prefect.says(question, Answer(status, {"detail": "Unauthorized"}))
@@ -308,7 +308,7 @@ def test_credentials_that_are_refused_are_said(
         ask(api)
 
 
-def test_a_server_that_is_not_there_is_said_with_a_hint() -> None:
+def test_unreachable_server_is_an_error_with_a_hint() -> None:
     taken, url = nowhere()
     with taken, Control(url) as api, pytest.raises(ServiceUnavailable) as missing:
         api.flow_run(RUN)
@@ -316,12 +316,12 @@ def test_a_server_that_is_not_there_is_said_with_a_hint() -> None:
     assert "headway up" in missing.value.hint
 
 
-def test_an_address_without_a_scheme_is_said() -> None:
+def test_url_without_a_scheme_is_an_error() -> None:
     with Control("127.0.0.1:4200/api") as api, pytest.raises(ServiceUnavailable, match="does not answer"):
         api.flow_run(RUN)
 
 
-def test_a_web_page_in_place_of_an_answer_is_said(prefect: Prefect, api: Control) -> None:
+def test_html_instead_of_json_is_an_error(prefect: Prefect, api: Control) -> None:
     # So does Prefect's UI answer to any path: somebody forgot the /api of PREFECT_API_URL.
     prefect.says(READ, Answer(200, "<!DOCTYPE html><html></html>"))
     with pytest.raises(HeadwayError):
@@ -359,25 +359,25 @@ def test_a_login_is_sent_as_basic_authentication(prefect: Prefect, monkeypatch: 
     assert base64.b64decode(sent.removeprefix("Basic ")).decode() == "admin:pässword"
 
 
-def test_the_address_is_prefects_own_setting_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prefect_api_url_setting_takes_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "up.json").write_text('{"api_url": "http://up/api"}')
     monkeypatch.setenv("PREFECT_API_URL", "http://named/api/")
     assert api_url() == "http://named/api"
 
 
-def test_the_address_is_else_that_of_the_server_which_is_up_here(tmp_path: Path, prefect: Prefect) -> None:
+def test_default_url_is_the_local_headway_up(tmp_path: Path, prefect: Prefect) -> None:
     (tmp_path / "up.json").write_text(json.dumps({"api_url": prefect.url, "pid": 1}))
     assert api_url() == prefect.url
     with Control() as api:
         assert api.start("release/main", {}) == RUN
 
 
-def test_no_server_here_and_none_named_is_said_with_a_hint() -> None:
+def test_no_local_or_configured_server_is_an_error_with_a_hint() -> None:
     for ask in (api_url, Control):
         with pytest.raises(ServiceUnavailable, match=r"no Prefect server is running here .*\n  hint: .*headway up"):
             ask()
 
 
-def test_where_a_person_looks(prefect: Prefect, api: Control) -> None:
+def test_ui_url_of_a_run(prefect: Prefect, api: Control) -> None:
     assert api.ui_url == prefect.url.removesuffix("/api")
     assert api.run_url(RUN) == f"{api.ui_url}/runs/flow-run/{RUN}"

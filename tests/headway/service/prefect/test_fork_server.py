@@ -232,13 +232,13 @@ def test_output_errors_and_exit_code_arrive(served: Warm) -> None:
     assert client.err.splitlines()[-1] == "two"
 
 
-def test_nothing_is_said_that_the_run_did_not_say(served: Warm) -> None:
+def test_client_prints_only_the_output_of_the_run(served: Warm) -> None:
     client = served.start("print('one')")
     assert client.ends() == 0
     assert (client.out, client.err) == ("one\n", "")
 
 
-def test_the_working_directory_and_the_environment_are_the_clients(served: Warm) -> None:
+def test_run_has_the_clients_directory_and_environment(served: Warm) -> None:
     place = served.tmp_path / "elsewhere"
     place.mkdir()
     client = served.start(
@@ -248,7 +248,7 @@ def test_the_working_directory_and_the_environment_are_the_clients(served: Warm)
     assert client.out == f"{place} ä b\nc None\n"
 
 
-def test_a_child_of_the_run_has_the_clients_environment_too(served: Warm) -> None:
+def test_child_of_the_run_has_the_clients_environment(served: Warm) -> None:
     client = served.start("subprocess.run(['sh', '-c', 'echo $NAME $OF_THE_SERVER.'], check=True)", {"NAME": "one"})
     assert client.ends() == 0
     assert client.out == "one .\n"
@@ -261,7 +261,7 @@ def test_a_large_environment_arrives_whole(served: Warm) -> None:
     assert client.out == "800000\n"
 
 
-def test_standard_input_is_the_clients(served: Warm) -> None:
+def test_run_has_the_clients_standard_input(served: Warm) -> None:
     text = served.tmp_path / "input"
     text.write_text("typed")
     client = served.start("print(sys.stdin.read())", stdin=text)
@@ -273,23 +273,23 @@ def test_standard_input_is_the_clients(served: Warm) -> None:
     ("program", "code"),
     [("pass", 0), ("sys.exit()", 0), ("sys.exit(255)", 255), ("os._exit(3)", 3), ("sys.exit([])", 1)],
 )
-def test_the_exit_code_is_the_runs(served: Warm, program: str, code: int) -> None:
+def test_client_returns_the_exit_code_of_the_run(served: Warm, program: str, code: int) -> None:
     assert served.start(program).ends() == code
 
 
-def test_last_words_are_said(served: Warm) -> None:
+def test_exit_message_is_printed(served: Warm) -> None:
     client = served.start("sys.exit('no such flow')")
     assert client.ends() == 1
     assert "no such flow" in client.err
 
 
-def test_an_exception_is_said_with_its_traceback(served: Warm) -> None:
+def test_exception_is_printed_with_its_traceback(served: Warm) -> None:
     client = served.start("raise LookupError('no such flow')")
     assert client.ends() == 1
     assert "LookupError: no such flow" in client.err
 
 
-def test_a_run_that_changes_the_process_does_not_change_the_next(served: Warm) -> None:
+def test_runs_do_not_affect_each_other(served: Warm) -> None:
     assert served.start("os.chdir('/'); sys.path.clear(); os.environ['LEFT'] = 'yes'; sys.modules.clear()").ends() == 0
     client = served.start("print(os.getcwd(), os.environ.get('LEFT'))")
     assert client.ends() == 0
@@ -310,7 +310,7 @@ def test_concurrent_clients_all_succeed(served: Warm) -> None:
     served.says_hello()
 
 
-def test_no_descriptor_and_no_process_stays(served: Warm) -> None:
+def test_no_descriptor_or_process_leaks(served: Warm) -> None:
     before = descriptors(served.server.pid)
     for _ in range(3):
         served.says_hello()
@@ -338,7 +338,7 @@ def test_a_signal_to_the_client_reaches_the_run(served: Warm, number: signal.Sig
     served.says_hello()
 
 
-def test_signals_come_one_after_the_other(served: Warm) -> None:
+def test_signals_are_forwarded_in_order(served: Warm) -> None:
     program = (
         "got = []\nfor one in (1, 2, 15): signal.signal(one, lambda number, _: print('got', number, flush=True))\n"
     )
@@ -350,7 +350,7 @@ def test_signals_come_one_after_the_other(served: Warm) -> None:
     assert client.process.poll() is None
 
 
-def test_a_run_that_is_deaf_to_sigterm_goes_on_and_its_client_with_it(served: Warm) -> None:
+def test_run_that_ignores_sigterm_continues_and_so_does_its_client(served: Warm) -> None:
     go_on = served.tmp_path / "go-on"
     client = served.start(f"{DEAF}{READY}while not os.path.exists('go-on'): time.sleep(0.01)\nprint('done')")
     client.ready()
@@ -361,7 +361,7 @@ def test_a_run_that_is_deaf_to_sigterm_goes_on_and_its_client_with_it(served: Wa
     assert "done" in client.out
 
 
-def test_a_run_whose_client_is_killed_has_time_to_tidy_up(served: Warm) -> None:
+def test_run_gets_sigterm_when_its_client_is_killed(served: Warm) -> None:
     client = served.start(TIDY + READY + SLEEP)
     run = client.ready()
     client.process.kill()
@@ -372,7 +372,7 @@ def test_a_run_whose_client_is_killed_has_time_to_tidy_up(served: Warm) -> None:
     dies(run)
 
 
-def test_a_client_that_is_killed_takes_the_whole_group_of_its_run_with_it(cold: Warm) -> None:
+def test_killed_client_ends_the_process_group_of_its_run(cold: Warm) -> None:
     cold.serve(grace=0.2)
     client = cold.start(DEAF + CHILD + READY + SLEEP)
     pids = client.ready(), int(client.says("child"))
@@ -385,7 +385,7 @@ def test_a_client_that_is_killed_takes_the_whole_group_of_its_run_with_it(cold: 
     cold.says_hello()
 
 
-def test_nothing_of_the_group_outlives_a_run_whose_client_was_killed(cold: Warm) -> None:
+def test_no_process_of_the_group_survives_a_killed_client(cold: Warm) -> None:
     cold.serve(grace=0.2)
     client = cold.start(CHILD + READY + SLEEP)
     pids = client.ready(), int(client.says("child"))
@@ -394,7 +394,7 @@ def test_nothing_of_the_group_outlives_a_run_whose_client_was_killed(cold: Warm)
         dies(pid)
 
 
-def test_a_run_that_is_told_to_end_and_does_not_is_killed(cold: Warm) -> None:
+def test_run_that_ignores_sigterm_is_killed_after_the_grace_time(cold: Warm) -> None:
     cold.serve(grace=0.2)
     client = cold.start(DEAF + CHILD + READY + SLEEP)
     pids = client.ready(), int(client.says("child"))
@@ -406,7 +406,7 @@ def test_a_run_that_is_told_to_end_and_does_not_is_killed(cold: Warm) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGUSR1])
-def test_a_client_dies_of_the_signal_that_its_run_died_of(served: Warm, number: signal.Signals) -> None:
+def test_client_dies_from_the_same_signal_as_its_run(served: Warm, number: signal.Signals) -> None:
     assert served.start(f"os.kill(os.getpid(), {int(number)}); {SLEEP}").ends() == -number
     served.says_hello()
 
@@ -419,7 +419,7 @@ def test_sigterm_to_the_client_of_a_run_without_a_handler_ends_both(served: Warm
     dies(run)
 
 
-def test_a_signal_that_comes_before_the_fork_ends_the_run_and_only_the_run(served: Warm) -> None:
+def test_signal_before_the_fork_ends_only_that_run(served: Warm) -> None:
     # So it is when a run is cancelled whose client still waits for its turn.
     for _ in range(20):
         with connect(served) as connection:
@@ -450,7 +450,7 @@ def ask(connection: socket.socket, served: Warm, program: str, *more: bytes) -> 
 @pytest.mark.parametrize(
     "said", [b"", b"\0", fork_server.HEADER.pack(100), fork_server.HEADER.pack(100) + b"{", b"\0\0\0\1{"]
 )
-def test_a_client_that_goes_before_it_has_said_all_does_no_harm(served: Warm, said: bytes) -> None:
+def test_client_that_disconnects_early_does_no_harm(served: Warm, said: bytes) -> None:
     before = descriptors(served.server.pid)
     for _ in range(3):
         with connect(served) as connection, Path(os.devnull).open("rb") as null:
@@ -461,7 +461,7 @@ def test_a_client_that_goes_before_it_has_said_all_does_no_harm(served: Warm, sa
     until(lambda: descriptors(served.server.pid) == before, "the descriptors to be closed")
 
 
-def test_an_end_a_new_client_and_a_death_that_come_together(served: Warm) -> None:
+def test_shutdown_new_client_and_exit_at_the_same_time(served: Warm) -> None:
     # The server finds all three at once, and the new client has the descriptor of the dead one.
     first = served.start(READY + SLEEP)
     run = first.ready()
@@ -481,7 +481,7 @@ def test_an_end_a_new_client_and_a_death_that_come_together(served: Warm) -> Non
 # --- without a server, and when it goes ------------------------------------------------------------------------------
 
 
-def test_without_a_server_the_run_is_a_cold_one_and_that_is_said(cold: Warm) -> None:
+def test_without_a_server_the_run_starts_cold_with_a_warning(cold: Warm) -> None:
     place = cold.tmp_path / "elsewhere"
     place.mkdir()
     client = cold.start("print(os.getpid(), os.getcwd(), os.environ['NAME']); sys.exit(7)", {"NAME": "one"}, cwd=place)
@@ -490,7 +490,7 @@ def test_without_a_server_the_run_is_a_cold_one_and_that_is_said(cold: Warm) -> 
     assert client.err.startswith(f"no warm process on {cold.socket} (No such file or directory): starting a cold one\n")
 
 
-def test_a_socket_that_a_dead_server_left_is_no_server(cold: Warm) -> None:
+def test_stale_socket_is_ignored(cold: Warm) -> None:
     cold.serve().kill()
     cold.server.wait(DEADLINE)
     assert cold.socket.exists()
@@ -503,13 +503,13 @@ def test_a_socket_that_a_dead_server_left_is_no_server(cold: Warm) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_server_that_is_told_to_ends_and_its_socket_is_gone(served: Warm, number: signal.Signals) -> None:
+def test_server_removes_its_socket_on_sigterm(served: Warm, number: signal.Signals) -> None:
     served.server.send_signal(number)
     assert served.server.wait(DEADLINE) == 0
     assert not served.socket.exists()
 
 
-def test_a_server_that_is_told_to_end_tells_its_runs_and_waits_for_them(served: Warm) -> None:
+def test_server_forwards_sigterm_and_waits_for_its_runs(served: Warm) -> None:
     clients = [served.start(TIDY + READY + SLEEP) for _ in range(3)]
     for client in clients:
         client.ready()
@@ -524,7 +524,7 @@ def test_a_server_that_is_told_to_end_tells_its_runs_and_waits_for_them(served: 
     assert served.server.wait(DEADLINE) == 0
 
 
-def test_a_run_that_was_told_to_end_is_not_told_again_when_its_server_ends(served: Warm) -> None:
+def test_run_gets_sigterm_only_once(served: Warm) -> None:
     client = served.start(TIDY + READY + SLEEP)
     client.ready()
     client.process.terminate()
@@ -537,7 +537,7 @@ def test_a_run_that_was_told_to_end_is_not_told_again_when_its_server_ends(serve
     assert served.server.wait(DEADLINE) == 0
 
 
-def test_a_server_that_is_told_to_end_does_not_wait_for_the_deaf_for_ever(cold: Warm) -> None:
+def test_server_kills_runs_that_ignore_sigterm(cold: Warm) -> None:
     cold.serve(grace=0.2)
     run = cold.start(DEAF + READY + SLEEP).ready()
     cold.server.terminate()
@@ -545,7 +545,7 @@ def test_a_server_that_is_told_to_end_does_not_wait_for_the_deaf_for_ever(cold: 
     assert not alive(run)
 
 
-def test_a_client_whose_server_is_killed_says_so_and_fails(served: Warm) -> None:
+def test_client_of_a_killed_server_fails_with_a_message(served: Warm) -> None:
     client = served.start(READY + SLEEP)
     client.ready()
     served.server.kill()

@@ -31,7 +31,7 @@ async def asked(client: httpx.AsyncClient) -> float:
     return float(answer.headers["Retry-After"])
 
 
-async def test_one_that_met_another_asks_again_soon_and_a_crowd_stays_away_for_longer(clock: Time) -> None:
+async def test_retry_after_doubles_while_the_server_stays_busy(clock: Time) -> None:
     busy = httpx.ASGITransport(AskAgainSoon(PlainTextResponse("busy", 503)))
     async with httpx.AsyncClient(transport=busy, base_url="http://prefect") as client:
         told = [await asked(client) for _ in range(8)]
@@ -40,7 +40,7 @@ async def test_one_that_met_another_asks_again_soon_and_a_crowd_stays_away_for_l
         assert await asked(client) == SOON
 
 
-async def test_six_times_are_enough_for_a_lock_of_a_second(clock: Time) -> None:
+async def test_six_retries_cover_a_lock_of_one_second(clock: Time) -> None:
     """One client alone, as Prefect's does it: it waits as it is told, five times."""
     busy = httpx.ASGITransport(AskAgainSoon(PlainTextResponse("busy", 503)))
     begun = clock.now
@@ -50,7 +50,7 @@ async def test_six_times_are_enough_for_a_lock_of_a_second(clock: Time) -> None:
     assert clock.now - begun > 1.5
 
 
-async def test_other_answers_are_left_as_they_are() -> None:
+async def test_other_responses_are_unchanged() -> None:
     well = httpx.ASGITransport(AskAgainSoon(PlainTextResponse("well")))
     async with httpx.AsyncClient(transport=well, base_url="http://prefect") as client:
         assert "Retry-After" not in (await client.get("/")).headers
