@@ -1,4 +1,4 @@
-"""Servers that tests share, markers that follow from them, and the check that a run leaves nothing behind."""
+"""Shared servers, their markers, and a check that a run leaves no process behind."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LEFT = pytest.StashKey[list[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give the run a temporary folder of its own, so that what it leaves behind can be told from what was there."""
+    """Give the run its own temporary folder, to find what it leaves behind."""
     if not hasattr(config, "workerinput"):
         config.stash[TEMPORARY] = Path(tempfile.mkdtemp(prefix="hw-"))
         config.stash[TEMPORARY].chmod(0o755)  # PostgreSQL runs as a user of its own

@@ -1,4 +1,4 @@
-"""What the repository says of itself: who imports whom, what is in the wheel, and that its documents are true."""
+"""Checks of the repository: import contracts, contents of the wheel, statements in the documents."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def code(document: Path) -> list[str]:
 
 
 def invocations(program: str) -> list[tuple[str, str]]:
-    """What the documents tell people to type: (document, arguments), comments left out."""
+    """Headway commands in the documents: (document, arguments), without comments."""
     return [
         (str(document.relative_to(ROOT)), arguments.strip())
         for document in DOCUMENTS

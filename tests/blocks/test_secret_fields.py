@@ -1,4 +1,4 @@
-"""A field that Prefect does not know for a secret is stored as the stars that are shown for it."""
+"""Secret fields of blocks: Prefect stores the mask instead of the value of a field that it does not know."""
 
 from __future__ import annotations
 

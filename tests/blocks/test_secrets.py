@@ -1,4 +1,4 @@
-"""Which secret store is asked first, and what a missing secret's error says."""
+"""Order of the secret stores, and the error for a missing secret."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def kubernetes_gateway(cluster: Borrowed, directory: Path) -> Iterator[Kubernete
 
 @contextmanager
 def kubernetes_api_only(directory: Path) -> Iterator[KubernetesTarget]:
-    """Kubernetes, as far as its API goes, wherever there is no cluster."""
+    """The kubernetes target on a stand-in of the API, for machines without a cluster."""
     directory.mkdir()
     with kubernetes_api.serving(directory) as (_, kubeconfig), registries.serving(directory / "registry") as host:
         yield KubernetesTarget(

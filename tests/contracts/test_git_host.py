@@ -1,4 +1,4 @@
-"""What every git host promises: asked of each adapter, before a stand-in of its host, and of the fake."""
+"""The contract of git hosts, for each adapter with a stand-in of its host, and for the fake."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
 
 @pytest.fixture(params=[*STAND_INS])
 def real(request: pytest.FixtureRequest) -> Iterator[tuple[GitHost, StandIn]]:
-    """Those that speak to somebody."""
+    """Every pair but the fake."""
     with listening(STAND_INS[request.param]()) as there:
         yield adapter(request.param, there), there
 
@@ -291,7 +291,7 @@ def test_unreachable_host_is_an_error(real: tuple[GitHost, StandIn]) -> None:
 
 
 def test_next_page_on_another_host_is_refused() -> None:
-    """Nobody gets our token because a host names them."""
+    """The token is not sent to a host named in a link header."""
     with listening(GitHubStandIn()) as there:
         there.faults = [Answer(200, [], {"link": '<http://evil.example/x>; rel="next"'})]
         assert adapter("github", there).open_pull_requests(REPO) == {}

@@ -1,4 +1,4 @@
-"""What every metric source promises. A new one is added to WORLDS and ADAPTERS and has to pass as it is."""
+"""The contract of metric sources. Add a new one to WORLDS and ADAPTERS; it must pass without changes here."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ Behaviour = Callable[[Call], None]
 
 @contextmanager
 def server(behave: Behaviour, heard: list[str] | None = None) -> Iterator[str]:
-    """URL of a server that does this with every request; `heard` gets what was asked."""
+    """URL of a server that handles every request with this; `heard` collects the requests."""
     over = threading.Event()
 
     def serve() -> None:
@@ -456,7 +456,7 @@ def test_token_is_secret_in_prefect_and_in_repr() -> None:
 
 
 def as_error(call: Call) -> None:
-    """As Prometheus' own words, where cutting them goes through the token."""
+    """An error of Prometheus that is cut in the middle of the token."""
     words = {"status": "error", "error": "x" * 190 + call.asked.decode().partition("Bearer ")[2]}
     saying(json.dumps(words), "400 Bad Request")(call)
 

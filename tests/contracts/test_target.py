@@ -1,4 +1,4 @@
-"""The Target contract, for every platform. A new one is a class here, and has to pass as it is."""
+"""The Target contract, for every platform. Add a class for a new one; it must pass without other changes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class TestFake(TargetContract):
 
 
 class FreesItsPort:
-    """Of targets whose public ports are this machine's."""
+    """For targets whose public ports are on this machine."""
 
     def test_forgotten_app_releases_its_port(self, target: BehindEnvoy, spec: LaunchSpec) -> None:
         revision = start(target, spec)
@@ -96,7 +96,7 @@ class TestKubernetesGateway(TargetContract):
 
 
 class ByReplicas(TargetContract):
-    """Of targets that split traffic by the number of pods."""
+    """For targets that split traffic by the number of pods."""
 
     def routed(self, target: Target, wanted: Traffic, instances: dict[str, int]) -> dict[str, int]:
         if len(wanted.weights) < 2:

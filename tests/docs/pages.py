@@ -5,9 +5,9 @@ A page is Markdown. Its fenced blocks are run from top to bottom, as a reader wo
     ```sh                           run by bash; directory and exported variables carry over to the next block
     ```yaml title="headway.yaml"    written to this path, relative to the current directory; any language
     ```text                         directly after a block of `sh`: lines that its output must contain, in this order;
-                                    `...` stands for any text, spaces count as one
+                                    `...` matches any text, spaces count as one
 
-Any other block is an illustration. A comment before a block changes what is done with it:
+Any other block is an illustration. A comment before a block changes how the block is run:
 
     <!-- test: exit 1 -->           the block must end with this exit code
     <!-- test: until succeeded -->  repeat the block until its output contains the text, for a minute
@@ -89,7 +89,7 @@ def _fences(page: Path) -> Iterator[Block]:
 class Sandbox:
     """A directory and an environment in which a reader follows a page.
 
-    `replace` says what stands for what in files and commands: pages name fixed ports, the test takes free ones.
+    `replace` maps texts in files and commands to their replacements: pages name fixed ports, the test takes free ones.
     """
 
     directory: Path

@@ -1,4 +1,4 @@
-"""The changelog: what the next version says, and which number it has."""
+"""The changelog: notes and number of the next version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pieces of headway.yaml on the pages about concepts, and in the reference, are good settings."""
+"""The pieces of headway.yaml on concept and reference pages are valid."""
 
 from __future__ import annotations
 

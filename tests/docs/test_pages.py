@@ -1,4 +1,4 @@
-"""What can be checked of every page without running it: commands exist, files parse, decisions have one form."""
+"""Checks of every page without running it: commands exist, files parse, decisions have the required sections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documentation site: it builds, its links lead somewhere, and it requests nothing from another host."""
+"""The documentation site builds, has no broken links, and requests nothing from other hosts."""
 
 from __future__ import annotations
 

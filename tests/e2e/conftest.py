@@ -81,12 +81,12 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take longest first: nobody begins with one of them when the others are done."""
+    """Run the longest files first, so that none of them starts when the other workers are done."""
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 class Headway:
-    """The command line against the running service, and the service's own books."""
+    """The command line for the running service, and the service's ledger."""
 
     patience = 120.0  # seconds for a command
 
@@ -132,7 +132,7 @@ class Headway:
         return f"http://127.0.0.1:{state['port']}"
 
     def until(self, what: Callable[[], Any], seconds: float = 60.0) -> Any:
-        """The first true answer of `what`."""
+        """Wait for the first true result of `what`, and return it."""
         end = time.monotonic() + seconds
         while not (found := what()):
             assert time.monotonic() < end, f"did not happen within {seconds:g} s; logs in {self.home / 'logs'}"
@@ -168,7 +168,7 @@ class Repo:
 
 
 class Up:
-    """A `headway up` of a test's own, that can be stopped and started again."""
+    """A `headway up` for one test, which can be stopped and started again."""
 
     program = HEADWAY
     breaks_the_server = False
@@ -186,7 +186,7 @@ class Up:
         self._ports = _free_ports(2)
 
     def with_database(self) -> Up:
-        """Begin with a database that Prefect's server has migrated already: that takes 10 s of processor time."""
+        """Start with a migrated Prefect database: migrating takes 10 s of CPU time."""
         (self.home / "prefect").mkdir()
         shutil.copy(migrated_database(), self.home / "prefect" / "prefect.db")
         return self
@@ -272,7 +272,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 @pytest.fixture
 def headway(up: Up) -> Iterator[Headway]:
-    """What a test releases is ended with it."""
+    """Stops what the test has released."""
     yield Headway(up)
     up.end_targets()
 

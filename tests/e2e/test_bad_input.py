@@ -1,4 +1,4 @@
-"""Everything somebody may get wrong: one clear error that says where and what to do, and nothing half-deployed."""
+"""Invalid input: one clear error that says where and what to do, and nothing partly deployed."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_a_metric_source_that_does_not_exist(headway: Headway, tmp_path: Path) -
 
 
 def test_install_with_a_full_disk(headway: Headway, repo: Repo) -> None:
-    """A file-size limit stands in for a disk that is full: the build fails, and nothing is deployed."""
+    """A file-size limit simulates a full disk: the build fails, and nothing is deployed."""
     text = (repo.path / "headway.yaml").read_text() + "build: {install: 'ulimit -f 1; yes > big'}\n"
     repo.commit("big", {"headway.yaml": text})
     told = headway.release(repo.path, code=1)

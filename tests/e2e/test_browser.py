@@ -134,7 +134,7 @@ def click(headway: Headway, browser: Chrome, label: str) -> None:
 
 
 def fill_in(headway: Headway, browser: Chrome, *, by: str, reason: str) -> None:
-    """A page that draws the form anew while it is filled in takes nothing: then it is filled in again."""
+    """Fill in the form. Repeat if the page re-renders it meanwhile and loses the input."""
     for _ in range(3):
         dialog = headway.until(lambda: browser.find_elements(By.CSS_SELECTOR, DIALOG))[-1]
         decision = dialog.find_element(By.CSS_SELECTOR, "select.p-native-select__control")

@@ -1,4 +1,4 @@
-"""A release that degrades what the app depends on goes back; one that found it degraded does not."""
+"""A release that degrades a dependency is rolled back; one that starts with a degraded dependency is not."""
 
 from __future__ import annotations
 

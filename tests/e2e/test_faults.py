@@ -1,4 +1,4 @@
-"""Faults of a canary under load: how the release ends, who serves afterwards, what the record says it cost."""
+"""Faults of a canary under load: outcome of the release, serving revision, recorded failed requests."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ NEW = "    return 200, {'new': True}"
 def under_load(
     headway: Headway, tmp_path: Path, name: str, app: str | None = None, workers: int = 24, **settings: str
 ) -> Iterator[tuple[Repo, Load, str]]:
-    """A good version is live and has users; with its revision."""
+    """A good version is live under load; yields its revision."""
     chosen = {"deadline": "20s", "steps": "20%, 100%", "window": "5s", "more": ""} | settings
     repo = Repo(tmp_path / "app", name, SETTINGS % chosen)
     if app is not None:
@@ -123,7 +123,7 @@ def under_load(
 
 
 def answering(headway: Headway, app: str, number: int = 40) -> list[str]:
-    """The revisions that answered so many requests; "" for a request that nobody answered well."""
+    """Revisions that responded to this many requests; "" for an error."""
     found = []
     with httpx.Client(base_url=headway.url(app, "production"), trust_env=False, timeout=PATIENCE) as client:
         for _ in range(number):
@@ -141,7 +141,7 @@ def rollout_of(headway: Headway, release: str) -> RolloutRecord:
 
 
 def steps(headway: Headway, release: str, word: str) -> list[StepRecord]:
-    """What the journal of the way forward has on the steps whose titles begin with this word."""
+    """Journal entries of the rollout's steps whose titles begin with this word."""
     return [one for one in headway.ledger.rollouts.steps(rollout_of(headway, release).id) if one.title.startswith(word)]
 
 
@@ -152,7 +152,7 @@ def failed(headway: Headway, release: str) -> int:
 
 
 def agrees(record: int, load: int) -> bool:
-    """Within a factor of 2, and a few that were in flight when somebody looked."""
+    """Equal within a factor of 2, plus a few requests in flight at the time of the reading."""
     return record <= 2 * load + 5 and load <= 2 * record + 5
 
 
@@ -315,7 +315,7 @@ def test_stable_version_dies_during_the_rollback(headway: Headway, up: Up, tmp_p
 
 
 def test_envoy_is_killed_during_a_rollout(headway: Headway, up: Up, tmp_path: Path) -> None:
-    """It comes back with the weights it had; the record counts on from where it was."""
+    """Envoy restarts with the same weights; the recorded counts continue."""
     some = "import random\ndef answer(path):\n    bad = {'/': 0.1, '/bad': 1}.get(path, 0)\n"
     some += "    return (500 if random.random() < bad else 200), {}\n"
     steps_ = "{{weight: 20%, pause: forever}}, 100%"
@@ -404,7 +404,7 @@ def readings(headway: Headway, release: ReleaseRecord) -> list[dict[str, float |
 
 @contextmanager
 def source() -> Iterator[tuple[int, threading.Event]]:
-    """Something that answers as Prometheus does, and not at all once it is silent."""
+    """A server that responds as Prometheus does, and stops responding once it is silent."""
     silent, over = threading.Event(), threading.Event()
 
     class Handler(http.server.BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Applications that others wrote, as the registries carry them, with nothing but a headway.yaml added."""
+"""Third-party applications from package registries, with only a headway.yaml added."""
 
 from __future__ import annotations
 
@@ -86,14 +86,14 @@ class Foreign(Repo):
         return self.commit(archive.name, {"headway.yaml": self.settings})
 
     def configure(self, good: str, bad: str) -> None:
-        """Commit a production that is told something else: it is the last place where the good one is."""
+        """Commit other environment variables for production only, where the good version is live last."""
         before, found, after = self.settings.rpartition(good)
         assert found
         self.commit(bad, {"headway.yaml": f"{before}{bad}{after}"})
 
 
 def keep_secrets(headway: Headway, app: str, **values: str) -> None:
-    """As somebody would in the UI: a Secret block for each environment."""
+    """Create a Secret block for each environment, as a user would in the UI."""
     with headway.control() as control, temporary_settings({PREFECT_API_URL: control.url}):
         for environment in ("staging", "production"):
             Secret(value=values).save(f"{app}-{environment}", overwrite=True)

@@ -1,4 +1,4 @@
-"""A frozen environment is waited for, unless somebody says why it cannot wait."""
+"""A release waits for the end of a freeze, unless it is overridden with a reason."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ environments:
 
 
 def closing_soon() -> str:
-    """A window that is closed now, and for at least 25 seconds more: windows end at whole minutes."""
+    """A freeze window that lasts at least 25 seconds more: windows end at whole minutes."""
     now = datetime.now(UTC)
     end = now + timedelta(seconds=85)
     return f"{now - timedelta(hours=1):%Y-%m-%d %H:%M} - {end:%Y-%m-%d %H:%M} UTC"

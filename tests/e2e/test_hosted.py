@@ -1,4 +1,4 @@
-"""The whole way to hosted platforms: a good release, a build that fails, a smoke test that fails once it is live."""
+"""Releases to hosted platforms: success, a failing build, a smoke test that fails after the switch."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def save(headway: Headway, script: str) -> None:
 
 
 def written(headway: Headway, *secrets: str) -> list[Path]:
-    """Files of the service, its logs and databases among them, that have a secret in clear."""
+    """Files of the service, including logs and databases, that contain a secret in plain text."""
     files = [file for file in headway.home.rglob("*") if file.is_file()]
     return [file for file in files for secret in secrets if secret.encode() in file.read_bytes()]
 

@@ -1,4 +1,4 @@
-"""From a commit to pods: through the whole pipeline to a real cluster, and back without a ledger."""
+"""From a commit to pods on a real cluster, and a rollback without a ledger."""
 
 from __future__ import annotations
 

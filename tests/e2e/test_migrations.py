@@ -1,4 +1,4 @@
-"""A contract is done by itself when its time has come, and a way back knows of it."""
+"""A contract migration runs automatically when it is due, and blocks unsafe rollbacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pull requests at a stand-in of their host, over a real git repository, are shown, updated and taken away."""
+"""Preview environments of pull requests: deployed, updated and torn down, with a stand-in of the git host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blue-green and canary on a real Envoy: previewed, judged, steered by people, rehearsed, superseded."""
+"""Blue-green and canary on a real Envoy: preview route, analysis, operator commands, rehearsal, supersede."""
 
 from __future__ import annotations
 

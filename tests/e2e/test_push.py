@@ -86,7 +86,7 @@ environments:
 
 
 def test_burst_of_pushes_releases_the_last(server: Server, headway: Headway, repo: Repo) -> None:
-    """As fast as git can: the last is released, and what became of each of the others is known."""
+    """Pushes as fast as git can: the last is released, and each of the others has a recorded outcome."""
     for number in range(BURST):
         repo.commit(f"change {number}", {"n": str(number)})
         server.push("main")

@@ -1,4 +1,4 @@
-"""An environment that asks for readiness is changed when it is there, or when a person accepts that it is not."""
+"""An environment that requires production readiness needs every item, or an approval without them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Merge to main reaches production, and comes back by itself when it must."""
+"""A merge to main reaches production, and is rolled back automatically on failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`headway up` itself: stopped in the middle, started again, on PostgreSQL."""
+"""`headway up`: stopped during a rollout, restarted, on PostgreSQL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shop says how a real PostgreSQL and a real Redis are, and names the one that is gone."""
+"""The shop's health reports a real PostgreSQL and Redis, and names the one that is down."""
 
 from __future__ import annotations
 

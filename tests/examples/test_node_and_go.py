@@ -1,4 +1,4 @@
-"""The Node and the Go example pass their own checks, and say how what they depend on is."""
+"""The Node and Go examples pass their own checks and report the health of their upstream."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The example and the story of the demo: each version passes its own checks, and only v3 fails its customers."""
+"""The shop example and the demo: each version passes its own checks, and only v3 fails for users."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def wait_until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:
 
 
 def customers() -> list[int]:
-    """What the customers of the demo ask for, from its own page."""
+    """Requests of the demo's simulated users."""
     (listed,) = re.findall(r"^    ([0-9, ]+)$", (EXAMPLES / "demo" / "README.md").read_text(), re.MULTILINE)
     return [int(items) for items in listed.split(", ")]
 

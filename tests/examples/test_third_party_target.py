@@ -1,4 +1,4 @@
-"""A target from another package: examples/headway-bare, installed beside Headway, works without a change here."""
+"""A target from another package, examples/headway-bare, works once it is installed next to Headway."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def run(python: Path, *arguments: str | Path, cwd: Path, code: int = 0) -> str:
 
 
 def environment() -> dict[str, str]:
-    """Without what the coverage and the plugins of these tests would do in another pytest."""
+    """An environment without the coverage and plugin settings of this pytest run."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
 
 

@@ -1,4 +1,4 @@
-"""Previews that go, or ought not to: with a real ledger and targets in memory; nothing is run by a server."""
+"""Teardown of previews, with a real ledger and targets in memory; no Prefect server runs the flow."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHA, OTHER = "a" * 40, "b" * 40
 
 
 class Place:
-    """The ledger, and what there is to run things on. A teardown has an id of its own."""
+    """The ledger and the targets. Each teardown has its own id."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
@@ -44,7 +44,7 @@ class Place:
         return self.host
 
     def meant_for(self, target: str, sha: str = SHA) -> LaunchSpec:
-        """A release got as far as saying what it brings where."""
+        """Record a release that chose its target and got no further."""
         spec = LaunchSpec(
             target=target,
             environment="preview",
@@ -67,7 +67,7 @@ class Place:
             self.targets[target].launch(revision, spec)
 
     def hears(self, sha: str, run: str) -> None:
-        """A delivery was settled, and its run has started."""
+        """Record a processed delivery and its started run."""
         event = PullRequestEvent(places=(), number=42, open=True, head=SHA, ref="r", base="main", fork=False, by="")
         self.ledger.deliveries.receive([Delivery(app="shop", delivery=f"guid of {run}", event=event)])
         (newest,) = self.ledger.deliveries.recent("shop", 1)
@@ -120,7 +120,7 @@ async def test_teardown_clears_every_target_of_the_preview(place: Place) -> None
 
 
 async def test_failed_deploy_to_a_missing_target_does_not_block_a_teardown(place: Place) -> None:
-    """Its headway.yaml named one that there never was."""
+    """Its headway.yaml named a target that does not exist."""
     place.meant_for("process/aaa", OTHER)
     place.brought_to("process/b")
     await flow.teardown.fn("shop", 42)

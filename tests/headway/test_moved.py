@@ -1,4 +1,4 @@
-"""What the last release has pickled is loaded, whatever has moved since."""
+"""Pickles of the last release load, although modules have moved since."""
 
 from __future__ import annotations
 

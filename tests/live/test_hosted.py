@@ -1,4 +1,4 @@
-"""The real platforms, for whoever has an account: nothing here runs without a token.
+"""The real hosted platforms. Nothing here runs without a token.
 
 Vercel: HEADWAY_TEST_VERCEL_TOKEN, and a project to spoil in HEADWAY_TEST_VERCEL_PROJECT, an alias such as
 `something-of-mine.vercel.app` in HEADWAY_TEST_VERCEL_ALIAS, the team in HEADWAY_TEST_VERCEL_TEAM if it is of one.

@@ -1,4 +1,4 @@
-"""The Kubernetes cluster that the tests are lent: HEADWAY_TEST_KUBECONFIG, with a registry in HEADWAY_TEST_REGISTRY."""
+"""The cluster that tests may use: HEADWAY_TEST_KUBECONFIG, with a registry in HEADWAY_TEST_REGISTRY."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Namespace(NamedTuple):
 
     @property
     def api(self) -> client.ApiClient:
-        """For what the tests do there themselves."""
+        """API client for the tests' own requests."""
         made: client.ApiClient = config.new_client_from_config(str(self.admin))
         return made
 
@@ -89,7 +89,7 @@ class Borrowed:
         self.core.create_namespaced_resource_quota(namespace.name, quota)
 
     def image(self, engine: Engine, files: dict[str, str], *, user: str = "10001:10001") -> Artifact:
-        """An image of these files, in the registry, run by somebody who is not root."""
+        """An image of these files in the registry, run by a non-root user."""
         made = engine.image(files, dockerfile=f'USER {user}\nCMD ["python3", "app.py"]')
         repository = f"{self.registry}/headway-test/app"
         image = engine.client.images.get(made.location)

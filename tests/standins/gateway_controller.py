@@ -1,6 +1,6 @@
-"""A small Gateway for the tests: what HTTPRoutes say becomes the configuration of a real Envoy in front of real pods.
+"""A small Gateway controller for tests: turns HTTPRoutes into the configuration of a real Envoy before real pods.
 
-It goes by the annotations of ingress-nginx too.
+It supports the canary annotations of ingress-nginx too.
 
 It reads the objects of one namespace over and over, and tells in the routes' status what it has done: a route is
 accepted when Envoy uses it, for the generation that it uses. It retries nothing: what is dropped is counted by whoever
@@ -178,7 +178,7 @@ class Gateway:
 
 @contextmanager
 def gateway(namespace: Namespace, directory: Path) -> Iterator[Gateway]:
-    """One for this namespace, at an address of this machine. Skips where the cluster does not know the Gateway API."""
+    """A Gateway for this namespace on this machine. Skips on clusters without the Gateway API."""
     found = client.ApisApi(namespace.api).get_api_versions()
     if GROUP not in [group.name for group in found.groups]:
         pytest.skip("no Gateway API on the cluster: apply its CRDs, of the standard channel")
@@ -222,7 +222,7 @@ def _rules(route: dict[str, Any]) -> list[Rule]:
 
 
 def _of_ingresses(ingresses: Sequence[dict[str, Any]]) -> list[Rule]:
-    """What ingress-nginx documents of its canary annotations: a header first, then the weight."""
+    """Canary annotations as ingress-nginx documents them: a header first, then the weight."""
     canary = "nginx.ingress.kubernetes.io/canary"
     found: dict[tuple[str, str], Rule] = {}
     others = []
@@ -246,7 +246,7 @@ def _of_ingresses(ingresses: Sequence[dict[str, Any]]) -> list[Rule]:
 
 
 def _table(rules: Sequence[Rule], services: Mapping[str, object]) -> dict[str, Any]:
-    """What the specification says of order: the longer path first, then that with more headers."""
+    """Order of the specification: longer paths first, then more headers."""
     ordered = sorted(rules, key=lambda rule: (-len(rule.path), rule.header is None))
     hosts = list(dict.fromkeys(rule.host for rule in ordered))
     return {

@@ -38,7 +38,7 @@ NOT_FOUND = Answer(404, {"message": "Not Found"})
 
 
 class StandIn:
-    """What all of them have: marks on commits, comments, pull requests, and days on which they do not feel well."""
+    """Common parts: commit statuses, comments, pull requests, and injected faults."""
 
     prefix = ""
     page = 100
@@ -59,7 +59,7 @@ class StandIn:
         self.comments.setdefault(number, [])
 
     def mark(self, sha: str, context: str) -> tuple[str, str, str]:
-        """The state, description and link of a mark, in the host's own words."""
+        """State, description and link of a commit status, in the host's format."""
         raise NotImplementedError
 
     def texts(self, number: int) -> list[str]:

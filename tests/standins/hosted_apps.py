@@ -1,4 +1,4 @@
-"""What runs behind the stand-ins of hosted platforms: real processes, and an edge that speaks TLS as theirs does."""
+"""Apps behind the stand-ins of hosted platforms: real processes, and an edge with TLS."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class App:
             )
 
     def listens(self) -> bool:
-        """Whether it does, after a while; one that ended does not."""
+        """Wait until the process listens; false if it has exited."""
         end = time.monotonic() + STARTING
         while self.process.poll() is None and time.monotonic() < end:
             with socket.socket() as probe:

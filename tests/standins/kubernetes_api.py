@@ -1,4 +1,4 @@
-"""A stand-in for a Kubernetes API server: for what a real cluster cannot be made to do, and for machines without one.
+"""A stand-in for a Kubernetes API server: for faults that a real cluster cannot produce, and machines without one.
 
 Objects are kept, applied server-side with owners of fields, watched, and refused as the API conventions say. Its
 controllers make a ready pod for every replica and endpoints for every Service; each Service really answers, as one of
@@ -38,7 +38,7 @@ VERBS = ["create", "delete", "get", "list", "patch", "update", "watch"]
 
 
 class Trouble:
-    """What happens to requests with this method whose path has this text in it: one answer each, then none."""
+    """Faults for requests with this method and this text in the path: one each, until the list is empty."""
 
     def __init__(self, method: str, path: str, *answers: int, headers: Mapping[str, str] | None = None) -> None:
         self.method = method
@@ -118,7 +118,7 @@ class ApiServer:
     # --- controllers -------------------------------------------------------------------------------------------
 
     def reconcile(self) -> None:
-        """What the controllers, the scheduler and kubelet would do."""
+        """Do the work of the controllers, the scheduler and kubelet."""
         with self.changed:
             for (plural, name), thing in list(self.things.items()):
                 if plural == "deployments":
@@ -169,7 +169,7 @@ class ApiServer:
         return [thing for (kind, _), thing in self.things.items() if kind == plural]
 
     def _front(self, name: str) -> str:
-        """A Service that answers; its address is what is put after http://."""
+        """A Service with a real listener; its address follows http://."""
         server = self
 
         class Front(BaseHTTPRequestHandler):
@@ -192,7 +192,7 @@ class ApiServer:
         return f"127.0.0.1:{front.server_port}"
 
     def answer(self, pod: Object) -> bytes:
-        """What the app in this pod says: its version, from its ConfigMap."""
+        """Response of the app in this pod: its version, from its ConfigMap."""
         labels = pod["metadata"]["labels"]
         settings = self.things["configmaps", f"{labels['headway.dev/app']}-{labels['headway.dev/revision']}"]
         return json.dumps({"version": settings["data"]["HEADWAY_VERSION"]}).encode()
@@ -383,7 +383,7 @@ def serving(place: Path) -> Iterator[tuple[ApiServer, Path]]:
 
 
 def _leaves(thing: object, path: str = "") -> dict[str, object]:
-    """Every field that is no mapping; what identifies the object is nobody's."""
+    """Every field that is not a mapping, except those that identify the object: they have no owner."""
     if isinstance(thing, dict):
         below = [_leaves(value, f"{path}.{key}") for key, value in thing.items() if path or key != "apiVersion"]
         return {name: value for one in below for name, value in one.items() if not name.startswith(IDENTITY)}
@@ -406,7 +406,7 @@ def _merged(thing: Object, change: Object) -> Object:
 
 
 def _remove(thing: Object, path: str) -> None:
-    """A label's key has dots of its own: the longest key that fits is meant."""
+    """A label's key may contain dots: use the longest key that matches."""
     rest = path.removeprefix(".")
     for key in sorted(thing, key=len, reverse=True):
         if rest == key:

@@ -1,4 +1,4 @@
-"""Image registries of the tests' own: Debian's docker-registry, and what may stand in front of one."""
+"""Image registries for tests: Debian's docker-registry, and proxies in front of one."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ Answer = tuple[int, dict[str, str], bytes]
 
 @contextmanager
 def front(behind: str, meddle: Callable[[str, str], Answer | str | None]) -> Iterator[str]:
-    """Host and port of a proxy before a registry. `meddle(method, path)` gives an answer of its own, `break` to break
+    """Host and port of a proxy before a registry. `meddle(method, path)` returns its own response, `break` to break
     off in the middle of what is sent, or None to pass it on.
     """
 

@@ -15,7 +15,7 @@ AUTHOR = {
 
 
 class Repository:
-    """A repository that commits what it is told."""
+    """A git repository with helpers to commit."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -446,7 +446,7 @@ class Vercel:
 
 
 def known(body: Any, name: str, required: set[str]) -> None:
-    """Refuse what the reference does not know."""
+    """Refuse fields that the reference does not document."""
     if not isinstance(body, dict):
         raise Refused(400, "bad_request", "Invalid request: should be object")
     for key, value in body.items():

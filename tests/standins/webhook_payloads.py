@@ -1,4 +1,4 @@
-"""What each host sends, cut to what its documentation says about the parts that matter."""
+"""Payloads of each git host, reduced to the documented parts that Headway reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The receiver on a real socket, with a real ledger: all but the Prefect server behind it."""
+"""The webhook receiver on a real socket, with a real ledger and a fake Prefect server."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Receiver:
         return self.client.post(f"/hooks/{host}", headers=headers, content=body)
 
     def forgive(self) -> None:
-        """What comes now is from addresses that nothing came from before."""
+        """Send further requests from new client addresses."""
         self.services = replace(self.services, rate_limits=RateLimits())
 
 

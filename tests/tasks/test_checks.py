@@ -1,4 +1,4 @@
-"""What a check is told, and whose word counts for another: with a real command, repository and ledger."""
+"""Environment and cached results of checks, with a real command, repository and ledger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Holding an environment, whatever the ledger does meanwhile; and giving way to a newer push."""
+"""The environment lock: renewal despite ledger errors, and releases superseded by a newer push."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The database follows the code, for real: Alembic and Django on a PostgreSQL, run where the app would run."""
+"""Schema migrations with Alembic and Django on PostgreSQL, run in the app's environment."""
 
 from __future__ import annotations
 

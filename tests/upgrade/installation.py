@@ -1,4 +1,4 @@
-"""One virtual environment with Headway in it, and what it runs: installed, started, upgraded in place.
+"""A virtual environment with Headway: installed, started, upgraded in place.
 
 Nothing here imports Headway. The tests see an installation as its users do: commands, ports, files, processes.
 """

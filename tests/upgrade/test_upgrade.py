@@ -1,4 +1,4 @@
-"""An installation of the last release, with work of every kind that waits, is upgraded in place and goes on.
+"""An installation of the last release, with pending work of every kind, continues after an upgrade in place.
 
 A wheel of the last release and a wheel of this checkout are installed into the same virtual environment, one after
 the other, with the same HEADWAY_HOME.

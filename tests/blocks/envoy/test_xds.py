@@ -1,4 +1,4 @@
-"""What Envoy says about itself, understood."""
+"""Parsing of Envoy's statistics and configuration dump."""
 
 from __future__ import annotations
 

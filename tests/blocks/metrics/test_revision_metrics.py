@@ -1,4 +1,4 @@
-"""Requests of a revision by what the usual exporters say, asked for from a real Prometheus that scrapes it."""
+"""Request counts of a revision from common exporters, read from a real Prometheus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The registry block on a real docker-registry and a real engine, and with what may go wrong between them."""
+"""The registry block with a real docker-registry and a real engine, and with faults between them."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def host(tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def closed(tmp_path: Path) -> Iterator[str]:
-    """One that wants a password."""
+    """A registry that requires a password."""
     with serving(tmp_path / "closed", login=True) as made:
         yield made
 
 
 class Shop:
-    """An image on the engine that nobody else has."""
+    """An image that exists on this engine only."""
 
     def __init__(self, engine: docker.DockerClient) -> None:
         self.engine = engine
@@ -108,7 +108,7 @@ def known(host: str) -> Registry:
 
 
 class Trouble:
-    """Answers the first so many requests of a kind with this; notes when they came, and every request."""
+    """Gives this response to the first requests of a kind; records the time of each, and every request."""
 
     def __init__(self, method: str, path: str, times: int, answer: Answer | str) -> None:
         self.method, self.path, self.times, self.answer = method, re.compile(path), times, answer
@@ -191,7 +191,7 @@ def test_retry_after_of_a_busy_registry_is_obeyed(shop: Shop, host: str) -> None
     at: list[float] = []
 
     def busy(method: str, path: str) -> Answer | None:
-        """To whoever asks for the tag, the engine and us, twice each."""
+        """Busy for requests of the tag: two from the engine, two from Headway."""
         if "/manifests/" not in path or len(at) >= 2:
             return None
         at.append(time.monotonic())
@@ -271,7 +271,7 @@ def test_wrong_password_is_an_error_at_once(shop: Shop, closed: str, login: dict
 
 
 def guarded(said: Callable[[], Answer], asked: list[str], realm: Callable[[], str]) -> Meddle:
-    """A registry whose token server answers this, and that lets in whoever asked there."""
+    """A registry whose token server gives this response, and that accepts its token."""
 
     def meddle(_method: str, path: str) -> Answer | None:
         if path.startswith("/token"):

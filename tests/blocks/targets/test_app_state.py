@@ -1,4 +1,4 @@
-"""The state files of an app: they are stored by running installations."""
+"""State files of apps: files of older installations stay readable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a real Envoy counts of requests that end in every way, beside what their senders saw."""
+"""Request counts of a real Envoy, compared with what the clients saw, for every way a request can end."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def target(tmp_path: Path) -> Iterator[ProcessTarget]:
 def counted(
     meter: RequestCounter, revision: str, before: tuple[RequestCounts, RequestCounts], wanted: RequestCounts
 ) -> tuple[RequestCounts, RequestCounts]:
-    """What came in of the revision, and of users, without latencies; as soon as it is all there."""
+    """Wait for all counts; return those of the revision and of users, without latencies."""
     end = time.monotonic() + 5
     while True:
         now = meter.read()

@@ -42,7 +42,7 @@ def lines() -> list[str]:
 
 @pytest.fixture
 def build(repository: Repository, store: Path, tmp_path: Path, lines: list[str]) -> Build:
-    """Commits what there is to commit and builds it."""
+    """Commit all changes and build them."""
 
     def start(install: str | None = None, commit: Source | None = None, **env: str) -> asyncio.Task[Artifact]:
         commit = commit or committed(repository, tmp_path)
@@ -77,7 +77,7 @@ def exit_code_of(pid: int) -> int:
 
 
 def stored(store: Path) -> list[str]:
-    """Everything in the store but locks."""
+    """All files in the store except locks."""
     return sorted(str(path.relative_to(store)) for path in store.glob("*/*") if path.suffix != ".lock")
 
 
@@ -303,7 +303,7 @@ async def test_a_full_disk(
 
 
 def test_file_size_limit_is_an_error(repository: Repository, store: Path, tmp_path: Path) -> None:
-    """A limit on file sizes is the full disk that can be had without rights."""
+    """A file-size limit simulates a full disk without root rights."""
     repository.write(a="1" * 3_000_000)
     commit = committed(repository, tmp_path)
     pid = os.fork()

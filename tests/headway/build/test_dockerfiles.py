@@ -1,4 +1,4 @@
-"""What is found in Dockerfiles of Node, Go and Python apps before they are built, and what is not complained about."""
+"""Findings in Dockerfiles of Node, Go and Python apps, and cases without a finding."""
 
 from __future__ import annotations
 

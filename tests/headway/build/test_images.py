@@ -61,7 +61,7 @@ def prepared(engine: Engine) -> Engine:
 
 @pytest.fixture(params=["the engine", "BuildKit"])
 def builder(request: pytest.FixtureRequest, prepared: Engine, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Who builds; there is a `docker` with BuildKit wherever Debian's docker.io is."""
+    """The builder: the engine's own, or BuildKit from Debian's docker.io where it is installed."""
     monkeypatch.setenv("DOCKER_HOST", prepared.url)
     if request.param == "the engine":
         monkeypatch.setenv("PATH", "/nowhere")
@@ -75,17 +75,17 @@ def builder(request: pytest.FixtureRequest, prepared: Engine, monkeypatch: pytes
 
 @pytest.fixture
 def engine(prepared: Engine, builder: str) -> Engine:  # it has chosen
-    """The one that images are built on."""
+    """The engine that builds the images."""
     return prepared
 
 
 def ran(said: list[str]) -> bool:
-    """Whether the RUN of the Dockerfile was run; otherwise it was taken from a cache."""
+    """Whether the Dockerfile's RUN was executed, instead of taken from a cache."""
     return any(line.endswith("good morning") for line in said)
 
 
 def forget(engine: Engine) -> None:
-    """All that this engine has built, and the builders' caches."""
+    """Remove all images that this engine has built, and the builders' caches."""
     for image in engine.client.images.list(REPOSITORY):
         engine.client.images.remove(image.id, force=True)
     engine.client.images.prune()

@@ -1,4 +1,4 @@
-"""What is found in an image, and what is said of it."""
+"""Packages found in an image, and its provenance statement."""
 
 from __future__ import annotations
 

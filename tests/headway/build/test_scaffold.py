@@ -215,7 +215,7 @@ def test_generated_dockerfile_follows_the_rules(variant: Path) -> None:
 
 
 def test_dependencies_are_installed_before_the_source_is_copied(variant: Path) -> None:
-    """Unless that cannot be installed without it."""
+    """Except for dependencies that need the source to be installed."""
     scaffold.write(variant)
     project = scaffold.detect(variant)
     everything = [f"{step['instruction']} {step['value']}" for step in dockerfile(variant).structure]
@@ -541,7 +541,7 @@ def test_odd_names(tmp_path: Path, name: str) -> None:
 
 
 def printed(place: Path, start: str) -> list[str]:
-    """What a program `node` is told when the image's CMD is run for this start script."""
+    """Arguments that `node` gets when the image's CMD runs this start script."""
     scaffold.write(tree(place, {**NODE, "package.json": package(scripts={"start": start})}), force=True)
     node = place / "bin" / "node"
     node.parent.mkdir(exist_ok=True)
@@ -710,7 +710,7 @@ def running(command: list[str], place: Path, env: dict[str, str]) -> Iterator[su
 
 
 def healthy(place: Path, env: dict[str, str]) -> bool:
-    """What the image's HEALTHCHECK says."""
+    """Result of the image's HEALTHCHECK."""
     return not subprocess.run(probe(place), env=env, capture_output=True, timeout=20, check=False).returncode
 
 

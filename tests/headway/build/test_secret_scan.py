@@ -1,4 +1,4 @@
-"""Secrets in a repository stop a release, by their place and never by their value."""
+"""Secrets in a repository stop a release. They are reported by location, never by value."""
 
 from __future__ import annotations
 

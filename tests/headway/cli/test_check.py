@@ -1,4 +1,4 @@
-"""The checklist where somebody works: `headway check`."""
+"""The production readiness checklist of `headway check`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line as a whole: what `--help` says of each command, and what it costs."""
+"""The whole command line: `--help` of every command, and its start-up time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A contract made of what is there already, and what an environment is told, for other tools."""
+"""Import of an env schema from existing files, and export of an environment for other tools."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ADMIN=
 
 
 def made(tree: Path, what: str) -> dict[str, dict[str, Any]]:
-    """As headway.yaml has it, read again by what reads headway.yaml."""
+    """The imported schema as written to headway.yaml, loaded by the settings loader."""
     text = env_section(env_schema(what, tree))
     (tree / "headway.yaml").write_text(f"app: shop\n{text}\n")
     read = config.load(tree)

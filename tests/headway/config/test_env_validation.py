@@ -1,4 +1,4 @@
-"""The whole configuration, held to its contract, and never shown."""
+"""Validation of all environment variables against the env schema, without showing values."""
 
 from __future__ import annotations
 

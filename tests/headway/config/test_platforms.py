@@ -1,4 +1,4 @@
-"""Platforms, and environments that name one that does not exist or cannot run what is built."""
+"""Platforms, and environments whose platform is unknown or cannot run the artifact."""
 
 from __future__ import annotations
 

@@ -680,7 +680,7 @@ def test_launch_spec_of_an_unknown_environment_lists_the_choices(shop: Settings)
 
 
 def plain(value: object) -> object:
-    """As an editor's schema checker sees it: it knows no tags."""
+    """The settings as an editor's schema checker sees them, without YAML tags."""
     if isinstance(value, SecretRef):
         return value.secret
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""What apps say of themselves, in the forms they say it."""
+"""Common formats of detailed health responses."""
 
 from __future__ import annotations
 

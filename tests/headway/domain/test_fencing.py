@@ -1,4 +1,4 @@
-"""Fencing tokens: who may still write."""
+"""Fencing tokens: which writer is still valid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When nothing is released, to the minute, whatever clocks and calendars do."""
+"""Freeze windows to the minute, across time zones, daylight saving and holidays."""
 
 from __future__ import annotations
 

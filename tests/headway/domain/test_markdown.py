@@ -1,4 +1,4 @@
-"""Text of other people in Markdown tables."""
+"""Untrusted text in Markdown tables."""
 
 from __future__ import annotations
 

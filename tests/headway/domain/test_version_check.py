@@ -1,4 +1,4 @@
-"""What an app's own word on its version says of a release."""
+"""Comparison of the version that an app reports with the release."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is written is read back, by whoever holds the lock, and nobody else."""
+"""The ledger: records are stored and read back, and only the lock holder writes."""
 
 from __future__ import annotations
 
@@ -672,7 +672,7 @@ def test_ledger_is_readable_after_a_writer_was_killed(tmp_path: Path) -> None:
 
 
 def pushed(ledger: Ledger, number: int, run: str) -> str:
-    """A push, settled and started; its run's id."""
+    """Record a processed push with a started run; return the run's id."""
     event = PushEvent(places=(), ref="refs/heads/main", before=None, after=f"{number:040x}", by="ann")
     ledger.deliveries.receive([Delivery(app="shop", delivery=f"guid-{number}", event=event)])
     (newest,) = ledger.deliveries.recent("shop", 1)

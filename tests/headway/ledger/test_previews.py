@@ -80,7 +80,7 @@ def test_preview_and_app_cannot_share_a_name(ledger: Ledger) -> None:
 
 
 def test_active_previews_of_all_apps_are_listed(ledger: Ledger) -> None:
-    """Whoever looks after what runs does not look at all that ever ran."""
+    """The reconciler reads active previews only, not all earlier ones."""
     for number in (1, 2):
         opened(ledger, number)
         ledger.releases.start(f"shop-pr-{number}", "/r", SHA, flow_run_id=f"{number}", requested_by="bob", preview=True)
@@ -139,7 +139,7 @@ def test_concurrent_openings_create_one_preview(ledger: Ledger) -> None:
 
 
 def test_preview_deployed_after_its_teardown_is_active(ledger: Ledger) -> None:
-    """Somebody tore it down while its commit waited for a person, who then let it in."""
+    """The preview was torn down while its commit waited for an approval, which was given later."""
     opened(ledger)
     ledger.previews.close("shop-pr-42", "by hand")
     ledger.previews.mark_deployed("shop-pr-42", "http://here", datetime.now(UTC) + timedelta(hours=1))

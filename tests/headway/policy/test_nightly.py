@@ -1,4 +1,4 @@
-"""What a night releases and what not; and pushes that nobody told of."""
+"""Nightly releases, and pushes whose webhook was lost."""
 
 from __future__ import annotations
 

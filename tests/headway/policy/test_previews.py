@@ -1,4 +1,4 @@
-"""What a preview is called, when it should not stand any more, and what is said of it."""
+"""Names of previews, reasons for a teardown, and the comment on the pull request."""
 
 from __future__ import annotations
 

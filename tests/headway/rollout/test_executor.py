@@ -1,4 +1,4 @@
-"""Strategies, the executor and the judge, on a fake target: whatever happens, one revision ends up with everything."""
+"""Strategies, executor and judge on a fake target: in every case, one revision ends with all traffic."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ GOOD = Condition(metric="success_rate", op=">=", limit=99)
 
 
 class Journal:
-    """What the ledger would be told."""
+    """Records what would be written to the ledger."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -109,7 +109,7 @@ def rollout(plan: Plan, target: FakeTarget, instances: int, *, deadline: float =
 
 
 class Guarded(FakeTarget):
-    """Whoever has traffic has somebody to answer it, and the last healthy copy stays, after every change."""
+    """Checks after every change: a revision with traffic has an instance, and the last healthy instance stays."""
 
     stops_first = False  # the strategy stops the old one before the new one is there, because it was told to
 
@@ -162,7 +162,7 @@ def planned(target: FakeTarget, strategy: object, instances: int = 2) -> Plan:
 
 @pytest.fixture(autouse=True, scope="module")
 def no_time_to_lose() -> Iterator[None]:
-    """Look at once: what happens between two looks of a fake target happens in the look."""
+    """Poll without pauses: a fake target advances its state in each poll."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("headway.rollout.steps.analyze.POLL", 0.01)
         patch.setattr("headway.rollout.operator_commands.POLL", 0.01)
@@ -528,7 +528,7 @@ def order(kind: str) -> OperatorCommand:
 def steered(
     strategy: object, *orders: OperatorCommand | None, target: FakeTarget | None = None
 ) -> tuple[FakeTarget, Journal]:
-    """Walk with these orders coming one a look; an abort is not followed by the way back here."""
+    """Run with these commands, one per poll. An abort is not followed by a rollback here."""
     target = target or live()
     going = rollout(planned(target, strategy), target, 2)
     assert isinstance(going.journal, Journal)

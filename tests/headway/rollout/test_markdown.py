@@ -1,4 +1,4 @@
-"""What a person reads before they approve."""
+"""The text of an approval form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is read while a revision is watched: synthetic requests on real sockets, answers of metric sources."""
+"""Readings during an analysis: synthetic requests on real sockets, values of metric sources."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Proxy(FakeTarget):
-    """A fake whose address answers; `users` are how many real requests come with each reading."""
+    """A fake target with a real address; `users`: user requests in each reading."""
 
     def __init__(self, url: str, users: int = 0) -> None:
         super().__init__()

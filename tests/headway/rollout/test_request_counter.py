@@ -1,4 +1,4 @@
-"""Counters that are carried on when a proxy was started again."""
+"""Counters that continue after a restart of the proxy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Told(FakeTarget):
-    """Measures what it is told to."""
+    """A target with the given measurements."""
 
     def __init__(self, *readings: Measurements) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The HTTP client before a real server: what is repeated, how often, how long it waits, and what an error says."""
+"""The HTTP client with a real server: retries, their limits and pauses, and error messages."""
 
 from __future__ import annotations
 

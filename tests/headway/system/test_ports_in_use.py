@@ -1,4 +1,4 @@
-"""Which ports are free, and who has the others."""
+"""Free ports, and the owners of the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only the docker target promises, on a real engine: limits, what goes wrong with engines, what is kept."""
+"""Behaviour of the docker target only, on a real engine: limits, engine failures, retention."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_crashed_container_restarts_at_the_same_address(target: DockerTarget, sp
 
 
 def failure(target: DockerTarget, revision: Revision) -> str:
-    """What is said as soon as it has failed. Between two crashes it runs for a moment, as far as anybody can tell."""
+    """Wait until the revision has failed; return the reason. Between two crashes it looks as if it ran."""
     said: list[str] = []
 
     def failed() -> bool:

@@ -1,4 +1,4 @@
-"""An autoscaler on a real cluster: it has the revision that serves, and nobody takes its pods from it, or it ours."""
+"""An autoscaler on a real cluster scales the serving revision, without conflicts with Headway."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What would change, in words: without noise, without secrets."""
+"""The diff of a dry run: without noise, without secrets."""
 
 from __future__ import annotations
 

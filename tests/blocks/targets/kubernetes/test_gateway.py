@@ -1,4 +1,4 @@
-"""The kubernetes target with a Gateway or ingress-nginx: real requests to pods, through an Envoy that does as told."""
+"""The kubernetes target with a Gateway or ingress-nginx: real requests to pods through Envoy."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def up(target: KubernetesTarget, cluster: Borrowed, engine: Engine) -> Callable[
 
 
 def answers(url: str, times: int = 1, **headers: str) -> Counter[str]:
-    """Who answered, or with what status it was not answered."""
+    """The revisions that responded, or the status of an error."""
     with httpx.Client(trust_env=False, headers=headers) as asking:
         got = [asking.get(url) for _ in range(times)]
     return Counter(one.json()["version"] if one.is_success else str(one.status_code) for one in got)

@@ -1,4 +1,4 @@
-"""An app's own manifests: read from its repository, refused with file and document, completed and left alone."""
+"""An app's own manifests: loaded from its repository, validated by file and document, completed."""
 
 from __future__ import annotations
 

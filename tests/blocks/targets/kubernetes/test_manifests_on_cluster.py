@@ -1,4 +1,4 @@
-"""An app's own manifests on a real cluster: applied, followed, brought back, pruned; what is not Headway's is left."""
+"""An app's own manifests on a real cluster: applied, rolled back, pruned; foreign objects are kept."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_pods_run_as_the_manifests_say(target: KubernetesTarget, api: Cluster, a
 def test_other_objects_follow_the_serving_revision_and_roll_back_with_it(
     target: KubernetesTarget, api: Cluster, artifact: Artifact
 ) -> None:
-    """A worker of the new image runs when users do; nobody takes what the old pods need while they run."""
+    """The worker is updated with the route; objects that old pods need are kept while they run."""
     repository = artifact.location.partition("@")[0]
     idle = deployment("worker", f"{repository}:v1", command=["/bin/sleep", "1000"])
     before = spec_of(artifact, config("shop-config", a="1"), config("shop-old", a="1"), idle)
@@ -193,7 +193,7 @@ def test_a_foreign_namespace_is_refused(target: KubernetesTarget, artifact: Arti
 def test_invalid_objects_are_refused_before_anything_is_applied(
     target: KubernetesTarget, api: Cluster, artifact: Artifact
 ) -> None:
-    """By the schemas of this version first; then by the cluster, which knows more."""
+    """The schemas of this version are checked first, then the cluster's own validation."""
     worker = deployment("worker", "a", ports=[{"containerPort": 99999}])
     later = config("Not_A_Name")
     missing = {"apiVersion": "example.com/v1", "kind": "Nothing", "metadata": {"name": "a"}}

@@ -1,4 +1,4 @@
-"""Statuses as kubelet and scheduler write them."""
+"""Pod statuses as kubelet and scheduler write them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a revision's counters add up to, whatever happens to its pods, and what Prometheus is asked for them."""
+"""Sums of a revision's counters while pods restart and disappear, and the PromQL that reads them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def counters(exporter: promql.Exporter = "app", queries: dict[promql.Question, s
 
 
 def told(**answers: dict[str, float]) -> Callable[[str], list[Sample]]:
-    """By question what each pod, or each `le`, has counted."""
+    """Counts of each pod, or of each `le`, by query."""
     label = {"requests": "pod", "errors": "pod", "latency": "le"}
     return lambda query: [Sample({label[query]: key}, value) for key, value in answers.get(query, {}).items()]
 

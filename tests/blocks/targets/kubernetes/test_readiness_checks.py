@@ -1,4 +1,4 @@
-"""What the Kubernetes objects of an environment show of its readiness: those Headway makes, and an app's own."""
+"""Production readiness checks of Kubernetes objects: those of Headway and the app's own."""
 
 from __future__ import annotations
 

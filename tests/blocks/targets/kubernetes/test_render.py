@@ -1,4 +1,4 @@
-"""What is rendered, beside files that say how it has to look: `HEADWAY_GOLDEN=write pytest` writes them anew."""
+"""Rendered objects, compared with golden files: `HEADWAY_GOLDEN=write pytest` writes them again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wanted traffic becomes objects, and is read from them again; what a cluster says of them is understood."""
+"""Traffic is translated to objects and read back; the cluster's status of them is parsed."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_inexact_replica_weights_are_reported_at_plan_time() -> None:
 
 
 def moved(wanted: Sequence[Traffic]) -> list[Traffic]:
-    """All that somebody sees on the way, object by object, with ingress-nginx."""
+    """Every traffic state on the way, after each object, with ingress-nginx."""
     there: dict[str, dict[str, Any]] = {}
     seen = []
     for traffic in wanted:

@@ -1,4 +1,4 @@
-"""What an app's ConfigMap says of the way here."""
+"""The history of revisions in an app's ConfigMap."""
 
 from __future__ import annotations
 

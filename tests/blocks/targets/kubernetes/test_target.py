@@ -1,4 +1,4 @@
-"""What an API server does at its worst, by a stand-in; what a cluster does to pods, by a real one where it is lent."""
+"""API server failures with a stand-in; pod failures on a real cluster, where the tests have one."""
 
 from __future__ import annotations
 
@@ -346,7 +346,7 @@ def with_manifests(**data: str) -> LaunchSpec:
 
 
 def standing_there(api: ApiServer) -> dict[str, Any]:
-    """The ConfigMaps of the app's own, and what its worker was told."""
+    """The app's own ConfigMaps, and the worker's environment."""
     worker = api.things.get(("deployments", "worker"))
     told = {"worker": worker["spec"]["template"]["spec"]["containers"][0]["args"]} if worker else {}
     maps = {name: one["data"]["a"] for (kind, name), one in api.things.items() if kind == "configmaps" if len(name) < 5}
@@ -414,7 +414,7 @@ def app(cluster: Borrowed, engine: Engine, code: str = GOOD + APP, *, user: str 
 
 
 def failure(target: KubernetesTarget, spec: LaunchSpec, words: str = "") -> str:
-    """Why it is given up on; or, when it is not, what it says as soon as it has these words."""
+    """Wait for a failure and return its reason; with `words`, wait until the detail contains them."""
     revision = launched(target, 1, spec, ready=False)
 
     def told() -> InstanceReadiness | None:

@@ -1,4 +1,4 @@
-"""What only the process target promises: no dropped request, and that it survives what kills its parts."""
+"""Behaviour of the process target only: no dropped request, recovery from killed processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a Railway service does that the contract does not ask of every target, and what its refusals are told as."""
+"""Behaviour of the railway target beyond the contract of targets, and its error messages."""
 
 from __future__ import annotations
 
@@ -283,7 +283,7 @@ def at_the_next(server: Railway, operation: str, fault: tuple[int, dict[str, str
 
 
 def going(server: Railway, target: RailwayTarget, sha: str, seconds: float) -> tuple[Revision, threading.Thread]:
-    """A revision whose deployment has begun, by a run of which nobody hears any more."""
+    """A revision whose deployment was started by a run that died."""
     server.slow = seconds
     count, revision = deployments(server), SPEC.revision("shop", sha)
     target.launch(revision, SPEC)

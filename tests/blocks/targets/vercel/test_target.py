@@ -1,4 +1,4 @@
-"""What a Vercel project does that the contract does not ask of every target, and what its refusals are told as."""
+"""Behaviour of the vercel target beyond the contract of targets, and its error messages."""
 
 from __future__ import annotations
 
@@ -309,7 +309,7 @@ def test_deployment_with_a_lost_response_is_not_created_twice(
 
 
 def _at_the_next(server: Vercel, call: tuple[str, str], fault: object) -> None:
-    """Have this fault answer the next call of this kind."""
+    """Answer the next call of this kind with this fault."""
 
     class Calls(list[tuple[str, str]]):
         def append(self, one: tuple[str, str]) -> None:

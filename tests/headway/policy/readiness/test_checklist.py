@@ -1,4 +1,4 @@
-"""The checklist: what was verified, what was attested, and what that means."""
+"""The production readiness checklist: verified items, attested items, and their result."""
 
 from __future__ import annotations
 

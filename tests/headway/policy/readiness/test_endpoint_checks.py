@@ -1,4 +1,4 @@
-"""What a deployed app shows to whoever asks: a real server, well and badly behaved."""
+"""Readiness checks of a deployed app's endpoints, with a real server that passes or fails them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from headway.policy.readiness import endpoint_checks
 
 
 class App(BaseHTTPRequestHandler):
-    """Careful, unless told otherwise."""
+    """Passes every check by default."""
 
     careless: ClassVar[bool] = False
     overrun: ClassVar[bool] = False  # hangs up on who asks too much

@@ -1,4 +1,4 @@
-"""What a repository itself shows."""
+"""Readiness checks of the repository's files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When the migrations of a release are done."""
+"""Kind of a release's migrations, which decides when they run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What migrations do, read from those that tools and people write."""
+"""Operations found in migration files of several tools."""
 
 from __future__ import annotations
 

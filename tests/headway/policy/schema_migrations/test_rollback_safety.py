@@ -1,4 +1,4 @@
-"""Whether an older version can come back to a database that newer ones have changed."""
+"""Whether an older version can run on a database that newer versions have changed."""
 
 from __future__ import annotations
 

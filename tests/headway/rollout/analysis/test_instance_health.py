@@ -1,4 +1,4 @@
-"""Instances that crash or turn unhealthy while they are watched."""
+"""Instances that crash or become unhealthy during an analysis."""
 
 from __future__ import annotations
 

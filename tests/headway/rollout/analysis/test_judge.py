@@ -1,4 +1,4 @@
-"""What was measured, judged again."""
+"""The judge, replayed on recorded readings."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ ORDERS = MetricLimit(name="orders", source="prometheus/main", query="sum(orders)
 
 
 def told(*values: float | str | None) -> list[Measurements]:
-    """What the source answered, second after second."""
+    """Values of the metric source, one for each second."""
     return [
         Measurements(at=BEGUN + timedelta(seconds=second), counts={}, metrics={"orders": value})
         for second, value in enumerate(values)

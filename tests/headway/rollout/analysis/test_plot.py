@@ -1,4 +1,4 @@
-"""The picture of a verdict: always a picture, whatever is missing."""
+"""The plot of a verdict, also with missing data."""
 
 from __future__ import annotations
 

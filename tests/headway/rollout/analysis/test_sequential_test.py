@@ -1,4 +1,4 @@
-"""The test that says whether a canary is worse: what it promises, checked exactly where that can be done."""
+"""Statistical guarantees of the sequential test, computed exactly where possible."""
 
 from __future__ import annotations
 

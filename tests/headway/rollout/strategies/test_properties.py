@@ -1,4 +1,4 @@
-"""What holds for the plans of all strategies, whatever an environment looks like: found by walking plans as data."""
+"""Invariants of the plans of all strategies, for generated environments. Plans are applied as data."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ shares = some.lists(
 
 @some.composite
 def without_downtime(draw: some.DrawFn) -> tuple[Situation, Plan]:
-    """Of strategies that keep serving. Rolling keeps serving when it may surge, or has to keep an instance."""
+    """Plans without downtime. Rolling has none if it may surge or must keep an instance."""
     at = draw(situations)
     match draw(some.sampled_from(["rolling", "canary", "blue_green"])):
         case "rolling":
@@ -98,7 +98,7 @@ class Walked:
             yield
 
     def serves(self) -> bool:
-        """Whether each revision with traffic has a copy to serve it."""
+        """Whether each revision with traffic has an instance."""
         weights = self.traffic.weights
         return bool(weights) and all(self.ready.get(revision, 0) for revision, weight in weights.items() if weight)
 

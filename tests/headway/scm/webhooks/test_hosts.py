@@ -1,4 +1,4 @@
-"""Every host's deliveries, recorded by hand after its documentation: who signed them, and what they say."""
+"""Webhook deliveries of every git host, written after its documentation: signatures and payloads."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_signature_covers_the_exact_bytes(host: str, body: bytes) -> None:
 @pytest.mark.parametrize("host", SIGNED)
 @given(word=st.text(max_size=80))
 def test_random_signature_fails_verification(host: str, word: str) -> None:
-    """Whatever is in the headers, and whatever they are made of."""
+    """For arbitrary header values and bytes."""
     headers = {name: word for name in SIGNED[host].headers if "event" not in name}
     assert not HOSTS[host].signed(headers, SIGNED[host].body, SECRET)
 
@@ -269,7 +269,7 @@ JSON = st.recursive(
 @pytest.mark.parametrize(("host", "sent"), [pytest.param(h, s, id=f"{h} {w}") for h, w, s, _ in SAID])
 @given(data=st.data())
 def test_arbitrary_payload_is_parsed_or_refused(host: str, sent: Sent, data: st.DataObject) -> None:
-    """Some part of a real one is something else."""
+    """One part of a valid payload is replaced."""
     payload = json.loads(sent.body)
     part = payload
     while isinstance(part, dict) and part:

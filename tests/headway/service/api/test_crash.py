@@ -1,6 +1,6 @@
-"""The receiver and what goes on beside it are killed in mid-flood: nothing that was kept is lost, or started twice.
+"""The webhook receiver and the controllers are killed under load: no stored delivery is lost or started twice.
 
-Real processes, a real repository and a real ledger; the Prefect API is one that remembers what it was asked to start.
+Real processes, a real repository and a real ledger; the Prefect API is a fake that records the runs to start.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ environments:
 
 
 class Prefect(http.server.ThreadingHTTPServer):
-    """Starts one run for a key, however often it is asked, as Prefect's server does."""
+    """Starts one run per idempotency key, as Prefect's server does."""
 
     daemon_threads = True
 
@@ -177,7 +177,7 @@ def web(tmp_path: Path, prefect: Prefect) -> Iterator[Web]:
 
 @contextmanager
 def sending(web: Web, sent: list[p.Sent], kept: list[str]) -> Iterator[None]:
-    """Each delivery twice, and again until it is answered 202; the names of those that were are in `kept`."""
+    """Send each delivery twice, and retry until the response is 202; add its id to `kept` then."""
     over = threading.Event()
 
     def send(one: p.Sent) -> None:

@@ -1,4 +1,4 @@
-"""Whatever comes over the wire: never an answer of 500 or more, never a forgery that is taken for the host's word.
+"""Arbitrary requests: never a response of 500 or more, never a forged delivery that is accepted.
 
 `pytest -s --hypothesis-profile fuzz tests/headway/service/api/test_fuzzing.py` sends 100,000 requests and says what was
 answered.
@@ -66,7 +66,7 @@ READ = 10.0  # seconds for an answer
 
 @pytest.fixture
 def receiving(tmp_path: Path) -> Iterator[Receiver]:
-    """With an app at each host, and nobody who is refused for having been refused too often."""
+    """A receiver with an app for each host, and without rate limits for failed signatures."""
     answers: Counter[str] = Counter()
     with receiver(tmp_path) as made:
         for host, repo in REPOS.items():
@@ -92,7 +92,7 @@ def signed(host: str, event: str, body: bytes, secret: str = SECRET) -> dict[str
 
 
 def post(receiving: Receiver, host: str, headers: dict[str, str], body: bytes) -> int:
-    """The status that is answered, to somebody who was never heard of before."""
+    """Status of the response, sent from a new client address."""
     receiving.forgive()
     raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
     return receiving.client.post(f"/hooks/{host}", headers=raw, content=body).status_code
@@ -115,7 +115,7 @@ EVENTS = st.sampled_from([(host, event) for host, known in PAYLOADS.items() for 
 
 @st.composite
 def bodies(draw: st.DrawFn, payload: Any) -> bytes:
-    """A payload with a few changes, in an encoding that may be no good; or anything."""
+    """A payload with a few changes, in an encoding that may be invalid; or arbitrary bytes."""
     if draw(st.integers(0, 9)) == 0:
         return draw(st.binary(max_size=300))
     changed = json.loads(json.dumps(payload))
@@ -207,7 +207,7 @@ LINES = st.one_of(
 
 @st.composite
 def requests(draw: st.DrawFn) -> bytes:
-    """Bytes that look like a delivery which nobody has signed, more or less."""
+    """Bytes that resemble an unsigned delivery."""
     host, event = draw(EVENTS)
     body = json.dumps(PAYLOADS[host][event]).encode()
     body = draw(
@@ -248,7 +248,7 @@ def test_invalid_http_is_answered_or_closed(receiving: Receiver, caplog: pytest.
 
 
 def _exchange(receiving: Receiver, sent: bytes) -> bytes:
-    """Everything that is answered, until the other side hangs up."""
+    """Read the response until the server closes the connection."""
     answer = b""
     with socket.create_connection(_address(receiving), timeout=READ) as connection, suppress(ConnectionError):
         connection.sendall(re.sub(rb"<(\d+)>", lambda size: b"x" * int(size[1]), sent))
@@ -309,7 +309,7 @@ def test_signature_covers_the_compressed_body(receiving: Receiver) -> None:
 
 
 def test_repeated_header_counts_once(receiving: Receiver) -> None:
-    """Whichever of the two is looked at: a signature that is wrong never makes one that is right."""
+    """A wrong signature is refused, whichever of the two headers is used."""
     body = json.dumps(PAYLOADS["generic"]["push"]).encode()
     right, wrong = signed("generic", "push", body), signed("generic", "push", body, "guessed")
     for pair in ((right, wrong), (wrong, right), (wrong, wrong)):

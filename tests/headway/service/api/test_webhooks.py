@@ -1,4 +1,4 @@
-"""The receiver of webhooks, over real sockets: what it keeps, what it refuses, and that it holds out."""
+"""The webhook receiver on real sockets: stored and refused deliveries, and overload."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_unknown_kinds_of_host_are_refused(receiving: Receiver, host: str) -> No
 
 
 def test_form_encoded_body_is_refused_with_a_reason(receiving: Receiver) -> None:
-    """What GitHub sends unless it is told to send JSON."""
+    """GitHub sends a form unless JSON is configured."""
     body = b"payload=%7B%7D"
     signature = "sha256=" + hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
     answer = receiving.send("github", {"x-github-event": "push", "x-hub-signature-256": signature}, body)

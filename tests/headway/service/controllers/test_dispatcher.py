@@ -41,7 +41,7 @@ environments:
 
 
 class Clock:
-    """The time, which stands until it is moved."""
+    """A clock that only advances when the test does it."""
 
     def __init__(self) -> None:
         self.time = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -54,7 +54,7 @@ class Clock:
 
 
 class Outside(Control):
-    """A Prefect API in memory: a key starts one run, however often it is asked."""
+    """A Prefect API in memory that starts one run per idempotency key."""
 
     def __init__(self) -> None:
         self.url = "http://prefect/api"
@@ -101,7 +101,7 @@ class Place:
         self.host: FakeGitHost | HeadwayError | None = None
 
     def hears(self, after: str, before: str | None = None, ref: str = MAIN, *, later: float = 60) -> None:
-        """A webhook came, so many seconds after the one before."""
+        """Receive a webhook this many seconds after the one before."""
         self.clock.passes(later)
         push = PushEvent(places=(), ref=ref, before=before, after=after, by="ann")
         self.ledger.deliveries.receive([Delivery(app="shop", delivery=f"guid-{next(self._names)}", event=push)])
@@ -115,13 +115,13 @@ class Place:
         return said
 
     def released(self, after: str, before: str | None = None, ref: str = MAIN) -> list[str]:
-        """What was started altogether, when this push has been dispatched too."""
+        """Dispatch this push; return all runs started so far."""
         self.hears(after, before, ref)
         self.dispatch()
         return self.outside.released
 
     def pull(self, head: str, number: int = 42, *, later: float = 60, **said: Any) -> list[tuple[str, int, str]]:
-        """What was started altogether, when this event of a pull request, whose commit is there, has come too."""
+        """Dispatch this pull request event, whose commit exists; return all runs started so far."""
         self.clock.passes(later)
         self.repo.git("update-ref", f"refs/pull/{number}/head", head)
         known = {"open": True, "ref": f"refs/pull/{number}/head", "base": "main", "fork": False, "by": "bob"}
@@ -131,7 +131,7 @@ class Place:
         return self.outside.pulls
 
     def change(self, subject: str = "Change", **files: str) -> str:
-        """A commit that is on no branch of ours."""
+        """A commit that is on no branch of the repository."""
         self.repo.git("checkout", "--quiet", "--detach", self.first)
         made = self.repo.commit(subject, **files)
         self.repo.git("checkout", "--quiet", "main")
@@ -165,7 +165,7 @@ def test_a_push_to_the_branch_is_released(place: Place) -> None:
 
 
 def test_only_the_registered_repository_is_fetched(place: Place, tmp_path: Path) -> None:
-    """Whatever the delivery says of where it comes from."""
+    """Other repository URLs in a delivery are ignored."""
     push = PushEvent(places=(str(tmp_path / "evil"),), ref=MAIN, before=None, after=place.first, by="mallory")
     place.ledger.deliveries.receive([Delivery(app="shop", delivery="guid", event=push)])
     place.dispatch()
@@ -199,7 +199,7 @@ def test_push_of_excluded_paths_starts_nothing(place: Place) -> None:
 
 
 def test_changes_are_compared_with_the_last_release(place: Place) -> None:
-    """Of two pushes that come together the last changes nothing that counts, and the first does."""
+    """Of two coalesced pushes, only the first changes relevant paths."""
     place.released(place.first)
     code = place.repo.commit(src__a="2")
     place.hears(code, place.first)
@@ -311,7 +311,7 @@ def test_force_push_to_an_older_commit_is_released(place: Place) -> None:
 
 
 def test_replayed_delivery_does_not_release_an_older_commit(place: Place) -> None:
-    """Somebody sends a delivery of long ago again, under another name: it is not what the branch names now."""
+    """An old delivery is replayed with another id; the branch has another commit by now."""
     place.released(place.first)
     newer = place.repo.commit(src__a="2")
     place.released(newer, place.first)
@@ -320,7 +320,7 @@ def test_replayed_delivery_does_not_release_an_older_commit(place: Place) -> Non
 
 
 def test_commit_not_yet_in_the_repository_is_retried(place: Place) -> None:
-    """The host says so before the copy that we ask knows."""
+    """The webhook arrives before the commit is in the replica that is fetched."""
     place.released(place.first)
     elsewhere = Repository(place.repo.path.with_name("elsewhere"))
     elsewhere.git("fetch", "--quiet", str(place.repo.path), "main")
@@ -522,7 +522,7 @@ def test_a_commit_of_a_pull_request_may_ask_to_be_skipped(place: Place) -> None:
 
 
 def test_pull_request_of_excluded_paths_gets_no_preview(place: Place) -> None:
-    """Counted from where it left the branch, which has gone on since."""
+    """Changes are compared with the merge base; the branch has newer commits."""
     readme = place.change(README="hello")
     place.repo.commit(src__a="5")
     assert place.pull(readme) == []
@@ -561,7 +561,7 @@ def test_app_named_like_a_preview_keeps_its_name(place: Place) -> None:
 
 
 def test_branch_of_a_fork_is_not_fetched_from_the_repository(place: Place) -> None:
-    """Where pull requests have no ref of their own, a branch of ours may be called as theirs is."""
+    """Hosts without a ref per pull request: the repository may have a branch of the same name."""
     assert place.pull(place.change(src__a="2"), ref=MAIN, fork=True) == []
     assert "generic does not share the commits of forks" in place.newest.detail
 
@@ -599,7 +599,7 @@ def test_host_decides_whether_a_pull_request_is_a_fork(place: Place, host: FakeG
 
 
 def test_pull_request_unknown_to_the_host_is_retried(place: Place, host: FakeGitHost) -> None:
-    """The host says so before the part of it that we ask knows, or our token may not see it."""
+    """The webhook arrives before the API knows the pull request, or the token has no access to it."""
     head = place.change(src__a="2")
     assert place.pull(head) == []
     assert (place.newest.state, place.newest.detail) == ("waiting", "generic has no pull request 42")

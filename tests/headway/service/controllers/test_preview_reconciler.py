@@ -1,4 +1,4 @@
-"""What a round finds in a real ledger and at a host, and what it does about it. Only the Prefect API is a fake."""
+"""The preview reconciler with a real ledger and a git host. Only the Prefect API is a fake."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def test_preview_is_torn_down_if_the_close_webhook_was_lost(place: Place) 
 
 
 async def test_preview_unknown_to_the_host_is_kept(place: Place) -> None:
-    """Perhaps our token may not see it."""
+    """The token may have no access to it."""
     place.stands(42)
     assert await place.reconciler.reconcile() == []
     assert place.torn_down() == []
@@ -182,7 +182,7 @@ async def test_preview_being_deployed_is_not_torn_down(place: Place) -> None:
 
 
 async def fails_to_go(place: Place) -> None:
-    """The time of a preview is over, and none of the tries to tear it down succeeds."""
+    """A preview has expired, and every attempt to tear it down fails."""
     place.stands(42, ttl=60)
     place.host.has_pull(42, SHA)
     place.clock.passes(60)

@@ -1,4 +1,4 @@
-"""What a sweep finds in a real ledger, and what it does about it. Only the Prefect API is a fake."""
+"""The recovery sweep with a real ledger. Only the Prefect API is a fake."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LEASE = 30.0
 
 
 class Clock:
-    """The time, for the ledger and for the sweep: the beginning of a minute, until it is moved."""
+    """The clock of ledger and sweep. It starts at a full minute and only advances when the test does it."""
 
     def __init__(self) -> None:
         self.time = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -65,7 +65,7 @@ class Outside(Control):
         )
 
     def fail(self, ended: datetime) -> None:
-        """The rollback that was started last has failed."""
+        """Let the newest rollback fail."""
         self.has(list(self.runs)[-1], "FAILED", ended=ended)
 
     def start(self, deployment: str, parameters: dict[str, Any], *, idempotency_key: str | None = None) -> str:
@@ -423,7 +423,7 @@ def test_finished_rollout_is_not_changed(ledger: Ledger, outside: Outside, clock
 
 
 def test_environment_being_torn_down_is_not_rolled_back(ledger: Ledger, outside: Outside, clock: Clock) -> None:
-    """Whoever wants it torn down has that done again."""
+    """The teardown itself is retried."""
     die(ledger, clock)
     lock = ledger.locks.acquire("shop", "staging", holder="teardown", revision="nothing", lease=LEASE)
     assert lock
@@ -523,7 +523,7 @@ async def test_live_revision_is_restarted(ledger: Ledger) -> None:
 
 
 def due(ledger: Ledger, clock: Clock) -> SchemaChange:
-    """A contract whose time has come."""
+    """A contract migration that is due."""
     release = start(ledger)
     change = ledger.schema_changes.plan(release.id, "shop", "staging", "r2", kind="contract", files=[])
     ledger.schema_changes.schedule_contract(release.id, "staging", clock.time)

@@ -1,4 +1,4 @@
-"""What git hosts are told of real releases in a real ledger, also when they are not well."""
+"""Statuses that git hosts get from a real ledger, also when a host fails."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHA = "a" * 40
 
 
 class Place:
-    """An app whose host is told, and a release of it."""
+    """An app with a git host that gets its statuses, and a release of the app."""
 
     def __init__(self, tmp_path: Path) -> None:
         self.ledger = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
@@ -238,7 +238,7 @@ async def test_two_pull_requests_have_a_comment_each(place: Place) -> None:
 
 
 async def test_refused_status_of_a_fork_does_not_block_other_statuses(place: Place) -> None:
-    """GitLab, for one, takes no mark on a commit that is on none of its branches."""
+    """GitLab refuses a status for a commit that is on none of its branches."""
     place.shown()
     place.ledger.releases.finish(place.release.id, "succeeded", "")
     place.ledger.releases.update(place.release.id, sha="b" * 40)

@@ -1,4 +1,4 @@
-"""What Control says to a Prefect API, and what it makes of the answers."""
+"""Requests of the Prefect API client, and its handling of the responses."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Answer:
 
 
 class Prefect(ThreadingHTTPServer):
-    """An API that has a script: for each question its answers in turn, the last one again and again."""
+    """A scripted API: for each request its responses in turn, repeating the last one."""
 
     daemon_threads = True
 
@@ -49,7 +49,7 @@ class Prefect(ThreadingHTTPServer):
         self.script[question] = list(answers)
 
     def bodies(self, question: str) -> list[Any]:
-        """What was sent with this question, every time it was asked."""
+        """Bodies of every request to this path."""
         return [body for asked, body in self.asked if asked == question]
 
 
@@ -85,7 +85,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How long Control would have waited before it asked again."""
+    """Pauses before each retry, recorded instead of slept."""
     waited: list[float] = []
     monkeypatch.setattr(client, "RETRIES", replace(client.RETRIES, sleep=waited.append))
     return waited

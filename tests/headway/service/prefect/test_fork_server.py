@@ -74,7 +74,7 @@ def dies(pid: int) -> None:
 
 
 class Client:
-    """One `fork_server.py run`, and what it has said so far."""
+    """One `fork_server.py run`, and its output so far."""
 
     def __init__(self, process: subprocess.Popen[bytes], out: Path, err: Path) -> None:
         self.process = process
@@ -171,7 +171,7 @@ class Warm:
         return client
 
     def says_hello(self) -> None:
-        """The server is there and does what it is for."""
+        """Check that the server runs and starts a run."""
         client = self.start("print('hello', os.getppid())")
         assert client.ends() == 0, client.err
         assert client.out == f"hello {self.server.pid}\n"
@@ -197,7 +197,7 @@ class Warm:
 
 @pytest.fixture
 def cold(tmp_path: Path) -> Iterator[Warm]:
-    """Nobody serves yet."""
+    """A server that is not started yet."""
     place = Path(tempfile.mkdtemp(prefix="headway-"))  # a socket's path has 107 bytes
     made = Warm(place, tmp_path)
     try:
@@ -439,7 +439,7 @@ def connect(served: Warm) -> socket.socket:
 
 
 def ask(connection: socket.socket, served: Warm, program: str, *more: bytes) -> None:
-    """What a client says, and perhaps more."""
+    """Send a client's request, with changes."""
     request = json.dumps({"env": {**served.environment, "PROGRAM": program}, "cwd": str(served.tmp_path)}).encode()
     with Path(os.devnull).open("r+b") as null:
         handed = array.array("i", [null.fileno()] * 3)

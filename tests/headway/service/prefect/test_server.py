@@ -1,4 +1,4 @@
-"""When Prefect's clients are told to ask again."""
+"""The Retry-After that Prefect's clients get while its database is locked."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def test_retry_after_doubles_while_the_server_stays_busy(clock: Time) -> N
 
 
 async def test_six_retries_cover_a_lock_of_one_second(clock: Time) -> None:
-    """One client alone, as Prefect's does it: it waits as it is told, five times."""
+    """One client retries as Prefect's client does: it waits for Retry-After, five times."""
     busy = httpx.ASGITransport(AskAgainSoon(PlainTextResponse("busy", 503)))
     begun = clock.now
     async with httpx.AsyncClient(transport=busy, base_url="http://prefect") as client:
