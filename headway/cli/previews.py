@@ -51,7 +51,7 @@ def previews(
 
 def _row(ledger: Ledger, preview: PreviewRecord, registered: set[str]) -> dict[str, Any]:
     going = [one for one in ledger.releases.unfinished() if one.app == preview.app]
-    return preview.model_dump(mode="json", exclude={"mark", "told", "closed_at", "reason"}) | {
+    return preview.model_dump(mode="json", exclude={"mark", "reported", "closed_at", "reason"}) | {
         "age": _age((datetime.now(UTC) - preview.opened_at).total_seconds()),
         "until": f", until {preview.expires_at:%Y-%m-%d %H:%M} UTC" if preview.expires_at else "",
         "going": "; ".join(f"{one.name} {one.state} {pending_decision(ledger, one)}".rstrip() for one in going),
@@ -109,7 +109,7 @@ def _teardown(app: str, number: int, reason: str) -> None:
     """Tear the preview down and wait for the run. Raises NotFound when there is no preview."""
     with Ledger.open(ledger_url()) as ledger, Control() as control:
         preview = ledger.previews.get(preview_name(app, number))
-        if preview is None or not preview.stands:
+        if preview is None or not preview.active:
             raise NotFound(f"{app}: pull request {number} has no preview environment", "list them: headway previews")
         run_id = control.start(
             "teardown/main", {"app": app, "number": number, "reason": reason, "by": current_user(Path())}

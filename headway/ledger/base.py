@@ -47,8 +47,12 @@ def first(db: sa.Connection, query: sa.Select[Any]) -> sa.RowMapping | None:
 
 
 def record(kind: type[Record], row: Row) -> Record:
-    """A row as a record of this type; columns that the record does not have are left out."""
-    return kind(**{name: row[name] for name in kind.model_fields})
+    """A row as a record of this type; columns that the record does not have are left out.
+
+    A field has the name of its column, or its column as validation alias.
+    """
+    columns = (str(field.validation_alias or name) for name, field in kind.model_fields.items())
+    return kind(**{column: row[column] for column in columns})
 
 
 def new_id() -> str:

@@ -259,7 +259,7 @@ class PreviewRecord(Frozen):
     expires_at: datetime | None = Field(description="when it is torn down; None: when the pull request is closed")
     closed_at: datetime | None = Field(description="when it was torn down; None: not yet")
     reason: str = Field(description="why it was torn down")
-    told: bool = Field(description="whether its last state was reported to the git host")
+    reported: bool = Field(validation_alias="told", description="whether its last state was reported to the git host")
     given_up_at: datetime | None = Field(default=None, description="when its teardown last failed and needed a person")
 
     @property
@@ -268,7 +268,8 @@ class PreviewRecord(Frozen):
         return f"{self.of} pull request {self.number}"
 
     @property
-    def stands(self) -> bool:
+    def active(self) -> bool:
+        """Whether it is not torn down."""
         return self.closed_at is None
 
 

@@ -23,7 +23,7 @@ class ReportedStatuses(Repository):
 
     def releases_to_report(self, apps: Sequence[str]) -> list[ReleaseRecord]:
         """Releases of these apps whose reports are not complete, the oldest first."""
-        complete = sa.select(t.told.c.release_id).where(t.told.c.name == COMPLETE)
+        complete = sa.select(t.reported_statuses.c.release_id).where(t.reported_statuses.c.name == COMPLETE)
         query = sa.select(t.releases).where(
             t.releases.c.app.in_(apps),
             t.releases.c.sha.is_not(None),
@@ -34,25 +34,25 @@ class ReportedStatuses(Repository):
 
     def by_release(self, release_id: str) -> dict[str, str]:
         """The last text reported, by name."""
-        rows = self._read(sa.select(t.told).where(t.told.c.release_id == release_id))
+        rows = self._read(sa.select(t.reported_statuses).where(t.reported_statuses.c.release_id == release_id))
         return {row["name"]: row["said"] for row in rows}
 
     def last(self, app: str, name: str) -> str | None:
         """The last text reported under this name, of the app's newest release that has one."""
         query = (
-            sa.select(t.told.c.said)
-            .join(t.releases, t.releases.c.id == t.told.c.release_id)
-            .where(t.releases.c.app == app, t.told.c.name == name)
+            sa.select(t.reported_statuses.c.said)
+            .join(t.releases, t.releases.c.id == t.reported_statuses.c.release_id)
+            .where(t.releases.c.app == app, t.reported_statuses.c.name == name)
             .order_by(t.releases.c.number.desc())
         )
         row = self._read_one(query.limit(1))
         return row["said"] if row else None
 
     def save(self, release_id: str, name: str, text: str) -> None:
-        own = (t.told.c.release_id == release_id, t.told.c.name == name)
+        own = (t.reported_statuses.c.release_id == release_id, t.reported_statuses.c.name == name)
         with writing(self._engine) as db:
-            if not db.execute(t.told.update().where(*own).values(said=text)).rowcount:
-                db.execute(t.told.insert().values(release_id=release_id, name=name, said=text))
+            if not db.execute(t.reported_statuses.update().where(*own).values(said=text)).rowcount:
+                db.execute(t.reported_statuses.insert().values(release_id=release_id, name=name, said=text))
 
     def mark_complete(self, release_id: str) -> None:
         """Record that the release has ended and its last status was reported."""

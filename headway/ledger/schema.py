@@ -275,7 +275,7 @@ previews = sa.Table(
     sa.UniqueConstraint("of", "number"),
 )
 
-told = sa.Table(
+reported_statuses = sa.Table(
     "told",
     metadata,
     sa.Column("release_id", sa.ForeignKey(releases.c.id), primary_key=True),

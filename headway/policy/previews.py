@@ -55,7 +55,7 @@ def comment(preview: PreviewRecord, release: ReleaseRecord | None, stages: Itera
 
 
 def _state(preview: PreviewRecord, release: ReleaseRecord | None) -> str:
-    if not preview.stands:
+    if not preview.active:
         return f"torn down, {preview.reason}"
     if preview.url is None and release and release.state == "waiting":
         return "waiting for approval, because it is from a fork"

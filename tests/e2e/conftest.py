@@ -235,7 +235,7 @@ class Up:
         for target in (self.home / "targets").glob("*"):
             for _ in range(10):
                 Supervisor(target).shut_down()
-                with suppress(OSError):  # somebody is writing there just now
+                with suppress(OSError):  # a process still writes there
                     directories.remove(target)
                 if not target.exists() and not Supervisor(target).running:
                     break

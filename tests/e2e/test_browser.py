@@ -121,7 +121,7 @@ def artifact(api: str, key: str) -> str:
 def text(browser: Chrome) -> str:
     try:
         return browser.find_element(By.TAG_NAME, "body").text
-    except WebDriverException:  # the page is being replaced; it is asked again
+    except WebDriverException:  # the page is being replaced: retry
         return ""
 
 

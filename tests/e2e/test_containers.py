@@ -170,7 +170,7 @@ def test_containers_survive_an_engine_outage(headway: Headway, engine: Engine, h
         assert "does not answer" in headway.release(repo.path, code=1)["reason"]  # not there at the start
         assert version(url) == good
     assert load.failures == []
-    engine.start()  # one that is not told to live-restore begins with ending what it finds
+    engine.start()  # without live-restore, dockerd stops running containers at start
     headway.until(lambda: httpx.get(url, trust_env=False).is_success)
     assert version(url) == good
     newest = repo.behave("    return 200, {'newer': True}")

@@ -390,7 +390,7 @@ def test_silent_metric_source_gives_no_verdict(headway: Headway, tmp_path: Path)
             assert set(answering(headway, repo.app)) == {new}
             assert failed(headway, release.id) == 0
             repo.behave("    return 200, {'newer': True}")
-            told = headway.release(repo.path, code=1)  # nobody is there this time
+            told = headway.release(repo.path, code=1)  # no operator this time
             assert set(answering(headway, repo.app)) == {new}
     assert told["state"] == "rolled_back"
     assert "no verdict after" in told["reason"]

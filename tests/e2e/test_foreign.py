@@ -128,7 +128,7 @@ def test_a_package_index_from_pypi(headway: Headway, tmp_path: Path) -> None:
     assert older.name in page(f"{url}/simple/pypiserver/")
     live = headway.ledger.rollouts.live("pypiserver", "production")
 
-    # What the contract knows is refused before anything starts; what only the app knows gets no request of anybody's.
+    # The env schema refuses some values before the start; others only fail in the app, before it gets user requests.
     repo.configure("DATA: ", "LOGIN_TO: uptade, DATA: ")
     refused = headway.run("release", repo.path, code=2)
     assert "LOGIN_TO: expected one of update, " in refused.stderr

@@ -45,7 +45,7 @@ environments:
     strategy: {{canary: {{steps: [50%%, 100%%], analysis: {{window: 3s, success_rate: ">= 99"}}}}}}
     env: {{TOKEN: !secret boxed-token}}
 """
-# There is no proxy in front of a pod: whoever keeps a connection has to be told that the pod will go.
+# There is no proxy in front of a pod: the app must close kept connections before the pod stops.
 POLITE = {
     "        self.end_headers()": "        if stopping.is_set():\n"
     "            self.send_header('Connection', 'close')\n"

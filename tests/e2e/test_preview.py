@@ -73,10 +73,10 @@ class Shop:
         self.hook(number, "synchronized")
         return sha
 
-    def close(self, number: int, *, told: bool = True) -> None:
+    def close(self, number: int, *, webhook: bool = True) -> None:
         _, sha, fork = self.host.pulls[number]
         self.host.pulls[number] = (False, sha, fork)
-        if told:
+        if webhook:
             self.hook(number, "closed")
 
     def hook(self, number: int, action: str) -> None:
@@ -117,9 +117,9 @@ def shop(up: Up, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
         headway.run("app", "remove", NAME)
 
 
-def stands(headway: Headway, number: int) -> PreviewRecord | None:
+def deployed(headway: Headway, number: int) -> PreviewRecord | None:
     found = headway.ledger.previews.get(f"{NAME}-pr-{number}")
-    return found if found and found.stands and found.url else None
+    return found if found and found.active and found.url else None
 
 
 def newest(headway: Headway, number: int, sha: str) -> ReleaseRecord | None:
@@ -147,7 +147,7 @@ def _words(one: psutil.Process) -> list[str]:
 
 
 def gone(headway: Headway, number: int, port: int) -> None:
-    headway.until(lambda: not (headway.ledger.previews.get(f"{NAME}-pr-{number}") or pytest.fail("never there")).stands)
+    headway.until(lambda: not (headway.ledger.previews.get(f"{NAME}-pr-{number}") or pytest.fail("never there")).active)
     assert left_of(number) == []
     assert is_free("127.0.0.1", port)
 
@@ -159,7 +159,7 @@ def port_of(url: str | None) -> int:
 def test_preview_is_deployed_updated_and_torn_down(shop: Shop, headway: Headway) -> None:
     shop.branch()
     first = shop.push(1, {"n": "1"})
-    up = headway.until(lambda: stands(headway, 1))
+    up = headway.until(lambda: deployed(headway, 1))
     assert ask(up.url) == {"version": first, "token": shop.secret, "plain": "said"}
     headway.until(lambda: any(up.url in text for text in shop.host.texts(1)))
     headway.until(lambda: shop.status(first, "headway/preview") == "success")
@@ -204,17 +204,17 @@ def test_fork_waits_for_an_approval_and_gets_no_secrets(shop: Shop, headway: Hea
     assert "is from a fork" in headway.run("status", NAME).stdout
 
     headway.run("approve", release.name, "--by", "ann")
-    up = headway.until(lambda: stands(headway, 3))
+    up = headway.until(lambda: deployed(headway, 3))
     assert ask(up.url) == {"version": sha, "token": None, "plain": "said"}
     told = seen.read_text()
     assert shop.secret not in told
     assert not [line for line in told.splitlines() if line.startswith(("HEADWAY_", "PREFECT_", "DOCKER_"))]
 
-    shop.close(3)  # and open again: what was let in is let in
+    shop.close(3)  # and open again: the approval is still valid
     gone(headway, 3, port_of(up.url))
     shop.host.pulls[3] = (True, sha, True)
     shop.hook(3, "reopened")
-    headway.until(lambda: stands(headway, 3))
+    headway.until(lambda: deployed(headway, 3))
 
 
 def test_pull_request_closed_during_its_deploy_is_torn_down(shop: Shop, headway: Headway) -> None:
@@ -222,10 +222,10 @@ def test_pull_request_closed_during_its_deploy_is_torn_down(shop: Shop, headway:
     sha = shop.push(4, {"app.py": f"import time\ntime.sleep(3)\n{GOOD}{APP}"})
     name = f"{NAME}-pr-4"
     headway.until(lambda: headway.ledger.rollouts.unfinished(name))
-    shop.close(4, told=False)  # its webhook is lost
+    shop.close(4, webhook=False)
     release = headway.until(lambda: newest(headway, 4, sha))
     assert (release.state, release.reason) == ("superseded", "pull request #4 was closed meanwhile")
-    assert not headway.ledger.previews.get(name).stands  # type: ignore[union-attr]  # it is known
+    assert not headway.ledger.previews.get(name).active  # type: ignore[union-attr]  # it is known
     assert left_of(4) == []
 
 
@@ -233,7 +233,7 @@ def test_expired_preview_is_torn_down(shop: Shop, headway: Headway) -> None:
     shop.branch()
     settings = SETTINGS.format(app=NAME).replace("    stop_grace", "    ttl: 2s\n    stop_grace")
     shop.push(5, {"headway.yaml": settings})
-    up = headway.until(lambda: stands(headway, 5))
+    up = headway.until(lambda: deployed(headway, 5))
     gone(headway, 5, port_of(up.url))
     preview = headway.ledger.previews.get(f"{NAME}-pr-5")
     assert preview

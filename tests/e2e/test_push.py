@@ -177,7 +177,7 @@ def test_nightly_releases_unreleased_commits_and_explains_the_rest(
 ) -> None:
     subprocess.run(["git", "push", "--quiet", "--no-verify", "origin", "main"], cwd=repo.path, check=True, timeout=60)
     headway.until(lambda: server.states(headway.ledger) == ["succeeded"])
-    (server.path / "hooks" / "post-receive").unlink()  # from now on nobody tells of a push
+    (server.path / "hooks" / "post-receive").unlink()  # from now on pushes send no webhook
     sha = repo.commit("merged in the evening", {"n": "1"})
     server.push("main")
 

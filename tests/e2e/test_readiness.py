@@ -46,14 +46,14 @@ def test_unready_environment_waits_for_an_approver(headway: Headway, tmp_path: P
     headway.until(lambda: headway.ledger.releases.get(told["id"]).state == "succeeded")
     details = {stage.name: stage.detail for stage in headway.ledger.stages.by_release(told["id"])}
     assert details["production approval"] == "approved by bob: the first release"
-    # With a runbook, and the way back tried on staging, nobody is asked.
+    # With a runbook, and a rollback tested on staging, no approval is needed.
     rehearsing = SETTINGS.replace("process/staging", "process/staging, strategy: {{blue_green: {{rehearse: 10s}}}}")
     repo.commit("ready", {"headway.yaml": rehearsing.format(app="unready"), "RUNBOOK.md": "# What to do"})
     told = headway.release(repo.path)
     assert told["state"] == "succeeded"
     details = {stage["name"]: stage["detail"] for stage in told["stages"]}
     assert details["production approval"] == "approval: false"
-    # Where the version that is live could not be brought back, somebody is asked again.
+    # Without a revision to roll back to, an approval is needed again.
     live = headway.ledger.rollouts.live("unready", "production")
     assert live is not None
     artifact = headway.ledger.revisions.find("unready", live, environment="production")[1].artifact
@@ -63,5 +63,5 @@ def test_unready_environment_waits_for_an_approver(headway: Headway, tmp_path: P
     asked = headway.ledger.approvals.waiting(told["id"])
     assert asked is not None
     assert asked.evidence["not_ready"] == [f"previous: {live}: there is no bundle {artifact.location} on this machine"]
-    headway.run("reject", told["name"], "--by", "bob", "--reason", "not without a way back")
+    headway.run("reject", told["name"], "--by", "bob", "--reason", "no rollback")
     headway.until(lambda: headway.ledger.releases.get(told["id"]).state == "rejected")

@@ -402,7 +402,7 @@ def test_killed_release_rolls_the_environment_back(headway: Headway, up: Up, rep
     repo.behave(SLOW)
     run_id = start_and_wait_for_launch(headway, repo)
     warm = up.child("fork_server.py serve")
-    for run in warm.children():  # forked: the flow run itself, not the client that stands for it
+    for run in warm.children():  # forked: the flow run itself, not its client
         run.send_signal(signal.SIGKILL)
     _is_back(headway, repo, run_id, good, "failed")
 

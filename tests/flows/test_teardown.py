@@ -79,9 +79,9 @@ class Place:
         return {slug for slug, target in self.targets.items() if target.observe(NAME).instances}
 
     @property
-    def stands(self) -> bool:
+    def active(self) -> bool:
         known = self.ledger.previews.get(NAME)
-        return known is not None and known.stands
+        return known is not None and known.active
 
 
 TAKE_STEP = rollout_steps.take_step
@@ -116,7 +116,7 @@ async def test_teardown_clears_every_target_of_the_preview(place: Place) -> None
     place.brought_to("process/a")
     place.brought_to("process/b", OTHER)
     await flow.teardown.fn("shop", 42)
-    assert (place.running, place.stands) == (set(), False)
+    assert (place.running, place.active) == (set(), False)
 
 
 async def test_failed_deploy_to_a_missing_target_does_not_block_a_teardown(place: Place) -> None:
@@ -124,7 +124,7 @@ async def test_failed_deploy_to_a_missing_target_does_not_block_a_teardown(place
     place.meant_for("process/aaa", OTHER)
     place.brought_to("process/b")
     await flow.teardown.fn("shop", 42)
-    assert (place.running, place.stands) == (set(), False)
+    assert (place.running, place.active) == (set(), False)
 
 
 async def test_failing_target_does_not_block_others_and_is_reported(place: Place) -> None:
@@ -133,10 +133,10 @@ async def test_failing_target_does_not_block_others_and_is_reported(place: Place
     gone = place.targets.pop("process/a")
     with pytest.raises(NotFound, match="no target process/a"):
         await flow.teardown.fn("shop", 42)
-    assert (place.running, place.stands) == (set(), True)
+    assert (place.running, place.active) == (set(), True)
     place.targets["process/a"] = gone
     await flow.teardown.fn("shop", 42)
-    assert (place.running, place.stands) == (set(), False)
+    assert (place.running, place.active) == (set(), False)
 
 
 async def test_late_teardown_keeps_a_reopened_preview(place: Place) -> None:
@@ -144,7 +144,7 @@ async def test_late_teardown_keeps_a_reopened_preview(place: Place) -> None:
     place.hears(NOTHING, "the teardown")
     place.hears(SHA, "the preview")
     await flow.teardown.fn("shop", 42)
-    assert (place.running, place.stands) == ({"process/a"}, True)
+    assert (place.running, place.active) == ({"process/a"}, True)
 
 
 async def test_teardown_keeps_a_preview_updated_since_the_decision(place: Place) -> None:
@@ -152,9 +152,9 @@ async def test_teardown_keeps_a_preview_updated_since_the_decision(place: Place)
     known = place.ledger.previews.get(NAME)
     assert known
     await flow.teardown.fn("shop", 42, seen=known.updated_at - timedelta(microseconds=1))
-    assert (place.running, place.stands) == ({"process/a"}, True)
+    assert (place.running, place.active) == ({"process/a"}, True)
     await flow.teardown.fn("shop", 42, seen=known.updated_at)
-    assert (place.running, place.stands) == (set(), False)
+    assert (place.running, place.active) == (set(), False)
 
 
 async def test_newer_commit_without_a_preview_does_not_block_an_older_one(place: Place) -> None:

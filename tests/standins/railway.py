@@ -97,7 +97,7 @@ class Railway:
         self.trust = trust
         self.url = ""
         self.repository: Path | None = None
-        self.commits: dict[str, str] = {}  # as it is asked for -> as it is in the repository
+        self.commits: dict[str, str] = {}  # requested ref -> sha in the repository
         self.images: dict[str, Path] = {}
         self.approval = False
         self.slow = 0.05  # seconds that a build takes at least
@@ -404,7 +404,7 @@ def railway(place: Path, trust: Trust) -> Iterator[Railway]:
                 if isinstance(fault, tuple):
                     return self._say(fault[0], {"errors": [{"message": "as the test says"}]}, fault[1])
                 answer = self._done(asked)
-            if fault == "break":  # it was done, and nobody hears of it
+            if fault == "break":  # done, but the response is lost
                 self.close_connection = True
                 return None
             return self._say(200, answer, {})

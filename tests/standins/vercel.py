@@ -515,7 +515,7 @@ def vercel(place: Path, trust: Trust) -> Iterator[Vercel]:
                     status, answer = 200, self._done(url.path, dict(parse_qsl(url.query)), content)
                 except Refused as refused:
                     status, answer = refused.status, {"error": refused.error}
-            if fault == "break":  # it was done, and nobody hears of it
+            if fault == "break":  # done, but the response is lost
                 self.close_connection = True
                 return None
             return self._say(status, answer, {})

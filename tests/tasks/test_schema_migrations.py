@@ -224,7 +224,7 @@ async def test_contract_migration_runs_when_it_is_due_and_not_before(shop: Shop)
         change.id
     ]
     assert shop.ledger.schema_changes.contracts_after("shop", "production", third.id) == []
-    await shop.contract(third)  # asked for again: nothing is to be done
+    await shop.contract(third)  # requested again: nothing to do
 
 
 async def test_contract_migration_of_a_version_no_longer_live_is_not_run(shop: Shop) -> None:
@@ -310,7 +310,7 @@ async def test_migrations_of_one_database_never_run_concurrently(shop: Shop) -> 
         fourth = shop.write(version(4, 'op.add_column("orders", sa.Column("fourth", sa.Text()))'))
         with pytest.raises(EnvironmentLocked, match="production is held by shop#3"):
             await shop.release(fourth)
-        assert waiting(shop) == 1  # nobody else has come as far as the database
+        assert waiting(shop) == 1  # no other session has reached the database
     await first
     assert shop.columns() == {"id", "note", "remark", "third"}
     await shop.release(fourth)

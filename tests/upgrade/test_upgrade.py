@@ -134,7 +134,7 @@ class Apps:
         self.installation.deliver(*self.pull_request.webhook("opened"))
         until(lambda: state(self.installation, "waiting") == "waiting")
         self.approved = self.waiting.head
-        self.waiting.commit()  # main moves on; nobody has asked for a release of this commit
+        self.waiting.commit()  # a newer commit on main, without a release
         until(lambda: self.installation.versions("storefront-pr-1", "preview") == {self.shown: 1})
 
     def columns(self) -> set[str]:

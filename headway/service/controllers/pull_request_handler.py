@@ -67,7 +67,7 @@ class PullRequestHandler(TriggerHandler):
         event, ids = current.event, [row.id for row in rows]
         ledger, name = self._context.ledger, previews.name(self._app.name, event.number)
         last, preview = self._deliveries.latest_start(self._app.name, event.subject), ledger.previews.get(name)
-        if last and last.sha == sha and preview and preview.stands and not event.again:
+        if last and last.sha == sha and preview and preview.active and not event.again:
             return self._duplicate(rows, f"{sha[:7]} was started before")
         if waits := self._wait_for_burst(rows, last, sha):
             return waits
@@ -88,7 +88,7 @@ class PullRequestHandler(TriggerHandler):
         event, ids = _event(rows[-1]), [row.id for row in rows]
         last = self._deliveries.latest_start(self._app.name, event.subject)
         preview = self._context.ledger.previews.get(previews.name(self._app.name, event.number))
-        if last is None and not (preview and preview.stands):
+        if last is None and not (preview and preview.active):
             return self._ignore(rows, "it is closed and has no preview")
         if last and last.sha == NOTHING:
             return self._duplicate(rows, "it was closed before")

@@ -56,7 +56,7 @@ class StatusReporter(Controller):
             await self._send(app, release.app if preview else None, partial(self._report, release, preview))
         open_ = {release.app for release in releases}
         for preview in shown.values():
-            if not preview.stands and preview.app not in open_:
+            if not preview.active and preview.app not in open_:
                 await self._send(apps[preview.of], preview.app, partial(self._report_teardown, preview))
         return [f"{key}: {error}" for key, error in self._backoff.errors().items()]
 

@@ -56,7 +56,7 @@ def cluster(**values: int) -> dict[str, int]:
             cluster(rq_completed=5, rq_5xx=5, rq_pending_failure_eject=20, rq_retry=15),
             RequestCounts(requests=5, errors=5),
         ),
-        # nobody healthy, answered by Envoy itself
+        # no healthy endpoint: Envoy's own response
         (cluster(rq_completed=9, rq_5xx=4, rq_total=5, cx_none_healthy=4), RequestCounts(requests=9, errors=4)),
     ],
 )

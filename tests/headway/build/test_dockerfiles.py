@@ -69,7 +69,7 @@ HEALTHCHECK CMD ["python", "-m", "app.healthy"]
 CMD ["python", "-m", "app"]
 """
 
-# Goes under any text that is about something else: whoever is not root and tells its health.
+# Appended to texts about another rule: a non-root user and a health check.
 FINE = "USER 1000\nHEALTHCHECK CMD true\n"
 
 

@@ -227,7 +227,7 @@ def test_operator_command_is_for_the_current_rollout_and_delivered_once(ledger: 
     assert [ledger.commands.take(rollout.id) for _ in range(3)] == [*orders, None]
     back = ledger.rollouts.start(None, "shop", "staging", plan("r0"), kind="rollback", reason="", token=lock.token)
     ledger.rollouts.finish(rollout.id, "rolled_back")
-    with pytest.raises(NotFound):  # the way back takes no orders
+    with pytest.raises(NotFound):  # a rollback accepts no commands
         ledger.commands.give("shop", "staging", orders[0], via="ui")
     assert ledger.commands.take(back.id) is None
 

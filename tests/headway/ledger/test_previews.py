@@ -21,15 +21,15 @@ def opened(ledger: Ledger, number: int = 42, head: str = SHA, of: str = "shop") 
 
 def test_opened_preview_is_active_and_closed_one_is_not(ledger: Ledger) -> None:
     made = opened(ledger)
-    assert (made.stands, made.url, made.expires_at, made.told) == (True, None, None, False)
+    assert (made.active, made.url, made.expires_at, made.reported) == (True, None, None, False)
     ledger.previews.mark_deployed("shop-pr-42", "http://here", LATER)
-    (stands,) = ledger.previews.active()
-    assert (stands.url, stands.expires_at) == ("http://here", LATER)
+    (active,) = ledger.previews.active()
+    assert (active.url, active.expires_at) == ("http://here", LATER)
     ledger.previews.close("shop-pr-42", "it was closed")
     ledger.previews.close("shop-pr-42", "twice")
     closed = ledger.previews.get("shop-pr-42")
     assert closed
-    assert (closed.stands, closed.reason, closed.url, closed.expires_at) == (False, "it was closed", None, None)
+    assert (closed.active, closed.reason, closed.url, closed.expires_at) == (False, "it was closed", None, None)
     assert ledger.previews.active() == []
 
 
@@ -37,7 +37,7 @@ def test_reopened_preview_is_the_same_with_the_newest_commit(ledger: Ledger) -> 
     made = opened(ledger)
     ledger.previews.close("shop-pr-42", "it was closed")
     again = opened(ledger, head=OTHER)
-    assert (again.mark, again.opened_at, again.head, again.stands) == (made.mark, made.opened_at, OTHER, True)
+    assert (again.mark, again.opened_at, again.head, again.active) == (made.mark, made.opened_at, OTHER, True)
     assert opened(ledger, 43).mark != made.mark
 
 
@@ -51,7 +51,7 @@ def test_previews_are_listed_by_app_and_number(ledger: Ledger) -> None:
 
 def test_teardown_is_reported_to_the_host_until_acknowledged(ledger: Ledger) -> None:
     opened(ledger)
-    ledger.previews.mark_reported("shop-pr-42")  # it stands: there will be more to tell
+    ledger.previews.mark_reported("shop-pr-42")  # it is active: there will be more to report
     assert [one.app for one in ledger.previews.unreported(["shop"])] == ["shop-pr-42"]
     assert ledger.previews.unreported(["bank"]) == ledger.previews.unreported([]) == []
     ledger.previews.close("shop-pr-42", "it was closed")

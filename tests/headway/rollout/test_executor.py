@@ -111,7 +111,7 @@ def rollout(plan: Plan, target: FakeTarget, instances: int, *, deadline: float =
 class Guarded(FakeTarget):
     """Checks after every change: a revision with traffic has an instance, and the last healthy instance stays."""
 
-    stops_first = False  # the strategy stops the old one before the new one is there, because it was told to
+    stops_first = False  # the strategy stops the old revision before the new one is ready, as configured
 
     def route(self, app: str, traffic: Traffic) -> None:
         super().route(app, traffic)
@@ -609,7 +609,7 @@ async def test_cancellation_waits_for_a_change_in_progress(address: str) -> None
     walking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await walking
-    assert target.observe("shop").live == NEW.id  # it is in force before the way back looks, not after
+    assert target.observe("shop").live == NEW.id  # it is in effect before the rollback reads the traffic
 
 
 def test_no_verdict_asks_a_person_and_rolls_back_without_an_answer() -> None:

@@ -315,7 +315,7 @@ def test_server_that_refuses_fetches_by_sha(
     wanted = repository.commit(a="1")
     repository.commit(a="2")
     config = workspaces.with_name("config")
-    config.write_text("[protocol]\nversion = 0\n")  # in which only what a ref names may be asked for
+    config.write_text("[protocol]\nversion = 0\n")  # which only allows fetching refs
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
     made = git.checkout(url(repository), wanted, workspaces)
     assert (Path(made.workspace) / "a").read_text() == "1"

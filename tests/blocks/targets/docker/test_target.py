@@ -112,7 +112,7 @@ def test_worker_without_its_files_recovers_the_state(target: DockerTarget, spec:
     seen = target.observe("shop")
     assert {one.name for one in seen.instances[old.id]} == {one.name for one in before.instances[old.id]}
     assert seen.url == before.url
-    assert not seen.traffic.weights  # nobody knows who had it: the next release or rollback says so
+    assert not seen.traffic.weights  # unknown: the next release or rollback sets them
     new = start(target, spec, "new")
     target.route("shop", Traffic.all_to(new))
     assert httpx.get(str(before.url), trust_env=False).json()["version"] == new.sha
@@ -209,7 +209,7 @@ def test_missing_image_is_an_error(target: DockerTarget, spec: LaunchSpec) -> No
     target.route("shop", Traffic.all_to(old))
     with pytest.raises(TargetError, match="is not on the engine, and it cannot pull it"):
         target.launch(new, missing)
-    target.retire(new)  # the way back
+    target.retire(new)  # the rollback
     assert set(target.observe("shop").instances) == {old.id}
     assert httpx.get(url(target), trust_env=False).status_code == 200
 
@@ -289,7 +289,7 @@ def test_last_images_are_kept_and_foreign_ones_are_not_changed(
         assert [image in left for image in images] == [False, False, True, True, True]
         assert spec.artifact.location in left
         foreign.reload()
-        # The way back starts what is kept, and makes nothing new.
+        # The rollback starts the kept containers and creates none.
         before = {one["Id"] for one in engine.client.api.containers(all=True)}
         kept = made.artifact.model_copy(update={"location": images[3], "digest": images[3]})
         target.launch(released[3], made.model_copy(update={"artifact": kept}))
@@ -305,7 +305,7 @@ def test_most_recently_stopped_image_is_kept_whatever_its_age(
     good, bad = start(target, spec, "old", 1), start(target, spec, "bad", 1)
     target.route("shop", Traffic.all_to(bad))
     target.retire(good)
-    good = start(target, spec, "old", 1)  # the way back: the container that was made first
+    good = start(target, spec, "old", 1)  # the rollback: the container that was created first
     target.route("shop", Traffic.all_to(good))
     target.retire(bad)
     new = start(target, spec, "new", 1)

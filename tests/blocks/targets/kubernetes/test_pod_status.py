@@ -132,17 +132,17 @@ def test_last_warning_events_of_an_app() -> None:
 
 
 def test_revision_that_never_had_all_traffic_is_removed_first() -> None:
-    def stands(revision: str, ended: str | None, replicas: int = 0) -> dict[str, Any]:
+    def deployment(revision: str, ended: str | None, replicas: int = 0) -> dict[str, Any]:
         annotations = {labels.ENDED: ended} if ended else {}
         metadata = {"name": f"shop-{revision}", "labels": {labels.REVISION: revision}, "annotations": annotations}
         return {"metadata": metadata, "spec": {"replicas": replicas}}
 
     deployments = [
-        stands("old", "2026-01-01T00:00:00"),
-        stands("newer", "2026-01-02T00:00:00"),
-        stands("never", "2026-01-03T00:00:00"),
-        stands("runs", "2026-01-01T00:00:00", replicas=2),
-        stands("begins", None),
+        deployment("old", "2026-01-01T00:00:00"),
+        deployment("newer", "2026-01-02T00:00:00"),
+        deployment("never", "2026-01-03T00:00:00"),
+        deployment("runs", "2026-01-01T00:00:00", replicas=2),
+        deployment("begins", None),
     ]
     assert pod_status.expired(deployments, {"old", "newer"}, 3) == []
     assert pod_status.expired(deployments, {"old", "newer"}, 2) == ["shop-never"]

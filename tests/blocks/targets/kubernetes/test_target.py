@@ -236,7 +236,7 @@ def test_old_revisions_are_removed_and_recent_ones_kept(api: ApiServer, target: 
     left = {name for kind, name in api.things if kind == "deployments"}
     assert left == {labels.deployment(second), labels.deployment(third), "shop-of-somebody"}
     assert ("secrets", labels.deployment(first)) not in api.things
-    target.launch(second, SPEC)  # a way back
+    target.launch(second, SPEC)  # a rollback
     assert labels.ENDED not in api.things["deployments", labels.deployment(second)]["metadata"]["annotations"]
 
 
@@ -478,7 +478,7 @@ def test_every_switch_under_load_drops_nothing(real: KubernetesTarget, cluster: 
         real.retire(old, keep=1)
         real.route("shop", Traffic.all_to(new))
         real.retire(old)
-        real.launch(old, spec)  # the way back
+        real.launch(old, spec)  # the rollback
         until(lambda: real.ready(old).ready == 2)
         real.route("shop", Traffic.all_to(old))
         real.retire(new)
@@ -495,7 +495,7 @@ def test_command_runs_once_with_the_environment_of_the_app(
     asked = 'echo "$HEADWAY_APP ${PORT-without a port} $TOKEN"; exit 3'
     assert real.execute(revision, spec, Command(asked, 60, threading.Event(), said.append)) == 3
     assert said == ["shop without a port ********"]
-    adopted = spec.model_copy(update={"env": {}})  # nobody but the cluster knows the value
+    adopted = spec.model_copy(update={"env": {}})  # only the cluster has the value
     real.launch(revision, spec)
     said.clear()
     assert real.execute(revision, adopted, Command(asked, 60, threading.Event(), said.append)) == 3

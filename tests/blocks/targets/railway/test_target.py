@@ -414,7 +414,7 @@ def test_the_secrets_of_the_app_are_in_no_log_and_no_error(
 ) -> None:
     told = SPEC.model_copy(update={"env": {"KEY": "hunter2-and-more"}, "secrets": ("KEY",)})
     up(target, repo.commit("talks", {"app.py": f"import os\nprint(os.environ['KEY'])\n{GOOD}{APP}"}), told)
-    (first, *_) = made(server, tmp_path).logs("shop")  # of a process that was told nothing
+    (first, *_) = made(server, tmp_path).logs("shop")  # of a process without the secret in its environment
     assert first.text == "********"
     assert first.at is not None
     with pytest.raises(TargetError, match=r"is FAILED: .*\*{8}") as caught:

@@ -20,7 +20,7 @@ class App(BaseHTTPRequestHandler):
     """Passes every check by default."""
 
     careless: ClassVar[bool] = False
-    overrun: ClassVar[bool] = False  # hangs up on who asks too much
+    overrun: ClassVar[bool] = False  # closes connections under load
     asked: ClassVar[int] = 0
 
     def do_GET(self) -> None:

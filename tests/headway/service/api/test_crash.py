@@ -100,7 +100,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
     def handle(self) -> None:
-        with suppress(ConnectionError):  # whoever asked was killed
+        with suppress(ConnectionError):  # the client was killed
             super().handle()
 
 

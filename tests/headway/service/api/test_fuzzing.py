@@ -284,7 +284,7 @@ def test_responses_match_the_openapi_schema(receiving: Receiver, path: str) -> N
     print(f"\n{sum(answers.values())} requests by schema: {dict(sorted(answers.items()))}")
 
 
-# --- whoever takes their time ----------------------------------------------------------------------------------
+# --- slow clients ----------------------------------------------------------------------------------------------
 
 
 def test_idle_connections_do_not_block_other_clients(receiving: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -434,7 +434,7 @@ def test_pull_request_gets_a_preview(place: Place) -> None:
     }
     known = place.ledger.previews.get("shop-pr-42")
     assert known
-    assert (known.of, known.number, known.head, known.fork, known.stands) == ("shop", 42, head, True, True)
+    assert (known.of, known.number, known.head, known.fork, known.active) == ("shop", 42, head, True, True)
 
 
 def test_newer_commit_supersedes_only_its_own_pull_request(place: Place) -> None:

@@ -51,7 +51,7 @@ class Place:
         assert slug == "gitlab/acme"
         return self.host
 
-    def stands(self, number: int, *, ttl: float | None = None) -> PreviewRecord:
+    def deployed(self, number: int, *, ttl: float | None = None) -> PreviewRecord:
         name = f"shop-pr-{number}"
         self.ledger.previews.open(name, of="shop", number=number, head=SHA, fork=False)
         until = self.clock.time + timedelta(seconds=ttl) if ttl else None
@@ -76,14 +76,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
 
 
 async def test_preview_of_an_open_pull_request_is_kept(place: Place) -> None:
-    place.stands(42)
+    place.deployed(42)
     place.host.has_pull(42, SHA)
     assert await place.reconciler.reconcile() == []
     assert place.torn_down() == []
 
 
 async def test_preview_is_torn_down_if_the_close_webhook_was_lost(place: Place) -> None:
-    seen = [place.stands(number).updated_at.isoformat() for number in (41, 42, 43)][1]
+    seen = [place.deployed(number).updated_at.isoformat() for number in (41, 42, 43)][1]
     for number in (41, 42, 43):
         place.host.has_pull(number, SHA, open=number != 42)
     assert await place.reconciler.reconcile() == [f"shop-pr-42: {CLOSED}: tearing it down"]
@@ -94,14 +94,14 @@ async def test_preview_is_torn_down_if_the_close_webhook_was_lost(place: Place) 
 
 async def test_preview_unknown_to_the_host_is_kept(place: Place) -> None:
     """The token may have no access to it."""
-    place.stands(42)
+    place.deployed(42)
     assert await place.reconciler.reconcile() == []
     assert place.torn_down() == []
 
 
 async def test_unresponsive_host_leaves_only_expired_previews_to_tear_down(place: Place) -> None:
-    place.stands(41)
-    place.stands(42, ttl=60)
+    place.deployed(41)
+    place.deployed(42, ttl=60)
     place.host.has_pull(41, SHA, open=False)
     place.host.faults = [GitHostError("it does not answer")]
     assert await place.reconciler.reconcile() == ["shop: previews not compared: it does not answer"]
@@ -127,7 +127,7 @@ async def test_failing_host_is_called_once_for_all_apps(place: Place) -> None:
 
 
 async def test_expired_previews_do_not_wait_for_slow_hosts(place: Place) -> None:
-    place.stands(42, ttl=60)
+    place.deployed(42, ttl=60)
     place.clock.passes(60)
     real = place.host.open_pull_requests
     asked: list[str] = []
@@ -145,12 +145,12 @@ async def test_expired_previews_do_not_wait_for_slow_hosts(place: Place) -> None
     assert (len(place.torn_down()), len(asked)) == (1, 1)
     await place.reconciler.reconcile()
     await place.reconciler.reconcile()
-    assert sorted(asked) == ["acme/bank", "acme/cafe", "acme/shop"]  # nobody is left out
+    assert sorted(asked) == ["acme/bank", "acme/cafe", "acme/shop"]  # every app gets its turn
 
 
 async def test_host_is_not_polled_every_round(place: Place) -> None:
     await place.reconciler.reconcile()
-    place.stands(42)
+    place.deployed(42)
     place.host.has_pull(42, SHA, open=False)
     place.clock.passes(POLL_INTERVAL - 1)
     await place.reconciler.reconcile()
@@ -162,7 +162,7 @@ async def test_host_is_not_polled_every_round(place: Place) -> None:
 
 async def test_without_a_host_only_the_ttl_decides(place: Place) -> None:
     place.register(None)
-    place.stands(42, ttl=60)
+    place.deployed(42, ttl=60)
     place.clock.passes(59)
     assert await place.reconciler.reconcile() == []
     place.clock.passes(1)
@@ -171,7 +171,7 @@ async def test_without_a_host_only_the_ttl_decides(place: Place) -> None:
 
 
 async def test_preview_being_deployed_is_not_torn_down(place: Place) -> None:
-    place.stands(42, ttl=60)
+    place.deployed(42, ttl=60)
     place.host.has_pull(42, SHA)
     going = place.ledger.releases.start("shop-pr-42", "/repo", SHA, flow_run_id="r", requested_by="x", preview=True)
     place.clock.passes(60)
@@ -183,7 +183,7 @@ async def test_preview_being_deployed_is_not_torn_down(place: Place) -> None:
 
 async def fails_to_go(place: Place) -> None:
     """A preview has expired, and every attempt to tear it down fails."""
-    place.stands(42, ttl=60)
+    place.deployed(42, ttl=60)
     place.host.has_pull(42, SHA)
     place.clock.passes(60)
     for _ in range(MAX_ATTEMPTS):
@@ -216,7 +216,7 @@ async def test_abandoned_teardown_is_retried_later(place: Place) -> None:
 
 async def test_teardown_started_by_a_webhook_is_retried(place: Place) -> None:
     place.register(None)
-    place.stands(42)
+    place.deployed(42)
     event = PullRequestEvent(places=(), number=42, open=False, head=SHA, ref="r", base="main", fork=False, by="")
     place.ledger.deliveries.receive([Delivery(app="shop", delivery="guid", event=event)])
     (came,) = place.ledger.deliveries.recent("shop", 1)
@@ -230,7 +230,7 @@ async def test_teardown_started_by_a_webhook_is_retried(place: Place) -> None:
 
 
 async def test_dead_teardown_is_retried_when_no_run_is_active(place: Place) -> None:
-    place.stands(42)
+    place.deployed(42)
     place.host.has_pull(42, SHA)
     lock = place.ledger.locks.acquire("shop-pr-42", "preview", holder="teardown", revision="nothing", lease=30)
     assert lock
@@ -248,8 +248,8 @@ async def test_dead_teardown_is_retried_when_no_run_is_active(place: Place) -> N
 
 
 async def test_preview_of_an_unregistered_app_is_listed_and_expires(place: Place) -> None:
-    place.stands(41)
-    place.stands(42, ttl=60)
+    place.deployed(41)
+    place.deployed(42, ttl=60)
     place.ledger.apps.unregister("shop")
     assert await place.reconciler.reconcile() == [
         f"shop-pr-{n}: app shop is not registered any more: run `headway preview shop {n} --teardown`" for n in (41, 42)
@@ -259,7 +259,7 @@ async def test_preview_of_an_unregistered_app_is_listed_and_expires(place: Place
     assert [number for number, _ in place.torn_down()] == [42]
 
 
-# --- what no webhook told of -----------------------------------------------------------------------------------
+# --- lost webhooks ---------------------------------------------------------------------------------------------
 
 
 async def test_open_pull_request_with_a_lost_webhook_is_queued_once(place: Place) -> None:
@@ -275,7 +275,7 @@ async def test_open_pull_request_with_a_lost_webhook_is_queued_once(place: Place
 
 
 async def test_newer_commit_with_a_lost_webhook_is_queued(place: Place) -> None:
-    place.stands(42)
+    place.deployed(42)
     place.host.has_pull(42, "b" * 40)
     assert await place.reconciler.reconcile() == ["shop: pull request 42 has bbbbbbb, and no webhook delivered it"]
 
@@ -289,7 +289,7 @@ async def test_queue_limit_is_shared_by_all_apps(place: Place) -> None:
 
 
 async def test_reopened_pull_request_with_a_lost_webhook_is_queued_once(place: Place) -> None:
-    place.stands(42)
+    place.deployed(42)
     place.host.has_pull(42, SHA)
     event = PullRequestEvent(places=(), number=42, open=False, head=SHA, ref="r", base="main", fork=False, by="")
     for name in ("guid", "the same again"):

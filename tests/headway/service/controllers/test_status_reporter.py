@@ -224,7 +224,7 @@ async def test_change_during_a_round_is_reported_in_its_final_state(
 
     monkeypatch.setattr(place.ledger.statuses, "releases_to_report", meanwhile)
     await place.reporter.reconcile()
-    assert place.ledger.statuses.by_release(release.id)[""] == ""  # nothing more is told of it
+    assert place.ledger.statuses.by_release(release.id)[""] == ""  # its reports are complete
     assert "http://here" in place.host.texts(42)[0]
 
 
@@ -233,7 +233,7 @@ async def test_two_pull_requests_have_a_comment_each(place: Place) -> None:
     place.shown(43)
     await place.reporter.reconcile()
     (one,), (other,) = place.host.texts(42), place.host.texts(43)
-    assert one.splitlines()[0] != other.splitlines()[0]  # nobody can write a mark before it is ours
+    assert one.splitlines()[0] != other.splitlines()[0]  # the marker cannot be guessed
     assert other.splitlines()[0].startswith("<!-- headway ")
 
 

@@ -322,7 +322,7 @@ def test_url_without_a_scheme_is_an_error() -> None:
 
 
 def test_html_instead_of_json_is_an_error(prefect: Prefect, api: Control) -> None:
-    # So does Prefect's UI answer to any path: somebody forgot the /api of PREFECT_API_URL.
+    # Prefect's UI responds like this to any path: the /api of PREFECT_API_URL is missing.
     prefect.says(READ, Answer(200, "<!DOCTYPE html><html></html>"))
     with pytest.raises(HeadwayError):
         api.flow_run(RUN)
