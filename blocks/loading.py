@@ -1,4 +1,4 @@
-"""Find the kinds of blocks there are, and load configured ones by `type/name`."""
+"""Find the installed types of blocks, and load configured blocks by `type/name`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Values of the secrets that headway.yaml names, such as `!secret shop-production/database-url`.
 
-The secret stores are asked one after the other, the one with the lowest `order` first: environment variables, files,
+The secret stores are searched one after the other, the lowest `order` first: environment variables, files,
 Prefect's Secret blocks, then those of other packages. The first value is used.
 """
 
@@ -19,7 +19,7 @@ __all__ = ["look_up", "resolve", "stores", "values_of"]
 
 @cache
 def stores() -> tuple[SecretStore, ...]:
-    """Every installed secret store, in the order in which they are asked."""
+    """Every installed secret store, in search order."""
     found: list[SecretStore] = [store() for store in extensions("headway.secret_stores").values()]
     return tuple(sorted(found, key=lambda store: store.order))
 
@@ -43,7 +43,7 @@ async def values_of(variables: Mapping[str, str | SecretRef], where: str) -> dic
 
 
 async def look_up(variables: Mapping[str, str | SecretRef]) -> tuple[dict[str, str], dict[str, str]]:
-    """The values that are found; and for each secret that is not, where it was looked for."""
+    """Values that were found; and for each missing secret, where it was searched."""
     values: dict[str, str] = {}
     missing: dict[str, str] = {}
     for name, value in variables.items():

@@ -1,6 +1,6 @@
 """One running Envoy: its configuration files and its admin API. The target starts and stops it.
 
-A change returns when it is in force. Each wait has a deadline, after which it raises a TargetError that quotes the log.
+A change returns when it is in effect. Each wait has a deadline; after it, a TargetError quotes the log.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Endpoints = Mapping[Address, bool]
 
 
 class Edge:
-    """The proxy of one app: `directory` of its files, its admin `socket`, the file `log` of its output."""
+    """The proxy of one app: `directory` of its files, path of its admin `socket`, path of its `log`."""
 
     def __init__(self, app: str, directory: Path, socket: Path, log: Path) -> None:
         self.app = app
@@ -76,7 +76,7 @@ class Edge:
 
     @property
     def answers(self) -> bool:
-        """Whether it runs and listens."""
+        """Whether Envoy runs and listens."""
         try:
             return bool(self._admin("/listeners?format=json").get("listener_statuses"))
         except TargetError:
@@ -108,7 +108,7 @@ class Edge:
         self._until(lambda: self._routes()[0] == version, f"Envoy does not take the routes: {traffic}")
 
     def await_healthy(self, wanted: Mapping[str, int]) -> None:
-        """Wait until it has that many healthy instances. Until a cluster is warm it answers 503."""
+        """Wait for this many healthy instances. Envoy answers 503 until a cluster is warm."""
 
         def seen() -> bool:
             stats = self._stats(r"membership_healthy$|warming_clusters$")[0]
@@ -131,7 +131,7 @@ class Edge:
 
     @property
     def traffic(self) -> Traffic:
-        """The traffic in force."""
+        """The active traffic."""
         return self._routes()[1]
 
     def healthy(self) -> set[tuple[str, Address]]:

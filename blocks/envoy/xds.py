@@ -1,7 +1,7 @@
 """Build Envoy's configuration (filesystem xDS, as JSON) and parse its statistics. Pure functions.
 
-One cluster a revision. What the defaults would do and these settings do not: notice a late backend after 60 s (here
-0.2 s, a rollout waits for it), hold back updates for a second, retry three requests at once at most, forget a host's
+One cluster per revision. Envoy's defaults, which these settings replace, would notice a late backend after 60 s (here
+0.2 s, as a rollout waits for it), delay updates by a second, retry at most three requests at once, forget a host's
 requests in flight with the host, send traffic to instances known to be unhealthy when most are.
 """
 
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 TYPE = "type.googleapis.com/envoy."
-PUBLIC, PREVIEW = "edge", "preview"  # the two listeners; Envoy's statistics carry their names
+PUBLIC, PREVIEW = "edge", "preview"  # the two listeners; Envoy's statistics have their names
 COUNTERS = (  # pattern of the statistics that `counts` and `edge_counts` read
     r"^cluster\..*\.upstream_(rq_(completed|5xx|time|total|active|retry|retry_success)"
     r"|rq_pending_(active|overflow|failure_eject)|cx_(protocol_error|none_healthy))$"
@@ -159,14 +159,14 @@ def routes(traffic: Traffic, known: Iterable[str]) -> dict[str, Any]:
     """Routes: by revision header or cookie, by header rule, else by weight. Without traffic the response is 503."""
     named = []
     for revision in known:
-        # A cookie of the same name asks for one revision.
+        # A cookie of the same name selects one revision.
         cookie = rf"(.*;\s*)?{REVISION_HEADER}={re.escape(revision)}\s*(;.*)?"
         named.append(_straight(revision, _header(REVISION_HEADER, exact=revision)))
         named.append(_straight(revision, _header("cookie", safe_regex={"regex": cookie})))
     if traffic.preview:
         named.append(_straight(traffic.preview, _header(PREVIEW_HEADER, exact="true")))
     named += [_straight(rule.revision, _header(rule.name, exact=rule.value)) for rule in traffic.headers]
-    # What Envoy does not use of it comes back in its configuration dump: what is in force is asked there only.
+    # Envoy ignores this field but returns it in its configuration dump, from which the active traffic is read.
     told = traffic.model_dump(mode="json", exclude={"weights"})
     weighted = [{**route, "metadata": {"filter_metadata": {"headway": told}}} for route in _by_weight(traffic)]
     return _table(PUBLIC, [*named, *weighted])
@@ -202,7 +202,7 @@ def _nothing(words: str) -> dict[str, Any]:
 
 
 def _by_weight(traffic: Traffic) -> list[dict[str, Any]]:
-    """Requests that may be sent twice, and the others; each kind for users with and without a session."""
+    """Routes for requests that may be retried and for others, each with and without a session."""
     if not traffic.weights:
         return [_nothing("nothing is live here")]
     safe = "connect-failure,refused-stream,reset-before-request"
@@ -238,9 +238,9 @@ def _weighted(traffic: Traffic, headers: list[dict[str, Any]], policy: dict[str,
 
 
 def _sessions(traffic: Traffic, headers: list[dict[str, Any]], policy: dict[str, Any]) -> list[dict[str, Any]]:
-    """The choice is a hash of the session, which starts as the id of its first request: so that one counts already.
+    """Routes by a hash of the session. A session starts as the id of its first request, so that request is included.
 
-    A hash that was below the canary's weight stays below it when the weight rises: nobody is moved back.
+    A hash below the canary's weight stays below it when the weight rises: no user moves back to stable.
     """
     has_session = _header("cookie", contains=f"{SESSION_COOKIE}=")
     starts = {
@@ -274,9 +274,9 @@ def route_traffic(dump: Mapping[str, Any]) -> tuple[str, Traffic]:
 
 
 def counts(stats: Mapping[str, int], latency: Mapping[str, tuple[Bucket, ...]], revision: str) -> RequestCounts:
-    """A cluster's counters, by request: one that was tried four times counts once, or failures would come in bunches.
+    """A cluster's counters by request: a request with four attempts counts once, so that failures are independent.
 
-    Whoever gave up is the difference of what was begun and what has ended: Envoy does not count it by itself.
+    Requests cancelled by the client are started minus finished ones: Envoy has no counter for them.
     """
 
     def value(name: str) -> int:
@@ -295,7 +295,7 @@ def counts(stats: Mapping[str, int], latency: Mapping[str, tuple[Bucket, ...]], 
 
 
 def edge_counts(stats: Mapping[str, int], latency: Mapping[str, tuple[Bucket, ...]]) -> RequestCounts:
-    """The public port's counters: what users saw. An answer that broke off is reset from both sides."""
+    """The public port's counters: what users saw. An interrupted response is reset on both sides."""
 
     def value(name: str) -> int:
         return stats.get(f"http.{PUBLIC}.downstream_rq_{name}", 0)
@@ -318,8 +318,8 @@ def histograms(stats: Mapping[str, Any]) -> dict[str, tuple[Bucket, ...]]:
 
 
 def _bucket(told: Mapping[str, Any]) -> Bucket:
-    """Envoy rounds down to milliseconds: what it counts at 0 took up to one. Rounded, so that the bounds of two
-    neighbours are the same.
+    """Envoy rounds down to milliseconds: its 0 means up to one. Bounds are rounded, so that those of two
+    neighbours are equal.
     """
     lower, width = told["lower_bound"], told["width"] or 1
     return Bucket(round(lower / 1000, 6), round((lower + width) / 1000, 6), told["count"])

@@ -21,7 +21,7 @@ from headway.system.redaction import Masker
 __all__ = ["Prometheus"]
 
 LARGEST = 10_000_000  # bytes of an answer
-LONGEST = 200  # characters of an expression, or of what Prometheus says, in an error
+LONGEST = 200  # characters of an expression or of Prometheus' message in an error
 
 
 class Prometheus(Block, MetricSource):
@@ -34,7 +34,7 @@ class Prometheus(Block, MetricSource):
     _block_type_slug = "prometheus"
     _description = "Asks Prometheus for business metrics."
 
-    model_config = ConfigDict(hide_input_in_errors=True)  # what is refused may be the token, or a URL with a password
+    model_config = ConfigDict(hide_input_in_errors=True)  # a rejected value may be the token, or a URL with a password
 
     url: str = Field(description="base URL, such as http://prometheus:9090")
     token: SecretStr | None = Field(default=None, description="bearer token of requests")
@@ -53,7 +53,7 @@ class Prometheus(Block, MetricSource):
     @field_validator("token")
     @classmethod
     def _sendable(cls, value: SecretStr | None) -> SecretStr | None:
-        # Many a token is read from a file that ends in a newline, and a form's empty field is an empty string.
+        # Tokens read from files often end in a newline. An empty field of a form is an empty string.
         token = value.get_secret_value().strip() if value else ""
         if not all("!" <= character <= "~" for character in token):
             raise ValueError("a token has only printable ASCII characters and no spaces")
@@ -94,7 +94,7 @@ class Prometheus(Block, MetricSource):
 
     def _ask(self, expression: str) -> tuple[int, bytes]:
         """Status and body of the answer. Raises MetricsUnavailable when there is none in time."""
-        # httpx limits every step but not their sum, and the look-up of a name not at all.
+        # httpx limits each step but not their sum, and does not limit the DNS lookup.
         pool = ThreadPoolExecutor(1, "prometheus")
         try:
             return pool.submit(self._fetch, expression).result(self.timeout)
@@ -108,7 +108,7 @@ class Prometheus(Block, MetricSource):
                 "check the expression and the block's URL",
             ) from None
         except httpx.HTTPError as error:
-            # Not chained: the original quotes what the server sent, and that may be our token.
+            # Not chained: the original quotes the server's text, which may contain the token.
             raise self._error(
                 f"{type(error).__name__}: {self._quote(str(error))}",
                 "see whether it runs and the worker can reach it, and whether the block's URL is right",
@@ -193,7 +193,7 @@ class Prometheus(Block, MetricSource):
 
 
 def _refuses(said: Any) -> bool:
-    """Whether the answer is Prometheus' own no: it comes with 4xx or 5xx, and says more than those."""
+    """Whether the response is an error of Prometheus itself, with a message, and not of a proxy."""
     return isinstance(said, dict) and said.get("status") == "error" and isinstance(said.get("error"), str)
 
 

@@ -1,4 +1,4 @@
-"""An OCI registry: images are pushed to it and found again by digest; statements about them are kept beside them."""
+"""An OCI registry: push images, look up digests, attach SBOMs and attestations."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]
 
 
 class Referrer(Frozen):
-    """A statement about an image, such as an SBOM, as the registry lists it."""
+    """A document attached to an image, such as an SBOM or an attestation, as the registry lists it."""
 
     digest: str = Field(description="digest of its manifest")
     artifact_type: str = Field(description="its media type; empty if unknown")
@@ -39,17 +39,17 @@ class Referrer(Frozen):
 
 
 class Registry(Block, ports.Registry):
-    """Any registry that speaks the OCI distribution API: ghcr.io, Docker Hub, ECR, GitLab, Harbor, one's own.
+    """Any registry with the OCI distribution API: ghcr.io, Docker Hub, ECR, GitLab, Harbor, self-hosted ones.
 
-    Repositories are named with or without the registry's host in front. Every verb raises RegistryError. What may pass
-    (5xx, 429, a broken connection) is tried again, with growing pauses or those that the registry asks for.
+    Repository names may start with the registry's host. Every method raises RegistryError. Temporary errors
+    (5xx, 429, a broken connection) are retried with exponential backoff or after the registry's Retry-After.
     """
 
     _block_type_name = "Headway Registry"
     _block_type_slug = "registry"
-    _description = "Keeps images and what is known about them in an OCI registry."
+    _description = "Stores images, SBOMs and attestations in an OCI registry."
 
-    model_config = ConfigDict(hide_input_in_errors=True)  # what is refused may be the password
+    model_config = ConfigDict(hide_input_in_errors=True)  # a rejected value may be the password
 
     host: str = Field(description="host name and port, such as ghcr.io, docker.io or 127.0.0.1:5000")
     plain_http: bool = Field(default=False, description="use plain http instead of https")
@@ -83,7 +83,7 @@ class Registry(Block, ports.Registry):
     @field_validator("password")
     @classmethod
     def _trimmed(cls, value: SecretStr | None) -> SecretStr | None:
-        # Many a token is read from a file that ends in a newline, and a form's empty field is an empty string.
+        # Tokens read from files often end in a newline. An empty field of a form is an empty string.
         password = value.get_secret_value().strip() if value else ""
         return SecretStr(password) if password else None
 
@@ -96,12 +96,12 @@ class Registry(Block, ports.Registry):
     # --- what is there -----------------------------------------------------------------------------------------
 
     def digest(self, repository: str, reference: str) -> str | None:
-        """What the registry itself says a tag or digest is; None when it is not there."""
+        """Digest of a tag or digest according to the registry; None if it does not exist."""
         with self._about(repository) as conversation:
             return conversation.digest(self._reference(reference))
 
     def exists(self, repository: str, digest: str) -> bool:
-        """Whether all of an image can be had: its manifest and every blob that this names; of an index, every image."""
+        """Whether an image is complete: its manifest and every blob exist; for an index, every image."""
         with self._about(repository) as conversation:
             return conversation.is_whole(self._digest(digest))
 
@@ -115,21 +115,23 @@ class Registry(Block, ports.Registry):
         tags: Sequence[str],
         on_line: Callable[[str], None],
     ) -> str:
-        """Push an image of the engine under all these tags. Returns the digest that the registry has for the first.
+        """Push an image of the engine under all these tags. Returns the registry's digest of the first tag.
 
-        A push that broke off is done again; the engine does not send layers again that are there. The engine may be
-        silent for as long as its client's timeout says.
+        An interrupted push is retried; the engine skips layers that the registry has. The timeout of the engine's
+        client limits the time between two lines of its output.
         """
         if not tags:
             raise self._error(repository, "a push without a tag", "give it at least one")
         with self._about(repository) as conversation:
-            # The engine decides on its own between http and https; nothing is pushed where plain http was not allowed.
+            # The engine chooses between http and https itself; this check refuses plain http unless it is allowed.
             conversation.patiently(conversation.greet)
             for tag in map(self._reference, tags):
                 self._push(engine, image, conversation, tag, on_line)
             digest = conversation.digest(tags[0])
         if digest is None:
-            raise self._error(repository, f"pushed, but there is no {tags[0]}", "does somebody remove tags there?")
+            raise self._error(
+                repository, f"pushed, but there is no {tags[0]}", "does another process remove tags there?"
+            )
         return digest
 
     def _push(
@@ -168,15 +170,15 @@ class Registry(Block, ports.Registry):
         end: float,
         say: Callable[[str], None],
     ) -> None:
-        """Raises what docker raises, too."""
+        """Push once. Also raises the exceptions of the docker client."""
         login = {"username": self.username, "password": self.password.get_secret_value()} if self.password else {}
         told: dict[str, str] = {}
-        # {} is nobody; left out, the engine's client would log in as whoever uses docker on this machine.
+        # {} means anonymous. Without it, the engine's client would use the login of this machine's user.
         for event in engine.api.push(name, tag=tag, stream=True, decode=True, auth_config=login):
             if "error" in event:
                 raise conversation.push_failed(str(event["error"]), tag)
             layer, status = str(event.get("id", "")), str(event.get("status", ""))
-            state = re.sub(r"\d+", "", status)  # "Retrying in 4 seconds" is counted down
+            state = re.sub(r"\d+", "", status)  # ignore the countdown in "Retrying in 4 seconds"
             if status and told.get(layer) != state:
                 told[layer] = state
                 say(f"{layer}: {status}" if layer else status)
@@ -188,10 +190,10 @@ class Registry(Block, ports.Registry):
     # --- what is known about images ----------------------------------------------------------------------------
 
     def attach(self, repository: str, subject_digest: str, artifact_type: str, content: bytes, media_type: str) -> str:
-        """Keep a statement about an image beside it. Returns the statement's digest; the same one is kept once.
+        """Attach a document to an image. Returns the document's digest; equal documents are stored once.
 
-        A registry that has no referrers API gets a list of them under a tag, as OCI 1.1 has it. Two processes that
-        attach to the same image at the same moment can lose one of the two from that list.
+        A registry without the referrers API gets a list of referrers under a tag, as in OCI 1.1. If two processes
+        attach to the same image at the same time, that list can lose one of the two.
         """
         with self._about(repository) as conversation:
             subject = conversation.manifest(self._digest(subject_digest))
@@ -217,7 +219,7 @@ class Registry(Block, ports.Registry):
             return str(itself["digest"])
 
     def referrers(self, repository: str, digest: str) -> list[Referrer]:
-        """The statements about an image, oldest first where the registry keeps an order; none for one it never saw."""
+        """Documents attached to an image, oldest first if the registry keeps the order; none for an unknown image."""
         with self._about(repository) as conversation:
             return [
                 Referrer(digest=one.digest, artifact_type=one.artifactType or "", size=one.size)
@@ -225,7 +227,7 @@ class Registry(Block, ports.Registry):
             ]
 
     def attached(self, repository: str, digest: str) -> bytes:
-        """What a statement says, checked against its digest."""
+        """Content of an attached document, checked against its digest."""
         with self._about(repository) as conversation:
             found = conversation.manifest(self._digest(digest))
             if found is None or not found.content.layers:

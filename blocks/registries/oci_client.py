@@ -1,4 +1,4 @@
-"""A conversation with an OCI registry: its HTTP API (the OCI distribution specification), with retries."""
+"""Client of an OCI registry's HTTP API (the OCI distribution specification), with retries."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from headway.system.retry_policy import Retry, Retryable, RetryPolicy
 
 __all__ = ["HUB", "LONGEST", "Conversation"]
 
-HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")  # all of them names of Docker Hub
-LONGEST = 300  # characters of what others say, in an error
+HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")  # names of Docker Hub
+LONGEST = 300  # characters of a quoted text in an error
 PAGES = 100  # of a list of referrers
-# Every request is idempotent: content is named by its digest, and an upload that was lost is begun anew.
+# Every request is idempotent: content is addressed by its digest, and a lost upload is started again.
 FAILURES = Failures(
     errors_not_processed=(httpx.ConnectError,),
     errors_unknown=(httpx.NetworkError, httpx.RemoteProtocolError, httpx.ProxyError),
@@ -47,8 +47,8 @@ RETRIES = RetryPolicy(
     attempts=5, backoff=wait_exponential_jitter(initial=0.5, max=20.0, jitter=0.5), longest_retry_after=60.0
 )
 
-# What the engine says, in words only, of a registry that was busy or of a connection that broke. An upload that is
-# unknown was lost with such a connection; another one can be begun.
+# The engine reports a busy registry or a broken connection as text only. An "unknown" upload was lost with its
+# connection; a new one can be started.
 MAY_PASS = re.compile(
     r"\b(?:HTTP|status|status code):? (?:429|5\d\d)\b|toomanyrequests|too many requests|\bEOF\b|broken pipe"
     r"|connection re(?:set|fused)|timeout|timed out|deadline exceeded|use of closed|blob upload (?:unknown|invalid)",
@@ -62,7 +62,7 @@ _listing = threading.Lock()  # a list of referrers under a tag is read, changed 
 
 
 class Conversation:
-    """With one registry about one repository: it keeps its connection and its token."""
+    """A session with one repository of a registry. Keeps its connection and its token."""
 
     def __init__(self, credentials: Credentials, repository: str) -> None:
         self.repository = repository
@@ -92,20 +92,20 @@ class Conversation:
     # --- verbs -------------------------------------------------------------------------------------------------
 
     def greet(self) -> None:
-        """Whether it is a registry, and lets us in."""
+        """Check that the host is a registry and accepts the login."""
         self._expect(self._send("GET", "/v2/"), httpx.codes.OK)
 
     def digest(self, reference: str) -> str | None:
         answer = self._ask("HEAD", self._path(f"manifests/{reference}"), headers=ACCEPT)
         if answer.status_code == httpx.codes.NOT_FOUND:
             return None
-        said = self._expect(answer, httpx.codes.OK).headers.get("Docker-Content-Digest")
-        if said is None:
+        digest = self._expect(answer, httpx.codes.OK).headers.get("Docker-Content-Digest")
+        if digest is None:
             found = self.manifest(reference)
             return digest_of(found.body) if found else None
-        if not DIGEST.fullmatch(said):
+        if not DIGEST.fullmatch(digest):
             raise self._not_a_registry()
-        return str(said)
+        return str(digest)
 
     def manifest(self, reference: str) -> Manifest | None:
         answer = self._ask("GET", self._path(f"manifests/{reference}"), headers=ACCEPT)
@@ -123,7 +123,7 @@ class Conversation:
         if found.content.manifests is not None:
             return all(self.is_whole(one.digest) for one in found.content.manifests)
         named = [*([found.content.config] if found.content.config else []), *found.content.layers]
-        return all(self._has(one) for one in named if not one.urls)  # those are kept elsewhere, by licence
+        return all(self._has(one) for one in named if not one.urls)  # foreign layers are stored elsewhere
 
     def blob(self, digest: str) -> bytes:
         answer = self._expect(self._ask("GET", self._path(f"blobs/{digest}")), httpx.codes.OK)
@@ -140,7 +140,7 @@ class Conversation:
         return self._expect(answer, httpx.codes.CREATED)
 
     def referrers(self, digest: str) -> list[Descriptor]:
-        """From the registry's API when it has one, else from the list under the tag."""
+        """Referrers from the registry's API if it has one, otherwise from the list under the tag."""
         url: str | httpx.URL = self._path(f"referrers/{digest}")
         found: list[Descriptor] = []
         for _ in range(PAGES):
@@ -153,7 +153,7 @@ class Conversation:
             if following is None:
                 return found
             url = answer.url.join(following["url"])
-        raise self.error(f"more than {PAGES} pages of referrers of {digest}", "remove those that nobody needs")
+        raise self.error(f"more than {PAGES} pages of referrers of {digest}", "remove unused ones")
 
     def list_under_tag(self, subject: str, descriptor: dict[str, Any]) -> None:
         with _listing:
@@ -187,7 +187,7 @@ class Conversation:
     def patiently(
         self, attempt: Callable[[], T], seconds: float | None = None, say: Callable[[str], None] = lambda _line: None
     ) -> T:
-        """Try until it works, at most as often as the block says, and with no new attempt after so many seconds."""
+        """Retry up to the block's limit of attempts; no new attempt starts after this many seconds."""
         policy = replace(self._retries, deadline=seconds)
 
         def announce(retry: Retry) -> None:
@@ -214,7 +214,7 @@ class Conversation:
     def _send(
         self, method: str, url: str | httpx.URL, *, headers: Mapping[str, str] | None = None, content: bytes = b""
     ) -> httpx.Response:
-        """One request. Raises Retryable when another one may be answered better."""
+        """Send one request. Raises Retryable if another attempt may succeed."""
         where = self._base.join(url)
         answer = self._http.attempt(
             method, where, repeat=Repeat.IDEMPOTENT, headers=dict(headers or {}), content=content
@@ -241,7 +241,7 @@ class Conversation:
             raise self._not_a_registry() from None
 
     def _check_token(self, answer: httpx.Response) -> None:
-        """Of the server that gives tokens."""
+        """Check a response of the token server."""
         self._check_access(answer)
         self._http.check(answer, f"GET {answer.url}")
 
@@ -257,29 +257,29 @@ class Conversation:
         raise self.error(self._says(answer), "check the block's host: what follows it is /v2/")
 
     def _says(self, answer: httpx.Response) -> str:
-        """Who answers what, with the registry's own words where there are some."""
+        """Status of a response, with the registry's error message if there is one."""
         who = "" if answer.url.host == self._base.host else f"{answer.url.host} "
-        said = f"{who}answers {answer.status_code}"
+        status = f"{who}answers {answer.status_code}"
         with suppress(ValueError, LookupError, TypeError, RecursionError):
             first = json.loads(answer.content)["errors"][0]
-            return f"{said}: {first['code']}: {first['message']}"
-        return said
+            return f"{status}: {first['code']}: {first['message']}"
+        return status
 
     # --- errors ------------------------------------------------------------------------------------------------
 
-    def push_failed(self, said: str, tag: str) -> Exception:
-        """What the engine said of a push, as something that may pass or not."""
-        what = f"push of {tag}: {said}"
-        if MAY_PASS.search(said):
-            return self.broken(what, self._wish(tag))
-        if MAY_NOT.search(said):
+    def push_failed(self, message: str, tag: str) -> Exception:
+        """Error for the engine's message about a failed push; Retryable if it may be temporary."""
+        what = f"push of {tag}: {message}"
+        if MAY_PASS.search(message):
+            return self.broken(what, self._retry_after(tag))
+        if MAY_NOT.search(message):
             return self.error(what, self._about_rights())
-        if "HTTP response to HTTPS client" in said:
+        if "HTTP response to HTTPS client" in message:
             return self.error(what, "name it among the engine's insecure-registries if it has no TLS")
         return self.error(what, "see the registry's log, and that of the Docker engine")
 
-    def _wish(self, tag: str) -> float | None:
-        """Seconds that the registry wants to be left alone. It told the engine, which does not pass it on."""
+    def _retry_after(self, tag: str) -> float | None:
+        """The registry's Retry-After in seconds. The engine gets it with its own request, but does not report it."""
         try:
             self._send("HEAD", self._path(f"manifests/{tag}"), headers=ACCEPT)
         except Retryable as busy:
@@ -299,7 +299,7 @@ class Conversation:
         return f"registry {self._credentials.host}: {self.repository}: {self.quote(what)}"
 
     def quote(self, text: str) -> str:
-        """Fit for an error or a log: without secrets, on one line, at most 300 characters."""
+        """Text for an error or a log: without secrets, on one line, at most 300 characters."""
         return self._http.quote(text)
 
     def _failed(self, failure: Failure) -> RegistryError:

@@ -46,7 +46,7 @@ class Descriptor(BaseModel):
 
 
 class Content(BaseModel):
-    """What there is in an image's manifest, an artifact's, or an index."""
+    """Fields of an image manifest, an artifact manifest or an index."""
 
     schemaVersion: Literal[2]  # noqa: N815  # OCI's name
     mediaType: str = ""  # noqa: N815  # OCI's name
@@ -66,7 +66,7 @@ def descriptor(media_type: str, content: bytes) -> dict[str, Any]:
 
 
 def encoded(document: dict[str, Any]) -> bytes:
-    """The same document is the same bytes, hence the same digest."""
+    """Canonical JSON: equal documents have equal bytes, and so the same digest."""
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 
 
@@ -79,6 +79,6 @@ def fits(content: bytes, digest: str) -> bool:
 
 
 def referrers_tag(digest: str) -> str:
-    """Where OCI 1.1 has the list of referrers when there is no API for them."""
+    """Tag of the list of referrers, which OCI 1.1 uses for registries without the referrers API."""
     algorithm, _, content = digest.partition(":")
     return f"{algorithm}-{content[:64]}"

@@ -15,7 +15,7 @@ __all__ = ["Credentials", "Login"]
 
 @dataclass(frozen=True)
 class Credentials:
-    """Where a registry is, and as whom it is used."""
+    """Host and login of a registry."""
 
     host: str
     plain_http: bool
@@ -26,7 +26,7 @@ class Credentials:
 
 
 class Login(httpx.Auth):
-    """Says who we are when the registry asks for it, and then with every request; to nobody else."""
+    """Authenticates when the registry requires it, then with every request. No other host gets credentials."""
 
     def __init__(self, credentials: Credentials, base: httpx.URL, check: Callable[[httpx.Response], None]) -> None:
         self._base = base
@@ -78,7 +78,7 @@ class Login(httpx.Auth):
 
 
 def _challenge(header: str) -> tuple[str, dict[str, str]]:
-    """Of a WWW-Authenticate header: its scheme in lower case, and what is said with it."""
+    """Scheme, in lower case, and parameters of a WWW-Authenticate header."""
     scheme, _, rest = header.strip().partition(" ")
-    said = [one for one in parse_http_list(rest) if "=" in one]
-    return scheme.lower(), {name.lower(): value for name, value in parse_keqv_list(said).items()}
+    parameters = [one for one in parse_http_list(rest) if "=" in one]
+    return scheme.lower(), {name.lower(): value for name, value in parse_keqv_list(parameters).items()}

@@ -1,6 +1,6 @@
 """State of an app on an Envoy-fronted target, in the file `apps/APP/state.json` of the target's directory.
 
-Installations have such files: fields may be added with a default, but not renamed or removed.
+Existing installations have such files: new fields need a default; fields are never renamed or removed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from headway.system.atomic_files import write_json
 __all__ = ["AppState", "InstanceState", "PublicPorts", "RevisionState", "endpoints"]
 
 FILE = "state.json"
-REMEMBERED = 100  # revisions that had all the traffic once
+REMEMBERED = 100  # length of `carried`
 
 
 class InstanceState(BaseModel):
@@ -39,7 +39,7 @@ class InstanceState(BaseModel):
 
 
 class RevisionState(BaseModel):
-    """What must be known of a revision while it runs."""
+    """Data of a launched revision."""
 
     sha: str
     health: Health
@@ -82,13 +82,13 @@ class AppState(PublicPorts):
         write_json(directory / FILE, self.model_dump(mode="json"))
 
     def forget(self) -> None:
-        """Clear everything but the token, by which an older writer is still refused."""
+        """Clear everything but the token, which still refuses older writers."""
         empty = AppState()
         for field in type(self).model_fields.keys() - {"token"}:
             setattr(self, field, getattr(empty, field))
 
     def names(self) -> list[str]:
-        """Every instance, of any revision."""
+        """Names of all instances."""
         return [name for instances in self.instances.values() for name in instances]
 
     def addresses(self) -> set[Address]:
@@ -98,10 +98,10 @@ class AppState(PublicPorts):
         return self.instances.get(revision, {})
 
     def add_carried(self, revisions: list[str]) -> None:
-        """Note that these have all the traffic now."""
+        """Record that these revisions have all the traffic now."""
         self.carried = [*revisions, *(one for one in self.carried if one not in revisions)][:REMEMBERED]
 
 
 def endpoints(instances: dict[str, InstanceState]) -> Endpoints:
-    """As Envoy gets them."""
+    """Endpoints for Envoy."""
     return {one.address: one.draining for one in instances.values()}

@@ -58,7 +58,7 @@ class InstanceStatus(NamedTuple):
 
 
 class BehindEnvoy(Block, Target):
-    """Weighted and header routing, instances, logs and metrics, on whatever runs the instances."""
+    """Weighted and header routing, instances, logs and metrics, independent of how instances run."""
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(Capability)
 
@@ -72,22 +72,22 @@ class BehindEnvoy(Block, Target):
 
     @abstractmethod
     def _statuses(self, app: str, names: Collection[str]) -> Mapping[str, InstanceStatus]:
-        """Status of those of these instances that the platform knows."""
+        """Status of these instances, without those that the platform does not know."""
 
     @abstractmethod
     def _free_address(self, taken: Collection[Address]) -> Address:
-        """Address for a new instance, not in `taken`, that nothing else gets."""
+        """An unused address for a new instance, not in `taken`."""
 
     @abstractmethod
     def _start(self, name: str, address: Address, revision: Revision, spec: LaunchSpec) -> None:
-        """Run this instance at this address. One that runs stays as it is; one that has failed is started again."""
+        """Run this instance at this address. A running one is kept; a failed one is started again."""
 
     def _keep_running(self, names: Collection[str]) -> None:
         """Start these instances again whenever they die, however often. Others may be given up. Repeatable."""
 
     @abstractmethod
     def _end(self, app: str, names: Collection[str]) -> None:
-        """End instances, all at once: SIGTERM, the grace of their spec, SIGKILL. Repeatable."""
+        """Stop instances in parallel: SIGTERM, SIGKILL after the grace time of their spec. Idempotent."""
 
     @abstractmethod
     def _log_lines(self, app: str, name: str, lines: int) -> list[LogLine]:
@@ -148,9 +148,9 @@ class BehindEnvoy(Block, Target):
             self._choose_ports(app, state, spec)
             state.specs[revision.id] = RevisionState.of(revision, spec)
             instances = self._wanted_instances(state, revision, spec)
-            # An instance that was stopping runs again: whoever ends the others later must not end it.
+            # An instance that was stopping runs again: a later stop of the others must not include it.
             state.stopping = [name for name in state.stopping if name not in instances]
-        # Envoy must know even an instance that cannot be started, or retiring it would wait for Envoy in vain.
+        # Envoy must know even an instance that fails to start: retiring it waits for Envoy to report it.
         self._write_clusters(app, self._read(app))
         for name, instance in instances.items():
             self._start(name, instance.address, revision, spec)
@@ -360,7 +360,7 @@ class BehindEnvoy(Block, Target):
         return " | ".join(text for line in self._log_lines(app, name, LAST_LINES) if (text := line.text.strip()))
 
     def _remove_drained(self, revision: Revision, leaving: list[str], edge: Edge) -> dict[str, InstanceState]:
-        """Move instances that have drained from the state to its list of stopping ones. Returns those that remain."""
+        """Move drained instances from the state to its list of stopping ones. Returns those that remain."""
         app, name = revision.app, revision.id
         with self._writing(app) as state:
             instances = state.of(name)
@@ -384,7 +384,7 @@ class BehindEnvoy(Block, Target):
             state.stopping = [name for name in state.stopping if name not in stopping]
 
     def _await_one_ready(self, app: str, revision: str) -> int:
-        """Number of ready instances. Waits a while for one that died a moment ago and is being started again."""
+        """Number of ready instances. Waits for an instance that has just crashed and is being restarted."""
         end = time.monotonic() + RESTART
         while True:
             state = self._read(app)
@@ -395,7 +395,7 @@ class BehindEnvoy(Block, Target):
             time.sleep(POLL)
 
     def _healthy_in_envoy(self, revision: Revision) -> set[str]:
-        """Addresses of the instances that Envoy sends requests to; none while Envoy is being started again."""
+        """Addresses of the instances that Envoy sends requests to; none while Envoy restarts."""
         try:
             healthy = self._edge(revision.app).healthy()
         except TargetError:
@@ -412,7 +412,7 @@ class BehindEnvoy(Block, Target):
         return Edge(app, self._directory(app) / "envoy", socket, Path(self._log(app, f"{app}-edge")))
 
     def _running_edge(self, app: str) -> Edge:
-        """Envoy, running with its last configuration, and answering."""
+        """Start Envoy with its last configuration if it does not run; return it once it answers."""
         self._make_directories(app)
         edge = self._edge(app)
         edge.prepare()

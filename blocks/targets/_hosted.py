@@ -1,7 +1,7 @@
 """Base of targets on hosted platforms, which are used through their public API.
 
-What runs is read from the platform. A file for each app holds what the platform does not store: the fencing token, and
-which revisions are launched without traffic. If the file is lost, no deployment is.
+The state is read from the platform. A file for each app has what the platform does not store: the fencing token, and
+which revisions are launched without traffic. Losing the file loses no deployment.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LIMITS = Limits(httpx.Timeout(30.0, connect=10.0))
 RETRIES = RetryPolicy(
     attempts=6, backoff=wait_exponential_jitter(initial=0.5, max=20.0, jitter=0.5), longest_retry_after=60.0
 )
-LAST_LINES = 5  # of a log, in an error
+LAST_LINES = 5  # lines of a log in an error
 
 
 def sendable(value: SecretStr) -> SecretStr:
@@ -54,11 +54,11 @@ Token = Annotated[SecretStr, AfterValidator(sendable)]
 
 
 class Unsure(TargetError):
-    """A request whose effect is unknown. Read the platform's state before you repeat it."""
+    """The effect of a request is unknown. Read the platform's state before repeating the request."""
 
 
 class Api:
-    """A connection to one platform, with retries. Errors are TargetErrors without our secrets."""
+    """A connection to one platform, with retries. Errors are TargetErrors without secrets."""
 
     def __init__(self, name: str, url: str, headers: Mapping[str, str], secrets: list[str]) -> None:
         self.name = name
@@ -72,15 +72,15 @@ class Api:
         self._http.close()
 
     def ask(self, method: str, path: str, *, repeat: Repeat = Repeat.IDEMPOTENT, **sent: Any) -> httpx.Response:
-        """The response, for any status but 429 and 5xx.
+        """Send a request; return the response for any status but 429 and 5xx.
 
-        Raises Unsure when the platform may have done what may not be repeated, TargetError when it does not answer
-        or has no time in several attempts.
+        Raises Unsure if the platform may have processed a request that must not be repeated, TargetError if it does not
+        respond or stays overloaded in several attempts.
         """
         return self._http.request(method, path, repeat=repeat, **sent)
 
     def content(self, answer: httpx.Response) -> Any:
-        """The response's JSON. Raises TargetError when it has none."""
+        """JSON of the response. Raises TargetError if it has none."""
         try:
             return answer.json()
         except ValueError:
@@ -90,7 +90,7 @@ class Api:
             ) from None
 
     def words(self, text: str) -> str:
-        """Text of the platform for an error: on one line, cut, without our secrets."""
+        """A text of the platform for use in an error: on one line, cut, without secrets."""
         return self._http.quote(text) or "nothing"
 
     @property
@@ -134,7 +134,7 @@ class HostedState(BaseModel):
 class Hosted(Block, Target):
     """A target whose platform routes to one revision, or splits traffic itself, and chooses the number of instances."""
 
-    model_config = ConfigDict(hide_input_in_errors=True)  # what is refused may be the token
+    model_config = ConfigDict(hide_input_in_errors=True)  # a rejected value may be the token
 
     directory: Path | None = Field(
         default=None,
@@ -189,13 +189,13 @@ class Hosted(Block, Target):
         return HostedState()
 
     def _may_write(self, app: str) -> None:
-        """Raise LockLost when another writer claimed the app. Called before each change: the platform has no tokens."""
+        """Raise LockLost if another writer has claimed the app. Called before each change: platforms have no tokens."""
         self._tokens.check(app, self._read(app).token)
 
     # --- helpers -------------------------------------------------------------------------------------------------
 
     def _launchable(self, spec: LaunchSpec) -> None:
-        """Raise TargetError for a secret without a value. From now on the platform's messages are masked."""
+        """Raise TargetError for a secret without a value. Masks the secrets in the platform's messages from now on."""
         secret = [name for name, value in spec.env.items() if isinstance(value, SecretRef)]
         if secret:
             raise TargetError(f"{spec.environment}: secrets without a value: {', '.join(secret)}", "resolve them first")
@@ -225,7 +225,7 @@ class Hosted(Block, Target):
         self._polled = time.monotonic()
 
     def _unhealthy(self, url: str, timeout: float, versions: tuple[str, str]) -> Refusal | None:
-        """Return why the deployment at this address is not ready."""
+        """Reason why the deployment at this URL is not ready, if it is not."""
         with httpx.Client(
             timeout=timeout, headers=self.request_headers, trust_env=False, verify=tls.for_url(url)
         ) as client:

@@ -1,4 +1,4 @@
-"""Ports of this machine that apps are published on, given out to one target at a time."""
+"""Public ports of apps on this machine, each reserved for one target."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from headway.system.ports_in_use import is_free
 
 __all__ = ["release", "reserve"]
 
-FIRST_PORT = 8100  # of those that are given out when headway.yaml names none
+FIRST_PORT = 8100  # of the ports for apps without one in headway.yaml
 
 
 def reserve(owner: Path, host: str, taken: Collection[int | None]) -> int:
-    """A free port that is not in `taken`, reserved for the app whose state is in the directory `owner`."""
+    """Reserve a free port that is not in `taken` for the app with its state in the directory `owner`."""
     return next(port for port in range(FIRST_PORT, 65536) if port not in taken and _reserved(port, owner, host))
 
 
 def release(owner: Path, ports: Collection[int | None]) -> None:
-    """Give back those of these ports that are reserved for this app."""
+    """Release the ports among these that are reserved for this app."""
     with _reservations() as directory:
         for reservation in (directory / str(port) for port in ports if port):
             if reservation.exists() and reservation.read_text() == str(owner):
@@ -30,7 +30,7 @@ def release(owner: Path, ports: Collection[int | None]) -> None:
 
 
 def _reserved(port: int, owner: Path, host: str) -> bool:
-    """Whether the port was free and is now reserved for this owner."""
+    """Reserve the port for this owner if it is free; return whether it was."""
     with _reservations() as directory:
         reservation = directory / str(port)
         if reservation.exists():
@@ -44,14 +44,14 @@ def _reserved(port: int, owner: Path, host: str) -> bool:
 
 
 def _may_hold(owner: Path, port: int) -> bool:
-    """Whether the app there has the port, or has not written yet which ports it has."""
+    """Whether the app there uses the port, or has not stored its ports yet."""
     ports = PublicPorts.read(owner)
     return bool({port, None} & {ports.port, ports.preview_port})
 
 
 @contextlib.contextmanager
 def _reservations() -> Iterator[Path]:
-    """The directory with a file for each reserved port, for one process at a time."""
+    """Lock the directory with a file for each reserved port."""
     directory = Path(f"/tmp/headway-{os.getuid()}-ports")  # noqa: S108  # mode 0700
     directory.mkdir(mode=0o700, exist_ok=True)
     with locked(directory / "lock"):

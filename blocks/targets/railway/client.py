@@ -1,6 +1,6 @@
-"""What a deployment needs of Railway's GraphQL API (https://docs.railway.com/integrations/api), and what refusals mean.
+"""Client of Railway's GraphQL API (https://docs.railway.com/integrations/api): the calls of a deployment, and errors.
 
-Where the pages and the schema differ (what `deploymentRollback` returns), the schema is right.
+Where documentation and schema differ (the result of `deploymentRollback`), the schema is right.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PAGE = 50
 PAGES = 10
 GOING = frozenset({"QUEUED", "INITIALIZING", "BUILDING", "DEPLOYING", "WAITING", "NEEDS_APPROVAL"})
 SERVING = frozenset({"SUCCESS", "SLEEPING"})
-SECRETS = "HEADWAY_SECRETS"  # the variable that names those which are secret
+SECRETS = "HEADWAY_SECRETS"  # variable with the names of the secret ones
 BROKEN = frozenset({"FAILED", "CRASHED", "SKIPPED", "REMOVED", "REMOVING"})
 
 DOCUMENTS = {
@@ -85,12 +85,12 @@ class Deployment(NamedTuple):
     can_roll_back: bool
 
     @classmethod
-    def of(cls, said: dict[str, Any]) -> Deployment:
-        return cls(said["id"], said["status"], said["createdAt"], said.get("meta") or {}, said["canRollback"])
+    def of(cls, node: dict[str, Any]) -> Deployment:
+        return cls(node["id"], node["status"], node["createdAt"], node.get("meta") or {}, node["canRollback"])
 
 
 class Instance(NamedTuple):
-    """A service in its environment, as it is now."""
+    """Current state of a service in an environment."""
 
     repo: str | None
     domains: list[str]
@@ -99,7 +99,7 @@ class Instance(NamedTuple):
 
 
 class Railway:
-    """One connection; what is asked for is named as in DOCUMENTS."""
+    """A connection to the API. Requests are named as in DOCUMENTS."""
 
     def __init__(self, api: Api, where: str) -> None:
         self.api = api
@@ -115,8 +115,8 @@ class Railway:
 
     def token(self) -> tuple[str, str]:
         """Project and environment of a project token."""
-        said = self._ask("token")["projectToken"]
-        return said["projectId"], said["environmentId"]
+        token = self._ask("token")["projectToken"]
+        return token["projectId"], token["environmentId"]
 
     def project(self, project: str) -> str:
         """Name of the project. Raises TargetError when it does not exist."""
@@ -167,33 +167,33 @@ class Railway:
     def deployment(self, deployment: str) -> Deployment:
         return Deployment.of(self._ask("deployment", id=deployment)["deployment"])
 
-    def told(self, deployment: str) -> dict[str, str]:
-        """What Headway told a deployment of itself: the variables that it was made with, only those."""
+    def identity(self, deployment: str) -> dict[str, str]:
+        """Headway's own variables in the snapshot of a deployment: HEADWAY_REVISION and others."""
         snapshot = self._ask("snapshot", id=deployment)["deploymentSnapshot"]
         variables = (snapshot or {}).get("variables") or {}
         return {name: str(value) for name, value in variables.items() if name.startswith("HEADWAY_")}
 
     def masker(self, deployment: str) -> Masker:
-        """For whatever a deployment says."""
+        """Masker for the secrets of a deployment, for its log."""
         snapshot = self._ask("snapshot", id=deployment)["deploymentSnapshot"]
         variables = (snapshot or {}).get("variables") or {}
         named = str(variables.get(SECRETS, "")).split(",")
         return Masker(str(variables[name]) for name in named if name in variables)
 
     def has(self, deployment: str, values: dict[str, str]) -> bool:
-        """Whether it was made with these variables, as far as they are no references to others."""
+        """Whether the deployment was created with these variables. References to other variables are not compared."""
         snapshot = self._ask("snapshot", id=deployment)["deploymentSnapshot"]
         variables = (snapshot or {}).get("variables") or {}
         return all("${{" in value or variables.get(name) == value for name, value in values.items())
 
     def build_log(self, deployment: str, lines: int) -> list[str]:
-        said = self._ask("build log", id=deployment, limit=lines)["buildLogs"]
-        return [self.api.masker(one["message"].rstrip()) for one in said]
+        entries = self._ask("build log", id=deployment, limit=lines)["buildLogs"]
+        return [self.api.masker(one["message"].rstrip()) for one in entries]
 
     def log(self, deployment: str, lines: int, since: str | None = None) -> list[tuple[str, str]]:
-        """The last lines with their time, the oldest first."""
-        said = self._ask("log", id=deployment, limit=lines, startDate=since)["deploymentLogs"]
-        return sorted((one["timestamp"], self.api.masker(one["message"].rstrip())) for one in said)
+        """Last lines of the log with their time, oldest first."""
+        entries = self._ask("log", id=deployment, limit=lines, startDate=since)["deploymentLogs"]
+        return sorted((one["timestamp"], self.api.masker(one["message"].rstrip())) for one in entries)
 
     # --- what is changed ---------------------------------------------------------------------------------------
 
@@ -201,17 +201,17 @@ class Railway:
         self._ask("configure", service=place.service, environment=place.environment, input=wanted)
 
     def set_variables(self, place: Place, values: dict[str, str]) -> None:
-        """Nothing is deployed for it. Others stay: deleting one would deploy, and some cannot be read."""
+        """Set variables without a deployment. Others stay: deleting one would deploy, and some cannot be read."""
         wanted = {"projectId": place.project, "environmentId": place.environment, "serviceId": place.service}
         self._ask("set variables", input={**wanted, "variables": values, "skipDeploys": True})
 
     def deploy(self, place: Place, commit: str | None) -> str:
-        """Id of the new deployment. Raises Unsure when nobody knows whether there is one."""
+        """Deploy, and return the id. Raises Unsure if the response is lost."""
         asked = {"service": place.service, "environment": place.environment, "commit": commit}
         return str(self._ask("deploy", repeat=Repeat.IF_NOT_PROCESSED, **asked)["serviceInstanceDeployV2"])
 
     def roll_back(self, deployment: str) -> None:
-        """A new deployment with the image and variables of this one. Raises Unsure likewise."""
+        """Create a deployment with the image and variables of this one. Raises Unsure if the response is lost."""
         self._ask("roll back", repeat=Repeat.IF_NOT_PROCESSED, id=deployment)
 
     def end(self, deployment: Deployment) -> None:
@@ -235,24 +235,24 @@ class Railway:
     def _ask(self, name: str, *, repeat: Repeat = Repeat.IDEMPOTENT, **variables: Any) -> dict[str, Any]:
         body = {"query": DOCUMENTS[name], "variables": variables}
         answer = self.api.ask("POST", "", json=body, repeat=repeat)
-        said = self.api.content(answer)
-        errors = said.get("errors") or []
-        data = said.get("data")
+        content = self.api.content(answer)
+        errors = content.get("errors") or []
+        data = content.get("data")
         if errors or not isinstance(data, dict):
             message = "; ".join(str(one.get("message")) for one in errors)
             raise self._error(name, answer.status_code, self.api.words(message))
         return data
 
-    def _error(self, asked: str, status: int, said: str) -> TargetError:
-        if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN) or REFUSED.search(said):
+    def _error(self, asked: str, status: int, message: str) -> TargetError:
+        if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN) or REFUSED.search(message):
             return TargetError(
-                f"{self.where}: Railway refuses the token, or it may not do this ({asked}): {said}",
+                f"{self.where}: Railway refuses the token, or it may not do this ({asked}): {message}",
                 "a project token is for one environment of one project; for any other set `account` as well",
             )
         for pattern, hint in HINTS:
-            if pattern.search(said):
-                return TargetError(f"{self.where}: {said} ({asked})", hint)
-        return TargetError(f"{self.where}: Railway refuses to {asked}: {said}", "see the service in Railway")
+            if pattern.search(message):
+                return TargetError(f"{self.where}: {message} ({asked})", hint)
+        return TargetError(f"{self.where}: Railway refuses to {asked}: {message}", "see the service in Railway")
 
 
 REFUSED = re.compile("not authorized|unauthorized|not authenticated|token not found", re.IGNORECASE)

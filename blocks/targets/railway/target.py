@@ -1,8 +1,8 @@
 """A service in one environment of a Railway project.
 
-Railway builds, starts, checks and switches in one go: until a new deployment answers its health path the old one
-serves, then it is replaced. So launching only says what is wanted, and the switch is the deployment. Which revision a
-deployment is stands in the variables it was made with, of which Railway keeps a snapshot.
+Railway builds, starts, checks and switches in one operation: the old deployment serves until the new one passes its
+health check, and is then replaced. So `launch` only records what to deploy, and `route` deploys it. The revision of a
+deployment is in its variables, of which Railway keeps a snapshot.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from headway.domain.traffic import Capability, Instance, InstanceReadiness, Obse
 
 __all__ = ["RailwayTarget"]
 
-ROUNDS = 3  # tries to deploy, when nobody knows whether the one before did
+ROUNDS = 3  # attempts to deploy after a lost response
 WHOLE = 100
 
 
 class RailwayTarget(Hosted):
     """A service on Railway, deployed at a commit of its repository or at an image digest.
 
-    It switches when the new deployment has answered its health path. A service with a volume is interrupted meanwhile:
+    Traffic switches when the new deployment passes its health check. A service with a volume is interrupted meanwhile:
     only recreate is possible there.
     """
 
@@ -85,7 +85,7 @@ class RailwayTarget(Hosted):
         return self
 
     def destroy(self) -> None:
-        """Delete the environment, if it is one that ends with what it shows."""
+        """Delete the environment if it is ephemeral."""
         with self._railway() as railway:
             place = self._place_of(railway)
             if self.ephemeral_of and place:
@@ -98,7 +98,7 @@ class RailwayTarget(Hosted):
         with self._railway() as railway:
             place = self._place_of(railway)
             if place is None:
-                return  # an ephemeral environment is made when it is needed
+                return  # an ephemeral environment is created when it is needed
             if not self._domain(railway.instance(place)):
                 raise UsageError(
                     f"{self._where}: has no domain: nobody could reach it", "generate one in its settings, Networking"
@@ -138,7 +138,7 @@ class RailwayTarget(Hosted):
         )
 
     def launch(self, revision: Revision, spec: LaunchSpec) -> None:
-        """Nothing is deployed yet: on Railway that is the switch."""
+        """Record what to deploy. `route` deploys it: on Railway a deployment is a switch."""
         self._launchable(spec)
         self._may_write(revision.app)
         with self._railway() as railway:
@@ -151,7 +151,7 @@ class RailwayTarget(Hosted):
         self._prepared[revision.id] = (revision, spec)
 
     def missing(self, spec: LaunchSpec) -> Refusal | None:
-        """Look for an image at Railway and in its registry. Whether a commit exists only its repository knows."""
+        """Check that Railway or the registry has the image. Commits are not checked: only the repository has them."""
         location = spec.artifact.location
         if spec.artifact.kind != "image":
             return None
@@ -196,7 +196,7 @@ class RailwayTarget(Hosted):
                 self._take_down(railway, place, app)
 
     def retire(self, revision: Revision, keep: int = 0, drain: float | None = None) -> None:  # noqa: ARG002
-        """What Railway replaced it has ended itself; what is still being built is not to replace anything."""
+        """Cancel a deployment in progress. Railway itself stops the deployment that it has replaced."""
         app, name = revision.app, revision.id
         self._may_write(app)
         if self.observe(app).traffic.weights.get(name):
@@ -220,15 +220,15 @@ class RailwayTarget(Hosted):
             named = [(name, one) for one in found if (name := deployments.revision_of(railway, app, one))]
             wanted = [(name, one) for name, one in named if revision is None or revision in name]
             maskers = {one.id: railway.masker(one.id) for _, one in wanted}
-        said: dict[str, str] = {}
+        since: dict[str, str] = {}
         while True:
             for name, one in wanted:
                 with self._railway() as railway:
-                    entries = railway.log(one.id, lines, said.get(one.id))
-                before = said.get(one.id, "")
+                    entries = railway.log(one.id, lines, since.get(one.id))
+                before = since.get(one.id, "")
                 for at, line in entries:
                     if at > before:
-                        said[one.id] = at
+                        since[one.id] = at
                         yield LogLine(f"{name}-{one.id[:8]}", maskers[one.id](line), datetime.fromisoformat(at))
             if not follow:
                 return
@@ -237,22 +237,22 @@ class RailwayTarget(Hosted):
     # --- switching ---------------------------------------------------------------------------------------------
 
     def _switch(self, railway: Railway, place: Place, app: str, revision: str) -> None:
-        """By a deployment that is made for it: of an earlier one that Railway has kept, or of the commit or image."""
+        """Switch by a new deployment: a rollback to a kept earlier one, or a deployment of the commit or image."""
         service = railway.instance(place)
         live, going = deployments.live(service), deployments.going(service)
         if live and live.status in SERVING and deployments.revision_of(railway, app, live) == revision:
             return
         if live and deployments.revision_of(railway, app, live) is None:
             with self._writing(app) as state:
-                state.others = live.id  # what was there before Headway came
-        if going and deployments.revision_of(railway, app, going) == revision:  # whoever asked for it has died since
+                state.others = live.id  # it served before Headway's first deployment
+        if going and deployments.revision_of(railway, app, going) == revision:  # its run has died
             self._follow(railway, app, going.id)
             return
         if going:  # of a run that died: it would replace what is deployed now
             railway.end(going)
         for _ in range(ROUNDS):
             try:
-                made = self._asked_for(railway, place, app, revision)
+                made = self._deploy(railway, place, app, revision)
                 break
             except Unsure as unsure:
                 failure = unsure
@@ -265,8 +265,8 @@ class RailwayTarget(Hosted):
             raise failure
         self._follow(railway, app, made)
 
-    def _asked_for(self, railway: Railway, place: Place, app: str, revision: str) -> str:
-        """Id of a new deployment of the revision."""
+    def _deploy(self, railway: Railway, place: Place, app: str, revision: str) -> str:
+        """Deploy the revision, and return the id of the deployment."""
         kept = self._kept(railway, place, app, revision)
         if kept:
             before = railway.instance(place).latest
@@ -284,7 +284,7 @@ class RailwayTarget(Hosted):
         return railway.deploy(place, prepared.sha if spec.artifact.kind == "bundle" else None)
 
     def _kept(self, railway: Railway, place: Place, app: str, revision: str) -> Deployment | None:
-        """The newest earlier deployment of the revision that Railway can still bring back."""
+        """The newest earlier deployment of the revision that Railway can still roll back to."""
         prepared = self._prepared.get(revision)
         for one in railway.deployments(place):
             if not one.can_roll_back or one.status in GOING:
@@ -293,12 +293,12 @@ class RailwayTarget(Hosted):
                 if deployments.revision_of(railway, app, one) == revision:
                     return one
             elif deployments.is_of(one, prepared[1], prepared[0].sha) and railway.has(one.id, self._values(*prepared)):
-                return one  # a secret that has changed since would not be in it
+                return one  # with the current secrets
         return None
 
     def _values(self, revision: Revision, spec: LaunchSpec) -> dict[str, str]:
         values = {name: str(value) for name, value in spec.env.items()} | self._identity(revision, spec)
-        # By name: their values are masked in its log.
+        # Names of the secrets, whose values are masked in its log.
         return values | ({SECRETS: ",".join(sorted(spec.secrets))} if spec.secrets else {})
 
     def _configure(self, railway: Railway, place: Place, revision: Revision, spec: LaunchSpec) -> None:
@@ -325,7 +325,7 @@ class RailwayTarget(Hosted):
     def _take_down(self, railway: Railway, place: Place, app: str) -> None:
         live = deployments.live(railway.instance(place))
         if live is None or deployments.revision_of(railway, app, live) is None:
-            return  # what others deployed is left alone
+            return  # foreign deployments are not changed
         others = self._read(app).others
         before = next((one for one in railway.deployments(place) if one.id == others), None) if others else None
         if before and before.can_roll_back:
@@ -348,7 +348,7 @@ class RailwayTarget(Hosted):
         return Railway(Api("Railway", self.url, header, secrets), self._where)
 
     def _place_of(self, railway: Railway) -> Place | None:
-        """By id; None while an ephemeral environment is not there. Raises TargetError for what is not there."""
+        """Ids of service and environment; None if an ephemeral environment does not exist yet. Raises TargetError."""
         if self._located is None:
             project, environment = (self.project, self.environment) if self.account else railway.token()
             if project is None:
@@ -381,7 +381,7 @@ class RailwayTarget(Hosted):
         return self._located
 
     def _ephemeral(self, railway: Railway) -> Place:
-        """Make the environment that ends with what it shows."""
+        """Create the ephemeral environment."""
         if not (self.account and self.project and self.environment and self.ephemeral_of):
             raise TargetError(
                 f"{self._where}: an ephemeral environment needs a token of the account, `project` and `environment`",
@@ -392,7 +392,7 @@ class RailwayTarget(Hosted):
             raise TargetError(f"{self._where}: no environment {self.ephemeral_of} to copy", "correct `ephemeral_of`")
         railway.create_environment(self.project, self.environment, source)
         place = self._place_of(railway)
-        assert place is not None  # it was just made
+        assert place is not None  # it was just created
         return place
 
     def _domain(self, service: Service) -> str | None:
@@ -400,5 +400,5 @@ class RailwayTarget(Hosted):
 
 
 def _id(named: dict[str, str], wanted: str | None) -> str | None:
-    """The id of what has this name or id."""
+    """Id of the object with this name or id."""
     return next((one for one, name in named.items() if wanted in (one, name)), None)

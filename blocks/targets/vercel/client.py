@@ -1,4 +1,4 @@
-"""The paths of Vercel's REST API (https://vercel.com/docs/rest-api) that a deployment takes, and what refusals mean."""
+"""Client of Vercel's REST API (https://vercel.com/docs/rest-api): the calls of a deployment, and their errors."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ PAGE = 100
 ROUNDS = 3  # of files that Vercel lacks
 UPLOADS = 8  # at once
 WAITING = frozenset({"QUEUED", "INITIALIZING", "BUILDING", "ANALYZING", "DEPLOYING"})
-SAID = frozenset({"command", "stdout", "stderr", "fatal", "exit"})  # kinds of events that are lines of a log
+LOG_EVENTS = frozenset({"command", "stdout", "stderr", "fatal", "exit"})  # kinds of events that are log lines
 
 
 class Deployment(NamedTuple):
-    """As the API has it, in a list (`uid`) or alone (`id`)."""
+    """A deployment. The API names its id `uid` in a list and `id` in a single response."""
 
     id: str
     url: str
@@ -35,14 +35,14 @@ class Deployment(NamedTuple):
     why: str
 
     @classmethod
-    def of(cls, said: dict[str, Any]) -> Deployment:
+    def of(cls, content: dict[str, Any]) -> Deployment:
         return cls(
-            id=said.get("uid") or said["id"],
-            url=f"https://{said['url']}",
-            state=said["readyState"],
-            promoted=said.get("readySubstate") == "PROMOTED",
-            meta=said.get("meta") or {},
-            why=said.get("errorMessage") or said.get("errorCode") or "",
+            id=content.get("uid") or content["id"],
+            url=f"https://{content['url']}",
+            state=content["readyState"],
+            promoted=content.get("readySubstate") == "PROMOTED",
+            meta=content.get("meta") or {},
+            why=content.get("errorMessage") or content.get("errorCode") or "",
         )
 
     def is_of(self, app: str, revision: str) -> bool:
@@ -50,7 +50,7 @@ class Deployment(NamedTuple):
 
 
 class Share(NamedTuple):
-    """A rolling release under way: `canary` gets `percent` of the visitors, `base` the others."""
+    """A rolling release in progress: `canary` gets `percent` of the visitors, `base` the others."""
 
     base: str
     canary: str
@@ -60,7 +60,7 @@ class Share(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """An answer that is no success, as far as it says why."""
+    """An error response."""
 
     status: int
     code: str
@@ -99,7 +99,7 @@ class Vercel:
         return found
 
     def is_production(self, project: dict[str, Any], domain: str) -> bool:
-        """Whether this domain of the project leads to production: neither to a branch nor to another environment."""
+        """Whether this domain of the project is for production, not for a branch or another environment."""
         found = self._get(f"/v9/projects/{project['id']}/domains/{domain}")
         return found is not None and not found.get("gitBranch") and not found.get("customEnvironmentId")
 
@@ -117,8 +117,8 @@ class Vercel:
 
     def set_variables(self, project: dict[str, Any], values: list[dict[str, Any]]) -> None:
         path = f"/v10/projects/{project['id']}/env"
-        said = self._ask("POST", path, params={"upsert": "true"}, json=values)
-        for failed in said.get("failed", ()):
+        content = self._ask("POST", path, params={"upsert": "true"}, json=values)
+        for failed in content.get("failed", ()):
             raise TargetError(
                 f"{self.where}: a variable was refused: {self.api.words(failed['error']['message'])}",
                 "see the project's environment variables",
@@ -131,7 +131,7 @@ class Vercel:
     # --- deployments -------------------------------------------------------------------------------------------
 
     def deployments(self, project: dict[str, Any]) -> Iterator[tuple[Deployment, str | None]]:
-        """Each with its target, the newest first; at most so many pages as one may expect to need."""
+        """Deployments with their target, newest first, up to a limit of pages."""
         params: dict[str, Any] = {"projectId": project["id"], "limit": PAGE}
         for _ in range(PAGES):
             page = self._ask("GET", "/v7/deployments", params=params)
@@ -146,7 +146,7 @@ class Vercel:
         return Deployment.of(found) if found else None
 
     def create(self, wanted: dict[str, Any], files: Mapping[str, Path]) -> Deployment:
-        """Vercel says which files it lacks, by their SHA-1: only those are sent."""
+        """Create a deployment. Uploads only the files that Vercel does not have, by SHA-1."""
         params = {"forceNew": "1", "skipAutoDetectionConfirmation": "1"}
         for _ in range(ROUNDS):
             answer = self._send("POST", "/v13/deployments", params=params, json=wanted, repeat=Repeat.IF_NOT_PROCESSED)
@@ -164,29 +164,29 @@ class Vercel:
         self._ask("POST", "/v2/files", headers=headers, content=file.read_bytes())
 
     def cancel(self, deployment: str) -> None:
-        with suppress(_Gone, TargetError):  # it has just ended by itself
+        with suppress(_Gone, TargetError):  # it has just finished
             self._ask("PATCH", f"/v12/deployments/{deployment}/cancel")
 
     def log(self, deployment: str, lines: int) -> list[str]:
         return [line for _, line in self.events(deployment, lines, None)]
 
     def events(self, deployment: str, lines: int, since: int | None) -> list[tuple[int, str]]:
-        """The last lines of its log with their time in milliseconds, the oldest first."""
+        """Last lines of the log with their time in milliseconds, oldest first."""
         params: dict[str, Any] = {"limit": lines, "direction": "backward", "builds": 1}
         if since is not None:
             params["since"] = since
         events = self._get(f"/v3/deployments/{deployment}/events", params) or []
-        said = [
+        found = [
             (one["created"], (one.get("text") or (one.get("payload") or {}).get("text") or "").rstrip())
             for one in events
-            if one["type"] in SAID
+            if one["type"] in LOG_EVENTS
         ]
-        return sorted(((at, self.api.masker(line)) for at, line in said if line), key=lambda one: one[0])
+        return sorted(((at, self.api.masker(line)) for at, line in found if line), key=lambda one: one[0])
 
     # --- who answers -------------------------------------------------------------------------------------------
 
     def alias(self, domain: str) -> str | None:
-        """Id of the deployment that a domain leads to."""
+        """Id of the deployment that serves a domain."""
         found = self._get(f"/v4/aliases/{domain}")
         return found["deploymentId"] if found else None
 
@@ -194,7 +194,7 @@ class Vercel:
         self._ask("POST", f"/v2/deployments/{deployment}/aliases", json={"alias": domain})
 
     def take_down(self, deployment: str) -> None:
-        """No domain leads to it any more."""
+        """Remove the alias from its deployment."""
         for one in (self._get(f"/v2/deployments/{deployment}/aliases") or {"aliases": []})["aliases"]:
             with suppress(_Gone):
                 self._ask("DELETE", f"/v2/aliases/{one['uid']}")
@@ -203,11 +203,11 @@ class Vercel:
         self._ask("POST", f"/v10/projects/{project['id']}/promote/{deployment}", json={})
 
     def roll_back(self, project: dict[str, Any], deployment: str) -> None:
-        """To a deployment that has been in production; it also ends a rolling release."""
+        """Roll back to a deployment that has been in production. Also ends a rolling release."""
         self._ask("POST", f"/v1/projects/{project['id']}/rollback/{deployment}", json={})
 
     def moved(self, domain: str, deployment: str) -> bool:
-        """Whether the domain is there. Raises TargetError when Vercel has given up on moving it."""
+        """Whether the domain has moved to the deployment. Raises TargetError if Vercel failed to move it."""
         if self.alias(domain) == deployment:
             return True
         asked = self.project().get("lastAliasRequest") or {}
@@ -220,15 +220,15 @@ class Vercel:
     # --- rolling releases --------------------------------------------------------------------------------------
 
     def stages(self, project: dict[str, Any]) -> list[dict[str, Any]]:
-        said = self._get(f"/v1/projects/{project['id']}/rolling-release/config") or {}
-        return list((said.get("rollingRelease") or {}).get("stages") or ())
+        content = self._get(f"/v1/projects/{project['id']}/rolling-release/config") or {}
+        return list((content.get("rollingRelease") or {}).get("stages") or ())
 
     def share(self, project: dict[str, Any]) -> Share | None:
-        """The rolling release that is under way."""
+        """The rolling release in progress."""
         if not project.get("rollingRelease"):
             return None
-        said = self._get(f"/v1/projects/{project['id']}/rolling-release", {"state": "ACTIVE"}) or {}
-        now = said.get("rollingRelease")
+        content = self._get(f"/v1/projects/{project['id']}/rolling-release", {"state": "ACTIVE"}) or {}
+        now = content.get("rollingRelease")
         if not now or now["state"] != "ACTIVE" or not now["activeStage"]:
             return None
         return Share(
@@ -254,7 +254,7 @@ class Vercel:
     # --- asking ------------------------------------------------------------------------------------------------
 
     def _get(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
-        """None when there is no such thing."""
+        """GET a path; None if it does not exist."""
         try:
             return self._ask("GET", path, params=dict(params or {}))
         except _Gone:
@@ -273,27 +273,27 @@ class Vercel:
         return self.api.ask(method, path, params={**(params or {}), **self._of_team}, **sent)
 
     def _error(self, refusal: Refusal, asked: str) -> TargetError:
-        said = self.api.words(refusal.message)
+        message = self.api.words(refusal.message)
         match refusal.status:
             case httpx.codes.UNAUTHORIZED:
-                return TargetError(f"{self.where}: Vercel refuses the token: {said}", "make a new one for the block")
+                return TargetError(f"{self.where}: Vercel refuses the token: {message}", "make a new one for the block")
             case httpx.codes.FORBIDDEN if (refusal.body or {}).get("invalidToken"):
-                return TargetError(f"{self.where}: Vercel refuses the token: {said}", "make a new one for the block")
+                return TargetError(f"{self.where}: Vercel refuses the token: {message}", "make a new one for the block")
             case httpx.codes.FORBIDDEN:
                 return TargetError(
-                    f"{self.where}: the token may not do this ({asked}): {said}",
+                    f"{self.where}: the token may not do this ({asked}): {message}",
                     "its scope has to be the project's team, and its user a member who may deploy",
                 )
             case httpx.codes.PAYMENT_REQUIRED:
-                return TargetError(f"{self.where}: its plan does not allow it: {said}", "see the plan and its usage")
+                return TargetError(f"{self.where}: its plan does not allow it: {message}", "see the plan and its usage")
             case status:
                 return TargetError(
-                    f"{self.where}: Vercel refuses {asked} with {status} {refusal.code}: {said}", "see its settings"
+                    f"{self.where}: Vercel refuses {asked} with {status} {refusal.code}: {message}", "see its settings"
                 )
 
 
 class _Gone(TargetError):
-    """There is no such thing."""
+    """The object does not exist."""
 
 
 def _refusal(answer: httpx.Response) -> Refusal:

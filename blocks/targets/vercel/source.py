@@ -14,7 +14,7 @@ from headway.domain.errors import TargetError
 
 __all__ = ["files", "git_source"]
 
-# What is never source: Vercel's own command line leaves the same out.
+# Never uploaded as source; Vercel's own command line excludes the same paths.
 IGNORED = (
     ".git", ".hg", ".svn", ".next", ".vercel", ".now", ".cache", ".venv", "venv", "node_modules", "__pycache__",
     ".env.local", ".env.*.local", ".DS_Store", "CVS",
@@ -22,7 +22,7 @@ IGNORED = (
 
 
 def git_source(where: str, link: Mapping[str, Any] | None, sha: str) -> dict[str, Any]:
-    """The commit in the repository that the project is linked with."""
+    """Reference to the commit in the project's linked repository. Raises TargetError without one."""
     branch = (link or {}).get("productionBranch", "main")
     match link:
         case {"type": "github", "repoId": repository}:
@@ -37,7 +37,7 @@ def git_source(where: str, link: Mapping[str, Any] | None, sha: str) -> dict[str
 
 
 def files(tree: Path) -> tuple[list[dict[str, Any]], dict[str, Path]]:
-    """The files as the API wants them, and by SHA-1; without what .vercelignore names, and what is never source."""
+    """Files in the API's format, and paths by SHA-1. Excludes paths in .vercelignore and those never uploaded."""
     rules = [*IGNORED]
     with suppress(FileNotFoundError):
         rules += (tree / ".vercelignore").read_text().splitlines()
@@ -46,7 +46,7 @@ def files(tree: Path) -> tuple[list[dict[str, Any]], dict[str, Path]]:
     by_sha: dict[str, Path] = {}
     for name in sorted(ignored.match_tree_files(tree, negate=True, follow_links=False)):
         path = tree / name
-        if not path.is_file():  # a link to a directory, or to nothing
+        if not path.is_file():  # a link to a directory, or a broken one
             continue
         content = path.read_bytes()
         sha = hashlib.sha1(content, usedforsecurity=False).hexdigest()

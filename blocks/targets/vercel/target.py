@@ -1,8 +1,8 @@
 """Deployments of one Vercel project.
 
-Production is a deployment built for production and *staged*: built once, smoke-tested at an address of its own, then
-promoted as it is, which builds nothing. Anything else (staging, previews) is a preview deployment with an alias. What
-a deployment is stands in its `meta`, who answers a domain in its alias: Vercel alone is asked what runs.
+Production is a deployment built for production and *staged*: built once, smoke-tested at its own URL, then promoted
+without another build. Other environments (staging, previews) are preview deployments with an alias. The revision of a
+deployment is in its `meta`, the serving deployment in the domain's alias: all state is read from Vercel.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from headway.domain.traffic import Capability, Instance, InstanceReadiness, Obse
 
 __all__ = ["VercelTarget"]
 
-ROUNDS = 3  # tries to make a deployment of which nobody knows whether it was made
+ROUNDS = 3  # attempts to create a deployment after a lost response
 BYPASS = "x-vercel-protection-bypass"
 WHOLE = 100
 
@@ -38,7 +38,7 @@ WHOLE = 100
 class VercelTarget(Hosted):
     """A Vercel project: its production domains, or an alias on preview deployments.
 
-    Weighted routing is there where rolling releases are on (Pro and Enterprise), at the percentages of their stages.
+    Weighted routing needs rolling releases (Pro and Enterprise), and uses the percentages of their stages.
     """
 
     _block_type_name = "Headway Vercel Target"
@@ -69,7 +69,7 @@ class VercelTarget(Hosted):
         default=False,
         description="let Vercel fetch the commit from its linked repository, instead of uploading the files",
     )
-    # Prefect finds no secret in a union with a Token: it would store the stars that are shown for it.
+    # Prefect does not detect a secret in a union with a Token, and would store the mask instead of the value.
     bypass: SecretStr | None = Field(
         default=None, description="secret with which smoke tests bypass Deployment Protection (for automation)"
     )
@@ -78,7 +78,7 @@ class VercelTarget(Hosted):
     @field_validator("bypass")
     @classmethod
     def _sendable(cls, value: SecretStr | None) -> SecretStr | None:
-        """A form's empty field is an empty string."""
+        """An empty field of a form is an empty string."""
         return sendable(value) if value and value.get_secret_value().strip() else None
 
     @property
@@ -121,13 +121,13 @@ class VercelTarget(Hosted):
             weights: dict[str, int] = {}
             for deployment_id, weight in serving.items():
                 found = vercel.deployment(deployment_id)
-                if found and found.meta.get("headwayApp") == app:  # what others made is nothing to go back to
+                if found and found.meta.get("headwayApp") == app:  # foreign deployments are no rollback targets
                     known[found.meta["headwayRevision"]] = found
                     weights[found.meta["headwayRevision"]] = weight
             for revision, deployment_id in state.launched.items():
                 if revision not in known and (found := vercel.deployment(deployment_id)):
                     known[revision] = found
-        if sum(weights.values()) != WHOLE:  # somebody else's deployment has a share
+        if sum(weights.values()) != WHOLE:  # a foreign deployment has a share
             weights = {}
         shown = state.preview if state.preview in known else None
         return Observation(
@@ -167,8 +167,8 @@ class VercelTarget(Hosted):
             if found.state in WAITING:
                 return InstanceReadiness(wanted=1, ready=0, detail=f"{found.id} is {found.state}")
             if found.state != "READY":
-                said = " | ".join(vercel.log(found.id, LAST_LINES)) or "its build log is empty"
-                why = f"{found.id} is {found.state}: {found.why or 'no reason given'}: {said}"
+                log = " | ".join(vercel.log(found.id, LAST_LINES)) or "its build log is empty"
+                why = f"{found.id} is {found.state}: {found.why or 'no reason given'}: {log}"
                 return InstanceReadiness(wanted=1, ready=0, failed=True, detail=vercel.api.words(why))
         path, timeout = found.meta.get("headwayHealth", "/"), float(found.meta.get("headwayTimeout", "5"))
         refusal = self._unhealthy(found.url + path, timeout, (revision.sha, revision.id))
@@ -201,7 +201,7 @@ class VercelTarget(Hosted):
             state.launched |= {revision: one.id for revision, one in found.items()}
 
     def retire(self, revision: Revision, keep: int = 0, drain: float | None = None) -> None:  # noqa: ARG002
-        """A deployment without visitors costs nothing and is the way back: it stays, but for one still being built."""
+        """Cancel a build in progress. A finished deployment stays: it costs nothing and is a rollback target."""
         app, name = revision.app, revision.id
         self._may_write(app)
         weight = self.observe(app).traffic.weights.get(name)
@@ -225,13 +225,13 @@ class VercelTarget(Hosted):
     ) -> Iterator[LogLine]:
         seen = self.observe(app).instances
         names = [one.name for name, ours in seen.items() for one in ours if revision is None or revision in name]
-        said: dict[str, int] = {}
+        since: dict[str, int] = {}
         while True:
             for name in names:
                 with self._vercel() as vercel:
-                    events = vercel.events(name.rpartition("-")[2], lines, said.get(name))
+                    events = vercel.events(name.rpartition("-")[2], lines, since.get(name))
                 for at, line in events:
-                    said[name] = max(said.get(name, 0), at + 1)
+                    since[name] = max(since.get(name, 0), at + 1)
                     yield LogLine(name, line, datetime.fromtimestamp(at / 1000, UTC))
             if not follow:
                 return
@@ -251,12 +251,12 @@ class VercelTarget(Hosted):
     def _found(
         self, vercel: Vercel, project: dict[str, Any], revision: Revision, spec: LaunchSpec
     ) -> Deployment | None:
-        """The newest deployment of the revision that has not failed, and was built with the secrets of now."""
+        """The newest deployment of the revision that has not failed and was built with the current secrets."""
         made = (one for one in self._listed(vercel, project, revision.app, revision.id) if self._fits(one, spec))
         return next((one for one in made if one.state == "READY" or one.state in WAITING), None)
 
     def _listed(self, vercel: Vercel, project: dict[str, Any], app: str, revision: str) -> Iterator[Deployment]:
-        """Those of the revision, the newest first."""
+        """Deployments of the revision, newest first."""
         for one, target in vercel.deployments(project):
             if one.is_of(app, revision) and (target == "production") is self._production:
                 yield one
@@ -279,9 +279,9 @@ class VercelTarget(Hosted):
         return found
 
     def _tell(self, vercel: Vercel, project: dict[str, Any], revision: Revision, spec: LaunchSpec) -> None:
-        """Set the variables; those that an earlier release set and this one has not are removed.
+        """Set the variables; remove those that an earlier release has set and this one has not.
 
-        A deployment keeps those it was built with, so what runs sees nothing of it.
+        A deployment keeps the variables of its build, so running deployments do not change.
         """
         mine = f"set by Headway for {spec.environment}"
         values = {name: str(value) for name, value in spec.env.items()} | self._identity(revision, spec)
@@ -336,7 +336,7 @@ class VercelTarget(Hosted):
         raise failure
 
     def _sealed(self, spec: LaunchSpec) -> str:
-        """Another one when a secret has changed. Only who has the token could guess a short secret from it."""
+        """A hash that changes with a secret. Guessing a short secret from it would require the token."""
         values = json.dumps([(name, str(spec.env[name])) for name in sorted(spec.secrets)])
         return hmac.new(self.token.get_secret_value().encode(), values.encode(), "sha256").hexdigest()[:16]
 
@@ -344,7 +344,7 @@ class VercelTarget(Hosted):
         return TrafficSwitch(vercel, project, self.domain, self._production, self.poll)
 
     def _remember_others(self, vercel: Vercel, app: str) -> None:
-        """What served before Headway came is where nothing of ours leads back to."""
+        """Record the deployment that served before Headway's first: it is no rollback target."""
         live = vercel.alias(self.domain)
         if live is None:
             return
@@ -359,7 +359,7 @@ def _host(url: str) -> str:
 
 
 def _shares(plan: Plan) -> set[int]:
-    """The percentages that the new revision gets, but for 0 and 100."""
+    """Percentages of the new revision, except 0 and 100."""
     routed = [step.traffic for step in plan.steps if isinstance(step, Route)]
     routed += [step.low for step in plan.steps if isinstance(step, Rehearse)]
     return {traffic.weights.get(plan.new, 0) for traffic in routed} - {0, WHOLE}

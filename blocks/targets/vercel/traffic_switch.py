@@ -1,4 +1,4 @@
-"""Traffic of the app's domain on Vercel: all of it to one deployment, or a rolling release between two."""
+"""Switch the traffic of the app's domain on Vercel: all to one deployment, or a rolling release between two."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from headway.domain.errors import TargetError, UsageError
 
 __all__ = ["TrafficSwitch"]
 
-SWITCH = 180.0  # seconds that Vercel has for moving the domains; its own command line gives it as long
+SWITCH = 180.0  # seconds that Vercel has to move the domains, as in its own command line
 
 
 @dataclass(frozen=True)
 class TrafficSwitch:
-    """Changes which deployments of the project answer the domain."""
+    """Changes which deployments of the project serve the domain."""
 
     vercel: Vercel
     project: dict[str, Any]
@@ -26,7 +26,7 @@ class TrafficSwitch:
     poll: float  # seconds between two reads of the project
 
     def to(self, to: Deployment) -> None:
-        """All visitors to one deployment: nothing is built, Vercel moves the domains at once."""
+        """Send all visitors to one deployment. Nothing is built; Vercel moves the domains at once."""
         if not self.production:
             if self.vercel.alias(self.domain) != to.id:
                 self.vercel.assign(to.id, self.domain)
@@ -34,14 +34,14 @@ class TrafficSwitch:
         share = self.vercel.share(self.project)
         if share and share.canary == to.id:
             self.vercel.complete(self.project, to.id)
-        elif share:  # the way back out of a rolling release
+        elif share:  # rollback of a rolling release
             self.vercel.roll_back(self.project, share.base)
             self._await(
                 lambda: self.vercel.share(self.project) is None,
                 f"{self.vercel.where}: the rolling release does not end",
             )
         if self.vercel.alias(self.domain) != to.id:
-            if to.promoted:  # it has been there before: instant rollback, also where promoting would be gradual
+            if to.promoted:  # it was in production before: instant rollback, even if promoting would be gradual
                 self.vercel.roll_back(self.project, to.id)
             elif not self.project.get("rollingRelease") or self.vercel.alias(self.domain) is None:
                 self.vercel.promote(self.project, to.id)
@@ -53,7 +53,7 @@ class TrafficSwitch:
         )
 
     def split(self, weights: dict[str, int]) -> None:
-        """Two deployments share, as a rolling release: its stages go up, never down, so a lower one is begun anew."""
+        """Split traffic with a rolling release. Its stages only go up, so a lower weight needs a new one."""
         share = self.vercel.share(self.project)
         base = share.base if share else self.vercel.alias(self.domain)
         if base not in weights:
@@ -79,7 +79,7 @@ class TrafficSwitch:
         )
 
     def stages(self, wanted: set[int], strategy: str) -> list[int]:
-        """The percentages of the project's stages. Raises UsageError when a share that is wanted is none of them."""
+        """Percentages of the project's stages. Raises UsageError if a wanted weight is not one of them."""
         stages = self.vercel.stages(self.project) if self.production else []
         percentages = [int(stage["targetPercentage"]) for stage in stages]
         if not stages:
