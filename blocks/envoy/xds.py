@@ -317,12 +317,12 @@ def histograms(stats: Mapping[str, Any]) -> dict[str, tuple[Bucket, ...]]:
     return found
 
 
-def _bucket(told: Mapping[str, Any]) -> Bucket:
+def _bucket(bucket: Mapping[str, Any]) -> Bucket:
     """Envoy rounds down to milliseconds: its 0 means up to one. Bounds are rounded, so that those of two
     neighbours are equal.
     """
-    lower, width = told["lower_bound"], told["width"] or 1
-    return Bucket(round(lower / 1000, 6), round((lower + width) / 1000, 6), told["count"])
+    lower, width = bucket["lower_bound"], bucket["width"] or 1
+    return Bucket(round(lower / 1000, 6), round((lower + width) / 1000, 6), bucket["count"])
 
 
 def _source(file: Path) -> dict[str, Any]:

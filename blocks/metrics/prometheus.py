@@ -137,8 +137,8 @@ class Prometheus(Block, MetricSource):
 
     # --- understanding -----------------------------------------------------------------------------------------
 
-    def _sample(self, expression: str, told: Any) -> Sample:
-        match told:
+    def _sample(self, expression: str, series: Any) -> Sample:
+        match series:
             case {"metric": dict(labels), "value": [_, str(value)]}:
                 return Sample(labels, self._number(value))
             case {"histogram": _}:
