@@ -1,4 +1,4 @@
-"""Headway takes every merge to production, and rolls back by itself."""
+"""Headway takes every merge to production, and rolls back automatically."""
 
 from headway import _moved
 

@@ -84,7 +84,7 @@ def _new_migrations(source: Source, before: str | None, patterns: tuple[str, ...
     changed = git.changed_paths(git.mirror_of(workspace), before, source.sha)
     if changed is None:
         raise MigrationRefused(
-            f"which migrations are new cannot be told: this repository has no commit {before}, which is live",
+            f"cannot determine which migrations are new: this repository has no commit {before}, which is live",
             "was its history rewritten? migrations/kind says what they are for this release",
         )
     paths = [path for path in is_migration(patterns, changed) if (workspace / path).is_file()]

@@ -82,7 +82,7 @@ async def request_approval(
 async def wait_for_thaw(release: ReleaseSession, source: Source, rules: config.Environment, spec: LaunchSpec) -> None:
     """Wait, suspended, until the freeze of the environment ends, or a person approves this revision in spite of it.
 
-    Of the releases that wait for the end of a freeze, the newest goes on. Raises Rejected, Superseded.
+    Of the releases that wait for the end of a freeze, the newest continues. Raises Rejected, Superseded.
     """
     ledger, record = release.ledger, release.record
     if not rules.freeze or is_accepted(release, spec):

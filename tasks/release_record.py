@@ -226,7 +226,7 @@ def _ending(release: ReleaseSession, error: BaseException | None) -> tuple[Relea
         case asyncio.CancelledError():
             return "cancelled", "cancelled"
         case TerminationSignal() | SystemExit() | KeyboardInterrupt():
-            return "cancelled", "its process was told to end"
+            return "cancelled", "its process was ended"
         case _:
             state = "rolled_back" if _was_rolled_back(release) else "failed"
     return state, _first_line(error)

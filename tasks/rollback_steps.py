@@ -24,7 +24,7 @@ __all__ = ["RollbackRequest", "finish_rollback", "plan_rollback"]
 
 
 class RollbackRequest(Frozen):
-    """A rollback, as somebody asked for it; the parameters of the flow `rollback` are documented there."""
+    """A requested rollback: the parameters of the flow `rollback`, documented there."""
 
     to: str | None = None
     reason: str = ""

@@ -25,7 +25,7 @@ __all__ = ["check_dependencies", "degraded_dependencies", "smoke_test"]
 
 DEADLINE = 15.0  # seconds that a new version has to connect to its dependencies
 POLL = 0.5  # seconds between two requests
-TIMEOUT = 5.0  # seconds that a response may take: the app asks its dependencies for it
+TIMEOUT = 5.0  # seconds that a response may take: the app checks its dependencies for it
 
 
 @task(name="smoke", task_run_name="smoke {spec.environment}", cache_policy=NO_CACHE)
@@ -120,6 +120,6 @@ async def _detailed_health(session: EnvironmentSession, spec: LaunchSpec) -> dep
             answer = await client.get(f"{url.rstrip('/')}{spec.detailed}", headers=headers)
     except httpx.HTTPError as error:
         raise SmokeFailed(
-            f"no answer: {type(error).__name__}", "does the app take long to ask what it needs?"
+            f"no answer: {type(error).__name__}", "are the health checks of its dependencies slow?"
         ) from error
     return dependency_health.read(answer.json())

@@ -328,7 +328,7 @@ def _with_the_engine(
     told: Iterable[str],
 ) -> str:
     end = time.monotonic() + timeout
-    late = BuildFailed(f"build: no end after {timeout:g} s", "give it a longer build/timeout")
+    late = BuildFailed(f"build: timed out after {timeout:g} s", "give it a longer build/timeout")
     image = ""
     with connected("build", timeout=timeout) as engine:
         try:

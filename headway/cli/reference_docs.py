@@ -111,7 +111,7 @@ def _section(part: dict[str, Any], definitions: dict[str, Any]) -> Iterator[str]
 
 
 def _targets() -> Iterator[str]:
-    """What every platform can do, and what its block is told."""
+    """Capabilities and settings of every platform."""
     known = dict(sorted(_platforms().items()))
     yield _TARGETS
     yield f"| | {' | '.join(f'[{kind}](#{kind})' for kind in known)} |"
@@ -134,7 +134,7 @@ def _targets() -> Iterator[str]:
 
 
 def _platforms() -> dict[str, Any]:
-    """Blocks want to know of a server when they are imported; nothing is asked of it."""
+    """Targets of every platform. Importing blocks needs the URL of a server, which gets no request."""
     named = "PREFECT_API_URL" in os.environ
     os.environ.setdefault("PREFECT_API_URL", "http://127.0.0.1:1/api")
     try:
@@ -149,7 +149,7 @@ def _runs(kind: str) -> str:
 
 
 def _mentioned(whole: dict[str, Any], definitions: dict[str, Any]) -> list[str]:
-    """Definitions in the order a reader meets them, each section's own before those of the next."""
+    """Definitions in reading order: those of a section before those of the next one."""
     met: dict[str, None] = {}
 
     def visit(part: dict[str, Any]) -> None:

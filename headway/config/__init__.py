@@ -1,4 +1,4 @@
-"""headway.yaml: what a repository says about its checks, its build and its environments.
+"""headway.yaml: settings of an app's checks, build and environments.
 
 One source: these models validate the file, print the JSON Schema for editors and, through
 `headway.cli.reference_docs`, the reference page. Durations are seconds, memory is bytes, cpu is cores, percentages are

@@ -14,7 +14,7 @@ from headway.domain.base import Frozen
 
 __all__ = ["Configured", "Entry", "examine", "table"]
 
-# Placeholders in examples that nobody has replaced by a real secret.
+# Placeholders in examples that were not replaced by a real secret.
 _PLACEHOLDER = re.compile(
     r"(change|replace|insert|set|fill|enter)[-_ ]?(me|this|it|here|in).*|your[-_ ].*"
     r"|((my|the|a|an|some|super|very|top)[-_ ]?)?(secret|password|passw0rd|token|key|api[-_ ]?key)"
@@ -92,7 +92,7 @@ def _is_placeholder(value: str) -> bool:
 
 
 def _shared(environments: Mapping[str, Configured]) -> Iterator[Entry]:
-    """Warnings about secrets that two environments share: whoever can read one environment can read the other."""
+    """Warnings about secrets that two environments share: access to one environment is access to the other."""
     for (one, here), (other, there) in combinations(environments.items(), 2):
         for name in sorted(here.secrets & there.secrets):
             value = here.values.get(name)

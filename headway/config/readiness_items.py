@@ -1,4 +1,4 @@
-"""The checklist: what people who run production ask of an app."""
+"""Items of the production readiness checklist."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["GROUPS", "ITEMS", "Item", "expand"]
 
 
 class Item(NamedTuple):
-    """One question. `name` is how headway.yaml calls it."""
+    """An item of the checklist. `name` is its name in headway.yaml."""
 
     name: str
     group: str
@@ -20,33 +20,31 @@ ITEMS = {
     item.name: item
     for item in (
         Item("tests", "application", "its tests pass before every release"),
-        Item("secrets", "application", "no secret is in the repository"),
-        Item("health", "application", "its health says more than that it runs"),
+        Item("secrets", "application", "the repository contains no secrets"),
+        Item("health", "application", "its health endpoint reports its dependencies"),
         Item("logs", "application", "its logs are structured"),
-        Item("errors", "application", "it answers nonsense with an error of the client's, not with a crash"),
-        Item("image", "infrastructure", "its image can be built again: everything it is made of is pinned"),
-        Item("configuration", "infrastructure", "what it has to be told is documented and validated"),
-        Item("limits", "infrastructure", "it cannot take all of a machine"),
-        Item("scaling", "infrastructure", "one instance may die without anybody noticing"),
-        Item(
-            "probes", "infrastructure", "it gets requests only when it can serve, and one that hangs is started again"
-        ),
+        Item("errors", "application", "it answers invalid requests with a 4xx status"),
+        Item("image", "infrastructure", "its image can be rebuilt: all versions are pinned"),
+        Item("configuration", "infrastructure", "its configuration is documented and validated"),
+        Item("limits", "infrastructure", "its CPU and memory are limited"),
+        Item("scaling", "infrastructure", "it runs several instances, so that one may fail"),
+        Item("probes", "infrastructure", "instances get requests only when ready, and are restarted when they hang"),
         Item("tls", "infrastructure", "it is served over TLS"),
-        Item("metrics", "monitoring", "its error rate and latency are watched"),
-        Item("alerts", "monitoring", "somebody is told when it is not well"),
-        Item("log_aggregation", "monitoring", "its logs outlive its instances"),
-        Item("uptime", "monitoring", "it is asked from outside whether it is up"),
+        Item("metrics", "monitoring", "its error rate and latency are monitored"),
+        Item("alerts", "monitoring", "alerts are sent when it fails"),
+        Item("log_aggregation", "monitoring", "its logs are kept after its instances end"),
+        Item("uptime", "monitoring", "its availability is checked from outside"),
         Item("vulnerabilities", "security", "its dependencies have no known vulnerabilities"),
-        Item("cors", "security", "other sites may not use it in a user's name"),
-        Item("rate_limits", "security", "nobody can ask without end"),
-        Item("headers", "security", "browsers are told to be careful"),
-        Item("authentication", "security", "what is not for everybody is not for everybody"),
-        Item("previous", "rollback", "the version before can be had again"),
-        Item("schema", "rollback", "the database lets the version before come back"),
-        Item("rehearsed", "rollback", "the way back was tried with this very release"),
-        Item("big_migration", "operations", "migrations were tried on as much data as production has"),
-        Item("runbook", "operations", "somebody else can run it at 3 am"),
-        Item("on_call", "operations", "somebody is called when it fails"),
+        Item("cors", "security", "CORS does not allow arbitrary origins with credentials"),
+        Item("rate_limits", "security", "requests are rate limited"),
+        Item("headers", "security", "it sends security headers"),
+        Item("authentication", "security", "protected endpoints require authentication"),
+        Item("previous", "rollback", "the previous version's artifact is available"),
+        Item("schema", "rollback", "the previous version works with the database schema"),
+        Item("rehearsed", "rollback", "the rollback was rehearsed with this release"),
+        Item("big_migration", "operations", "migrations were tested with production-sized data"),
+        Item("runbook", "operations", "a runbook describes how to operate it"),
+        Item("on_call", "operations", "an on-call rota exists"),
     )
 }
 
@@ -54,6 +52,6 @@ GROUPS = tuple(dict.fromkeys(item.group for item in ITEMS.values()))
 
 
 def expand(names: Iterable[str]) -> list[str]:
-    """Items that these items and groups mean, in the order of the list."""
+    """The items among these names, and those of the groups among them, in the order of the list."""
     wanted = set(names)
     return [item.name for item in ITEMS.values() if {item.name, item.group} & wanted]

@@ -201,17 +201,17 @@ class Settings(Section):
         validated by `Variable.fault` once they are looked up. Raises NotFound.
         """
         given = self.environment(environment).env
-        told: dict[str, str | SecretRef] = {}
+        defaults: dict[str, str | SecretRef] = {}
         for name, variable in self.env.items():
             if is_given(name):
                 continue
             if name in given:
-                told[name] = given[name]
+                defaults[name] = given[name]
             elif variable.default is not None:
-                told[name] = variable.default
+                defaults[name] = variable.default
             elif variable.secret and variable.required_in(environment):
-                told[name] = SecretRef(secret=f"{self.app}-{environment}/{name.lower().replace('_', '-')}")
-        return told | given
+                defaults[name] = SecretRef(secret=f"{self.app}-{environment}/{name.lower().replace('_', '-')}")
+        return defaults | given
 
     def launch_spec(self, environment: str, artifact: Artifact, release: str = "") -> LaunchSpec:
         """All a target needs to run the artifact of this release in this environment. Raises NotFound."""
@@ -238,7 +238,7 @@ class Settings(Section):
         )
 
     def _instances(self, environment: str) -> int:
-        """As they are said here, or by the app's own Deployment."""
+        """Number of instances, from headway.yaml or from the app's own Deployment."""
         place, manifests = self.environment(environment), self._manifests.get(environment)
         form = platform(place.kind).manifests
         if manifests and form and "instances" not in place.model_fields_set:
@@ -247,7 +247,7 @@ class Settings(Section):
 
 
 def _kind_faults(environments: Mapping[str, Environment], image: str | None) -> Iterator[Fault]:
-    """Whether the one thing that is built can run on each target."""
+    """Faults of environments whose platform is unknown or cannot run the artifact."""
     known = platforms()
     for name, environment in environments.items():
         kind, its = environment.kind, known.get(environment.kind)
@@ -274,14 +274,14 @@ def _place_faults(environments: Mapping[str, Environment]) -> Iterator[Fault]:
             yield from _preview_faults(environment)
         if environment.ttl is not None and name != PREVIEW:
             yield Fault((name, "ttl"), f"only {PREVIEW} ends by itself")
-        # A target knows one set of revisions an app: two environments on it would retire each other's.
+        # A target has one set of revisions per app: two environments on it would retire each other's.
         owner = owners.setdefault(environment.target, name)
         if owner != name:
             yield Fault((name, "target"), f"{environment.target} is {owner}'s already: each environment needs its own")
 
 
 def _preview_faults(environment: Environment) -> Iterator[Fault]:
-    """There are many previews on one target, each an app of its own."""
+    """Faults of settings that many previews on one target cannot share."""
     known = platforms()
     if environment.kind in known and known[environment.kind].single_app:
         choices = ", ".join(kind for kind, one in known.items() if not one.single_app)

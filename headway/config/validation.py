@@ -60,7 +60,7 @@ def shorten(text: str) -> str:
 
 
 def fault(details: ErrorDetails, known_keys: Callable[[Keys], set[str]]) -> Fault:
-    """One of pydantic's errors in plain words; `known_keys` says what may be written under some keys."""
+    """Text of an error of pydantic; `known_keys` has the allowed keys of some sections."""
     keys = tuple(key for key in details["loc"] if key != "[key]")
     return Fault(keys, _in_words(keys, details, known_keys))
 

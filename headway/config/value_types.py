@@ -105,7 +105,7 @@ def _matching(pattern: str, expected: str) -> tuple[Any, ...]:
     return AfterValidator(check), WithJsonSchema(_pattern(pattern))
 
 
-# Aliases with a name: the schema says each form once, and the reference page can link to it.
+# Named aliases: the schema defines each form once, and the reference page links to it.
 Duration = TypeAliasType(
     "Duration",
     Annotated[

@@ -1,4 +1,4 @@
-"""YAML text -> plain values that still know the line they stand in, and what is wrong with them as YAML."""
+"""Load YAML text to plain values with their line numbers, and report faults of the YAML itself."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Document:
             case "!secret":
                 return self._secret(text, keys)
             case "null":
-                # Only JSON has a use for null; elsewhere somebody forgot to write the value.
+                # Only JSON uses null; elsewhere the value is missing.
                 if not {"json", "expect_json"} & set(keys):
                     self.faults.append(Fault(keys, "has no value: give it one or remove the key"))
                 return None

@@ -44,7 +44,7 @@ class Detailed(Frozen):
         return found if found or self.well else (Dependency(name="the app", well=False),)
 
     def wrong_version(self, revision: Revision) -> str:
-        """Why another version answered; empty if this one did, or the answer does not tell."""
+        """Error if another version answered; empty if this one did, or the answer has no version."""
         other = is_release(self.version, revision.sha, revision.id) is False
         return f"expected version {revision.sha}, it says {self.version}" if other else ""
 

@@ -1,4 +1,4 @@
-"""Errors. Each says where, what, and what to do.
+"""Errors. Each has a location, a message and a hint.
 
     HeadwayError                       exit 1
     ├── UsageError                     exit 2   an impossible request: nothing was started
@@ -15,7 +15,7 @@
     │   ├── MigrationFailed                     a migration command failed or ran out of time
     │   ├── MigrationRefused                    it would break the live revision, or a rollback
     │   ├── Rejected                            a person rejected it: earlier environments stay as they are
-    │   └── Expired                             nobody decided in time: likewise
+    │   └── Expired                             no decision in time: likewise
     ├── TargetError                    exit 1   the platform refused or did not answer
     ├── RegistryError                  exit 1   an image registry refused or did not answer
     ├── MetricsUnavailable             exit 1   a metric source did not answer with one value
@@ -24,7 +24,7 @@
     ├── EnvironmentLocked              exit 1   another run is changing this environment
     ├── LockLost                       exit 1   the lease expired and another writer took over
     └── Superseded                     exit 1   a newer release replaced this one
-    NeedsPerson                        exit 3   not an error: somebody has to decide
+    NeedsPerson                        exit 3   not an error: a decision is needed
 
 `NeedsPerson` is a `HeadwayError` too, so that one `except` at the edge prints them all.
 """

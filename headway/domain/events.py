@@ -83,7 +83,7 @@ class PullRequestEvent(TriggerEvent):
     open: bool
     head: str | None = Field(description="its newest commit")
     base: str = Field(description="branch to merge into")
-    fork: bool = Field(description="the commits are from another repository, which may be anybody's")
+    fork: bool = Field(description="the commits are from another, untrusted repository")
     again: bool = Field(default=False, description="requested by a user: start a commit again that was started before")
 
     @property

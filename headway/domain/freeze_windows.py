@@ -4,8 +4,8 @@
     2026-12-19 12:00 - 2027-01-04 08:00 Europe/Berlin                once
     holidays DE-BW Europe/Berlin                                     a country, or one of its parts
 
-Times are those of the wall clock in the zone that is named, also when it is changed: a window that begins in an hour
-that a clock leaves out begins when that hour would have.
+Times are local times in the named zone. If daylight saving skips the hour in which a window begins, the window begins
+when that hour would have.
 """
 
 from __future__ import annotations

@@ -26,9 +26,9 @@ class Bucket(NamedTuple):
 class RequestCounts(Frozen):
     """Requests of one revision, as its users saw them. Monotonic; latency in seconds."""
 
-    requests: int = Field(default=0, description="answered requests; one that was tried again counts once")
-    errors: int = Field(default=0, description="of those: 5xx, broken off, or saved by a retry")
-    unanswered: int = Field(default=0, description="requests besides, that whoever sent them gave up on")
+    requests: int = Field(default=0, description="requests with a response; a retried one counts once")
+    errors: int = Field(default=0, description="of those: 5xx, interrupted, or successful only after a retry")
+    unanswered: int = Field(default=0, description="in addition: requests that the client cancelled")
     latency: tuple[Bucket, ...] = Field(default=(), description="by rising bounds; empty buckets left out")
 
     def quantile(self, share: float) -> float | None:

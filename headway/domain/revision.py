@@ -98,7 +98,7 @@ class LaunchSpec(Frozen):
     target: str = Field(default="", description="the target block it runs on, as type/name")
     artifact: Artifact
     run: str = Field(
-        default="", description="shell command; gets PORT and, as HEADWAY_*, who it is; empty: the image's own"
+        default="", description="shell command; gets PORT and its identity as HEADWAY_*; empty: the image's own"
     )
     release: str = Field(default="", description="name of the release that launched it")
     cpu: float | None = Field(default=None, gt=0, description="processor cores an instance may use")
@@ -109,10 +109,10 @@ class LaunchSpec(Frozen):
     secrets: tuple[str, ...] = Field(default=(), description="variables of `env` that were a SecretRef, now resolved")
     health: Health = Health()
     port: int | None = Field(default=None, description="public port of the proxy; None: the target keeps one per app")
-    preview_port: int | None = Field(default=None, description="port of the proxy that shows what is not public yet")
+    preview_port: int | None = Field(default=None, description="port of the preview route")
     stop_grace: float = Field(default=10.0, description="seconds between SIGTERM and SIGKILL")
     drain: float = Field(default=30.0, description="seconds that requests in flight may take to finish")
-    detailed: str | None = Field(default=None, description="path where the app says how what it depends on is")
+    detailed: str | None = Field(default=None, description="path of the app's detailed health")
     migrations: Migrations | None = None
     manifests: tuple[Manifest, ...] = Field(default=(), description="what the app has for Kubernetes, to be completed")
 

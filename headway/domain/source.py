@@ -13,17 +13,17 @@ __all__ = ["CheckReport", "Coverage", "Failure", "SmokeReport", "Source"]
 
 
 class Source(Frozen):
-    """One commit of a repository, checked out in a workspace of its own."""
+    """One commit of a repository, checked out in its own workspace."""
 
     repo: str = Field(description="path or URL it was fetched from")
-    ref: str = Field(description="branch, tag or sha as it was asked for")
+    ref: str = Field(description="branch, tag or sha as requested")
     sha: str = Field(pattern="^[0-9a-f]{40}$", description="the commit; nothing downstream looks at the ref again")
     tree: str = Field(pattern="^[0-9a-f]{40}$", description="git tree of the commit")
     author: str = Field(description='commit author, "Name <mail>"')
     subject: str = Field(description="first line of the commit message")
     committed_at: datetime = Field(description="commit time, with time zone")
     workspace: str = Field(description="absolute path of the checked-out tree; empty: there is none")
-    trusted: bool = Field(default=True, description="False: from a fork; what it runs is told nothing of ours")
+    trusted: bool = Field(default=True, description="False: from a fork; its commands get no secrets")
 
     @property
     def public_repo(self) -> str:

@@ -105,7 +105,7 @@ class Instance(Frozen):
     address: str = Field(description="host:port")
     ready: bool
     detail: str = Field(default="", description="why it is not ready, one line")
-    run: str | None = Field(default=None, description="another one each time it is started, if the target knows")
+    run: str | None = Field(default=None, description="changes each time it is started, if the target reports it")
 
 
 class Observation(Frozen):
@@ -140,7 +140,7 @@ class Observation(Frozen):
 
 
 class AdoptableState(Frozen):
-    """What the platform itself knows of an app, enough to rebuild a lost ledger."""
+    """State of an app as stored by the platform, enough to rebuild a lost ledger."""
 
     token: int = Field(default=0, description="the highest fencing token that was claimed")
     revisions: tuple[tuple[Revision, LaunchSpec], ...] = Field(

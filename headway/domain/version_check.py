@@ -45,7 +45,7 @@ def unhealthy(client: httpx.Client, url: str, versions: tuple[str, str]) -> Refu
 
 
 def version_errors(answer: httpx.Response, versions: tuple[str, str]) -> Iterator[str]:
-    """Errors if not this commit and revision answered, or the answer does not tell which did.
+    """Errors if another commit or revision answered, or the response does not identify it.
 
     The proxy names the revision in a header, the app its version in the JSON of the body.
     """

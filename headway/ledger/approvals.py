@@ -85,7 +85,7 @@ class Approvals(Repository):
         """
         request = self.get(approval_id)
         if not by.strip():
-            raise UsageError("an approval needs a name", "give the name of who decides: --by NAME")
+            raise UsageError("an approval needs a name", "name the person who decides: --by NAME")
         if request.by and not any(_same_person(by, each) for each in request.by):
             raise UsageError(f"{by} may not decide on {request.environment}", f"these may: {', '.join(request.by)}")
         if request.frozen and decision == "approved" and not reason.strip():

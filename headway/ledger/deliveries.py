@@ -139,7 +139,7 @@ class Deliveries(Repository):
             db.execute(t.inbox.update().where(*waiting).values(due_at=until))
 
     def successor(self, flow_run_id: str) -> DeliveryRecord | None:
-        """The delivery that superseded the one which started this run.
+        """The delivery that superseded the one that started this run.
 
         None while the run's commit is the newest of its ref, or when no delivery started the run.
         """

@@ -1,4 +1,4 @@
-"""Locks: who may change an environment, with a lease and a fencing token."""
+"""Locks of environments, with a lease and a fencing token."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ class Rollouts(Repository):
         return self._select(t.rollouts.c.release_id == release_id)
 
     def manual_rollbacks(self, app: str, limit: int = 20) -> list[RolloutRecord]:
-        """Rollouts that belong to no release: rollbacks that somebody asked for. The newest first."""
+        """Rollouts without a release: rollbacks that a user requested. Newest first."""
         query = sa.select(t.rollouts).where(t.rollouts.c.app == app, t.rollouts.c.release_id.is_(None))
         newest = query.order_by(t.rollouts.c.started_at.desc()).limit(limit)
         return [record(RolloutRecord, row) for row in self._read(newest)]

@@ -42,7 +42,7 @@ def teardown_reason(preview: PreviewRecord, open_now: Mapping[int, PullRequest] 
 def comment(preview: PreviewRecord, release: ReleaseRecord | None, stages: Iterable[StageRecord], url: str) -> str:
     """The comment on the pull request. `url` is the page of the flow run.
 
-    Text from a commit or its commands may be anybody's: it is shown as code, without mentions and links.
+    Text from a commit or its commands is untrusted: it is shown as code, without mentions and links.
     """
     lines = [f"**Preview of {preview.of} #{preview.number}**: {_state(preview, release)}", ""]
     if release is None or release.sha is None:

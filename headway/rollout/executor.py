@@ -42,7 +42,7 @@ async def take(context: RolloutContext, index: int) -> Outcome:
 
 
 async def _measure(context: RolloutContext, index: int) -> Measurements | None:
-    """A reading between steps; a step goes on without one."""
+    """Take a reading between steps; without one, the rollout continues."""
     if Capability.METRICS not in context.target.capabilities:
         return None
     try:

@@ -12,7 +12,7 @@ __all__ = ["evidence_markdown", "live_markdown", "release_markdown"]
 
 
 def evidence_markdown(asked: ApprovalRecord, refusal: str = "") -> str:
-    """What is to be approved, and what speaks for it; `refusal` is why the last answer did not count."""
+    """The release to approve and its evidence; `refusal` is why the last answer was not accepted."""
     evidence = asked.evidence
     lines = [f"**{refusal}**", ""] if refusal else []
     if asked.asks == FORK:
@@ -43,7 +43,7 @@ def evidence_markdown(asked: ApprovalRecord, refusal: str = "") -> str:
 
 
 def _fork(asked: ApprovalRecord) -> list[str]:
-    """Words of strangers are shown as code: they are nobody's links."""
+    """Untrusted text is shown as code, without links."""
     evidence = asked.evidence
     author, subject = (table_cell(str(evidence[name])).replace("`", "'") for name in ("author", "subject"))
     return [
@@ -86,5 +86,5 @@ def release_markdown(release: ReleaseRecord, stages: Iterable[StageRecord], user
 
 
 def live_markdown(lines: Iterable[str]) -> str:
-    """What runs, as its platform says."""
+    """The live revisions, as reported by the platform."""
     return "\n".join(f"- {table_cell(line)}" for line in lines)

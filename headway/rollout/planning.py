@@ -16,7 +16,7 @@ __all__ = ["PlannedRollout", "plan_back", "plan_for"]
 
 @dataclass(frozen=True)
 class PlannedRollout:
-    """A plan that the target can walk, and what the target has to say about it."""
+    """A plan that the target supports, and the target's remarks on it."""
 
     plan: Plan
     remarks: Sequence[str]

@@ -59,7 +59,7 @@ class _Failed(Exception):
 
 
 class _TimedOut(_Failed):
-    """No response in time. Shortly before the deadline, the failure of the attempt before says more."""
+    """No response in time. Near the deadline, the failure of the previous attempt is reported instead."""
 
 
 async def run(

@@ -25,7 +25,7 @@ RETRIES = RetryPolicy(
 FAILURES = Failures(not_processed=frozenset(), errors_not_processed=(httpx.ConnectError, httpx.ConnectTimeout))
 PAGES = 50  # of a list, at most
 LONGEST_RATE_LIMIT = 3600.0  # seconds
-DEFAULT_RATE_LIMIT = 60.0  # seconds, when the host does not say how long
+DEFAULT_RATE_LIMIT = 60.0  # seconds, without a Retry-After from the host
 LIMITED = frozenset({httpx.codes.FORBIDDEN, httpx.codes.TOO_MANY_REQUESTS})
 
 

@@ -22,7 +22,7 @@ POLL_INTERVAL = 0.1  # seconds
 
 @dataclass
 class ChildProcess:
-    """A command in a process group of its own that writes its output to a log file."""
+    """A command in its own process group that writes its output to a log file."""
 
     name: str
     command: list[str]
@@ -76,7 +76,7 @@ class ChildProcess:
 
 
 async def run_to_end(process: ChildProcess) -> bool:
-    """Run a command that ends by itself; kill it at the deadline. Returns whether it succeeded."""
+    """Run a command to its end; kill it at the deadline. Returns whether it succeeded."""
     await process.start()
     try:
         await asyncio.wait_for(process.wait(), START_DEADLINE)

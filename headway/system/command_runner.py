@@ -105,7 +105,7 @@ async def run(
                 await running.ended
         except TimeoutError as error:
             raise CommandFailed(
-                f"{where}: no end after {timeout:g} s; its processes were ended",
+                f"{where}: timed out after {timeout:g} s; its processes were ended",
                 "give it a longer timeout if it only needs more time; its last lines say what it was doing",
             ) from error
         finally:

@@ -54,7 +54,7 @@ class Repeat(StrEnum):
 
 @dataclass(frozen=True)
 class Failures:
-    """What is worth another attempt, and what it says about the request. Certificate errors never are."""
+    """Failures that are retried, and whether the request may have been processed. Certificate errors never are."""
 
     not_processed: frozenset[int] = frozenset({httpx.codes.TOO_MANY_REQUESTS})
     unknown: frozenset[int] = SERVER_ERRORS

@@ -33,7 +33,7 @@ class Masker:
         return self._pattern.sub(MASK, text)
 
     def quote(self, text: str, longest: int = LONGEST_QUOTE) -> str:
-        """Somebody else's text, fit for an error or a log: masked, on one line, printable, cut to `longest`."""
+        """Foreign text for use in an error or a log: masked, on one line, printable, cut to `longest`."""
         masked = self(text)
         line = " ".join("".join(one if one.isprintable() else " " for one in masked).split())
         return line if len(line) <= longest else line[: longest - 1] + "…"

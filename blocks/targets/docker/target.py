@@ -471,7 +471,7 @@ def _await_exit(engine: docker.DockerClient, container: str, command: Command) -
         if not found["State"]["Running"]:
             return int(found["State"]["ExitCode"])
         if command.stop.is_set() or time.monotonic() >= deadline:
-            why = "stopped" if command.stop.is_set() else f"no end after {command.timeout:g} s"
+            why = "stopped" if command.stop.is_set() else f"timed out after {command.timeout:g} s"
             raise TargetError(
                 f"{masker(command.text)}: {why}; its container was removed", "its last lines say what it did"
             )

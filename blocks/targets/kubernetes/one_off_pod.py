@@ -62,7 +62,7 @@ def _ended_by_itself(cluster: Cluster, app: str, command: Command, masked: Maske
             return code
         failure = pod_status.failure(pods[0])
         if command.stop.is_set() or time.monotonic() >= deadline or failure:
-            why = "stopped" if command.stop.is_set() else failure or f"no end after {command.timeout:g} s"
+            why = "stopped" if command.stop.is_set() else failure or f"timed out after {command.timeout:g} s"
             raise TargetError(f"{masked(command.text)}: {why}; its pod was removed", "its last lines say what it did")
         cluster.changed(POD, _ours(app), version, LOOK)
 

@@ -30,8 +30,8 @@ __all__ = ["Finding", "findings_for", "lint"]
 LEVELS = ("error", "warning", "info")  # most severe first
 
 # Findings of hadolint that make one of Headway's own on the same line redundant.
-_SAID_ALREADY = {"HW001": ("DL3006", "DL3007")}
-_SAID_BETTER = {"DL3002": "HW003", "DL3064": "HW011"}
+_COVERED_BY_HADOLINT = {"HW001": ("DL3006", "DL3007")}
+_COVERED_BY_HEADWAY = {"DL3002": "HW003", "DL3064": "HW011"}
 _NO_EXCEPTIONS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -49,7 +49,7 @@ def lint(
     secrets = find_secrets(parsed)
     theirs = hadolint.check(text, dockerfile, demanding=hadolint.UNREADABLE not in exceptions)
     found = [
-        *_said_once(theirs, policy.check(parsed, secrets, files)),
+        *_without_duplicates(theirs, policy.check(parsed, secrets, files)),
         *context.check(tree, dockerfile, files),
     ]
     if not limits:
@@ -87,9 +87,11 @@ def _read(tree: Path, dockerfile: str) -> str:
         raise UsageError(f"{dockerfile}: is not text in UTF-8", "save it as UTF-8") from error
 
 
-def _said_once(theirs: list[Finding], ours: list[Finding]) -> list[Finding]:
-    said = {(each.rule, each.line) for each in theirs}
-    ours = [each for each in ours if not any((rule, each.line) in said for rule in _SAID_ALREADY.get(each.rule, ()))]
+def _without_duplicates(theirs: list[Finding], ours: list[Finding]) -> list[Finding]:
+    known = {(each.rule, each.line) for each in theirs}
+    ours = [
+        each for each in ours if not any((rule, each.line) in known for rule in _COVERED_BY_HADOLINT.get(each.rule, ()))
+    ]
     own = {(each.rule, each.line) for each in ours}
-    theirs = [each for each in theirs if (_SAID_BETTER.get(each.rule), each.line) not in own]
+    theirs = [each for each in theirs if (_COVERED_BY_HEADWAY.get(each.rule), each.line) not in own]
     return theirs + ours

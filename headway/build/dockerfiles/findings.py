@@ -33,29 +33,25 @@ class Rule(NamedTuple):
 
 
 RULES = {
-    "HW001": Rule(
-        "warning", "The next build takes whatever the registry has by then, and nobody can rebuild this one."
+    "HW001": Rule("warning", "The next build can get another base image, so this image cannot be rebuilt."),
+    "HW002": Rule(
+        "warning", "The image contains compilers, sources and caches: slower pulls, and a larger attack surface."
     ),
-    "HW002": Rule("warning", "Compilers, sources and caches ship with the app: slower starts, and more to attack."),
-    "HW003": Rule("error", "Whoever breaks into the app is root in the container, one kernel bug away from the host."),
-    "HW004": Rule(
-        "warning", "Every change of any file installs all dependencies again, so a hotfix waits for minutes."
+    "HW003": Rule("error", "An attacker in the app is root in the container, one kernel bug away from the host."),
+    "HW004": Rule("warning", "A change of any file installs all dependencies again, which makes every build slow."),
+    "HW005": Rule("error", "The git history, credentials and local files of the builder can get into the image."),
+    "HW006": Rule("warning", "It makes every build slower, and images differ between machines."),
+    "HW007": Rule("error", "One COPY of a directory can put credentials into an image that many people can pull."),
+    "HW008": Rule("warning", "A hanging process counts as running and keeps getting requests until a person notices."),
+    "HW009": Rule("warning", "The image contains test and build packages with their vulnerabilities."),
+    "HW010": Rule("warning", "An attacker can use a compiler or git to build and fetch tools in the container."),
+    "HW011": Rule(
+        "error", "Everybody who can pull the image can read the secret, in its configuration or its history."
     ),
-    "HW005": Rule("error", "History, credentials and local files of whoever builds can end up in the image."),
-    "HW006": Rule("warning", "It makes the image differ from one machine to the next, and every build slower."),
-    "HW007": Rule("error", "One COPY of a directory is enough for credentials to be in an image that many can pull."),
-    "HW008": Rule(
-        "warning", "A process that hangs counts as running and keeps getting requests until a person notices."
-    ),
-    "HW009": Rule(
-        "warning", "Test and build packages, with all their vulnerabilities, are there for an attacker to use."
-    ),
-    "HW010": Rule("warning", "With a compiler or git at hand, an attacker can build and fetch tools in the container."),
-    "HW011": Rule("error", "Everybody who can pull the image can read it, in its configuration or its history."),
     "HW012": Rule(
         "error", "Everybody who can pull the image can read the file; removing it later leaves it in a layer."
     ),
-    "HW013": Rule("warning", "One leak or busy loop takes the memory and processors of everything on the machine."),
+    "HW013": Rule("warning", "One leak or busy loop can take all memory and CPU time of the machine."),
 }
 
 

@@ -18,24 +18,24 @@ __all__ = ["UNREADABLE", "check"]
 PATIENCE = 60.0  # seconds; hadolint takes less than one
 UNREADABLE = "DL1000"
 _LEVELS: dict[str, Level] = {"error": "error", "warning": "warning", "info": "info", "style": "info"}
-_REBUILT = "The next build can get other versions, and nobody can make this image again to repair what it runs."
+_REBUILT = "The next build can get other versions, so this image cannot be reproduced to fix it."
 _WHY = {
-    "DL3002": "Whoever breaks into the app is root in the container, one kernel bug away from the host.",
-    "DL3003": "The directory holds for this one line only, so a later line quietly works in another one.",
-    "DL3004": "sudo makes a way back to root for whoever breaks into the app.",
+    "DL3002": "An attacker in the app is root in the container, one kernel bug away from the host.",
+    "DL3003": "The directory applies to this line only, so a later line runs in another one without an error.",
+    "DL3004": "sudo lets an attacker in the app become root.",
     "DL3006": _REBUILT,
     "DL3007": _REBUILT,
     "DL3008": _REBUILT,
-    "DL3009": "Package lists ship with the app: every instance that starts has more to pull.",
+    "DL3009": "The image contains package lists, which make every pull slower.",
     "DL3013": _REBUILT,
-    "DL3015": "Packages nobody asked for ship with the app: more to pull, and more to attack.",
+    "DL3015": "The image contains unneeded packages: slower pulls, and a larger attack surface.",
     "DL3016": _REBUILT,
     "DL3018": _REBUILT,
-    "DL3019": "The package index ships with the app: every instance that starts has more to pull.",
-    "DL3020": "ADD unpacks archives and fetches URLs, so what is in the image is not what is in the repository.",
-    "DL3025": "A shell stands in between: as process 1 it keeps SIGTERM from the app, which is killed at its work.",
-    "DL3042": "The cache of pip ships with the app: every instance that starts has more to pull.",
-    "DL4006": "A command that fails in the middle of a pipe goes unnoticed, and a broken image is released.",
+    "DL3019": "The image contains the package index, which makes every pull slower.",
+    "DL3020": "ADD unpacks archives and fetches URLs, so the image can differ from the repository.",
+    "DL3025": "A shell becomes process 1 and does not forward SIGTERM, so the app is killed during its requests.",
+    "DL3042": "The image contains pip's cache, which makes every pull slower.",
+    "DL4006": "A failure in the middle of a pipe is not an error, so a broken image can be released.",
 }
 
 
@@ -52,9 +52,9 @@ def check(text: str, file: str, *, demanding: bool = True) -> list[Finding]:
     if _unreadable(found):
         found = _run(_in_its_words(text, file), file)
     if demanding and (wrong := _unreadable(found)):
-        said = " ".join(wrong["message"].split())
-        hint = f"if docker builds it all the same, make an exception of the rule {UNREADABLE}"
-        raise UsageError(f"{file}:{wrong['line']}: not a Dockerfile: {said}", hint)
+        message = " ".join(wrong["message"].split())
+        hint = f"if docker builds it, add an exception for the rule {UNREADABLE}"
+        raise UsageError(f"{file}:{wrong['line']}: not a Dockerfile: {message}", hint)
     return [_finding(each, file) for each in found]
 
 
@@ -82,8 +82,8 @@ def _run(text: str, file: str) -> list[dict[str, Any]]:
     try:
         found: list[dict[str, Any]] = json.loads(done.stdout)
     except ValueError as error:
-        said = done.stderr.decode(errors="replace").strip().partition("\n")[0]
-        raise UsageError(f"{file}: hadolint broke off: {said}", "`hadolint --version` tells whether it runs") from error
+        message = done.stderr.decode(errors="replace").strip().partition("\n")[0]
+        raise UsageError(f"{file}: hadolint failed: {message}", "check that `hadolint --version` works") from error
     return found
 
 

@@ -143,7 +143,7 @@ def _authentication(pages: Sequence[httpx.Response]) -> Finding:
 
 
 async def _rate_limits(client: httpx.AsyncClient) -> Finding:
-    """Requests without a response say nothing about the health of the app: these are more than users send."""
+    """Check rate limits. Requests without a response do not count as unhealthy: this is more load than users make."""
     asked = await asyncio.gather(*(client.get("/") for _ in range(BURST)), return_exceptions=True)
     lost = [one for one in asked if isinstance(one, BaseException)]
     for error in lost:

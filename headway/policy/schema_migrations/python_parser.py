@@ -33,9 +33,9 @@ _REMOVES = {
 
 
 def read(text: str) -> Iterator[Operation]:
-    """The operations of a migration, those of the way back left out.
+    """Operations of a migration, without those of its downgrade.
 
-    What is no Python has none: the tool will say so.
+    Text that is not Python has none; the migration tool reports the error.
     """
     try:
         module = ast.parse(text)

@@ -23,7 +23,7 @@ _ADDS = re.compile(r"add_(columns?|reference|belongs_to|timestamps)")
 
 
 def read(text: str) -> Iterator[Operation]:
-    """The operations of a migration, those of `down` left out."""
+    """Operations of a migration, without those of `down`."""
     up = _DOWN.sub(lambda match: "\n" * match[0].count("\n"), text)
     for found in _HEREDOC.finditer(up):
         for one in sql_parser.read(found[2]):
@@ -31,8 +31,8 @@ def read(text: str) -> Iterator[Operation]:
     lines = [_COMMENT.sub("", line) for line in up.splitlines()]
     made = {call[2] for line in lines if (call := _CALL.search(line)) and call[1] == "create_table"}
     for number, line in enumerate(lines, 1):
-        if said := _EXECUTE.search(line):
-            for one in sql_parser.read(said[1] or said[2]):
+        if found := _EXECUTE.search(line):
+            for one in sql_parser.read(found[1] or found[2]):
                 yield one._replace(line=number)
         elif call := _CALL.search(line):
             yield from _operations(call[1], call[2], line, number, made)

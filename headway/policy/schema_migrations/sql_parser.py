@@ -45,7 +45,7 @@ _ALONE = re.compile(r"ADD\b(?!\s+(?:CONSTRAINT|UNIQUE|CHECK|FOREIGN|PRIMARY|EXCL
 
 
 def read(text: str) -> Iterator[Operation]:
-    """The operations of a script. What it makes itself nobody else uses yet: changes of that are part of making it."""
+    """Operations of a script. Changes of a table that the script itself creates are part of the creation."""
     statements = list(_statements(text))
     made = {_plain(found[2]) for _, statement in statements if (found := _CREATE.match(statement))}
     for line, statement in statements:

@@ -14,7 +14,7 @@ from headway.rollout.steps._target_calls import run_to_end
 __all__ = ["await_ready", "drain", "launch", "retire"]
 
 READY_POLL = 0.1  # seconds; a health check costs the app about as much as a request
-DRAINED = 1.0  # seconds that a drained revision gets once more: for requests that asked for it by name
+DRAINED = 1.0  # seconds more for a drained revision, for requests that select it by header
 
 
 async def launch(context: RolloutContext, _: int, step: Launch) -> Outcome:
@@ -35,12 +35,12 @@ async def await_ready(context: RolloutContext, index: int, step: AwaitReady) -> 
         if readiness.failed:
             raise RolloutFailed(
                 f"{so_far}, and the rest will not be: {readiness.detail}",
-                "see what it says: headway logs APP ENV",
+                "see its log: headway logs APP ENV",
             )
         if time.monotonic() >= deadline:
             raise RolloutFailed(
                 f"{so_far} after {step.deadline:g} s: {readiness.detail}",
-                "see what it says with headway logs, or allow it more time with health.startup",
+                "see its log with headway logs, or increase health.startup",
             )
         await asyncio.sleep(READY_POLL)
 

@@ -19,7 +19,7 @@ RATE = 100.0  # requests a second
 
 
 async def rehearse(context: RolloutContext, _: int, step: Rehearse) -> Outcome:
-    """Send requests of our own meanwhile: without requests, a rehearsal would drop none."""
+    """Send synthetic requests meanwhile: without requests, a rehearsal could not drop any."""
     url = (await asyncio.to_thread(context.target.observe, context.app)).url
     assert url is not None  # a revision is live: there would be no rollback otherwise
     path = next(iter(context.specs.values()))[1].health.path

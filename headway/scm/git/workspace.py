@@ -1,4 +1,4 @@
-"""Workspaces: one commit checked out in a directory of its own."""
+"""Workspaces: one commit checked out in its own directory."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ class _CurrentState(NamedTuple):
 
     @property
     def fork(self) -> bool:
-        """True if either the event or the host says so."""
+        """Whether the event or the host marks it as a fork."""
         return self.event.fork or (self.found is not None and self.found.fork)
 
     @property

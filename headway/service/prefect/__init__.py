@@ -1,3 +1,3 @@
-"""Everything that knows Prefect's server: client, registration, server, fork server."""
+"""Prefect's server: client, registration, server process, fork server."""
 
 __all__ = ["client", "connections", "fork_server", "project", "server"]

@@ -1,4 +1,4 @@
-"""Everything Headway asks of the Prefect API: start a run, answer it, watch it, cancel it.
+"""Client of the Prefect API: start, resume, watch and cancel runs.
 
 Plain REST, because importing Prefect's own client takes seconds that a command line does not have. Deployments are
 named by string ("release/main"); nothing here imports a flow.
@@ -27,7 +27,7 @@ __all__ = ["Control", "FlowRun", "api_url"]
 LIMITS = Limits(httpx.Timeout(30.0, connect=5.0))
 RETRIES = RetryPolicy(attempts=8, backoff=wait_exponential_jitter(initial=0.1, max=2.0))
 # A server on SQLite answers 503 while another writer has the file; nothing was done then, so any request may be
-# repeated. A server that does not answer is reported at once: somebody at a terminal waits.
+# repeated. A server that does not answer is reported at once: a user waits at a terminal.
 FAILURES = Failures(
     not_processed=frozenset({httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.TOO_MANY_REQUESTS}),
     unknown=frozenset(),
@@ -38,7 +38,7 @@ FINAL = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 
 
 class FlowRun(Frozen):
-    """A flow run as the server knows it."""
+    """A flow run as stored by the server."""
 
     id: str
     name: str
@@ -107,12 +107,12 @@ class Control:
             raise NotFound(
                 f"{self.url} knows no deployment {deployment}", "register them: headway up, or prefect deploy --all"
             )
-        key = idempotency_key or uuid.uuid4().hex  # so that asking twice starts one run
+        key = idempotency_key or uuid.uuid4().hex  # so that a repeated request starts one run
         asked = {"parameters": parameters, "idempotency_key": key, "state": {"type": "SCHEDULED"}}
         return str(self._json("POST", f"/deployments/{self._checked(found)['id']}/create_flow_run", asked)["id"])
 
     def flow_run(self, flow_run_id: str) -> FlowRun:
-        """The run as it is now. Raises NotFound when the server has none of that id."""
+        """The current state of a run. Raises NotFound if the server has none with this id."""
         answer = self._ask("GET", f"/flow_runs/{flow_run_id}")
         if answer.status_code == httpx.codes.NOT_FOUND:
             raise NotFound(f"{self.url} knows no flow run {flow_run_id}", "is this the server the release ran on?")
@@ -162,7 +162,7 @@ class Control:
     def _document(self, answer: httpx.Response) -> Any:
         if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             raise ServiceUnavailable(
-                f"{self.url} refuses our credentials", "set PREFECT_API_KEY or PREFECT_API_AUTH_STRING"
+                f"{self.url} refuses the credentials", "set PREFECT_API_KEY or PREFECT_API_AUTH_STRING"
             )
         if answer.is_error:
             raise self._error_status(answer)

@@ -247,7 +247,7 @@ async def test_install_times_out(repository: Repository, store: Path, tmp_path: 
     repository.write(a="1")
     commit = committed(repository, tmp_path)
     install = installing("sleep 60", timeout=0.5)
-    with pytest.raises(BuildFailed, match=r"build/install: no end after 0\.5 s"):
+    with pytest.raises(BuildFailed, match=r"build/install: timed out after 0\.5 s"):
         await bundles.build(commit, install, runner=HostRunner(), store=store, on_line=print)
     assert stored(store) == []
 

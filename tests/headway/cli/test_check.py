@@ -43,7 +43,7 @@ def test_checklist_has_every_item_that_the_repository_shows(tmp_path: Path) -> N
     assert rows["cors"] == {
         "group": "security",
         "item": "cors",
-        "": "other sites may not use it in a user's name",
+        "": "CORS does not allow arbitrary origins with credentials",
         "state": "unknown",
         "needed": "",
         "evidence": "not verified and not attested",

@@ -133,12 +133,12 @@ async def test_a_secret_across_the_cut_of_a_long_line_is_masked(tmp_path: Path, 
 async def test_the_secret_in_the_command_itself_is_masked_in_errors(tmp_path: Path, lines: list[str]) -> None:
     with pytest.raises(CommandFailed) as failed:
         await go("sleep 60 # hunter22", tmp_path, lines, secrets=["hunter22"], timeout=0.1)
-    assert failed.value.what == f"sleep 60 # {MASK}: no end after 0.1 s; its processes were ended"
+    assert failed.value.what == f"sleep 60 # {MASK}: timed out after 0.1 s; its processes were ended"
 
 
 async def test_a_timeout_ends_the_group_and_says_so(tmp_path: Path, lines: list[str]) -> None:
     command = "trap '' TERM; sleep 60 & echo $! > child; wait"
-    with pytest.raises(CommandFailed, match=r"^lint: no end after 1 s; its processes were ended\n  hint: .*timeout"):
+    with pytest.raises(CommandFailed, match=r"^lint: timed out after 1 s; its processes were ended\n  hint: .*timeout"):
         await go(command, tmp_path, lines, timeout=1.0, grace=0.1, name="lint")
     assert not await alive(tmp_path / "child")
 

@@ -503,7 +503,7 @@ def test_command_runs_once_with_the_environment_of_the_app(
     real.retire(revision)
     assert real.execute(revision, spec, Command("exit 0", 60, threading.Event(), said.append)) == 0
     assert real.observe("shop").instances == {}
-    with pytest.raises(TargetError, match="no end after 2 s"):
+    with pytest.raises(TargetError, match="timed out after 2 s"):
         real.execute(revision, spec, Command("exec sleep 60", 2, threading.Event(), said.append))
     stopped = threading.Event()
     threading.Timer(3, stopped.set).start()

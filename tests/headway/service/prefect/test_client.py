@@ -304,7 +304,7 @@ def test_refused_credentials_are_an_error(
     prefect: Prefect, api: Control, status: int, question: str, ask: Callable[[Control], object]
 ) -> None:
     prefect.says(question, Answer(status, {"detail": "Unauthorized"}))
-    with pytest.raises(ServiceUnavailable, match=r"refuses our credentials\n  hint: .*PREFECT_API_KEY"):
+    with pytest.raises(ServiceUnavailable, match=r"refuses the credentials\n  hint: .*PREFECT_API_KEY"):
         ask(api)
 
 
