@@ -83,7 +83,7 @@ async def run(
     name: str | None = None,
     pass_fds: Sequence[int] = (),
 ) -> Finished:
-    """Run a command for at most `timeout` seconds, in a process group of its own: a string with /bin/sh, or a program.
+    """Run a command for at most `timeout` seconds, in its own process group: a string with /bin/sh, or a program.
 
     `on_line` receives every line of standard output and standard error in the order written, without colours and with
     `secrets` masked. Lines longer than 64 KiB are split. The command ends when its shell ends. Remaining background

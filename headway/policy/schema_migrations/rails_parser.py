@@ -31,8 +31,8 @@ def read(text: str) -> Iterator[Operation]:
     lines = [_COMMENT.sub("", line) for line in up.splitlines()]
     made = {call[2] for line in lines if (call := _CALL.search(line)) and call[1] == "create_table"}
     for number, line in enumerate(lines, 1):
-        if found := _EXECUTE.search(line):
-            for one in sql_parser.read(found[1] or found[2]):
+        if executed := _EXECUTE.search(line):
+            for one in sql_parser.read(executed[1] or executed[2]):
                 yield one._replace(line=number)
         elif call := _CALL.search(line):
             yield from _operations(call[1], call[2], line, number, made)

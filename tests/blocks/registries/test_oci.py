@@ -566,7 +566,7 @@ def test_empty_form_fields_mean_anonymous() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["Team/Shop", "../shop", "shop:main", "other.example.com:5000/shop", "a\nb", ""])
-def test_what_is_no_repository_is_refused(wrong: str) -> None:
+def test_invalid_repository_name_is_refused(wrong: str) -> None:
     with pytest.raises(RegistryError, match="no name of a repository") as refused:
         registry("ghcr.io").digest(wrong, "main")
     assert refused.value.what.isprintable()

@@ -40,7 +40,7 @@ def test_junit(tmp_path: Path, xml: str, times: int) -> None:
     assert test_reports.junit(tmp_path, "junit.xml") == (3 * times, FAILURES * times)
 
 
-def test_what_pytest_writes(tmp_path: Path) -> None:
+def test_report_of_pytest(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(
         "import pytest\ndef test_a(): pass\ndef test_b(): assert 1 == 2, 'one is \\x1b[1mnot\\x1b[0m two'\n"
         "@pytest.mark.skip\ndef test_c(): pass\n"
@@ -120,7 +120,7 @@ def test_coverage(tmp_path: Path, content: str, covered: int, lines: int) -> Non
 
 
 @pytest.mark.parametrize("kind", ["lcov", "xml"])
-def test_what_coverage_py_writes(tmp_path: Path, kind: str) -> None:
+def test_report_of_coverage_py(tmp_path: Path, kind: str) -> None:
     (tmp_path / "program.py").write_text("a = 1\nif a == 2:\n    a = 3\nprint(a)\n")
     for arguments in (["run", "program.py"], [kind, "-o", "report"]):
         subprocess.run([sys.executable, "-m", "coverage", *arguments], cwd=tmp_path, check=True, capture_output=True)

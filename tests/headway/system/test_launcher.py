@@ -67,7 +67,7 @@ def test_log_has_all_output_in_order(tmp_path: Path) -> None:
     assert said(tmp_path) == "one\ntwo\nthree\n"
 
 
-def test_it_lasts_as_long_as_the_last_process(tmp_path: Path) -> None:
+def test_launcher_runs_until_the_last_process_exits(tmp_path: Path) -> None:
     assert run(what(tmp_path, "(sleep 0.5; echo late) & exit 0")) == 0
     assert said(tmp_path) == "late\n"
 
@@ -187,7 +187,7 @@ def test_a_program_whose_directory_is_gone_says_so(tmp_path: Path) -> None:
     assert str(tmp_path / "gone") in said(tmp_path)
 
 
-def test_a_second_launcher_stands_in_for_the_first(tmp_path: Path) -> None:
+def test_second_launcher_follows_the_running_program(tmp_path: Path) -> None:
     file = what(tmp_path, "trap 'exit 0' TERM; echo up; while :; do sleep 0.05; done")
     first = start(file)
     until(lambda: "up" in said(tmp_path))

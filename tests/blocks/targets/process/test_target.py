@@ -371,7 +371,7 @@ def test_a_port_that_another_version_of_headway_has_is_somebody_else_s(tmp_path:
     assert [port for port in range(8120, 8130) if _public_ports._may_hold(tmp_path, port)] == [8123, 8124]
 
 
-def test_another_process_s_older_token_is_refused(target: ProcessTarget, spec: LaunchSpec) -> None:
+def test_older_token_of_another_process_is_refused(target: ProcessTarget, spec: LaunchSpec) -> None:
     target.claim("shop", 7)
     other = ProcessTarget(directory=target.directory)
     with pytest.raises(LockLost):
