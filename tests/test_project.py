@@ -261,18 +261,18 @@ def test_the_documents_name_modules_and_variables_that_exist() -> None:
                 assert variable in programs, f"{document.name}: {variable}"
 
 
-def test_relative_links_have_targets() -> None:
+def test_links_lead_somewhere() -> None:
     for document in DOCUMENTS:
         for link in re.findall(r"\]\(([^)#]+)", document.read_text()):
             assert "://" in link or (document.parent / link).exists(), f"{document.name}: {link}"
 
 
-def test_settings_of_the_examples_are_valid() -> None:
+def test_the_settings_of_the_examples_are_good_settings() -> None:
     found = sorted((ROOT / "examples").glob("*/headway.yaml"))
     assert {"pypiserver", "shop", "tiddlywiki"} <= {config.load(file).app for file in found}
 
 
-def test_settings_in_the_readme_are_valid(tmp_path: Path) -> None:
+def test_the_settings_in_the_readme_are_good_settings(tmp_path: Path) -> None:
     (written,) = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     (tmp_path / "headway.yaml").write_text(written)
 
