@@ -1,4 +1,4 @@
-"""Detached processes that are found again by a mark in their environment, whoever started them."""
+"""Detached processes, found again by markers in their environment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MARK = "HEADWAY_BARE"
 
 
 def start(mark: str, command: str, *, cwd: Path, env: Mapping[str, str], log: Path) -> None:
-    """Run a shell command in a session of its own. It outlives this process; its output is appended to `log`."""
+    """Run a shell command in its own session. It outlives this process; its output is appended to `log`."""
     with log.open("ab") as output:
         subprocess.run(
             ["setsid", "--fork", "/bin/sh", "-c", command],
@@ -35,7 +35,7 @@ def find(marks: Collection[str]) -> dict[str, psutil.Process]:
 
 
 def stop(marks: Collection[str], grace: float) -> None:
-    """End these processes and their children: SIGTERM, `grace` seconds, SIGKILL."""
+    """Stop these processes and their children: SIGTERM, SIGKILL after `grace` seconds."""
     ending = [process for mark, process in _marked() if mark in marks]
     for process in ending:
         _signal(process, psutil.Process.terminate)
@@ -49,7 +49,7 @@ def _marked() -> Iterator[tuple[str, psutil.Process]]:
     for process in psutil.process_iter():
         try:
             mark = process.environ().get(MARK)
-        except psutil.Error:  # it ended, or it is another user's
+        except psutil.Error:  # it has exited, or belongs to another user
             continue
         if mark:
             yield mark, process

@@ -1,7 +1,7 @@
 """Reverse proxy of one app: `python -m headway_bare.router ROUTES PORT`.
 
-It reads the file ROUTES with every request, so a new file is in force for the next one. Each request has a connection
-of its own to an instance: the open ones are the requests in flight.
+It reads the file ROUTES for every request, so a new file applies to the next one. Each request has its own connection
+to an instance: open connections are the requests in flight.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HOP_BY_HOP = {b"connection", b"keep-alive", b"transfer-encoding"}
 
 
 class Router:
-    """Sends each request to an instance: a revision by weight, then any of its instances that takes connections."""
+    """Sends each request to an instance: a revision by weight, then any of its instances that accepts connections."""
 
     def __init__(self, routes: Path) -> None:
         self.routes = routes
@@ -39,7 +39,7 @@ class Router:
             try:
                 answer = await self.client.send(asked, stream=True)
             except httpx.ConnectError:
-                continue  # it has ended: nothing was sent, so another instance may be asked
+                continue  # it has exited: nothing was sent, so another instance can be tried
             except httpx.HTTPError as error:
                 return PlainTextResponse(f"the app does not answer: {type(error).__name__}", status_code=502)
             response = StreamingResponse(

@@ -1,4 +1,4 @@
-"""What the target remembers of an app: who may write, and what should run. What does run is read from the system."""
+"""Stored state of an app: the fencing token, and what should run. What does run is read from the system."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class AppState(BaseModel):
 
 
 class Routes(BaseModel):
-    """What the router follows."""
+    """Configuration of the router."""
 
     weights: dict[str, int] = {}
     ports: dict[str, list[int]] = {}

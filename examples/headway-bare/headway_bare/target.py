@@ -40,7 +40,7 @@ INHERITED = ("PATH", "HOME", "LANG", "TZ", "TMPDIR")
 
 
 class BareTarget(Block, Target):
-    """Processes on the worker's machine. Nothing restarts one that ends, until the next launch."""
+    """Processes on the worker's machine. A process that exits is not restarted before the next launch."""
 
     _block_type_name = "Headway Bare Target"
     _block_type_slug = "bare"
@@ -84,7 +84,7 @@ class BareTarget(Block, Target):
             while len(launched.instances) < spec.instances:
                 launched.instances[f"{app}-{revision.id}-{secrets.token_hex(2)}"] = _free_port()
             state.revisions[revision.id] = launched
-        # Written before anything is started: whoever repeats an interrupted launch knows what to look for.
+        # Written before anything is started, so that a repeated launch finds the processes of an interrupted one.
         running = self._running(app, launched)
         for name, port in launched.instances.items():
             if name not in running:

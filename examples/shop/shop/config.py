@@ -1,4 +1,4 @@
-"""What the environment has to say, checked before anything else happens."""
+"""Configuration from environment variables, validated at start."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LOG_LEVELS = ("debug", "info")
 
 
 class ConfigError(Exception):
-    """All that is wrong with the environment, one line each."""
+    """All errors in the environment variables, one per line."""
 
 
 @dataclass(frozen=True)

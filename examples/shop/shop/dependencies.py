@@ -1,4 +1,4 @@
-"""What the shop depends on, when it is told where that is, and how it is just now."""
+"""State of the configured dependencies: PostgreSQL and Redis."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 from shop.config import Config
 
-TIMEOUT = 2  # seconds that one of them has to answer
+TIMEOUT = 2  # seconds that a dependency has to respond
 
 
 def checks(config: Config) -> dict[str, dict[str, Any]]:
-    """Name -> status (ok or down), latency_ms and, when it is down, why. Never a password."""
+    """Name -> status (ok or down), latency_ms and, if down, the kind of error. Contains no password."""
     known: dict[str, tuple[str, Callable[[str], None]]] = {
         "database": (config.database_url, ask_postgres),
         "redis": (config.redis_url, ask_redis),
@@ -24,7 +24,7 @@ def check(ask: Callable[[str], None], url: str) -> dict[str, Any]:
     begun = time.monotonic()
     try:
         ask(url)
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the shop serves on
+    except Exception as error:  # noqa: BLE001 - the shop keeps serving, whatever the error
         return {"status": "down", "latency_ms": took(begun), "error": type(error).__name__}
     return {"status": "ok", "latency_ms": took(begun)}
 
@@ -34,7 +34,7 @@ def took(begun: float) -> float:
 
 
 def ask_postgres(url: str) -> None:
-    import psycopg  # needed only where there is a database: pip install shop[database]
+    import psycopg  # optional: pip install shop[database]
 
     with psycopg.connect(url, connect_timeout=TIMEOUT) as connection:
         connection.execute("SELECT 1")

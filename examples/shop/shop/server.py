@@ -29,7 +29,7 @@ PAGE = """<!doctype html>
 
 
 class Server(ThreadingHTTPServer):
-    """Knows its open connections, so that it can end them between two requests."""
+    """Tracks open connections, to close them between two requests on shutdown."""
 
     daemon_threads = False
     request_queue_size = 128
@@ -53,7 +53,7 @@ class Server(ThreadingHTTPServer):
             self._connections.discard(connection)
 
     def stop(self) -> None:
-        """Accept no more, answer what has been asked, hang up on who asks nothing."""
+        """Accept no more connections, finish requests in flight, close idle connections."""
         self.shutdown()
         with self._lock:
             self.stopping = True
@@ -63,7 +63,7 @@ class Server(ThreadingHTTPServer):
 
 def hang_up(connection: socket.socket) -> None:
     """Its handler reads what is there already, then finds the end instead of waiting for the next request."""
-    with contextlib.suppress(OSError):  # the customer was quicker
+    with contextlib.suppress(OSError):  # the client has closed it already
         connection.shutdown(socket.SHUT_RD)
 
 
@@ -155,7 +155,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def serve(config: Config) -> None:
-    """Serve until SIGTERM or SIGINT, then finish what has been asked."""
+    """Serve until SIGTERM or SIGINT, then finish requests in flight."""
     with Server(config) as server:
         stopper = threading.Thread(target=server.stop)
 
