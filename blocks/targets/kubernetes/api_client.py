@@ -1,4 +1,4 @@
-"""Client of one API server: objects by kind and name, watches, and readable errors."""
+"""Client of one API server: objects by kind and name, watches, logs."""
 
 from __future__ import annotations
 
@@ -7,36 +7,28 @@ import io
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import urllib3
-import yaml
-from kubernetes import client, config, watch
+from kubernetes import client, watch
 from kubernetes.client.exceptions import ApiException
-from kubernetes.config.config_exception import ConfigException
 from kubernetes.dynamic import DynamicClient
 from kubernetes.dynamic.exceptions import ResourceNotFoundError
-from tenacity import wait_exponential_jitter
 
+from blocks.targets.kubernetes.api_errors import CONFLICT, NOT_FOUND, SILENT, asked, reported
 from blocks.targets.kubernetes.labels import MANAGER
-from headway.domain.errors import TargetError
 from headway.system.paths import home
-from headway.system.retry_policy import Retryable, RetryPolicy, retry_after
 
 __all__ = [
     "AUTOSCALER",
     "CONFIG_MAP",
-    "CONFLICT",
     "DEPLOYMENT",
+    "EVENT",
     "POD",
     "SECRET",
     "SERVICE",
     "WATCHED",
     "Cluster",
     "Kind",
-    "connect",
     "kind_of",
 ]
 
@@ -44,12 +36,6 @@ T = TypeVar("T")
 Object = dict[str, Any]
 DAY = 24 * 3600.0  # seconds
 TIMEOUT = (5.0, 30.0)  # seconds to connect, and for an answer
-SILENT = (urllib3.exceptions.HTTPError, OSError)
-NOT_FOUND, CONFLICT, GONE, TOO_MANY = 404, 409, 410, 429
-# What passes: the server has no time (429, with priority and fairness), restarts, or has lost its etcd for a moment.
-PASSING = (TOO_MANY, 500, 502, 503, 504)
-# The Kubernetes client has a transport of its own (urllib3): only the policy is that of HttpClient.
-RETRIES = RetryPolicy(attempts=5, backoff=wait_exponential_jitter(initial=0.2, max=5.0), longest_retry_after=60.0)
 WATCHED = 2.0  # seconds that a look waits for a change: orders are looked for in between
 
 
@@ -66,42 +52,11 @@ POD = Kind("v1", "Pod")
 AUTOSCALER = Kind("autoscaling/v2", "HorizontalPodAutoscaler")
 CONFIG_MAP = Kind("v1", "ConfigMap")
 SECRET = Kind("v1", "Secret")
+EVENT = Kind("v1", "Event")
 
 
 def kind_of(thing: Mapping[str, Any]) -> Kind:
     return Kind(thing["apiVersion"], thing["kind"])
-
-
-def connect(who: str, namespace: str, *, path: Path | None, context: str | None, text: str | None) -> Cluster:
-    """The cluster of a kubeconfig: its text, its path, else the pod this runs in, else what kubectl would take.
-
-    Raises TargetError, which begins with `who`, when there is none or it cannot be read.
-    """
-    made = client.Configuration()
-    made.retries = False  # tried again here, where it is known what may be
-    try:
-        if text is not None:
-            config.load_kube_config_from_dict(
-                yaml.safe_load(text), context=context, client_configuration=made, persist_config=False
-            )
-        elif path is not None:
-            config.load_kube_config(str(path), context=context, client_configuration=made, persist_config=False)
-        else:
-            _around(made, context)
-    except (ConfigException, yaml.YAMLError, OSError, TypeError, AttributeError) as error:
-        raise TargetError(
-            f"{who}: no Kubernetes cluster: {_first_line(error)}",
-            "name a kubeconfig in the target block: a path, or its text as a secret",
-        ) from error
-    return Cluster(who, namespace, client.ApiClient(configuration=made))
-
-
-def _around(made: client.Configuration, context: str | None) -> None:
-    """The pod that this runs in says where its cluster is; elsewhere the user's kubeconfig does."""
-    try:
-        config.load_incluster_config(client_configuration=made)
-    except ConfigException:
-        config.load_kube_config(context=context, client_configuration=made, persist_config=False)
 
 
 class Cluster:
@@ -312,7 +267,7 @@ class Cluster:
 
     def follow(self, pod: str, container: str) -> Iterator[str]:
         """New lines of a container of the pod, each after its time in RFC 3339, until it ends."""
-        with self._words(f"logs of {pod}"):
+        with reported(self.who, self._api.configuration.host, f"logs of {pod}"):
             answer: Any = client.CoreV1Api(self._api).read_namespaced_pod_log(
                 pod,
                 self.namespace,
@@ -371,60 +326,4 @@ class Cluster:
         return dict(answer.to_dict())
 
     def _asked(self, what: str, verb: Callable[[], T]) -> T:
-        with self._words(what):
-            try:
-                return RETRIES.run(lambda: _attempt(verb))
-            except Retryable as failure:
-                raise failure.error from None
-
-    @contextmanager
-    def _words(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except ResourceNotFoundError as error:
-            raise TargetError(
-                f"{self.who}: {what}: the cluster has no such kind of object", "is its definition (CRD) installed?"
-            ) from error
-        except ApiException as error:
-            raise TargetError(f"{self.who}: {what}: {_said(error)}", _hint(error)) from error
-        except SILENT as error:
-            raise TargetError(
-                f"{self.who}: {what}: the API server {self._api.configuration.host} does not answer: "
-                f"{_first_line(error)}",
-                "is the cluster up, and does the kubeconfig name it?",
-            ) from error
-
-
-def _attempt(verb: Callable[[], T]) -> T:
-    """Raise Retryable for errors that may be temporary."""
-    try:
-        return verb()
-    except ApiException as error:
-        if error.status in PASSING:
-            raise Retryable(error, retry_after(error.headers or {})) from None
-        raise
-    except SILENT as error:
-        raise Retryable(error) from None
-
-
-def _said(error: ApiException) -> str:
-    """The message of a Status object, which is in English and names the field."""
-    try:
-        told = json.loads(error.body or "")
-    except ValueError:
-        told = {}
-    message = told.get("message") if isinstance(told, dict) else None
-    return " ".join(str(message or error.reason or f"status {error.status}").split())[:600]
-
-
-def _hint(error: ApiException) -> str:
-    return {
-        401: "are the credentials of the kubeconfig still valid?",
-        403: "docs/kubernetes-role.yaml is the Role that Headway needs",
-        CONFLICT: "somebody else manages that field: take it out of their hands, or out of Headway's",
-        422: "the cluster refuses the object as it is",
-    }.get(error.status, "kubectl describe shows more")
-
-
-def _first_line(error: object) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
+        return asked(self.who, self._api.configuration.host, what, verb)

@@ -9,7 +9,8 @@ import pytest
 
 from blocks.registries.oci import Registry
 from blocks.targets.kubernetes import labels
-from blocks.targets.kubernetes.api_client import AUTOSCALER, Cluster, connect
+from blocks.targets.kubernetes.api_client import AUTOSCALER, Cluster
+from blocks.targets.kubernetes.kubeconfig import connect
 from blocks.targets.kubernetes.target import KubernetesTarget
 from headway.domain.revision import Artifact, Autoscale, Health, LaunchSpec, ProbeSettings, Revision
 from headway.domain.traffic import Traffic

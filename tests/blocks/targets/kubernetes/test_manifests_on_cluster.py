@@ -10,7 +10,8 @@ import pytest
 
 from blocks.registries.oci import Registry
 from blocks.targets.kubernetes import labels as names
-from blocks.targets.kubernetes.api_client import DEPLOYMENT, Cluster, Kind, connect
+from blocks.targets.kubernetes.api_client import DEPLOYMENT, Cluster, Kind
+from blocks.targets.kubernetes.kubeconfig import connect
 from blocks.targets.kubernetes.target import KubernetesTarget
 from headway.domain.errors import TargetError
 from headway.domain.revision import Artifact, Health, LaunchSpec, Manifest, ProbeSettings, Revision, SecretRef

@@ -16,8 +16,7 @@ from pydantic import ValidationError
 
 from blocks.registries.oci import Registry
 from blocks.secrets import resolve
-from blocks.targets.kubernetes import api_client as clusters
-from blocks.targets.kubernetes import labels
+from blocks.targets.kubernetes import api_errors, labels
 from blocks.targets.kubernetes.api_client import DEPLOYMENT, POD, SERVICE
 from blocks.targets.kubernetes.routing import router
 from blocks.targets.kubernetes.target import KubernetesTarget
@@ -110,7 +109,7 @@ def test_retries_of_a_failing_server_are_limited(api: ApiServer, target: Kuberne
 
 
 def test_unreachable_server_is_an_error(tmp_path: Path, target: KubernetesTarget, monkeypatch: Any) -> None:
-    monkeypatch.setattr(clusters, "RETRIES", replace(clusters.RETRIES, attempts=1))
+    monkeypatch.setattr(api_errors, "RETRIES", replace(api_errors.RETRIES, attempts=1))
     assert target.kubeconfig is not None
     text = target.kubeconfig.read_text()
     port = text.partition("http://127.0.0.1:")[2].partition('"')[0]

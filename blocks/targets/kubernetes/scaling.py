@@ -1,0 +1,57 @@
+"""The number of pods of a revision, and the autoscaler that changes it."""
+
+from __future__ import annotations
+
+from blocks.targets.kubernetes import labels as names
+from blocks.targets.kubernetes import pod_status, render, workloads
+from blocks.targets.kubernetes.api_client import AUTOSCALER, POD, Cluster, Object
+from blocks.targets.kubernetes.one_off_pod import GONE
+from headway.domain.errors import TargetError
+from headway.domain.revision import LaunchSpec, Revision
+
+__all__ = ["autoscaler", "await_fewer", "hand_over", "number", "scale"]
+
+
+def number(deployment: Object) -> int:
+    """Replicas that were asked for: by Headway, or through the scale subresource.
+
+    0 for a Deployment that was just created, whose replicas are 1 by default.
+    """
+    managers = deployment["metadata"].get("managedFields") or []
+    if not any(one.get("manager") == names.SCALER or one.get("subresource") == "scale" for one in managers):
+        return 0
+    return int(deployment["spec"].get("replicas", 0))
+
+
+def scale(cluster: Cluster, name: str, wanted: int, spec: LaunchSpec, rules: render.Rules) -> None:
+    """Take the field `replicas` back from an autoscaler, but from no other field manager."""
+    cluster.apply(render.replicas(name, rules, wanted), manager=names.SCALER, force=spec.autoscale is not None)
+
+
+def autoscaler(deployment: Object, spec: LaunchSpec, rules: render.Rules) -> Object:
+    """The HorizontalPodAutoscaler of a revision with this Deployment."""
+    revision = Revision.model_validate_json(deployment["metadata"]["annotations"][names.REVISION_OF])
+    return render.autoscaler(revision, spec, pod_status.main_container(deployment["spec"]["template"]), rules)
+
+
+def hand_over(cluster: Cluster, app: str, revision: str, rules: render.Rules) -> None:
+    """Have an autoscaler for the revision that serves only. Other revisions keep their number of pods."""
+    for one in workloads.deployments(cluster, app):
+        name, spec = one["metadata"]["name"], workloads.spec_of(one)
+        if spec.autoscale and one["metadata"]["labels"][names.REVISION] == revision:
+            cluster.apply(autoscaler(one, spec, rules))
+        elif spec.autoscale and one["spec"].get("replicas", 1):
+            cluster.delete(AUTOSCALER, name)
+
+
+def await_fewer(cluster: Cluster, revision: Revision, deployment: Object, keep: int) -> None:
+    """Wait until the other pods terminate; if none is kept, until they are gone: some apps may not run twice."""
+    grace = deployment["spec"]["template"]["spec"].get("terminationGracePeriodSeconds", GONE)
+
+    def left(pods: list[Object]) -> str:
+        still = [pod["metadata"]["name"] for pod in pods if not (keep and pod_status.is_terminating(pod))]
+        return still[-1] if len(still) > keep else ""
+
+    ours = names.selector(app=revision.app, revision=revision.id)
+    if late := cluster.until(POD, ours, grace + GONE, left):
+        raise TargetError(f"{revision.app}: pods of {revision} have not ended: {late}", "is their node well?")
