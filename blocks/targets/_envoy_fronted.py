@@ -61,6 +61,7 @@ class BehindEnvoy(Block, Target):
     """Weighted and header routing, instances, logs and metrics, independent of how instances run."""
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(Capability)
+    counted_by: ClassVar[str] = "Envoy"
 
     directory: Path | None = Field(
         default=None, description="directory of its files. Default: `targets/NAME` in Headway's home directory"

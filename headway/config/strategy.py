@@ -52,6 +52,11 @@ class Strategy(Section):
         """Capabilities of the target that these settings need, beyond those of the strategy itself."""
         return frozenset()
 
+    @property
+    def analyses(self) -> tuple[Analysis, ...]:
+        """The analyses of a rollout, in order."""
+        return ()
+
 
 class Recreate(Strategy):
     """Stop the old version, then start the new one. Requests fail in between."""
@@ -78,8 +83,8 @@ class Rolling(Strategy):
         return self
 
     @property
-    def needs(self) -> frozenset[Capability]:
-        return frozenset({Capability.METRICS} if self.analysis else ())
+    def analyses(self) -> tuple[Analysis, ...]:
+        return (self.analysis,) if self.analysis else ()
 
     def surge(self, instances: int) -> int:
         """Instances beyond `instances` that may run at once; a percentage is rounded up."""
@@ -132,12 +137,15 @@ class BlueGreen(Strategy):
         return frozenset(
             capability
             for capability, needed in (
-                (Capability.METRICS, self.pre_promotion or self.post_promotion),
                 (Capability.PREVIEW, self.pre_promotion or self.preview_port),
                 (Capability.WEIGHTED_ROUTING, self.rehearse),
             )
             if needed
         )
+
+    @property
+    def analyses(self) -> tuple[Analysis, ...]:
+        return tuple(one for one in (self.pre_promotion, self.post_promotion) if one)
 
 
 class CanaryStep(Section):
@@ -207,10 +215,13 @@ class Canary(Strategy):
 
     @property
     def needs(self) -> frozenset[Capability]:
-        found = {Capability.METRICS} if any(self.analysis_at(step) for step in self.steps) else set()
-        found |= {Capability.HEADER_ROUTING} if any(step.header for step in self.steps) else set()
+        found = {Capability.HEADER_ROUTING} if any(step.header for step in self.steps) else set()
         found |= {Capability.SESSIONS} if self.sticky else set()
         return frozenset(found)
+
+    @property
+    def analyses(self) -> tuple[Analysis, ...]:
+        return tuple(one for step in self.steps if (one := self.analysis_at(step)))
 
 
 _AnyStrategy = Annotated[Recreate | Rolling | BlueGreen | Canary, Field(discriminator="kind")]

@@ -188,15 +188,22 @@ class Analyze(Frozen):
     metrics: tuple[MetricLimit, ...] = ()
     synthetic: Synthetic | None = None
     preview: bool = Field(default=False, description="the revision is in the preview: all its requests are synthetic")
+    counted_by: str = Field(default="", description="what counts the requests that it is judged by")
 
     @property
     def limits(self) -> tuple[Condition | MetricLimit | Comparison, ...]:
         """Everything that the revision is judged by. Without any, no verdict is possible."""
         return (*self.conditions, *self.metrics, *([self.against] if self.against else []))
 
+    @property
+    def needs_counts(self) -> bool:
+        """Whether it is judged by its requests, and not by metric sources alone."""
+        return bool(self.conditions or self.against)
+
     def __str__(self) -> str:
         where = " in the preview" if self.preview else ""
-        return f"analyze {self.revision}{where} for {self.window:g} s: {', '.join(map(str, self.limits))}"
+        counted = f"; requests counted by {self.counted_by}" if self.counted_by else ""
+        return f"analyze {self.revision}{where} for {self.window:g} s: {', '.join(map(str, self.limits))}{counted}"
 
 
 class Rehearse(Frozen):

@@ -15,7 +15,7 @@ from headway.domain.errors import TargetError
 from headway.domain.git import CommitStatus, DeploymentStatus, PullRequest
 from headway.domain.log_lines import LogLine
 from headway.domain.measurements import Measurements
-from headway.domain.plan import Plan
+from headway.domain.plan import Plan, Probe
 from headway.domain.refusal import Refusal
 from headway.domain.revision import LaunchSpec, Revision
 from headway.domain.traffic import (
@@ -97,6 +97,21 @@ class Target(ABC):
     @abstractmethod
     def measure(self, app: str) -> Measurements:
         """Return the request counters of every revision; none without Capability.METRICS."""
+
+    @property
+    def counted_by(self) -> str:
+        """What counts the requests of `measure`, in words for plans and verdicts. Only with Capability.METRICS."""
+        return "the target"
+
+    sends_requests: ClassVar[bool] = False
+    """Whether `send` works. Without Capability.METRICS an analysis is then judged by the synthetic requests."""
+
+    def send(self, app: str, revision: str, request: Probe) -> int:
+        """Send a request to an instance of this revision, whatever the traffic is. Returns the status of the answer.
+
+        503 when the instance does not answer. Raises TargetError when the request could not be sent.
+        """
+        raise TargetError(f"{app}: {request.path} cannot be sent to {revision}", "this target sends no requests")
 
     @abstractmethod
     def drain(self, revision: Revision, deadline: float) -> bool:

@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headway.config import Environment
-from headway.domain.plan import Plan
+from headway.domain.errors import UsageError
+from headway.domain.plan import Analyze, Plan, Step
 from headway.domain.ports import Target
 from headway.domain.revision import LaunchSpec, Revision
+from headway.domain.traffic import Capability
 from headway.rollout import strategies
 
 __all__ = ["PlannedRollout", "plan_back", "plan_for"]
+
+BY_ANSWERS = "the answers of its instances to the synthetic requests"
 
 
 @dataclass(frozen=True)
@@ -27,12 +31,30 @@ def plan_for(
 ) -> PlannedRollout:
     """Plan the rollout of a revision. `stable` is the id of the live revision, as the ledger knows it.
 
-    Raises UsageError when the target cannot do what the strategy needs.
+    Raises UsageError when the target cannot do what the strategy needs, or count what an analysis judges.
     """
     observation = target.observe(revision.app)
     plan = strategies.plan(environment, observation, revision, spec, stable=stable, capabilities=target.capabilities)
+    plan = plan.model_copy(update={"steps": tuple(_counted(target, spec, step) for step in plan.steps)})
     target.check(revision.app, plan)
     return PlannedRollout(plan, target.remarks(revision.app, plan))
+
+
+def _counted(target: Target, spec: LaunchSpec, step: Step) -> Step:
+    """The step with the source of its request counts, if it is an analysis. Raises UsageError when there is none."""
+    if not isinstance(step, Analyze) or not step.needs_counts:
+        return step
+    if Capability.METRICS in target.capabilities:
+        return step.model_copy(update={"counted_by": target.counted_by})
+    if step.synthetic and target.sends_requests:
+        return step.model_copy(update={"counted_by": BY_ANSWERS})
+    declare = "declare synthetic requests in the analysis, " if target.sends_requests else ""
+    raise UsageError(
+        f"environments/{spec.environment}/strategy: target {spec.target} counts no requests of users, and an analysis "
+        "is judged by counted requests",
+        f"{declare}give the target something that counts, judge by metrics of a metric source alone, or leave the "
+        "analysis out",
+    )
 
 
 def plan_back(target: Target, app: str, revision: Revision | None, spec: LaunchSpec) -> Plan:

@@ -12,15 +12,15 @@ class RequestCounter:
     """Cumulative readings of one app. Use one for a whole rollout: two may have seen different restarts."""
 
     def __init__(self, target: Target, app: str) -> None:
-        self._target = target
-        self._app = app
+        self.target = target
+        self.app = app
         self._run: str | None = None
         self._last: Measurements | None = None
         self._carried: Measurements | None = None  # counts before the last restart of the proxy
 
     def read(self) -> Measurements:
         """The next reading. Raises TargetError when the target cannot be measured."""
-        raw = self._target.measure(self._app)
+        raw = self.target.measure(self.app)
         if raw.run is not None:
             if self._run not in (None, raw.run):
                 self._carried = self._last

@@ -17,7 +17,7 @@ __all__ = [
     "own_manifests",
     "owned_objects",
     "platform",
-    "pod_prober",
+    "pod_requests",
     "pod_status",
     "promql",
     "readiness_checks",

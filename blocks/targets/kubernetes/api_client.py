@@ -9,13 +9,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
+import urllib3
 from kubernetes import client, watch
+from kubernetes.client import rest
 from kubernetes.client.exceptions import ApiException
 from kubernetes.dynamic import DynamicClient
 from kubernetes.dynamic.exceptions import ResourceNotFoundError
 
-from blocks.targets.kubernetes.api_errors import CONFLICT, NOT_FOUND, SILENT, asked, reported
+from blocks.targets.kubernetes.api_errors import CONFLICT, NOT_FOUND, SILENT, asked, reported, says_itself
 from blocks.targets.kubernetes.labels import MANAGER
+from headway.domain.plan import Probe
 from headway.system.paths import home
 
 __all__ = [
@@ -36,6 +39,9 @@ T = TypeVar("T")
 Object = dict[str, Any]
 DAY = 24 * 3600.0  # seconds
 TIMEOUT = (5.0, 30.0)  # seconds to connect, and for an answer
+ANSWER = 10.0  # seconds that an app has for a request
+REFUSALS = (401, 403, 429)
+NO_ANSWER = 504
 WATCHED = 2.0  # seconds that a look waits for a change: orders are looked for in between
 
 
@@ -281,20 +287,34 @@ class Cluster:
             for line in io.TextIOWrapper(answer, errors="replace"):
                 yield line.rstrip("\n")
 
-    def ask(self, pod: str, port: int, path: str, seconds: float) -> int:
-        """Status of a GET to a pod, through the API server; 503 if it does not answer."""
-        try:
-            answer: Any = client.CoreV1Api(self._api).connect_get_namespaced_pod_proxy_with_path(
-                f"{pod}:{port}",
-                self.namespace,
-                path.lstrip("/"),
-                _preload_content=False,
-                _request_timeout=(TIMEOUT[0], seconds),
-            )
-        except ApiException as error:
-            return int(error.status or 503)
-        except SILENT:
-            return 503
+    def send(self, pod: str, port: int, request: Probe) -> int | None:
+        """Status of a request to a pod, through the API server; 504 if the pod is silent, None if it is gone.
+
+        Raises TargetError for what the API server answers itself: it says nothing about the app.
+        """
+        place = f"/api/v1/namespaces/{self.namespace}/pods/{pod}:{port}/proxy"
+        what = f"{request.method} {request.path} to pod {pod}"
+        _, url, headers, *_ = self._api.param_serialize(
+            "GET", place, header_params={}, query_params=[], auth_settings=["BearerToken"]
+        )
+        body = request.body if request.json_body is None else json.dumps(request.json_body)
+        kind = {} if request.json_body is None else {"Content-Type": "application/json"}
+        with reported(self.who, self._api.configuration.host, what):
+            try:
+                answer: Any = self._api.rest_client.pool_manager.request(
+                    request.method,
+                    f"{url}/{request.path.lstrip('/')}",
+                    headers={**kind, **headers, **request.headers},
+                    body=body,
+                    timeout=urllib3.Timeout(TIMEOUT[0], ANSWER),
+                    retries=False,
+                )
+            except urllib3.exceptions.ReadTimeoutError:
+                return NO_ANSWER
+            if answer.status == NOT_FOUND and says_itself(answer.data):
+                return None
+            if answer.status in REFUSALS and says_itself(answer.data):
+                raise ApiException(http_resp=rest.RESTResponse(answer), body=answer.data.decode())
         return int(answer.status)
 
     @property

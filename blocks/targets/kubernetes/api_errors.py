@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import urllib3
 from kubernetes.client.exceptions import ApiException
@@ -15,7 +15,7 @@ from tenacity import wait_exponential_jitter
 from headway.domain.errors import TargetError
 from headway.system.retry_policy import Retryable, RetryPolicy, retry_after
 
-__all__ = ["CONFLICT", "NOT_FOUND", "SILENT", "asked", "first_line", "reported"]
+__all__ = ["CONFLICT", "NOT_FOUND", "SILENT", "asked", "first_line", "reported", "says_itself"]
 
 T = TypeVar("T")
 SILENT = (urllib3.exceptions.HTTPError, OSError)
@@ -65,13 +65,24 @@ def _attempt(verb: Callable[[], T]) -> T:
         raise Retryable(error) from None
 
 
+def says_itself(body: bytes | str | None) -> bool:
+    """Whether the API server says this itself, and not a pod that it passed a request on to."""
+    told = _status(body)
+    return told.get("kind") == "Status" and told.get("apiVersion") == "v1"
+
+
+def _status(body: bytes | str | None) -> Mapping[str, Any]:
+    """A Status object, or whatever the body has instead of it."""
+    try:
+        told = json.loads(body or "")
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
 def _said(error: ApiException) -> str:
     """The message of a Status object, which is in English and names the field."""
-    try:
-        told = json.loads(error.body or "")
-    except ValueError:
-        told = {}
-    message = told.get("message") if isinstance(told, dict) else None
+    message = _status(error.body).get("message")
     return " ".join(str(message or error.reason or f"status {error.status}").split())[:600]
 
 

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 from blocks.targets.kubernetes import labels as names
 from blocks.targets.kubernetes import render
+from headway.domain.errors import MetricsUnavailable
 from headway.domain.measurements import Bucket, RequestCounts, Sample
 
 __all__ = ["EXPORTERS", "PLACEHOLDERS", "Counters", "Exporter", "Question", "unknown"]
@@ -27,8 +28,10 @@ _Series = tuple[Question, frozenset[tuple[str, str]]]
 
 
 class _Exporter(NamedTuple):
+    name: str  # in words
     queries: Mapping[Question, str]
     unit: float  # seconds that 1 is in `le`
+    without_status: str = ""  # counters by which an error looks like a success
 
 
 def _each(series: str) -> str:
@@ -60,14 +63,17 @@ def _istio(metric: str, more: str = "") -> str:
 
 EXPORTERS: Mapping[Exporter, _Exporter] = {
     "app": _Exporter(
+        "the counters of the app itself",
         {
             "requests": _each(_app("http_requests_total")),
             "errors": _each(_app("http_requests_total", *(f',{label}=~"5.."' for label in STATUS))),
             "latency": _each(_app("http_request_duration_seconds_bucket")),
         },
         1.0,
+        "count(" + _app("http_requests_total", "".join(f',{label}=""' for label in STATUS)) + ")",
     ),
     "ingress-nginx": _Exporter(
+        "the counters of ingress-nginx",
         {
             "requests": _each(_nginx("nginx_ingress_controller_requests")),
             "errors": _each(_nginx("nginx_ingress_controller_requests", ',status=~"5.."')),
@@ -76,6 +82,7 @@ EXPORTERS: Mapping[Exporter, _Exporter] = {
         1.0,
     ),
     "istio": _Exporter(
+        "the counters of Istio",
         {
             "requests": _each(_istio("istio_requests_total")),
             "errors": _each(_istio("istio_requests_total", ',response_code=~"5.."')),
@@ -100,7 +107,7 @@ class Counters:
     def __init__(
         self, app: str, namespace: str, revision: str, exporter: Exporter, queries: Mapping[Question, str]
     ) -> None:
-        service = names.of_revision(app, revision)
+        self.service = service = names.of_revision(app, revision)
         filled = {
             "app": app,
             "namespace": namespace,
@@ -112,11 +119,19 @@ class Counters:
         asked = {**EXPORTERS[exporter].queries, **queries}
         self.queries = {question: Template(query).safe_substitute(filled) for question, query in asked.items()}
         self._unit = EXPORTERS[exporter].unit
+        unlabelled = "" if "errors" in queries else EXPORTERS[exporter].without_status
+        self._without_status = Template(unlabelled).safe_substitute(filled)
         self._last: dict[_Series, float] = {}
         self._total: dict[_Series, float] = {}
 
     def read(self, ask: Callable[[str], Iterable[Sample]]) -> RequestCounts:
-        """Current values, queried with PromQL."""
+        """Current values, queried with PromQL. Raises MetricsUnavailable when errors cannot be told from successes."""
+        if self._without_status and any(sample.value for sample in ask(self._without_status)):
+            raise MetricsUnavailable(
+                f"http_requests_total of {self.service} has none of the labels {', '.join(STATUS)}: errors would count "
+                "as successes",
+                "set the query `errors` of the target to one that selects the app's failed requests",
+            )
         for question, query in self.queries.items():
             for sample in ask(query):
                 series = question, frozenset(sample.labels.items())

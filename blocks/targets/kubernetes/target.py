@@ -44,7 +44,7 @@ from blocks.targets.kubernetes.api_client import (
 )
 from blocks.targets.kubernetes.kubeconfig import connect
 from blocks.targets.kubernetes.one_off_pod import GONE
-from blocks.targets.kubernetes.pod_prober import probed
+from blocks.targets.kubernetes.pod_requests import PodRequests
 from blocks.targets.kubernetes.routing import Router
 from blocks.targets.kubernetes.routing.base import routed
 from blocks.targets.kubernetes.target_settings import KubernetesSettings
@@ -52,7 +52,7 @@ from headway.domain.errors import MetricsUnavailable, RegistryError, TargetError
 from headway.domain.fencing import FencingTokens
 from headway.domain.log_lines import LogLine, by_time
 from headway.domain.measurements import Measurements, RequestCounts
-from headway.domain.plan import Plan, Rehearse, Route
+from headway.domain.plan import Analyze, Plan, Probe, Rehearse, Route
 from headway.domain.ports import Command, Target
 from headway.domain.refusal import Refusal
 from headway.domain.revision import LaunchSpec, Revision, SecretRef
@@ -70,6 +70,7 @@ from headway.system.redaction import Masker
 __all__ = ["KubernetesTarget"]
 
 WHOLE = 100  # percent
+NOT_PASSED_ON = ("authorization", "impersonate-user", "impersonate-group", "impersonate-uid")  # are for it alone
 
 
 class KubernetesTarget(KubernetesSettings, Target):
@@ -88,19 +89,24 @@ class KubernetesTarget(KubernetesSettings, Target):
             Capability.ATOMIC_SWITCH,
             Capability.INSTANCES,
             Capability.LOGS,
-            Capability.METRICS,
             Capability.PREVIEW,
         }
     )
+    sends_requests: ClassVar[bool] = True
 
     _cluster_: Cluster | None = PrivateAttr(default=None)
     _tokens: FencingTokens = PrivateAttr(default_factory=FencingTokens)
-    _counted: dict[str, RequestCounts] = PrivateAttr(default_factory=dict)
+    _requests: dict[str, PodRequests] = PrivateAttr(default_factory=dict)
     _counters: dict[str, promql.Counters] = PrivateAttr(default_factory=dict)
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        return self._always | self._routing.capabilities
+        counts = {Capability.METRICS} if self.prometheus else set()
+        return self._always | self._routing.capabilities | counts
+
+    @property
+    def counted_by(self) -> str:
+        return f"Prometheus, from {'its own queries' if self.queries else promql.EXPORTERS[self.exporter].name}"
 
     def destroy(self, app: str) -> None:
         """Remove all of Headway's objects of this app. Repeatable."""
@@ -136,9 +142,20 @@ class KubernetesTarget(KubernetesSettings, Target):
     def check(self, app: str, plan: Plan) -> None:
         self._router.found(app)  # its kinds of objects are known here, and may be read
         for step in plan.steps:
+            if isinstance(step, Analyze) and not self.prometheus:
+                self._can_send(step)
             traffic = step.traffic if isinstance(step, Route) else step.low if isinstance(step, Rehearse) else Traffic()
             if refusal := self._routing.refusal(traffic):
                 raise UsageError(f"{self._marked}: {plan.strategy}: {refusal.what}", refusal.hint)
+
+    def _can_send(self, step: Analyze) -> None:
+        for request in step.synthetic.requests if step.synthetic else ():
+            if refused := [name for name in request.headers if name.lower() in NOT_PASSED_ON]:
+                raise UsageError(
+                    f"{self._marked}: {request.method} {request.path}: the API server keeps the header "
+                    f"{refused[0]} for itself and does not pass it on to a pod",
+                    "leave the header out, or give the target a Prometheus: requests go through the app's URL then",
+                )
 
     def remarks(self, app: str, plan: Plan) -> tuple[str, ...]:
         return self._routing.remarks(
@@ -240,19 +257,19 @@ class KubernetesTarget(KubernetesSettings, Target):
             state_config_map.change(self._cluster, app, lambda kept: kept.carrying(whole))
 
     def measure(self, app: str) -> Measurements:
-        """What Prometheus has counted; without one, requests of Headway's own to every revision that runs, through the
-        API server: users are not counted then.
-        """
-        asked = {revision: ours for revision, ours in workloads.pods(self._cluster, app).items() if ours}
-        if self.prometheus is not None:
-            counts = {revision: self._scraped(self.prometheus, app, revision) for revision in asked}
-            return Measurements(at=datetime.now(UTC), counts=counts)
-        for revision, ours in asked.items():
-            path = workloads.spec_of_pod(self._cluster, ours[0]).health.path
-            self._counted[revision] = self._counted.get(revision, RequestCounts()).plus(
-                probed(self._cluster, ours, path)
-            )
-        return Measurements(at=datetime.now(UTC), counts={revision: self._counted[revision] for revision in asked})
+        """What Prometheus has counted. Without one nothing is."""
+        if self.prometheus is None:
+            return Measurements(at=datetime.now(UTC), counts={})
+        counts = {
+            revision: self._scraped(self.prometheus, app, revision)
+            for revision, ours in workloads.pods(self._cluster, app).items()
+            if ours
+        }
+        return Measurements(at=datetime.now(UTC), counts=counts)
+
+    def send(self, app: str, revision: str, request: Probe) -> int:
+        known = names.of_revision(app, revision)
+        return self._requests.setdefault(known, PodRequests(self._cluster, app, revision)).send(request)
 
     def drain(self, revision: Revision, deadline: float) -> bool:  # noqa: ARG002  # see below
         """Returns True: requests in flight are not visible; pods finish theirs within their grace after SIGTERM."""

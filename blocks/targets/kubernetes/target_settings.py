@@ -52,8 +52,8 @@ class KubernetesSettings(Block):
     )
     prometheus: Prometheus | None = Field(
         default=None,
-        description="Prometheus that counts the requests of each revision. Default: Headway sends "
-        "requests of its own to the pods",
+        description="Prometheus that counts the requests of each revision. Default: an analysis is judged by its "
+        "`synthetic` requests, which Headway sends to the pods",
     )
     exporter: promql.Exporter = Field(
         default="app",

@@ -12,7 +12,7 @@ from headway.domain.errors import TargetError
 from headway.domain.revision import LaunchSpec, Revision
 from headway.system.redaction import Masker
 
-__all__ = ["deployments", "masker", "pods", "spec_of", "spec_of_pod", "with_secrets"]
+__all__ = ["deployments", "masker", "pods", "spec_of", "with_secrets"]
 
 
 def pods(cluster: Cluster, app: str, *, ending: bool = False) -> dict[str, list[Object]]:
@@ -33,15 +33,6 @@ def deployments(cluster: Cluster, app: str) -> list[Object]:
 def spec_of(deployment: Mapping[str, Any]) -> LaunchSpec:
     """The spec that a revision was launched with, without its secrets."""
     return LaunchSpec.model_validate_json(deployment["metadata"]["annotations"][names.SPEC])
-
-
-def spec_of_pod(cluster: Cluster, pod: Mapping[str, Any]) -> LaunchSpec:
-    """The spec of the revision that this pod runs. Raises TargetError when its Deployment is gone."""
-    labels = pod["metadata"]["labels"]
-    found = cluster.get(DEPLOYMENT, names.of_revision(labels[names.APP], labels[names.REVISION]))
-    if found is None:
-        raise TargetError(f"{cluster.who}: the Deployment of {pod['metadata']['name']} is gone", "release again")
-    return spec_of(found)
 
 
 def with_secrets(cluster: Cluster, revision: Revision, spec: LaunchSpec) -> LaunchSpec:

@@ -11,7 +11,6 @@ from headway.config.platforms import platform
 from headway.domain.errors import HeadwayError
 from headway.domain.readiness import Finding, failed, passed
 from headway.domain.revision import Artifact
-from headway.domain.traffic import Capability
 
 __all__ = ["examine"]
 
@@ -74,7 +73,7 @@ def _scaling(configured: Environment) -> Finding:
 
 
 def _metrics(configured: Environment) -> Finding:
-    if Capability.METRICS in configured.strategy.needs:
+    if configured.strategy.analyses:
         return passed("every rollout is analysed")
     return failed(f"strategy {configured.strategy.kind} without an analysis")
 

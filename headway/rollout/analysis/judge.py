@@ -44,6 +44,7 @@ def evaluate(tally: Tally, step: Analyze, readings: Sequence[Measurements]) -> t
         - start.synthetic.get(step.revision, RequestCounts()).requests
     )
     words += [f"{synthetic:,} of its {own.requests:,} requests were synthetic"] if synthetic else []
+    words += [f"requests counted by {step.counted_by}"] if step.counted_by else []
     return tally, Judgement(verdict=worst, evidence="; ".join(words))
 
 

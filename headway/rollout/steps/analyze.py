@@ -23,7 +23,7 @@ async def analyze(context: RolloutContext, index: int, step: Analyze) -> Outcome
 
     Without a verdict at the end of the window a person is asked, and the step goes on until the deadline.
     """
-    async with monitoring(context.app, step, context.target, context.request_counter, context.sources) as monitor:
+    async with monitoring(step, context.request_counter, context.sources) as monitor:
         analysis = _Analysis(context, index, step, monitor)
         try:
             while True:

@@ -14,6 +14,7 @@ import pytest
 
 from headway.domain.errors import LockLost, TargetError
 from headway.domain.log_lines import by_time
+from headway.domain.plan import Probe
 from headway.domain.ports import Target
 from headway.domain.revision import LaunchSpec, Revision, SecretRef
 from headway.domain.traffic import Capability, HeaderRule, Traffic
@@ -204,6 +205,18 @@ class TargetContract:
             return
         until(lambda: target.measure("shop").since(before, revision).requests >= 30)
         assert target.measure("shop").since(before, revision).errors == 0
+
+    def test_a_request_is_sent_to_one_revision_only_where_the_target_says_so(
+        self, target: Target, spec: LaunchSpec
+    ) -> None:
+        revision = start(target, spec)
+        request = Probe(method="GET", path=spec.health.path)
+        if target.sends_requests:
+            assert target.send("shop", revision.id, request) == httpx.codes.OK
+            assert target.send("shop", "fffffff-ffffff", request) == httpx.codes.SERVICE_UNAVAILABLE
+        else:
+            with pytest.raises(TargetError):
+                target.send("shop", revision.id, request)
 
     def test_log_lines_name_their_revision(self, target: Target, spec: LaunchSpec) -> None:
         revision = start(target, spec)

@@ -87,7 +87,7 @@ def server() -> Iterator[Server]:
 def watched(
     app: str, step: Analyze, target: FakeTarget, sources: dict[str, MetricSource]
 ) -> AbstractAsyncContextManager[Monitor]:
-    return monitoring(app, step, target, RequestCounter(target, app), sources)
+    return monitoring(step, RequestCounter(target, app), sources)
 
 
 def step(*, preview: bool = False, synthetic: Synthetic | None = PROBES, metrics: bool = False) -> Analyze:

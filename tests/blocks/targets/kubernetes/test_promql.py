@@ -8,6 +8,7 @@ import pytest
 
 from blocks.targets.kubernetes import promql
 from blocks.targets.kubernetes.promql import Counters
+from headway.domain.errors import MetricsUnavailable
 from headway.domain.measurements import Bucket, RequestCounts, Sample
 
 NEW = "2222222-bbbbbb"
@@ -56,6 +57,18 @@ def test_buckets_are_differences_of_two_bounds() -> None:
 def test_istio_buckets_are_in_milliseconds() -> None:
     counts = counters("istio").read(told(latency={"250": 3, "+Inf": 3}))
     assert counts.latency == (Bucket(0.0, 0.25, 3),)
+
+
+@pytest.mark.parametrize(("without", "queries"), [(0.0, {}), (3.0, {"errors": "errors"})])
+def test_requests_with_a_status_are_counted(without: float, queries: dict[promql.Question, str]) -> None:
+    counts = counters(queries=queries).read(lambda query: [Sample({}, without if query.startswith("count(") else 7.0)])
+    assert counts.requests == 7
+
+
+def test_counters_without_a_status_are_refused_because_errors_would_be_successes() -> None:
+    with pytest.raises(MetricsUnavailable, match=f"shop-{NEW} has none of the labels code, status, status_code"):
+        counters(queries={}).read(lambda query: [Sample({}, 3.0 if query.startswith("count(") else 7.0)])
+    assert 'code="",status="",status_code=""' in counters(queries={})._without_status
 
 
 def test_error_without_its_request_is_not_counted() -> None:

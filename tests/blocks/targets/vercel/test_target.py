@@ -21,6 +21,7 @@ from headway.domain.plan import Plan
 from headway.domain.revision import Artifact, Health, LaunchSpec, Revision
 from headway.domain.traffic import Traffic
 from headway.rollout import strategies
+from headway.rollout.planning import plan_for
 from tests.e2e.conftest import APP, GOOD, Repo
 from tests.standins.hosted_apps import Trust
 from tests.standins.vercel import BYPASS, TEAM, TOKEN, Vercel, vercel
@@ -231,8 +232,12 @@ def test_strategies_that_count_instances_or_requests_are_refused(
     with pytest.raises(UsageError, match="rolling needs instances") as caught:
         plan(target, bundle(), "rolling")
     assert caught.value.hint == "choose one of: recreate, blue_green, canary"
-    with pytest.raises(UsageError, match="needs metrics"):
-        plan(target, bundle(), {"canary": {"steps": ["5%", "100%"], "analysis": {"success_rate": ">= 99"}}})
+    judged = {"canary": {"steps": ["5%", "100%"], "analysis": {"success_rate": ">= 99"}}}
+    environment = config.Environment.model_validate({"target": "vercel/prod", "strategy": judged})
+    live = up(target, bundle())
+    target.route("shop", Traffic.all_to(live))
+    with pytest.raises(UsageError, match=r"target vercel/prod counts no requests of users"):
+        plan_for(target, environment, bundle().revision("shop", SHA), bundle(), stable=None)
     with pytest.raises(UsageError, match="instances: target vercel/prod decides by itself how many instances run"):
         plan(target, bundle(instances=2), "blue_green")
 
