@@ -42,7 +42,10 @@ environments:
     instances: 2
     stop_grace: 5s
     smoke: [{{get: /, version: true, deadline: 5s}}]
-    strategy: {{canary: {{steps: [50%%, 100%%], analysis: {{window: 3s, success_rate: ">= 99", synthetic: {{requests: [{{get: /}}], rate: 20}}}}}}}}
+    strategy:
+      canary:
+        steps: [50%%, 100%%]
+        analysis: {{window: 3s, success_rate: ">= 99", synthetic: {{requests: [{{get: /}}], rate: 20}}}}
     env: {{TOKEN: !secret boxed-token}}
 """
 # There is no proxy in front of a pod: the app must close kept connections before the pod stops.

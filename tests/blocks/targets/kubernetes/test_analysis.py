@@ -183,17 +183,3 @@ async def test_an_api_server_that_breaks_off_is_not_an_error_of_the_app(
     await walk(context)
     assert [one.answers for one in api.trouble] == [[], []]
     assert target.observe("shop").live == NEW.id
-
-
-async def test_requests_go_to_the_pods_that_are_there(api: ApiServer, target: KubernetesTarget) -> None:
-    def removed(_method: str, _path: str, pod: Object) -> int:
-        if len(api.passed_on) == 10:
-            with api.changed:
-                api.write("pods", pod, "DELETED")
-                api.reconcile()
-        return 200
-
-    api.app = removed
-    context, _ = rollout(target, planned(target, {"blue_green": JUDGED["blue_green"]}))
-    await walk(context)
-    assert target.observe("shop").live == NEW.id

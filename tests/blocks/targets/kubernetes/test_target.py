@@ -21,6 +21,7 @@ from blocks.targets.kubernetes.api_client import DEPLOYMENT, POD, SERVICE
 from blocks.targets.kubernetes.routing import router
 from blocks.targets.kubernetes.target import KubernetesTarget
 from headway.domain.errors import LockLost, NotFound, TargetError, UsageError
+from headway.domain.plan import Probe
 from headway.domain.ports import Command
 from headway.domain.revision import Artifact, Autoscale, Health, LaunchSpec, Manifest, ProbeSettings, Revision
 from headway.domain.traffic import InstanceReadiness, Traffic
@@ -296,7 +297,8 @@ def test_documented_role_allows_every_request(api: ApiServer, target: Kubernetes
     for traffic in (Traffic.all_to(old), Traffic(weights={old.id: 95, new.id: 5}), Traffic.all_to(new)):
         target.route("shop", traffic)
     target.route("shop", Traffic(weights={new.id: 100}, preview=old.id))
-    target.measure("shop")
+    for method in ("GET", "POST"):
+        assert target.send("shop", new.id, Probe(method=method, path="/")) == 200
     list(target.logs("shop"))
     target.retire(old)
     target.claim("shop", 2)
