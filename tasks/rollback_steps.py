@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from headway.domain.base import Frozen
 from headway.domain.errors import NotFound
-from headway.domain.plan import Launch
+from headway.domain.plan import Launch, Promote
 from headway.domain.ports import Target
 from headway.domain.revision import LaunchSpec, Revision
 from headway.ledger import RolloutRecord, SchemaChange
@@ -78,6 +78,8 @@ def _destination(
     rollouts = session.ledger.rollouts
     if incomplete:
         failed = incomplete[0].plan
+        if _is_promoted(session, incomplete[0]):
+            return session.revision(failed.new)
         # A rollout of the live revision itself has no old revision: its rollback returns to the live one.
         before = failed.old or rollouts.live(session.app, session.environment)
         revision, spec = session.revision(before or failed.new)
@@ -85,6 +87,13 @@ def _destination(
     if previous := rollouts.previous(session.app, session.environment):
         return session.revision(previous)
     raise NotFound(f"{session}: there is no earlier revision to go back to", f"see headway history {session.app}")
+
+
+def _is_promoted(session: EnvironmentSession, rollout: RolloutRecord) -> bool:
+    """Whether this rollback had moved the traffic when it was interrupted: what is left is to stop other revisions."""
+    promoted = {index for index, step in enumerate(rollout.plan.steps) if isinstance(step, Promote)}
+    steps = session.ledger.rollouts.steps(rollout.id) if rollout.kind == "rollback" else []
+    return any(step.position in promoted and step.outcome == "done" for step in steps)
 
 
 def _contracts_to_revert(

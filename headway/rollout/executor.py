@@ -10,6 +10,7 @@ import asyncio
 
 from headway.domain.errors import TargetError
 from headway.domain.measurements import Measurements, RequestCounts
+from headway.domain.plan import Drain, Promote, Retire
 from headway.domain.traffic import Capability
 from headway.rollout.context import Journal, Outcome, RolloutContext
 from headway.rollout.steps import perform
@@ -30,7 +31,7 @@ async def take(context: RolloutContext, index: int) -> Outcome:
     if context.reading is None:
         context.reading = await _measure(context, index)
     try:
-        outcome = await perform(context, index, step)
+        outcome = await _perform(context, index)
     except BaseException as error:
         users = await asyncio.shield(_users(context, index))
         context.journal.finished(index, "failed", f"{type(error).__name__}: {error}", users)
@@ -39,6 +40,21 @@ async def take(context: RolloutContext, index: int) -> Outcome:
     if outcome.detail:
         context.on_line(outcome.detail)
     return outcome
+
+
+async def _perform(context: RolloutContext, index: int) -> Outcome:
+    """Do the step. After the promotion, a revision that cannot be stopped is left to the next rollout.
+
+    Its traffic is gone by then: to undo the switch would bring back the version that is being left.
+    """
+    step = context.plan.steps[index]
+    try:
+        return await perform(context, index, step)
+    except TargetError as error:
+        promoted = any(isinstance(before, Promote) for before in context.plan.steps[:index])
+        if not promoted or not isinstance(step, Drain | Retire):
+            raise
+        return Outcome(detail=f"{step.revision} is still running, and the next rollout stops it: {error.what}")
 
 
 async def _measure(context: RolloutContext, index: int) -> Measurements | None:

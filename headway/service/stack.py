@@ -155,6 +155,7 @@ def _environment(api_url: str) -> dict[str, str]:
         "PREFECT_WORKER_QUERY_SECONDS": "0.25",  # the default of 10 s is longer than most steps of a small release
         "PREFECT_WORKER_PREFETCH_SECONDS": "1",
         "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.5",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "headway.targets",  # what a target does beside its steps is in the run's log
         "HEADWAY_HOME": str(state),
         "HEADWAY_PROJECT": root,
         "HEADWAY_WARM": str(socket_directory(state) / "warm.sock"),

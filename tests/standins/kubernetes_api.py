@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from tests.standins.field_managers import Conflicts, Owners, applied, managed_fields, merged, updated
+
 __all__ = ["ApiServer", "Trouble", "serving"]
 
 Object = dict[str, Any]
@@ -65,7 +67,7 @@ class ApiServer:
     def __init__(self) -> None:
         self.changed = threading.Condition(threading.RLock())
         self.things: dict[tuple[str, str], Object] = {}  # by plural and name
-        self.owners: dict[tuple[str, str], dict[str, str]] = {}
+        self.owners: dict[tuple[str, str], Owners] = {}
         self.log: list[tuple[int, str, str, Object]] = []
         self.version = 0
         self.trouble: list[Trouble] = []
@@ -96,28 +98,28 @@ class ApiServer:
             self.changed.notify_all()
             return thing
 
-    def apply(self, plural: str, name: str, body: Object, manager: str, *, dry_run: bool) -> Object:
+    def apply(self, plural: str, name: str, body: Object, manager: str, *, dry_run: bool, force: bool) -> Object:
         key = plural, name
         before = copy.deepcopy(self.things.get(key, {"metadata": {}}))
-        owners = dict(self.owners.get(key, {}))
-        wanted, there = _leaves(body), _leaves(before)
-        for path, value in wanted.items():
-            owner = owners.get(path, manager)
-            if owner != manager and there.get(path) != value:
-                raise Refused(409, f'Apply failed with 1 conflict: conflict with "{owner}": {path}')
-        gone = [path for path, owner in owners.items() if owner == manager and path not in wanted]
-        after = _merged(before, body)
-        for path in gone:
-            _remove(after, path)
-            owners.pop(path)
-        owners |= dict.fromkeys(wanted, manager)
+        after, owners = applied(before, body, self.owners.get(key, {}), manager, force=force)
         if plural == "deployments":
             after["spec"].setdefault("replicas", 1)
-        after["metadata"]["managedFields"] = [{"manager": one} for one in sorted(set(owners.values()))]
+        after["metadata"]["managedFields"] = managed_fields(owners)
         if dry_run:
             return after
         self.owners[key] = owners
         return self.write(plural, after)
+
+    def change(self, plural: str, name: str, change: Object, manager: str, subresource: str = "") -> Object:
+        """A patch, as of `kubectl edit` or, below `scale`, of `kubectl scale`."""
+        with self.changed:
+            key, before = (plural, name), self.things[plural, name]
+            after = merged(copy.deepcopy(before), change)
+            self.owners[key] = updated(before, after, self.owners.get(key, {}), manager, subresource)
+            after["metadata"]["managedFields"] = managed_fields(self.owners[key])
+            written = self.write(plural, after)
+            self.reconcile()
+            return written
 
     # --- controllers -------------------------------------------------------------------------------------------
 
@@ -234,6 +236,9 @@ class Handler(BaseHTTPRequestHandler):
                 self._pass_on(path[5], self.path.partition("/proxy")[2], sent)
             else:
                 self._route(path, json.loads(sent) if sent else {})
+        except Conflicts as conflicts:
+            details = {"reason": "Conflict", "details": {"causes": conflicts.causes}}
+            self._say(409, _status(409, str(conflicts)) | details)
         except Refused as refused:
             self._say(refused.status, _status(refused.status, str(refused)))
 
@@ -292,9 +297,10 @@ class Handler(BaseHTTPRequestHandler):
             case "PATCH" if self._applies:
                 api.asked += [] if known else [("create", plural)]  # both have to be allowed
                 manager = self.query["fieldManager"]
-                self._say(200, api.apply(plural, rest[0], body, manager, dry_run=bool(self.query.get("dryRun"))))
+                dry_run, force = bool(self.query.get("dryRun")), self.query.get("force") in ("true", "True")
+                self._say(200, api.apply(plural, rest[0], body, manager, dry_run=dry_run, force=force))
             case "PATCH":
-                self._say(200, api.write(plural, _merged(copy.deepcopy(known or {}), body)))
+                self._say(200, api.change(plural, rest[0], body, self.query.get("fieldManager", "unknown")))
             case "DELETE":
                 assert known is not None
                 for pod in api._of("pods") if plural == "deployments" else []:
@@ -399,41 +405,6 @@ def serving(place: Path) -> Iterator[tuple[ApiServer, Path]]:
         for one in (server, *api.fronts.values()):
             one.shutdown()
             one.server_close()
-
-
-def _leaves(thing: object, path: str = "") -> dict[str, object]:
-    """Every field that is not a mapping, except those that identify the object: they have no owner."""
-    if isinstance(thing, dict):
-        below = [_leaves(value, f"{path}.{key}") for key, value in thing.items() if path or key != "apiVersion"]
-        return {name: value for one in below for name, value in one.items() if not name.startswith(IDENTITY)}
-    return {path: thing}
-
-
-IDENTITY = (".kind", ".metadata.name", ".metadata.namespace", ".metadata.uid", ".metadata.resourceVersion")
-
-
-def _merged(thing: Object, change: Object) -> Object:
-    """JSON merge patch, RFC 7396."""
-    for key, value in change.items():
-        if value is None:
-            thing.pop(key, None)
-        elif isinstance(value, dict) and isinstance(thing.get(key), dict):
-            _merged(thing[key], value)
-        else:
-            thing[key] = _merged({}, value) if isinstance(value, dict) else value
-    return thing
-
-
-def _remove(thing: Object, path: str) -> None:
-    """A label's key may contain dots: use the longest key that matches."""
-    rest = path.removeprefix(".")
-    for key in sorted(thing, key=len, reverse=True):
-        if rest == key:
-            del thing[key]
-            return
-        if rest.startswith(f"{key}.") and isinstance(thing[key], dict):
-            _remove(thing[key], rest.removeprefix(key))
-            return
 
 
 def _status(code: int, message: str) -> Object:

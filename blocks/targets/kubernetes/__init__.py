@@ -5,6 +5,7 @@ __all__ = [
     "api_errors",
     "container_spec",
     "dry_run",
+    "field_owners",
     "instance_readiness",
     "kubeconfig",
     "labels",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -16,7 +17,15 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.dynamic import DynamicClient
 from kubernetes.dynamic.exceptions import ResourceNotFoundError
 
-from blocks.targets.kubernetes.api_errors import CONFLICT, NOT_FOUND, SILENT, asked, reported, says_itself
+from blocks.targets.kubernetes.api_errors import (
+    CONFLICT,
+    NOT_FOUND,
+    SILENT,
+    FieldConflict,
+    asked,
+    reported,
+    says_itself,
+)
 from blocks.targets.kubernetes.labels import MANAGER
 from headway.domain.plan import Probe
 from headway.system.paths import home
@@ -35,6 +44,7 @@ __all__ = [
     "kind_of",
 ]
 
+log = logging.getLogger("headway.targets")
 T = TypeVar("T")
 Object = dict[str, Any]
 DAY = 24 * 3600.0  # seconds
@@ -63,6 +73,11 @@ EVENT = Kind("v1", "Event")
 
 def kind_of(thing: Mapping[str, Any]) -> Kind:
     return Kind(thing["apiVersion"], thing["kind"])
+
+
+def _set_by_others(thing: Mapping[str, Any], conflict: FieldConflict) -> str:
+    fields = ", ".join(f"{path} was set by {manager}" for manager, path in conflict.fields)
+    return f"{thing['kind']} {thing['metadata']['name']}: {fields}"
 
 
 class Cluster:
@@ -114,7 +129,7 @@ class Cluster:
     def apply(
         self, thing: Mapping[str, Any], *, manager: str = MANAGER, dry_run: bool = False, force: bool = False
     ) -> Object:
-        """Server-side apply. A field of another manager is an error; with `force` it is taken over."""
+        """Server-side apply. A field of another manager raises FieldConflict; with `force` it is taken over."""
 
         def applied() -> Object:
             answer = self._resource(kind_of(thing)).server_side_apply(
@@ -129,6 +144,24 @@ class Cluster:
             return dict(answer.to_dict())
 
         return self._asked(f"apply {thing['kind']} {thing['metadata']['name']}", applied)
+
+    def take(self, thing: Mapping[str, Any], *, manager: str = MANAGER) -> Object:
+        """Apply an object whose fields are Headway's alone. What others have set is set again, with a warning."""
+        try:
+            return self.apply(thing, manager=manager)
+        except FieldConflict as conflict:
+            log.warning("%s: Headway sets it again", _set_by_others(thing, conflict))
+            return self.apply(thing, manager=manager, force=True)
+
+    def offer(self, thing: Mapping[str, Any]) -> None:
+        """Apply an object that is shared with others. It stays as it is if they have set its fields, with a warning.
+
+        `dry_run` has found such fields before the first step: one that is set later must not stop a rollout.
+        """
+        try:
+            self.apply(thing)
+        except FieldConflict as conflict:
+            log.warning("%s: it stays like that", _set_by_others(thing, conflict))
 
     def replace(self, thing: Mapping[str, Any]) -> Object | None:
         """Replace the version that was read; None after a conflict."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ from tenacity import wait_exponential_jitter
 from headway.domain.errors import TargetError
 from headway.system.retry_policy import Retryable, RetryPolicy, retry_after
 
-__all__ = ["CONFLICT", "NOT_FOUND", "SILENT", "asked", "first_line", "reported", "says_itself"]
+__all__ = ["CONFLICT", "NOT_FOUND", "SILENT", "FieldConflict", "asked", "first_line", "reported", "says_itself"]
 
 T = TypeVar("T")
 SILENT = (urllib3.exceptions.HTTPError, OSError)
@@ -23,7 +24,14 @@ NOT_FOUND, CONFLICT, TOO_MANY = 404, 409, 429
 # What passes: the server has no time (429, with priority and fairness), restarts, or has lost its etcd for a moment.
 PASSING = (TOO_MANY, 500, 502, 503, 504)
 # The Kubernetes client has a transport of its own (urllib3): only the policy is that of HttpClient.
+CONFLICTS = re.compile(r'conflict with "([^"]+)"')
 RETRIES = RetryPolicy(attempts=5, backoff=wait_exponential_jitter(initial=0.2, max=5.0), longest_retry_after=60.0)
+
+
+class FieldConflict(TargetError):
+    """A field of an object belongs to another field manager. `fields`: manager and path of each."""
+
+    fields: tuple[tuple[str, str], ...] = ()
 
 
 def asked(who: str, host: str, what: str, verb: Callable[[], T]) -> T:
@@ -45,7 +53,12 @@ def reported(who: str, host: str, what: str) -> Iterator[None]:
             f"{who}: {what}: the cluster has no such kind of object", "is its definition (CRD) installed?"
         ) from error
     except ApiException as error:
-        raise TargetError(f"{who}: {what}: {_said(error)}", _hint(error)) from error
+        said = f"{who}: {what}: {_said(error)}"
+        if fields := _fields(error):
+            conflict = FieldConflict(said, "`headway plan ENVIRONMENT --diff` has the command that resolves it")
+            conflict.fields = fields
+            raise conflict from error
+        raise TargetError(said, _hint(error)) from error
     except SILENT as error:
         raise TargetError(
             f"{who}: {what}: the API server {host} does not answer: {first_line(error)}",
@@ -86,11 +99,21 @@ def _said(error: ApiException) -> str:
     return " ".join(str(message or error.reason or f"status {error.status}").split())[:600]
 
 
+def _fields(error: ApiException) -> tuple[tuple[str, str], ...]:
+    """Field managers and paths of the fields that an apply conflicts in."""
+    causes = (_status(error.body).get("details") or {}).get("causes") or []
+    return tuple(
+        (found[1], one.get("field", ""))
+        for one in causes
+        if one.get("reason") == "FieldManagerConflict" and (found := CONFLICTS.search(one.get("message", "")))
+    )
+
+
 def _hint(error: ApiException) -> str:
     return {
         401: "are the credentials of the kubeconfig still valid?",
         403: "docs/kubernetes-role.yaml is the Role that Headway needs",
-        CONFLICT: "somebody else manages that field: take it out of their hands, or out of Headway's",
+        CONFLICT: "somebody else has just changed it: try again",
         422: "the cluster refuses the object as it is",
     }.get(error.status, "kubectl describe shows more")
 

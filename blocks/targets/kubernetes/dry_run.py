@@ -9,8 +9,9 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from blocks.targets.kubernetes import labels, schemas
+from blocks.targets.kubernetes import field_owners, labels, schemas
 from blocks.targets.kubernetes.api_client import Cluster, kind_of
+from blocks.targets.kubernetes.api_errors import FieldConflict
 from blocks.targets.kubernetes.owned_objects import Key, conflict, key
 from headway.domain.errors import TargetError
 from headway.system.redaction import MASK
@@ -25,18 +26,22 @@ NOISY = (
     labels.REVISION_OF,
     labels.RELEASE,
     labels.ENDED,
+    labels.TRAFFIC,
     "deployment.kubernetes.io/revision",
     "kubectl.kubernetes.io/last-applied-configuration",
 )
 
 
-def rehearsed(cluster: Cluster, things: Sequence[Object], sources: Mapping[Key, str]) -> list[Object]:
-    """Each of these objects as the cluster would store it.
+def rehearsed(
+    cluster: Cluster, shared: Sequence[Object], own: Sequence[Object], sources: Mapping[Key, str], *, conflicts: bool
+) -> list[Object]:
+    """Each of these objects as the cluster would store it. Those of a revision are its `own`: nobody else has a say.
 
     Raises TargetError with everything that is somebody else's, or that the schemas of its version or the cluster itself
-    would refuse: a line each, with the object, where it is written if it is in `sources`, and the path.
+    would refuse: a line each, with the object, where it is written if it is in `sources`, and the path. Fields of other
+    managers count if `conflicts`.
     """
-    version, found = cluster.version, list[Object]()
+    version, found, things = cluster.version, list[Object](), (*shared, *own)
     faults = [
         f"{_called(thing, sources)}: {fault}"
         for thing in things
@@ -44,7 +49,9 @@ def rehearsed(cluster: Cluster, things: Sequence[Object], sources: Mapping[Key, 
     ]
     for thing in () if faults else things:
         try:
-            found.append(cluster.apply(thing, dry_run=True))
+            found.append(cluster.apply(thing, dry_run=True, force=thing in own))
+        except FieldConflict as error:
+            faults += [f"{_called(thing, sources)}: {_resolved(cluster, thing, error)}"] if conflicts else []
         except TargetError as error:
             said = error.what.removeprefix(f"{cluster.who}: apply {thing['kind']} {thing['metadata']['name']}: ")
             faults.append(f"{_called(thing, sources)}: {said}")
@@ -74,6 +81,8 @@ def in_words(thing: Object | None) -> str:
         told |= {part: dict.fromkeys(told[part], MASK) for part in ("data", "stringData") if told.get(part)}
     if told["kind"] == "Deployment" and labels.REVISION in (metadata.get("labels") or {}):
         told["spec"].pop("replicas", None)  # a matter of the steps of a rollout
+    if told["kind"] == "Service" and labels.ENVIRONMENT in (metadata.get("labels") or {}):
+        told["spec"].pop("selector", None)  # likewise
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.width = 1000
@@ -90,6 +99,12 @@ def _unwelcome(cluster: Cluster, thing: Object) -> list[str]:
         return ["belongs to no namespace: whoever runs the cluster applies it"]
     refusal = conflict(cluster, thing)
     return [refusal.what] if refusal else []
+
+
+def _resolved(cluster: Cluster, thing: Object, conflict: FieldConflict) -> str:
+    fields = ", ".join(f"{path} was set by {manager}" for manager, path in conflict.fields)
+    command = field_owners.settled_by(cluster, thing, conflict.fields)
+    return f"{fields}. For Headway's value: {command}"
 
 
 def _called(thing: Object, sources: Mapping[Key, str]) -> str:

@@ -18,6 +18,7 @@ __all__ = [
     "RELEASE",
     "REVISION",
     "REVISION_OF",
+    "ROUTER",
     "SCALER",
     "SPEC",
     "TRAFFIC",
@@ -34,6 +35,7 @@ __all__ = [
 
 MANAGER = "headway"  # the field manager of everything but the number of replicas
 SCALER = "headway-scale"  # of that: it changes alone, where no autoscaler has it
+ROUTER = "headway-traffic"  # of the selector of the app's Service: it changes alone, whatever others do to the Service
 OURS = "headway.dev/"
 APP = "headway.dev/app"
 ENVIRONMENT = "headway.dev/environment"

@@ -22,16 +22,26 @@ from headway.domain.traffic import ObjectDiff
 __all__ = ["differences", "objects"]
 
 
-def objects(cluster: Cluster, revision: Revision, spec: LaunchSpec, rules: render.Rules) -> list[Object]:
-    """The objects of a launch as the cluster would store them. Raises TargetError with all refusals."""
+def objects(
+    cluster: Cluster, revision: Revision, spec: LaunchSpec, rules: render.Rules, *, conflicts: bool = True
+) -> list[Object]:
+    """The objects of a launch as the cluster would store them. Raises TargetError with all refusals.
+
+    Fields of other managers in objects that are shared with them are refusals too, unless `conflicts` is false: a
+    launch leaves those fields as they are.
+    """
     app = revision.app
     if lost := manifest_validation.outside_namespace(cluster.namespace, spec.manifests):
         raise TargetError("\n".join(lost), "leave the namespace out, or give the target that one")
-    things = [*manifests.own_objects(app, spec, cluster.namespace), *render.app_objects(app, spec, rules)]
-    things += render.revision_objects(revision, spec, rules)
+    shared = [
+        render.service_frame(app, app, spec.environment, rules),
+        *manifests.own_objects(app, spec, cluster.namespace),
+        *render.app_objects(app, spec, rules),
+    ]
+    own = render.revision_objects(revision, spec, rules)
     if spec.autoscale:
-        things.append(scaling.autoscaler(things[-1], spec, rules))
-    return dry_run.rehearsed(cluster, things, manifests.sources(revision, spec))
+        own.append(scaling.autoscaler(own[-1], spec, rules))
+    return dry_run.rehearsed(cluster, shared, own, manifests.sources(revision, spec), conflicts=conflicts)
 
 
 def differences(

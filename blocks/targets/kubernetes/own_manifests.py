@@ -27,7 +27,7 @@ def bring(cluster: Cluster, app: str, spec: LaunchSpec) -> None:
     _keep_known(cluster, app, dict.fromkeys([*known(cluster, app), *map(owned_objects.key, things)]))
     for thing in things:
         if not manifests.runs_pods(thing):
-            cluster.apply(thing)
+            cluster.offer(thing)
 
 
 def settle(cluster: Cluster, app: str, live: str | None) -> None:
@@ -42,7 +42,7 @@ def settle(cluster: Cluster, app: str, live: str | None) -> None:
     }
     things = {revision: manifests.own_objects(app, spec, cluster.namespace) for revision, spec in specs.items()}
     for thing in things.get(live or "", []):
-        cluster.apply(thing)
+        cluster.offer(thing)
     wanted = {owned_objects.key(thing) for ours in things.values() for thing in ours}
     _keep_known(cluster, app, owned_objects.prune(cluster, before, wanted, app))
 

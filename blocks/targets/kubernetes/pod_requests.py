@@ -9,14 +9,26 @@ import time
 from blocks.targets.kubernetes import labels as names
 from blocks.targets.kubernetes import pod_status
 from blocks.targets.kubernetes.api_client import POD, Cluster, Object
-from headway.domain.errors import TargetError
-from headway.domain.plan import Probe
+from headway.domain.errors import TargetError, UsageError
+from headway.domain.plan import Probe, Synthetic
 
-__all__ = ["PodRequests"]
+__all__ = ["PodRequests", "require_sendable"]
 
 FRESH = 1.0  # seconds for which a list of pods is used
 TRIES = 3  # pods that may be gone before a request is given up
 NO_ANSWER = 503
+NOT_PASSED_ON = ("authorization", "impersonate-user", "impersonate-group", "impersonate-uid")
+
+
+def require_sendable(target: str, synthetic: Synthetic) -> None:
+    """Raise UsageError when the API server would not pass a header of these requests on to a pod."""
+    for request in synthetic.requests:
+        if kept := [name for name in request.headers if name.lower() in NOT_PASSED_ON]:
+            raise UsageError(
+                f"{target}: {request.method} {request.path}: the API server keeps the header {kept[0]} for itself and "
+                "does not pass it on to a pod",
+                "leave the header out, or give the target a Prometheus: requests go through the app's URL then",
+            )
 
 
 class PodRequests:

@@ -38,6 +38,8 @@ __all__ = [
     "revision_objects",
     "selected",
     "service",
+    "service_frame",
+    "service_traffic",
 ]
 
 Object = dict[str, Any]
@@ -100,15 +102,34 @@ def service(
     name: str, app: str, environment: str, rules: Rules, wanted: Mapping[str, str] | None, traffic: str = ""
 ) -> Object:
     """A Service for the app's pods with these labels; None selects no pods."""
+    made, chosen = service_frame(name, app, environment, rules), service_traffic(name, app, rules, wanted, traffic)
+    return {
+        **made,
+        "metadata": made["metadata"] | {"annotations": chosen["metadata"]["annotations"]},
+        "spec": made["spec"] | chosen["spec"],
+    }
+
+
+def service_frame(name: str, app: str, environment: str, rules: Rules) -> Object:
+    """A Service without the fields that say which pods it leads to."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": metadata(name, names.labels(app, environment), rules) | {"annotations": {names.TRAFFIC: traffic}},
+        "metadata": metadata(name, names.labels(app, environment), rules),
         "spec": {
             "type": "ClusterIP",
-            "selector": {names.APP: app, **(NOBODY if wanted is None else wanted)},
             "ports": [{"name": "http", "port": HTTP, "targetPort": PORT_NAME, "protocol": "TCP"}],
         },
+    }
+
+
+def service_traffic(name: str, app: str, rules: Rules, wanted: Mapping[str, str] | None, traffic: str = "") -> Object:
+    """The fields of a Service that say which pods it leads to; None: to none."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": rules.namespace, "annotations": {names.TRAFFIC: traffic}},
+        "spec": {"selector": {names.APP: app, **(NOBODY if wanted is None else wanted)}},
     }
 
 

@@ -9,23 +9,16 @@ from blocks.targets.kubernetes.one_off_pod import GONE
 from headway.domain.errors import TargetError
 from headway.domain.revision import LaunchSpec, Revision
 
-__all__ = ["autoscaler", "await_fewer", "hand_over", "number", "scale"]
-
-
-def number(deployment: Object) -> int:
-    """Replicas that were asked for: by Headway, or through the scale subresource.
-
-    0 for a Deployment that was just created, whose replicas are 1 by default.
-    """
-    managers = deployment["metadata"].get("managedFields") or []
-    if not any(one.get("manager") == names.SCALER or one.get("subresource") == "scale" for one in managers):
-        return 0
-    return int(deployment["spec"].get("replicas", 0))
+__all__ = ["autoscaler", "await_fewer", "hand_over", "scale"]
 
 
 def scale(cluster: Cluster, name: str, wanted: int, spec: LaunchSpec, rules: render.Rules) -> None:
-    """Take the field `replicas` back from an autoscaler, but from no other field manager."""
-    cluster.apply(render.replicas(name, rules, wanted), manager=names.SCALER, force=spec.autoscale is not None)
+    """Have this number of pods, whoever else has set one. An autoscaler of the revision's own is no news."""
+    thing = render.replicas(name, rules, wanted)
+    if spec.autoscale:
+        cluster.apply(thing, manager=names.SCALER, force=True)
+    else:
+        cluster.take(thing, manager=names.SCALER)
 
 
 def autoscaler(deployment: Object, spec: LaunchSpec, rules: render.Rules) -> Object:
@@ -39,7 +32,7 @@ def hand_over(cluster: Cluster, app: str, revision: str, rules: render.Rules) ->
     for one in workloads.deployments(cluster, app):
         name, spec = one["metadata"]["name"], workloads.spec_of(one)
         if spec.autoscale and one["metadata"]["labels"][names.REVISION] == revision:
-            cluster.apply(autoscaler(one, spec, rules))
+            cluster.take(autoscaler(one, spec, rules))
         elif spec.autoscale and one["spec"].get("replicas", 1):
             cluster.delete(AUTOSCALER, name)
 

@@ -16,12 +16,14 @@ from pydantic import PrivateAttr
 from blocks.metrics.prometheus import Prometheus
 from blocks.registries.oci import Registry
 from blocks.targets.kubernetes import (
+    field_owners,
     instance_readiness,
     launch_rehearsal,
     logs,
     one_off_pod,
     own_manifests,
     owned_objects,
+    pod_requests,
     pod_status,
     promql,
     render,
@@ -70,7 +72,6 @@ from headway.system.redaction import Masker
 __all__ = ["KubernetesTarget"]
 
 WHOLE = 100  # percent
-NOT_PASSED_ON = ("authorization", "impersonate-user", "impersonate-group", "impersonate-uid")  # are for it alone
 
 
 class KubernetesTarget(KubernetesSettings, Target):
@@ -142,25 +143,15 @@ class KubernetesTarget(KubernetesSettings, Target):
     def check(self, app: str, plan: Plan) -> None:
         self._router.found(app)  # its kinds of objects are known here, and may be read
         for step in plan.steps:
-            if isinstance(step, Analyze) and not self.prometheus:
-                self._can_send(step)
+            if isinstance(step, Analyze) and step.synthetic and not self.prometheus:
+                pod_requests.require_sendable(self._marked, step.synthetic)
             traffic = step.traffic if isinstance(step, Route) else step.low if isinstance(step, Rehearse) else Traffic()
             if refusal := self._routing.refusal(traffic):
                 raise UsageError(f"{self._marked}: {plan.strategy}: {refusal.what}", refusal.hint)
 
-    def _can_send(self, step: Analyze) -> None:
-        for request in step.synthetic.requests if step.synthetic else ():
-            if refused := [name for name in request.headers if name.lower() in NOT_PASSED_ON]:
-                raise UsageError(
-                    f"{self._marked}: {request.method} {request.path}: the API server keeps the header "
-                    f"{refused[0]} for itself and does not pass it on to a pod",
-                    "leave the header out, or give the target a Prometheus: requests go through the app's URL then",
-                )
-
     def remarks(self, app: str, plan: Plan) -> tuple[str, ...]:
-        return self._routing.remarks(
-            plan, {revision: len(ours) for revision, ours in workloads.pods(self._cluster, app).items()}
-        )
+        running = {revision: len(ours) for revision, ours in workloads.pods(self._cluster, app).items()}
+        return (*self._routing.remarks(plan, running), *field_owners.remarks(self._cluster, app))
 
     def compare(self, revision: Revision, spec: LaunchSpec) -> tuple[ObjectDiff, ...]:
         """Compare a revision's objects with those of the revision that serves."""
@@ -188,23 +179,21 @@ class KubernetesTarget(KubernetesSettings, Target):
         app, cluster = revision.app, self._cluster
         self._may_write(app)
         spec = workloads.with_secrets(self._cluster, revision, spec)
-        service = cluster.get(SERVICE, app)
-        if service is not None:
+        name = names.deployment(revision)
+        known = cluster.get(DEPLOYMENT, name)
+        if (service := cluster.get(SERVICE, app)) is not None:
             owned_objects.require_ours(cluster, spec.environment, service)
-        if cluster.get(DEPLOYMENT, names.deployment(revision)) is None:
-            launch_rehearsal.objects(
-                cluster, revision, spec, self._rules
-            )  # nothing is sent before all of it would be taken
-        if service is None:
-            cluster.apply(render.service(app, app, spec.environment, self._rules, None))
+        if known is None:  # nothing is sent before all of it would be taken
+            launch_rehearsal.objects(cluster, revision, spec, self._rules, conflicts=False)
+        self._router.prepare(app, spec.environment)
         own_manifests.bring(cluster, app, spec)
         for thing in render.app_objects(app, spec, self._rules):
-            cluster.apply(thing)
+            cluster.offer(thing)
         for thing in render.revision_objects(revision, spec, self._rules):
-            applied = cluster.apply(thing)
-        name = names.deployment(revision)
+            cluster.take(thing)
         cluster.patch(DEPLOYMENT, name, {"metadata": {"annotations": {names.ENDED: None}}})
-        scaling.scale(cluster, name, max(scaling.number(applied), spec.instances), spec, self._rules)
+        running = known["spec"].get("replicas", 1) if known else 0
+        scaling.scale(cluster, name, max(running, spec.instances), spec, self._rules)
 
     def execute(self, revision: Revision, spec: LaunchSpec, command: Command) -> int:
         app, cluster = revision.app, self._cluster
@@ -216,7 +205,7 @@ class KubernetesTarget(KubernetesSettings, Target):
         try:
             own_manifests.bring(cluster, app, spec)
             for thing in settings:
-                cluster.apply(thing)
+                cluster.take(thing)
             return one_off_pod.run(
                 cluster, app, pod, command, Masker(str(spec.env.get(one, "")) for one in spec.secrets)
             )

@@ -33,10 +33,10 @@ def rollback(observation: Observation, to: str | None, *, instances: int, startu
     wanted = Traffic.all_to(to) if to is not None else Traffic()
     if traffic != wanted:
         steps.append(Route(traffic=wanted))
+    if to is not None and (steps or others):
+        steps.append(Promote(revision=to))
     for revision in others:
         steps += [Drain(revision=revision, deadline=drain), Retire(revision=revision, drained=True)]
-    if steps and to is not None:
-        steps.append(Promote(revision=to))
     return Plan(strategy="rollback", new=to or "", old=observation.live, steps=tuple(steps))
 
 

@@ -250,9 +250,41 @@ def test_after_any_failure_one_revision_has_all_traffic(
         asyncio.run(walk(rollout(back, target, instances)))
     seen = target.observe("shop")
     assert seen.live == wanted
-    assert set(seen.instances) == {wanted}
+    if set(seen.instances) != {wanted}:  # its traffic was gone, and it could not be stopped: the next rollout does it
+        target.faults = {}
+        rest = make.rollback(seen, wanted, instances=instances, startup=0.3, drain=0.1)
+        assert {step.kind for step in rest.steps} == {"promote", "drain", "retire"}
+        asyncio.run(walk(rollout(rest, target, instances)))
+    assert set(target.observe("shop").instances) == {wanted}
     if not stops_first(strategy):
         assert all(traffic.weights for traffic in target.history)
+
+
+@pytest.mark.parametrize("verb", ["drain", "retire"])
+@pytest.mark.parametrize("backward", [False, True])
+async def test_revision_that_cannot_be_stopped_does_not_undo_the_switch(verb: str, backward: bool) -> None:
+    target = live(1)
+    plan = planned(target, config.Rolling(), 1)
+    if backward:
+        target.launch(NEW, SPEC)
+        target.route("shop", Traffic.all_to(NEW))
+        plan = make.rollback(target.observe("shop"), OLD.id, instances=1, startup=0.3, drain=0.1)
+    to, left = (OLD, NEW) if backward else (NEW, OLD)
+    target.faults = {verb: [TargetError("somebody else has it")]}
+    context = rollout(plan, target, 1)
+    await walk(context)
+    assert target.observe("shop").live == to.id
+    assert isinstance(context.journal, Journal)
+    said = f"done {left.id} is still running, and the next rollout stops it: somebody else has it"
+    assert any(line.endswith(said) for line in context.journal.lines)
+
+
+async def test_revision_that_cannot_be_stopped_before_the_switch_fails_the_rollout() -> None:
+    target = live()
+    plan = planned(target, config.Rolling(max_surge=0, max_unavailable=1), 2)
+    target.faults = {"retire": [TargetError("somebody else has it")]}
+    with pytest.raises(TargetError, match="somebody else has it"):
+        await walk(rollout(plan, target, 2))
 
 
 @pytest.mark.parametrize(("running", "begins"), [(1, 2), (3, 3), (9, 4)])
@@ -279,7 +311,7 @@ def test_rollback_to_a_warm_revision_switches_the_route_first() -> None:
     target.launch(NEW, SPEC)
     target.route("shop", Traffic.all_to(NEW))
     kinds = [step.kind for step in make.rollback(target.observe("shop"), OLD.id, instances=2, startup=1, drain=1).steps]
-    assert kinds == ["route", "drain", "retire", "promote"]
+    assert kinds == ["route", "promote", "drain", "retire"]
 
 
 def test_rollback_of_a_first_release_leaves_no_revision() -> None:
@@ -327,7 +359,7 @@ def test_stable_revision_with_most_traffic_gets_the_rest_before_it_scales_up() -
     target = live()
     target.launch(NEW, SPEC)
     target.route("shop", Traffic(weights={NEW.id: 50, OLD.id: 50}))
-    rest = ["drain", "retire", "promote"]
+    rest = ["promote", "drain", "retire"]
     assert kinds_back(target) == [f"route {OLD.id} 100 %", "launch", "await_ready", *rest]
     target.route("shop", Traffic(weights={NEW.id: 51, OLD.id: 49}))
     assert kinds_back(target) == ["launch", "await_ready", f"route {OLD.id} 100 %", *rest]

@@ -103,10 +103,10 @@ def heaviest(traffic: Traffic) -> str | None:
     return max(traffic.weights, key=traffic.weights.__getitem__, default=None)
 
 
-def app_service(app: str, environment: str, traffic: Traffic, rules: render.Rules) -> Object:
+def app_service(app: str, traffic: Traffic, rules: render.Rules) -> Object:
     """The app's Service if it does not split requests: inside the cluster it leads to the heaviest revision."""
     chosen = heaviest(traffic)
-    return render.service(app, app, environment, rules, {labels.REVISION: chosen} if chosen else None, str(traffic))
+    return render.service_traffic(app, app, rules, {labels.REVISION: chosen} if chosen else None, str(traffic))
 
 
 def revision_service(app: str, revision: str, environment: str, rules: render.Rules) -> Object:

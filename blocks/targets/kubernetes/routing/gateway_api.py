@@ -65,7 +65,7 @@ class ByGateway(Routing):
         host = Host.of(self.url, app, environment, rules.namespace)
         named = [_rule(app, {rule.revision: WHOLE}, host, rule) for rule in traffic.headers]
         route = self._route(app, app, environment, rules, host, [*named, _rule(app, traffic.weights, host)])
-        return [*services, route, app_service(app, environment, traffic, rules)]
+        return [*services, route, app_service(app, traffic, rules)]
 
     def preview(self, app: str, environment: str, rules: render.Rules) -> list[Object]:
         if self.preview_url is None:

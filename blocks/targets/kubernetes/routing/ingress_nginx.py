@@ -93,7 +93,7 @@ class ByIngress(Routing):
             moves = [shares(_Share(wanted, WHOLE)), main_one, gone]
         else:
             moves = [gone, main_one, shares(share)]
-        return [*services, *moves, app_service(app, environment, traffic, rules)]
+        return [*services, *moves, app_service(app, traffic, rules)]
 
     def preview(self, app: str, environment: str, rules: render.Rules) -> list[Object]:
         if self.preview_url is None:

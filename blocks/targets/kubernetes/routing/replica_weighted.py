@@ -37,14 +37,14 @@ class ByPods(Routing):
     def objects(
         self,
         app: str,
-        environment: str,
+        environment: str,  # noqa: ARG002  # it is in the Service's frame
         traffic: Traffic,
         rules: render.Rules,
         found: Sequence[Object],  # noqa: ARG002  # one object, whatever there is
     ) -> list[Object]:
         if not _shared(traffic):
-            return [app_service(app, environment, traffic, rules)]
-        return [render.service(app, app, environment, rules, {labels.POOL: labels.OPEN}, str(traffic))]
+            return [app_service(app, traffic, rules)]
+        return [render.service_traffic(app, app, rules, {labels.POOL: labels.OPEN}, str(traffic))]
 
     def traffic(self, app: str, service: Mapping[str, Any] | None, pods: Pods, found: Sequence[Object]) -> Traffic:  # noqa: ARG002  # all is in the Service
         if (one := render.selected(service)) is not None:

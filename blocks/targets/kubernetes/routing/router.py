@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from blocks.targets.kubernetes import labels, owned_objects, pod_status, render
+from blocks.targets.kubernetes import field_owners, labels, owned_objects, pod_status, render
 from blocks.targets.kubernetes.api_client import POD, SERVICE, Cluster, Kind, Object, kind_of
 from blocks.targets.kubernetes.routing.base import Gone, Pods, Routing, routed
 from blocks.targets.kubernetes.routing.replica_weighted import in_pool
@@ -27,6 +27,19 @@ class Router:
         self._way = way
         self._rules = rules
         self._settle = settle
+
+    def prepare(self, app: str, environment: str) -> None:
+        """Have the app's Service, which leads to no pods at first. Raises TargetError when there is one of others."""
+        found = self._cluster.get(SERVICE, app)
+        if found is None:
+            self._cluster.apply(render.service_frame(app, app, environment, self._rules))
+            self._cluster.apply(render.service_traffic(app, app, self._rules, None), manager=labels.ROUTER)
+            return
+        owned_objects.require_ours(self._cluster, environment, found)
+        if labels.MANAGER in field_owners.of(found, "spec", "selector"):
+            # An earlier version applied it as one: with no other owner the selector would go with the next line.
+            self._cluster.apply(_selection(found), manager=labels.ROUTER, force=True)
+        self._cluster.offer(render.service_frame(app, app, environment, self._rules))
 
     def found(self, app: str) -> list[Object]:
         """What there is besides Services to say who gets what."""
@@ -57,7 +70,7 @@ class Router:
             if isinstance(thing, Gone):
                 self._remove(environment, thing)
                 continue
-            before, after = self._send(environment, thing)
+            before, after = self._send(app, environment, thing)
             if kind_of(thing) == SERVICE:
                 self._await_endpoints(app, thing, routed(traffic))
                 if before is None:
@@ -74,9 +87,9 @@ class Router:
         if revision is None and self._cluster.get(SERVICE, name) is None:
             return
         wanted = {labels.REVISION: revision} if revision else None
-        self._cluster.apply(render.service(name, app, environment, self._rules, wanted))
+        self._cluster.take(render.service(name, app, environment, self._rules, wanted))
         for thing in self._way.preview(app, environment, self._rules):
-            self._send(environment, thing)
+            self._send(app, environment, thing)
             self._await_in_force(app, thing)
 
     def share(self, pods: Pods, wanted: Mapping[str, int]) -> None:
@@ -89,12 +102,13 @@ class Router:
                     label = {labels.POOL: labels.OPEN if joins else None}
                     self._cluster.patch(POD, pod["metadata"]["name"], {"metadata": {"labels": label}})
 
-    def _send(self, environment: str, thing: Object) -> tuple[str | None, str]:
+    def _send(self, app: str, environment: str, thing: Object) -> tuple[str | None, str]:
         """Apply it if it is ours; its resource versions before, if it was there, and after."""
         found = self._cluster.get(kind_of(thing), thing["metadata"]["name"])
         if found is not None:
             owned_objects.require_ours(self._cluster, environment, found)
-        applied = self._cluster.apply(thing)
+        entrance = (kind_of(thing), thing["metadata"]["name"]) == (SERVICE, app)
+        applied = self._cluster.take(thing, manager=labels.ROUTER if entrance else labels.MANAGER)
         before = None if found is None else found["metadata"]["resourceVersion"]
         return before, applied["metadata"]["resourceVersion"]
 
@@ -134,6 +148,15 @@ class Router:
                 f"{app}: {kind.kind} {name} is not in force after {IN_FORCE:g} s: {why}",
                 f"kubectl describe {kind.kind} {name} says more",
             )
+
+
+def _selection(service: Object) -> Object:
+    """The fields of the app's Service that say which pods it leads to, as they are."""
+    known = service["metadata"]
+    annotations = {labels.TRAFFIC: (known.get("annotations") or {}).get(labels.TRAFFIC, "")}
+    metadata = {"name": known["name"], "namespace": known["namespace"], "annotations": annotations}
+    selector = {"selector": service["spec"]["selector"]}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": selector}
 
 
 def _none_ready(app: str, revision: str) -> TargetError:

@@ -141,17 +141,6 @@ def test_url_with_an_unknown_placeholder_is_refused(wrong: str) -> None:
         KubernetesTarget(url=wrong)
 
 
-def test_field_owned_by_another_manager_is_reported_and_kept(api: ApiServer, target: KubernetesTarget) -> None:
-    revision = launched(target, 1)
-    name = labels.deployment(revision)
-    theirs = {"metadata": {"name": name}, "spec": {"replicas": 7}}
-    api.owners["deployments", name][".spec.replicas"] = "kubectl"
-    api.things["deployments", name]["spec"]["replicas"] = 7
-    with pytest.raises(TargetError, match=r'conflict with "kubectl": \.spec\.replicas'):
-        target.retire(revision, keep=1)
-    assert api.things["deployments", name]["spec"] == api.things["deployments", name]["spec"] | theirs["spec"]
-
-
 @pytest.mark.parametrize("answers", [(410,), (0,), (500, 410), (200,)])
 def test_expired_or_broken_watch_lists_again(
     api: ApiServer, target: KubernetesTarget, answers: tuple[int, ...]
