@@ -63,9 +63,9 @@ def pull(engine: docker.DockerClient, image: str, login: dict[str, str] | None =
     # docker-py sets no timeout for a pull.
     api.post = lambda *words, **options: post(*words, **{**options, "timeout": api.timeout})
     try:
-        for told in api.pull(image, auth_config=login, stream=True, decode=True):
-            if "error" in told:  # an error can follow status 200
-                raise APIError(str(told["error"]))
+        for event in api.pull(image, auth_config=login, stream=True, decode=True):
+            if "error" in event:  # an error can follow status 200
+                raise APIError(str(event["error"]))
             if time.monotonic() > end:
                 raise APIError(f"the pull has not ended after {timeout:g} s")
     except (requests.Timeout, urllib3.exceptions.ReadTimeoutError) as error:
@@ -108,8 +108,8 @@ def _meant(name: str) -> tuple[str, str]:
         asked = subprocess.run(["ssh", "-G", name], capture_output=True, text=True, timeout=ASKED, check=True)
     except (OSError, subprocess.SubprocessError) as error:
         raise TargetError(f"{name}: ssh cannot be asked who that is: {error}", "is ssh installed?") from error
-    told = dict(line.partition(" ")[::2] for line in asked.stdout.splitlines())
-    return told["hostname"], told["port"]
+    settings = dict(line.partition(" ")[::2] for line in asked.stdout.splitlines())
+    return settings["hostname"], settings["port"]
 
 
 def words(error: APIError) -> str:

@@ -214,8 +214,8 @@ def _earlier(
                     pull(engine, last, timeout=timeout)
             else:
                 with _kept(source, recipe).open("rb") as file:
-                    for told in engine.api.load_image(file):
-                        say(f"cache: {' '.join(str(told.get('stream', told)).split())}")
+                    for event in engine.api.load_image(file):
+                        say(f"cache: {' '.join(str(event.get('stream', event)).split())}")
         except APIError as error:
             say(f"cache: nothing to be had of {last}: {words(error)}")
             return []

@@ -79,12 +79,12 @@ def _python(file: IO[bytes]) -> Iterator[Package]:
 
 def _node(file: IO[bytes]) -> Iterator[Package]:
     try:
-        told = json.load(file)
+        content = json.load(file)
     except ValueError:
         return
-    if isinstance(told, dict) and isinstance(told.get("name"), str) and isinstance(told.get("version"), str):
-        group, _, name = told["name"].rpartition("/")
-        yield Package("npm", name, told["version"], group)
+    if isinstance(content, dict) and isinstance(content.get("name"), str) and isinstance(content.get("version"), str):
+        group, _, name = content["name"].rpartition("/")
+        yield Package("npm", name, content["version"], group)
 
 
 def _go(file: IO[bytes]) -> Iterator[Package]:

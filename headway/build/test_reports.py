@@ -74,8 +74,8 @@ def _failures(case: Any) -> list[Failure]:
 
 
 def _message(result: Any) -> str:
-    said = (result.message or "").strip() or (result.text or "").strip() or "no message"
-    return said if len(said) <= LONGEST_MESSAGE else said[:LONGEST_MESSAGE] + " ..."
+    message = (result.message or "").strip() or (result.text or "").strip() or "no message"
+    return message if len(message) <= LONGEST_MESSAGE else message[:LONGEST_MESSAGE] + " ..."
 
 
 # --- coverage ----------------------------------------------------------------------------------------------------

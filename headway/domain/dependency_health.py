@@ -63,7 +63,7 @@ def read(answer: object) -> Detailed:
         well=_is_well(answer["status"]),
         version=answer["version"] if isinstance(answer.get("version"), str) else None,
         uptime=float(uptime) if isinstance(uptime, int | float) else None,
-        dependencies=tuple(_dependency(str(name), said) for name, said in named),
+        dependencies=tuple(_dependency(str(name), value) for name, value in named),
     )
 
 
@@ -73,14 +73,14 @@ def _listed(checks: object) -> list[tuple[str, Any]]:
     return [(one["name"], one) for one in checks]
 
 
-def _dependency(name: str, said: object) -> Dependency:
-    if not isinstance(said, Mapping):
-        return Dependency(name=name, well=said is True or _is_well(said))
-    latency = said.get("latency_ms", said.get("latency"))
-    detail = said.get("error", said.get("detail", ""))
+def _dependency(name: str, value: object) -> Dependency:
+    if not isinstance(value, Mapping):
+        return Dependency(name=name, well=value is True or _is_well(value))
+    latency = value.get("latency_ms", value.get("latency"))
+    detail = value.get("error", value.get("detail", ""))
     return Dependency(
         name=name,
-        well=_is_well(said.get("status")),
+        well=_is_well(value.get("status")),
         latency=float(latency) if isinstance(latency, int | float) and not isinstance(latency, bool) else None,
         detail=" ".join(str(detail).split())[:200] if detail else "",
     )

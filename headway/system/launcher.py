@@ -283,11 +283,11 @@ class Log:
         """Copy the available output to the log. A full disk loses lines but does not stop the program."""
         while self.open:
             try:
-                said = os.read(pipe, LONGEST_LINE)
+                output = os.read(pipe, LONGEST_LINE)
             except BlockingIOError:
                 return
-            self.open = bool(said)
-            lines = (self._rest + said).splitlines(keepends=True)
+            self.open = bool(output)
+            lines = (self._rest + output).splitlines(keepends=True)
             self._rest = b""
             if lines and not lines[-1].endswith(b"\n") and len(lines[-1]) < LONGEST_LINE:
                 self._rest = lines.pop()

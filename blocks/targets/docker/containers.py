@@ -29,12 +29,12 @@ __all__ = [
     "status",
 ]
 
-LABEL = "headway."  # before each of ours
+LABEL = "headway."  # prefix of Headway's labels
 CONFIG_HASH = f"{LABEL}made"
 HEALTHCHECK = 5.0  # seconds between two HEALTHCHECKs, at most: an instance is not ready before the first
-CRASHES = 3  # in a row, after which an instance has failed; supervisord gives up on a process as soon
+CRASHES = 3  # crashes in a row, after which an instance has failed, as with supervisord
 SECOND = 1_000_000_000  # in nanoseconds, the engine's unit
-STOPPED = ("exited", "created", "dead")  # states of a container that nothing starts again
+STOPPED = ("exited", "created", "dead")  # states of a container that is not restarted
 
 
 def status(found: dict[str, Any] | None) -> InstanceStatus:
@@ -85,7 +85,7 @@ def fits(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
 
 
 def config_hash(config: dict[str, Any]) -> str:
-    """Hash of the config without its environment: the hash of a short secret gives the secret away."""
+    """Hash of the config without its environment: a short secret could be guessed from its hash."""
     rest = {key: value for key, value in config.items() if key not in ("Env", "Labels")}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -1,6 +1,6 @@
 """Containers on a local or remote Docker Engine, behind an Envoy on the worker's machine.
 
-Labels say what a container is, so the engine alone shows what runs. On a local engine each instance has an IP address
+Labels identify each container, so all state is read from the engine. On a local engine each instance has an IP address
 in a network of the target; on a remote one each publishes a port. Both stay the same when the engine restarts a
 container, so Envoy's configuration need not change.
 """
@@ -39,7 +39,7 @@ from headway.system.atomic_files import locked
 
 __all__ = ["DockerTarget"]
 
-PORT = 8080  # that a container listens on; each has an IP address of its own
+PORT = 8080  # port of a container; each has its own IP address
 PUBLISHED = range(20000, 32000)  # ports of a remote engine for instances; below the range of ephemeral ports
 CONFLICT = 409
 LOGS = {"type": "json-file", "config": {"max-size": "10m", "max-file": "4"}}
@@ -72,7 +72,7 @@ class DockerTarget(BehindEnvoy):
     )
 
     def destroy(self) -> None:
-        """End and remove the containers, network and proxies of this target. Images and files stay."""
+        """Stop and remove the containers, network and proxies of this target. Images and files stay."""
         self._supervisor.shut_down()
         with self._engine() as engine:
             for label in ("target", "command"):
@@ -83,7 +83,7 @@ class DockerTarget(BehindEnvoy):
                 engine.api.remove_network(self._network)
 
     def revive(self, app: str) -> bool:
-        """Start Envoy and dead containers again: an engine that was killed does not restart them by itself."""
+        """Start Envoy and dead containers again: an engine that was killed does not restart them."""
         revived = super().revive(app)
         with self._engine() as engine:
             for name in self._read(app).names():
@@ -102,7 +102,7 @@ class DockerTarget(BehindEnvoy):
     def _free_address(self, taken: Collection[Address]) -> Address:
         with self._engine() as engine:
             used = {*taken, *(containers.address(one) for one in self._containers(engine)), *self._in_use(engine)}
-            enough = len(used) + 1  # of so many candidates at least one is free
+            enough = len(used) + 1  # at least one of the candidates is free
             if remote := self._remote:
                 candidates = [(remote, port) for port in RANDOM.sample(PUBLISHED, min(enough, len(PUBLISHED)))]
             else:
@@ -299,7 +299,7 @@ class DockerTarget(BehindEnvoy):
         return self.namespace or f"headway-{self._block_document_name or 'default'}"
 
     def _container_name(self, name: str) -> str:
-        """Name of an instance's container, unique on an engine that others use as well."""
+        """Name of an instance's container, unique on a shared engine."""
         return f"{self._label}-{name}"
 
     # --- creating containers -------------------------------------------------------------------------------------

@@ -81,10 +81,10 @@ def _set_by_others(thing: Mapping[str, Any], conflict: FieldConflict) -> str:
 
 
 class Cluster:
-    """The objects of one namespace. Every verb raises TargetError for what the API server refuses or does not answer.
+    """The objects of one namespace. Every method raises TargetError if the API server refuses or does not respond.
 
-    What passes (429, 5xx, a connection that broke) is tried again, with growing pauses or those that the server asks
-    for: every verb may be repeated.
+    Temporary errors (429, 5xx, a broken connection) are retried with exponential backoff or after the server's
+    Retry-After: every method is idempotent.
     """
 
     def __init__(self, who: str, namespace: str, api: client.ApiClient) -> None:
@@ -245,9 +245,9 @@ class Cluster:
         return self._asked(f"look for {kind.kind}", found)
 
     def changed(self, kind: Kind, labels: str, version: str, seconds: float) -> bool:
-        """Wait until one of these objects differs from this resource version, at most so many seconds.
+        """Wait until one of these objects differs from this resource version, at most this many seconds.
 
-        A watch that breaks off, or whose version is too old, is a change: whoever waits looks again.
+        A broken watch, or one whose version is too old, counts as a change: the caller reads the objects again.
         """
         try:
             stream = watch.Watch().stream(
@@ -266,7 +266,7 @@ class Cluster:
     def until(self, kind: Kind, labels: str, seconds: float, why_not: Callable[[list[Object]], str]) -> str:
         """Call `why_not` with these objects, and again after each change, until it returns an empty string.
 
-        What it said last; empty unless so many seconds have passed.
+        Returns its last result: empty, or the reason after the timeout.
         """
         end = time.monotonic() + seconds
         while True:
@@ -284,7 +284,7 @@ class Cluster:
         With `stamped`, each is after its time in RFC 3339.
         """
 
-        def said() -> list[str]:
+        def read_log() -> list[str]:
             try:
                 answer: Any = client.CoreV1Api(self._api).read_namespaced_pod_log(
                     pod,
@@ -297,12 +297,12 @@ class Cluster:
                     _request_timeout=TIMEOUT,
                 )
             except ApiException as error:
-                if error.status in (NOT_FOUND, 400):  # its container has not been started yet
+                if error.status in (NOT_FOUND, 400):  # its container has not started yet
                     return []
                 raise
             return bytes(answer.data).decode(errors="replace").splitlines()
 
-        return self._asked(f"logs of {pod}", said)
+        return self._asked(f"logs of {pod}", read_log)
 
     def follow(self, pod: str, container: str) -> Iterator[str]:
         """New lines of a container of the pod, each after its time in RFC 3339, until it ends."""
@@ -315,7 +315,7 @@ class Cluster:
                 tail_lines=0,
                 timestamps=True,
                 _preload_content=False,
-                _request_timeout=(TIMEOUT[0], DAY),  # an app may say nothing for long
+                _request_timeout=(TIMEOUT[0], DAY),  # an app may log nothing for a long time
             )
             for line in io.TextIOWrapper(answer, errors="replace"):
                 yield line.rstrip("\n")

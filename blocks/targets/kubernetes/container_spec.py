@@ -10,9 +10,9 @@ from headway.domain.revision import Health, ProbeSettings
 __all__ = ["DEFAULT_CONTAINER", "PAUSE", "PORT_NAME", "PRE_STOP", "probes", "quantity", "resources"]
 
 Object = dict[str, Any]
-DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"  # annotation of a pod: the one that is asked
-PORT_NAME = "http"  # of the container's port: Services go by the name
-PAUSE = 5  # seconds that a pod goes on serving after it was told to go: until every node has heard of it
+DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"  # annotation of a pod: the main container
+PORT_NAME = "http"  # name of the container's port, which Services refer to
+PAUSE = 5  # seconds that a terminating pod keeps serving, until every node has updated its endpoints
 PRE_STOP: Object = {"sleep": {"seconds": PAUSE}}
 
 

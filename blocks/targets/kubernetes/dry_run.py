@@ -20,7 +20,7 @@ __all__ = ["in_words", "rehearsed"]
 
 Object = dict[str, Any]
 NOISE = ("managedFields", "uid", "resourceVersion", "generation", "creationTimestamp", "selfLink")
-# Annotations that say the same once more, or are another with every release.
+# Annotations that repeat other fields, or change with every release.
 NOISY = (
     labels.SPEC,
     labels.REVISION_OF,
@@ -53,8 +53,8 @@ def rehearsed(
         except FieldConflict as error:
             faults += [f"{_called(thing, sources)}: {_resolved(cluster, thing, error)}"] if conflicts else []
         except TargetError as error:
-            said = error.what.removeprefix(f"{cluster.who}: apply {thing['kind']} {thing['metadata']['name']}: ")
-            faults.append(f"{_called(thing, sources)}: {said}")
+            refusal = error.what.removeprefix(f"{cluster.who}: apply {thing['kind']} {thing['metadata']['name']}: ")
+            faults.append(f"{_called(thing, sources)}: {refusal}")
     if faults:
         raise TargetError(
             "\n".join(f"{cluster.who}: {fault}" for fault in faults),
@@ -67,9 +67,9 @@ def in_words(thing: Object | None) -> str:
     """An object as YAML, without what the cluster adds and without the values of secrets; empty for none."""
     if thing is None:
         return ""
-    told = deepcopy(thing)
-    metadata = told["metadata"]
-    told.pop("status", None)
+    shown = deepcopy(thing)
+    metadata = shown["metadata"]
+    shown.pop("status", None)
     for noise in NOISE:
         metadata.pop(noise, None)
     annotations = {
@@ -87,7 +87,7 @@ def in_words(thing: Object | None) -> str:
     yaml.default_flow_style = False
     yaml.width = 1000
     text = io.StringIO()
-    yaml.dump(told, text)
+    yaml.dump(shown, text)
     return text.getvalue()
 
 

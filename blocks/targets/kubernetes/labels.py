@@ -39,16 +39,16 @@ ROUTER = "headway-traffic"  # of the selector of the app's Service: it changes a
 OURS = "headway.dev/"
 APP = "headway.dev/app"
 ENVIRONMENT = "headway.dev/environment"
-COMMAND = "headway.dev/command"  # of the pod that runs one of an app's commands
+COMMAND = "headway.dev/command"  # label of the pod that runs a command of an app
 REVISION = "headway.dev/revision"
-POOL = "headway.dev/pool"  # of pods that share the traffic when more than one revision has some
+POOL = "headway.dev/pool"  # label of pods that share the traffic while several revisions have some
 OPEN = "open"
-# Annotations: of a revision's Deployment all that it takes to go back to it without a ledger.
+# Annotations of a revision's Deployment: everything that a rollback needs without a ledger.
 RELEASE = "headway.dev/release"
 REVISION_OF = "headway.dev/revision-json"
 SPEC = "headway.dev/launch-spec"
 ENDED = "headway.dev/ended"  # when it was retired
-TRAFFIC = "headway.dev/traffic"  # of the app's Service: what was asked for, in words for people
+TRAFFIC = "headway.dev/traffic"  # annotation of the app's Service: the wanted traffic, as text
 
 
 def labels(app: str, environment: str, revision: str | None = None) -> dict[str, str]:

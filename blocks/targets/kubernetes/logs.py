@@ -12,12 +12,12 @@ from headway.domain.errors import TargetError
 from headway.domain.log_lines import LogLine
 from headway.system.redaction import Masker
 
-__all__ = ["follow", "last_words", "said"]
+__all__ = ["follow", "last_lines", "last_words"]
 
-LAST_WORDS = 3  # lines of an app that keeps dying
+LAST_WORDS = 3  # lines of an app in a crash loop
 
 
-def said(cluster: Cluster, pod: Object, masked: Masker, lines: int) -> Iterator[LogLine]:
+def last_lines(cluster: Cluster, pod: Object, masked: Masker, lines: int) -> Iterator[LogLine]:
     """Last lines of a pod."""
     name = pod["metadata"]["name"]
     for line in cluster.logs(name, pod_status.main_container(pod), lines=lines, stamped=True):

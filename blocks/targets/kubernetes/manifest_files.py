@@ -1,6 +1,6 @@
-"""Kubernetes manifests of an app's repository: plain files or a kustomize folder, each object with where it is written.
+"""Load the Kubernetes manifests of an app's repository: plain files or a kustomize folder, with their locations.
 
-Headway's own part in them is in `blocks.targets.kubernetes.manifests`, which is pure.
+`blocks.targets.kubernetes.manifests` sets Headway's fields in them; it consists of pure functions.
 """
 
 from __future__ import annotations
@@ -26,15 +26,17 @@ __all__ = ["read"]
 KUSTOMIZATION = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 SUFFIXES = (".yaml", ".yml", ".json")
 BUILD_TIME = 60.0  # seconds for kustomize, which may fetch a base
-LARGEST = 192 * 1024  # characters: they are kept in an annotation of the revision, and all of those may have 256 KiB
+LARGEST = (
+    192 * 1024
+)  # characters: they are stored in an annotation of the revision, and all annotations together may have 256 KiB
 MOST_VALUES = 20_000
 _HINT = "manifests: names one YAML file, a folder of them, or a kustomize folder"
 
 
 def read(root: Path, where: str) -> tuple[Manifest, ...]:
-    """The objects under a path of the repository, as they are written, or as kustomize builds them.
+    """The objects under a path of the repository, as written or as built by kustomize.
 
-    Raises SettingsError with every fault that can be found at once, one a line: `k8s/web.yaml#2: message`, where 2 is
+    Raises SettingsError with every fault, one per line: `k8s/web.yaml#2: message`, where 2 is
     the number of the document in the file.
     """
     faults: list[str] = []
@@ -52,7 +54,7 @@ def read(root: Path, where: str) -> tuple[Manifest, ...]:
 
 
 def _texts(root: Path, where: str) -> Iterator[tuple[str, str]]:
-    """What is to be parsed, and what it is called."""
+    """Texts to parse, with their names."""
     place = root / where
     if not place.exists() or not place.resolve().is_relative_to(root.resolve()):
         raise SettingsError(f"{where}: there is no such path in the repository", _HINT)
@@ -91,22 +93,22 @@ def _built(place: Path, where: str) -> str:
     except OSError as error:
         raise SettingsError(f"{where}: {program} cannot be started: {error.strerror}", _HINT) from error
     if done.returncode:
-        said = " ".join(done.stderr.decode(errors="replace").split())[:600]
+        message = " ".join(done.stderr.decode(errors="replace").split())[:600]
         raise SettingsError(
-            f"{where}: kustomize: {said or f'exit code {done.returncode}'}", f"try: kubectl kustomize {where}"
+            f"{where}: kustomize: {message or f'exit code {done.returncode}'}", f"try: kubectl kustomize {where}"
         )
     return done.stdout.decode(errors="replace")
 
 
 class _Constructor(SafeConstructor):
-    """Of plain values only: what looks like a date is text, as it is for kubectl."""
+    """Constructs plain values only: dates are text, as in kubectl."""
 
 
 _Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
 
 
 def _documents(name: str, text: str, faults: list[str]) -> Iterator[tuple[int, Any]]:
-    """All that are not empty, with their numbers. YAML 1.1, as kubectl reads it: the mode 0644 is octal."""
+    """Documents that are not empty, with their numbers. YAML 1.1, as in kubectl: the mode 0644 is octal."""
     yaml = YAML(typ="safe", pure=True)
     yaml.version = "1.1"
     yaml.Constructor = _Constructor
@@ -149,7 +151,7 @@ def _objects(source: str, document: Any, faults: list[str]) -> Iterator[Manifest
 
 
 def _values(value: Any) -> Iterator[Any]:
-    """Everything in a value, as often as it is there. It may contain itself."""
+    """All values nested in a value. A value may contain itself."""
     left = [value]
     while left:
         one = left.pop()

@@ -34,7 +34,7 @@ CLUSTER_WIDE = frozenset(
         "ValidatingWebhookConfiguration",
     }
 )
-FIXED = ("Job", "Pod")  # cannot be changed when they are there
+FIXED = ("Job", "Pod")  # cannot be changed once they exist
 
 
 def fault_lines(app: str, image: str, manifests: Sequence[Manifest]) -> list[str]:
@@ -92,10 +92,10 @@ def _twice(manifests: Sequence[Manifest]) -> Iterator[str]:
 
 
 def _spread(manifests: Sequence[Manifest]) -> Iterator[str]:
-    said = [(one.source, place) for one in manifests if (place := _metadata(one.content).get("namespace"))]
-    for source, place in said:
-        if place != said[0][1]:
-            yield f"{source}: is in namespace {place}, and {said[0][0]} in {said[0][1]}: a target has one"
+    namespaces = [(one.source, place) for one in manifests if (place := _metadata(one.content).get("namespace"))]
+    for source, place in namespaces:
+        if place != namespaces[0][1]:
+            yield f"{source}: is in namespace {place}, and {namespaces[0][0]} in {namespaces[0][1]}: a target has one"
 
 
 def _deployment_faults(thing: Mapping[str, Any], image: str) -> Iterator[str]:
@@ -139,7 +139,7 @@ def _unselected(selector: Mapping[str, Any], labels: Mapping[str, str]) -> str:
 
 
 def _scaled_by_others(deployment: Mapping[str, Any], manifests: Iterable[Manifest]) -> Iterator[str]:
-    """Errors of autoscalers for the released Deployment: each revision has a Deployment of its own."""
+    """Errors of autoscalers for the released Deployment: each revision has its own Deployment."""
     for one in manifests:
         spec = one.content.get("spec")
         scaled = spec.get("scaleTargetRef") if isinstance(spec, dict) else None

@@ -1,8 +1,8 @@
 """An app's own manifests, and the fields that Headway sets in them. Pure functions.
 
-In the released Deployment that is the name, the image's digest, labels, env and the number of pods; what a
-rollout without a dropped request needs and nobody has said is put in. In the others it is labels, and the digest where
-they run the same image.
+In the released Deployment these are the name, the image's digest, labels, env and the number of pods; and, if missing,
+the fields that a rollout without dropped requests needs. In other objects these are labels, and the digest if they run
+the same image.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 Object = dict[str, Any]
-USUAL_GRACE = 30  # seconds, where a pod does not say
+USUAL_GRACE = 30  # seconds, Kubernetes' default
 
 
 def deployment(
@@ -44,8 +44,8 @@ def deployment(
 ) -> Object:
     """The released Deployment, changed to one of this revision.
 
-    `limits` are for a container that says none; `cpu`, in cores, is requested where an autoscaler has to know how much
-    of it is used, and nobody says.
+    `limits` apply to a container without limits; `cpu`, in cores, is requested if an autoscaler needs a request and the
+    container has none.
     """
     made: Object = deepcopy(_deployment_of(revision.app, spec.manifests))
     metadata, inside = made["metadata"], made["spec"]
@@ -53,8 +53,8 @@ def deployment(
     metadata |= {"name": names.deployment(revision), "namespace": namespace, "labels": _labelled(metadata, ours)}
     metadata["annotations"] = {**(metadata.get("annotations") or {}), **annotations}
     made.pop("status", None)
-    inside.pop("replicas", None)  # a matter of the steps of a rollout
-    inside.setdefault("revisionHistoryLimit", 0)  # each of our revisions is a Deployment of its own
+    inside.pop("replicas", None)  # set by the steps of a rollout
+    inside.setdefault("revisionHistoryLimit", 0)  # each revision has its own Deployment
     chosen = {names.APP: revision.app, names.REVISION: revision.id}
     inside["selector"]["matchLabels"] = {**(inside["selector"].get("matchLabels") or {}), **chosen}
     template, pod = inside["template"].get("metadata") or {}, inside["template"]["spec"]
@@ -138,7 +138,7 @@ def released(app: str, manifests: Sequence[Manifest]) -> Manifest | str:
 
 def _deployment_of(app: str, manifests: Sequence[Manifest]) -> Object:
     chosen = released(app, manifests)
-    assert isinstance(chosen, Manifest)  # they were looked at when they were read
+    assert isinstance(chosen, Manifest)  # they were validated when they were read
     return chosen.content
 
 
@@ -193,7 +193,7 @@ def _complete(pod: Object, main: Object, spec: LaunchSpec, limits: Mapping[str, 
     for name, probe in probes(spec.health).items():
         main.setdefault(name, probe)
     lifecycle = main.get("lifecycle") or {}
-    if "preStop" not in lifecycle:  # it comes on top of the time that the app has to end
+    if "preStop" not in lifecycle:  # in addition to the app's grace time
         main["lifecycle"] = {**lifecycle, "preStop": PRE_STOP}
         pod["terminationGracePeriodSeconds"] = PAUSE + (pod.get("terminationGracePeriodSeconds") or USUAL_GRACE)
     if limits:
@@ -201,10 +201,10 @@ def _complete(pod: Object, main: Object, spec: LaunchSpec, limits: Mapping[str, 
 
 
 def _request(main: Object, cpu: float) -> None:
-    said = main.get("resources") or {}
-    requests, most = said.get("requests") or {}, said.get("limits") or {}
-    if "cpu" not in requests and "cpu" not in most:  # what is not requested is as much as is allowed
-        main["resources"] = {**said, "requests": {**requests, "cpu": f"{round(1000 * cpu)}m"}}
+    resources = main.get("resources") or {}
+    requests, most = resources.get("requests") or {}, resources.get("limits") or {}
+    if "cpu" not in requests and "cpu" not in most:  # without a request, Kubernetes requests the limit
+        main["resources"] = {**resources, "requests": {**requests, "cpu": f"{round(1000 * cpu)}m"}}
 
 
 def _port(main: Mapping[str, Any]) -> Object:

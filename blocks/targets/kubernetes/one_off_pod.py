@@ -1,4 +1,4 @@
-"""Runs a command once in a pod of its own, one at a time for each app."""
+"""Runs a command once in a separate pod, one at a time for each app."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from headway.system.redaction import Masker
 
 __all__ = ["GONE", "make_way", "run"]
 
-GONE = 30.0  # seconds beyond their grace that pods may take to end
+GONE = 30.0  # seconds beyond their grace time that pods may take to terminate
 SAID = 100_000  # lines of a command, at most
-LOOK = 1.0  # seconds until it is looked again whether somebody wants it stopped
+LOOK = 1.0  # seconds between two checks whether to stop the command
 
 
 def make_way(cluster: Cluster, app: str, environment: str) -> None:
@@ -38,26 +38,26 @@ def make_way(cluster: Cluster, app: str, environment: str) -> None:
 def run(cluster: Cluster, app: str, pod: Object, command: Command, masked: Masker) -> int:
     """Wait for the pod, remove it, and return its exit code.
 
-    Raises TargetError when it took too long, when somebody stopped it, or was quicker with a command of his own.
+    Raises TargetError after a timeout, when it is stopped, or when another command of the app runs.
     """
     if cluster.create(pod) is None:
         raise TargetError(f"{app}: another command of it has just been started", "wait for its end")
     try:
-        return _ended_by_itself(cluster, app, command, masked)
+        return _exit_code(cluster, app, command, masked)
     finally:
         cluster.delete(POD, labels.command(app))
 
 
-def _ended_by_itself(cluster: Cluster, app: str, command: Command, masked: Masker) -> int:
-    deadline, told = time.monotonic() + command.timeout, 0
+def _exit_code(cluster: Cluster, app: str, command: Command, masked: Masker) -> int:
+    deadline, printed = time.monotonic() + command.timeout, 0
     while True:
-        pods, version = cluster.find_at(POD, _ours(app))  # before its log: what it says last is there then
+        pods, version = cluster.find_at(POD, _ours(app))  # before the log: the log of an exited pod is complete
         if not pods:
             raise TargetError(f"{app}: the pod of a command is gone: somebody removed it", "run it again")
-        said = cluster.logs(pods[0]["metadata"]["name"], pod_status.main_container(pods[0]), lines=SAID)
-        for line in said[told:]:
+        log = cluster.logs(pods[0]["metadata"]["name"], pod_status.main_container(pods[0]), lines=SAID)
+        for line in log[printed:]:
             command.on_line(masked(line))
-        told = len(said)
+        printed = len(log)
         if (code := pod_status.exit_code(pods[0])) is not None:
             return code
         failure = pod_status.failure(pods[0])

@@ -1,6 +1,6 @@
 """Objects of an app's own manifests besides Deployments: applied under their own names, and pruned.
 
-Their keys (apiVersion, kind, name) are stored in the app's state: nothing else tells which kinds to look for. An object
+Their keys (apiVersion, kind, name) are stored in the app's state, because the kinds are not known otherwise. An object
 without Headway's labels is never changed.
 """
 

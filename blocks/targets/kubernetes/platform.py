@@ -1,6 +1,6 @@
-"""The kubernetes platform: images, as Deployments of a namespace, with the app's own manifests where it has some.
+"""The kubernetes platform: images, as Deployments of a namespace, optionally with the app's own manifests.
 
-What reads schemas and starts programs is imported when it is needed: it is slow, and only for Kubernetes.
+Modules that read schemas and start programs are imported on demand: they are slow, and only needed for Kubernetes.
 """
 
 from __future__ import annotations

@@ -31,10 +31,10 @@ __all__ = [
 Pod = Mapping[str, Any]
 CRASHES = 3  # in a row
 NEWEST = 10  # events
-LONGEST = 600  # characters of a message: what matters of one about an image comes after its name, three times
-FINAL = ("InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError")  # reasons that waiting does not mend
+LONGEST = 600  # characters of a message: those about images repeat the image's name three times before the reason
+FINAL = ("InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError")  # permanent failures
 PULLING = ("ErrImagePull", "ImagePullBackOff")
-# Words of registries and runtimes that mean the next try ends the same way.
+# Messages of registries and runtimes about permanent failures.
 REFUSED = ("not found", "unauthorized", "denied", "forbidden", "does not exist", "insufficient_scope", "no match for")
 
 

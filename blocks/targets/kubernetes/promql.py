@@ -1,7 +1,7 @@
 """PromQL queries for the counters of a revision, and sums of their results. Pure functions.
 
-Counters are asked for pod by pod, and added up here: a sum of all falls when one is started again or goes, and nobody
-can tell by how much.
+Counters are queried per pod, and added up here: a sum over all pods falls by an unknown amount when a pod restarts or
+terminates.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["EXPORTERS", "PLACEHOLDERS", "Counters", "Exporter", "Question", "unk
 
 Exporter = Literal["app", "ingress-nginx", "istio"]
 Question = Literal["requests", "errors", "latency"]
-STATUS = ("code", "status", "status_code")  # what libraries call the label
+STATUS = ("code", "status", "status_code")  # name of the label in common libraries
 PLACEHOLDERS = ("app", "namespace", "revision", "service", "pods", "port")
 
 
@@ -35,7 +35,7 @@ class _Exporter(NamedTuple):
 
 
 def _each(series: str) -> str:
-    """By who counted: their counters begin at 0 together."""
+    """Labels of the counting process: all its counters start at 0 together."""
     return f"sum by (instance, pod, controller_pod, le) ({series})"
 
 
@@ -99,9 +99,9 @@ def unknown(query: str) -> list[str]:
 
 
 class Counters:
-    """The counters of one revision. They only rise: what fell was started again, what is gone keeps what it had.
+    """The counters of one revision, monotonic: a counter that falls was restarted, a missing one keeps its last value.
 
-    `queries` take the place of the exporter's.
+    `queries` override the exporter's.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class Counters:
         requests = round(self._sum("requests"))
         return RequestCounts(
             requests=requests,
-            errors=min(requests, round(self._sum("errors"))),  # of two queries one is later
+            errors=min(requests, round(self._sum("errors"))),  # the two queries run at different times
             latency=self._buckets(),
         )
 

@@ -1,6 +1,6 @@
-"""What the Kubernetes objects of an environment show: those that Headway would send, its own and the app's. Pure.
+"""Production readiness checks of the Kubernetes objects that Headway would apply, its own and the app's.
 
-What others have put into the cluster is not among them: an Ingress or an alert that is kept elsewhere is attested.
+Pure functions. Other objects in the cluster are not checked: an Ingress or alert from elsewhere needs an attestation.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from headway.domain.revision import LaunchSpec
 __all__ = ["examine"]
 
 Object = Mapping[str, Any]
-# What an operator would decide: no finding depends on how much it is.
+# Placeholders for the operator's limits: no finding depends on their values.
 _RULES = render.Rules(
     namespace="any",
     cpu=0.1,
@@ -37,8 +37,8 @@ def examine(app: str, spec: LaunchSpec) -> dict[str, Finding]:
         *render.revision_objects(revision, render.redacted(spec), _RULES),
     ]
     released = objects[-1]
-    released["metadata"]["name"] = app  # as people know it: not of any revision
-    told = {
+    released["metadata"]["name"] = app  # the name without a revision
+    findings = {
         "limits": _limits(objects),
         "scaling": _scaling(objects, spec),
         "probes": _probes(released),
@@ -47,18 +47,18 @@ def examine(app: str, spec: LaunchSpec) -> dict[str, Finding]:
         "metrics": _kept(objects, "ServiceMonitor", "PodMonitor"),
         "uptime": _kept(objects, "Probe"),
     }
-    return {name: finding for name, finding in told.items() if finding}
+    return {name: finding for name, finding in findings.items() if finding}
 
 
 def _limits(objects: Sequence[Object]) -> Finding:
-    """Memory that is not limited is taken from others; of the processor everybody has the share that they requested."""
+    """Check limits: memory must be limited; for CPU a request is enough."""
     loose = []
     number = 0
     for thing in objects:
         for container in _containers(thing):
             number += 1
-            said = container.get("resources") or {}
-            limits, requests = said.get("limits") or {}, said.get("requests") or {}
+            resources = container.get("resources") or {}
+            limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
             missing = [] if "memory" in limits else ["no limit of memory"]
             missing += [] if "cpu" in {**limits, **requests} else ["no cpu"]
             if missing:
@@ -82,7 +82,7 @@ def _scaling(objects: Sequence[Object], spec: LaunchSpec) -> Finding:
 
 
 def _probes(deployment: Object) -> Finding:
-    """Of the container that serves: Headway puts in those that the app's own manifests leave out."""
+    """Check the probes of the main container. Headway adds those that the app's own manifests leave out."""
     asked = [one for one in _containers(deployment) if "readinessProbe" in one]
     missing = [probe for probe in _PROBES if not any(probe in one for one in asked)]
     return failed(f"no {', no '.join(missing)}") if missing else passed("startup, readiness and liveness")
@@ -105,7 +105,7 @@ def _of_ingress(thing: Object) -> Finding:
     hosts = [one.get("host", "any host") for one in spec.get("rules") or ()] or ["any host"]
     plain = [host for host in hosts if not {host, f"*.{host.partition('.')[2]}"} & covered]
     if any(not one.get("hosts") for one in certificates):
-        plain = []  # one for all
+        plain = []  # one certificate for all hosts
     return Finding(not plain, f"Ingress {_name(thing)}: " + (f"no tls for {', '.join(plain)}" if plain else "tls"))
 
 

@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 Object = dict[str, Any]
-PORT = 8080  # what a pod is told to listen on; each has an address of its own
+PORT = 8080  # PORT of a pod; each pod has its own address
 HTTP = 80  # port of the Services
 NOBODY = {names.REVISION: "none"}  # selects no pod
 
@@ -52,10 +52,10 @@ class Rules(Frozen):
     """Settings of the target that apply to all apps."""
 
     namespace: str
-    cpu: float  # cores that are requested for an app that does not say
-    memory: int  # bytes that an app which does not say may use
+    cpu: float  # cores requested for an app without `cpu`
+    memory: int  # memory limit, in bytes, of an app without `memory`
     read_only: bool
-    capabilities: tuple[str, ...]  # of Linux, that an app keeps
+    capabilities: tuple[str, ...]  # Linux capabilities that an app keeps
     pull_secret: str | None
     service_account: str | None
 
@@ -80,9 +80,9 @@ def revision_objects(revision: Revision, spec: LaunchSpec, rules: Rules) -> list
 
 
 def app_objects(app: str, spec: LaunchSpec, rules: Rules) -> list[Object]:
-    """Objects for all revisions of an app: a PodDisruptionBudget, if the app has none of its own.
+    """Objects for all revisions of an app: a PodDisruptionBudget, unless the app has its own.
 
-    One pod may go at a time, when there is another.
+    It allows one disruption at a time, if there are several pods.
     """
     budget = {
         "apiVersion": "policy/v1",
@@ -142,7 +142,7 @@ def selected(service: Mapping[str, Any] | None) -> str | None:
 def once(app: str, environment: str, deployment: Object, command: str, seconds: float, rules: Rules) -> Object:
     """A Pod that runs a command once, with the settings of this Deployment's pods but without PORT.
 
-    It ends by itself when its time is over, though nobody may be there any more to end it.
+    It ends at its deadline, even if Headway has stopped in the meantime.
     """
     template = copy.deepcopy(deployment["spec"]["template"])
     named = template["metadata"].get("annotations", {}).get(DEFAULT_CONTAINER)
@@ -166,7 +166,7 @@ def once(app: str, environment: str, deployment: Object, command: str, seconds: 
 def autoscaler(revision: Revision, spec: LaunchSpec, container: str, rules: Rules) -> Object:
     """HorizontalPodAutoscaler of a revision, by the CPU use of this container.
 
-    `spec.autoscale` says between how many. Of other containers nothing has to be known.
+    `spec.autoscale` has the minimum and maximum. Other containers do not count.
     """
     scale = spec.autoscale
     assert scale is not None
@@ -197,14 +197,14 @@ def replicas(name: str, rules: Rules, number: int) -> Object:
 
 
 def _deployment(revision: Revision, spec: LaunchSpec, rules: Rules) -> Object:
-    # The secrets of a spec are in the Secret, and nowhere else.
+    # The secrets of a spec are in the Secret object only.
     kept = spec.model_copy(
         update={"env": {name: value for name, value in spec.env.items() if name not in spec.secrets}}
     )
     record = {names.REVISION_OF: revision.model_dump_json(), names.SPEC: kept.model_dump_json()}
     if spec.manifests:
-        said = bool(spec.cpu or spec.memory)
-        limits = resources(rules.cpu, spec.memory or rules.memory, spec.cpu) if said else {}
+        limited = bool(spec.cpu or spec.memory)
+        limits = resources(rules.cpu, spec.memory or rules.memory, spec.cpu) if limited else {}
         record[names.RELEASE] = spec.release
         return manifests.deployment(revision, spec, rules.namespace, record, limits, rules.cpu)
     labels = names.labels(revision.app, spec.environment, revision.id)
@@ -214,7 +214,7 @@ def _deployment(revision: Revision, spec: LaunchSpec, rules: Rules) -> Object:
         "selector": {"matchLabels": {names.APP: revision.app, names.REVISION: revision.id}},
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
         "progressDeadlineSeconds": math.ceil(spec.health.startup) + 60,
-        "revisionHistoryLimit": 0,  # each of our revisions is a Deployment of its own
+        "revisionHistoryLimit": 0,  # each revision has its own Deployment
         "template": {
             "metadata": {
                 "labels": labels | {names.POOL: names.OPEN},
@@ -255,7 +255,7 @@ def _container(revision: Revision, spec: LaunchSpec, rules: Rules) -> Object:
     container: Object = {
         "name": "app",
         "image": spec.artifact.location,
-        "imagePullPolicy": "IfNotPresent",  # it is named by its digest
+        "imagePullPolicy": "IfNotPresent",  # it is addressed by its digest
         "ports": [{"name": PORT_NAME, "containerPort": PORT, "protocol": "TCP"}],
         "envFrom": [{"configMapRef": reference}, {"secretRef": reference}],
         "resources": resources(rules.cpu, spec.memory or rules.memory, spec.cpu),

@@ -1,4 +1,4 @@
-"""Weights by the number of pods: the nearest possible split where nothing splits requests by weight."""
+"""Weights by the number of pods: the nearest possible split without weighted routing."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def nearest(wanted: Mapping[str, int], ready: Mapping[str, int]) -> dict[str, in
     """Number of pods of each revision that share the traffic, for the split nearest to the wanted one.
 
     `wanted` in percent, with one or two revisions above 0; `ready` pods of each, at least 1. Every revision with a
-    weight keeps at least one pod. Of equally near splits the one with the most pods is taken: nobody is served by
-    fewer than need be.
+    weight keeps at least one pod. Of equally near splits, the one with the most pods is used, to keep
+    capacity.
     """
     sharing = [revision for revision, weight in wanted.items() if weight]
     if len(sharing) == 1:
@@ -28,7 +28,7 @@ def nearest(wanted: Mapping[str, int], ready: Mapping[str, int]) -> dict[str, in
 
 
 def weights(pods: Mapping[str, int]) -> dict[str, int]:
-    """Weights in percent of so many pods of each revision. They sum to 100; empty without pods."""
+    """Weights in percent for these numbers of pods. They sum to 100; empty without pods."""
     total = sum(pods.values())
     if not total:
         return {}
@@ -53,6 +53,6 @@ def remarks(plan: Plan, running: Mapping[str, int]) -> tuple[str, ...]:
                 can = weights(nearest(sharing, pods))
                 if can != sharing:
                     number = sum(pods[revision] for revision in sharing)
-                    said = ", ".join(f"{revision} {weight} %" for revision, weight in can.items())
-                    found.append(f"{traffic}: the nearest that {number} pods can do is {said}")
+                    split = ", ".join(f"{revision} {weight} %" for revision, weight in can.items())
+                    found.append(f"{traffic}: the nearest that {number} pods can do is {split}")
     return tuple(dict.fromkeys(found))

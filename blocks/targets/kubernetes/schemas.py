@@ -1,4 +1,4 @@
-"""Validation by the published schemas of Kubernetes, strict and without a cluster."""
+"""Strict validation with the published schemas of Kubernetes, without a cluster."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LATEST: str = all_versions()[-1]
 
 
 class _Schemas(NamedTuple):
-    kinds: Mapping[tuple[str, str], str]  # of (apiVersion, kind): the name of its definition
+    kinds: Mapping[tuple[str, str], str]  # (apiVersion, kind) -> name of its definition
     registry: Any
     address: str
 
@@ -54,7 +54,7 @@ def unknown(thing: Mapping[str, Any]) -> str:
 def faults(thing: Mapping[str, Any], version: str = LATEST) -> list[str]:
     """All schema errors of an object in a version of Kubernetes such as `1.36.2`, each with its path.
 
-    Of a version that is newer than the schemas nothing is known, nor of a kind that a definition (CRD) makes.
+    Versions newer than the schemas, and custom resources, are not validated.
     """
     minor = _minor(version)
     schemas = next((_schemas(one) for one in all_versions() if _minor(one) == minor), None)
@@ -80,10 +80,10 @@ def _words(error: ValidationError) -> str:
     if error.validator == "additionalProperties" and isinstance(error.schema, dict):
         known = error.schema.get("properties", {})
         keys = [key for key in error.instance if key not in known]
-        said = ", ".join(f"unknown key {shorten(key)!r}{nearest(key, known)}" for key in keys)
+        message = ", ".join(f"unknown key {shorten(key)!r}{nearest(key, known)}" for key in keys)
     elif error.validator == "type":
         kinds = error.validator_value if isinstance(error.validator_value, list) else [error.validator_value]
-        said = f"expected {' or '.join(kind for kind in kinds if kind != 'null')}"
+        message = f"expected {' or '.join(kind for kind in kinds if kind != 'null')}"
     else:
-        said = shorten(error.message)
-    return f"{path}: {said}" if path else said
+        message = shorten(error.message)
+    return f"{path}: {message}" if path else message

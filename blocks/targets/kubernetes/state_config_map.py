@@ -1,4 +1,4 @@
-"""State of an app, in a ConfigMap on the cluster: fencing token, and what was launched."""
+"""State of an app in a ConfigMap on the cluster: fencing token and launched revisions."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from headway.domain.errors import TargetError
 
 __all__ = ["State", "change", "read"]
 
-WRITES = 10  # tries of a write that others are quicker with
-REMEMBERED = 100  # revisions that carried everything once
+WRITES = 10  # attempts of a write after conflicts
+REMEMBERED = 100  # revisions in the history
 
 
 class State(Frozen):
@@ -29,7 +29,7 @@ class State(Frozen):
     def carrying(self, revision: str) -> State:
         """The state after this revision got all the traffic.
 
-        Was it here before, then somebody went back to it: nobody goes back to those that came after it.
+        A revision in the history means a rollback: newer ones are removed, so that no rollback returns to them.
         """
         known = revision in self.carried
         before = self.carried[self.carried.index(revision) + 1 :] if known else self.carried
@@ -37,12 +37,12 @@ class State(Frozen):
 
 
 def read(cluster: Cluster, app: str) -> State:
-    """The state; that of an app that was never launched is empty."""
+    """Read the state; empty for an app that was never launched."""
     return _of(cluster.get(CONFIG_MAP, names.state(app)))
 
 
 def change(cluster: Cluster, app: str, changed: Callable[[State], State]) -> None:
-    """Read, change and write; again after a conflict. Raises TargetError after too many conflicts."""
+    """Read, change and write; retry after a conflict. Raises TargetError after too many conflicts."""
     for _ in range(WRITES):
         found = cluster.get(CONFIG_MAP, names.state(app))
         before = _of(found)

@@ -1,6 +1,6 @@
 """Pods on a Kubernetes cluster: a Deployment for each revision, a Service for each app.
 
-The cluster alone shows what runs: labels name the app and revision of an object, annotations hold what a rollback
+All state is read from the cluster: labels name the app and revision of an object, annotations have what a rollback
 needs. A module of `routing` splits the requests: by the number of pods, by a Gateway, or by ingress-nginx.
 """
 
@@ -141,7 +141,7 @@ class KubernetesTarget(KubernetesSettings, Target):
         state_config_map.change(self._cluster, app, higher)
 
     def check(self, app: str, plan: Plan) -> None:
-        self._router.found(app)  # its kinds of objects are known here, and may be read
+        self._router.found(app)  # the kinds of its objects are known here, and may be read
         for step in plan.steps:
             if isinstance(step, Analyze) and step.synthetic and not self.prometheus:
                 pod_requests.require_sendable(self._marked, step.synthetic)
@@ -231,7 +231,7 @@ class KubernetesTarget(KubernetesSettings, Target):
             raise TargetError(f"{app}: {refusal.what}", refusal.hint)
         service = self._cluster.get(SERVICE, app)
         if service is None and not routed(traffic):
-            return  # nothing was ever launched: nothing is routed already
+            return  # never launched: nothing is routed
         router = self._router
         ready = router.await_one_ready(app, routed(traffic))
         environment = self._environment(app)
@@ -280,7 +280,7 @@ class KubernetesTarget(KubernetesSettings, Target):
             )
         spec = workloads.spec_of(found)
         if spec.autoscale:
-            cluster.delete(AUTOSCALER, name)  # it would have them back
+            cluster.delete(AUTOSCALER, name)  # it would scale them up again
         if keep < found["spec"].get("replicas", 1):
             scaling.scale(cluster, name, keep, spec, self._rules)
         if keep:
@@ -337,7 +337,9 @@ class KubernetesTarget(KubernetesSettings, Target):
         ]
         maskers = [workloads.masker(self._cluster, pod) for pod in pods]
         watched = list(zip(pods, maskers, strict=True))
-        yield from by_time(line for pod, masked in watched for line in logs.said(self._cluster, pod, masked, lines))
+        yield from by_time(
+            line for pod, masked in watched for line in logs.last_lines(self._cluster, pod, masked, lines)
+        )
         if follow:
             yield from logs.follow(self._cluster, pods, maskers)
 

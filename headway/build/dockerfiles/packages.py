@@ -170,8 +170,8 @@ def _pip(command: Command) -> Installed | None:
 
 
 def _pip_directory(command: Command) -> str:
-    if told := command.value("--target", "-t", "--prefix", "--root"):
-        return command.path(told)
+    if directory := command.value("--target", "-t", "--prefix", "--root"):
+        return command.path(directory)
     if command.has("--user"):
         return "/root/.local"
     if venv := re.match(r"(.+)/bin/pip$", command.program):

@@ -263,8 +263,8 @@ def _left_by(base: Stage | None, file: str) -> tuple[dict[str, str], str]:
     directory = "/"
     for step in base.steps if base else ():
         if step.instruction.name == "ENV":
-            told = assignments(step.instruction, file)
-            environment |= {name: expand(value, step.variables) for name, value in told.items()}
+            values = assignments(step.instruction, file)
+            environment |= {name: expand(value, step.variables) for name, value in values.items()}
         if step.instruction.name == "WORKDIR":
             directory = _directory(step)
     return environment, directory
@@ -281,11 +281,11 @@ def _steps(
         step = Step(instruction, {**arguments, **environment}, directory)
         yield step
         if instruction.name in ("ARG", "ENV"):
-            told = {name: expand(value, step.variables) for name, value in assignments(instruction, file).items()}
+            values = {name: expand(value, step.variables) for name, value in assignments(instruction, file).items()}
             if instruction.name == "ENV":
-                environment = environment | told
+                environment = environment | values
             else:
-                arguments = arguments | {name: value or top.get(name, "") for name, value in told.items()}
+                arguments = arguments | {name: value or top.get(name, "") for name, value in values.items()}
         if instruction.name == "WORKDIR":
             directory = _directory(step)
 

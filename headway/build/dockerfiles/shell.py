@@ -121,12 +121,12 @@ def _one_by_one(split: list[list[str]], variables: Mapping[str, str], directory:
     """Yield commands, with the effects of `cd`, `export` and `activate` applied to later ones."""
     known = dict(variables)
     for words in split:
-        told, rest = _assigned(words)
+        variables, rest = _assigned(words)
         if not rest:
-            known |= told
+            known |= variables
             continue
         arguments = tuple(word for written in rest[1:] for word in _expanded(written, known))
-        command = _unwrapped(Command(rest[0], arguments, known | told, directory))
+        command = _unwrapped(Command(rest[0], arguments, known | variables, directory))
         script = [word for word in command.arguments if re.fullmatch("-[a-z]*c", word)]
         if command.name in _SHELLS and script:
             yield from _one_by_one(_split(command.value(script[0])), command.variables, directory)
@@ -148,13 +148,13 @@ def _expanded(written: str, variables: Mapping[str, str]) -> list[str]:
 
 def _assigned(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """Split `if ! CI=1 npm ci` into the variable CI and the words `npm ci`."""
-    told: dict[str, str] = {}
+    variables: dict[str, str] = {}
     for number, word in enumerate(words):
         if match := _ASSIGNMENT.fullmatch(word):
-            told[match[1]] = match[2]
+            variables[match[1]] = match[2]
         elif word not in _SKIPPED:
-            return told, list(words[number:])
-    return told, []
+            return variables, list(words[number:])
+    return variables, []
 
 
 def _unwrapped(command: Command) -> Command:

@@ -284,8 +284,8 @@ def _checks(tree: Path, pyproject: dict[str, Any], needed: set[str], runner: str
         files = any((tree / name).is_file() for name in _CONFIGURED[tool])
         section = _table(pyproject, "tool", tool)
         if files or section or tool in needed:
-            told = tool == "mypy" and ("files" in section or "packages" in section)
-            yield check.model_copy(update={"run": runner + ("mypy" if told else check.run)})
+            configured = tool == "mypy" and ("files" in section or "packages" in section)
+            yield check.model_copy(update={"run": runner + ("mypy" if configured else check.run)})
 
 
 def _notes(tree: Path, installer: str, server: str | None, needed: set[str]) -> Iterator[str]:

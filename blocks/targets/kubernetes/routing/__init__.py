@@ -1,7 +1,7 @@
 """How requests are split between revisions on a cluster: by the number of pods, a Gateway, or ingress-nginx.
 
-Each way is one file, and pure: wanted traffic becomes objects, and objects are read as traffic. The router sends them
-and waits, the same for all ways.
+Each has a module of pure functions, which translate traffic to objects and objects to traffic. The router applies them
+and waits, in the same way for all.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Interface of the ways to split requests."""
+"""Interface of the modules that split requests."""
 
 from __future__ import annotations
 

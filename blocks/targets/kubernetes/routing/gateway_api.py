@@ -1,4 +1,4 @@
-"""A Gateway of the Gateway API splits requests: one HTTPRoute of the app, a Service a revision, exact weights.
+"""A Gateway of the Gateway API splits requests: one HTTPRoute per app, one Service per revision, exact weights.
 
 https://gateway-api.sigs.k8s.io/reference/spec/#httproute
 """
@@ -93,7 +93,7 @@ class ByGateway(Routing):
 
     def traffic(self, app: str, service: Mapping[str, Any] | None, pods: Pods, found: Sequence[Object]) -> Traffic:
         rules = next((one["spec"].get("rules") or [] for one in found if one["metadata"]["name"] == app), None)
-        if rules is None:  # a target that has just been given its gateway
+        if rules is None:  # the target has just got its gateway
             return ByPods().traffic(app, service, pods, found)
         weights: dict[str, int] = {}
         headers: list[HeaderRule] = []
@@ -134,7 +134,7 @@ class ByGateway(Routing):
 
 
 def _rule(app: str, weights: Mapping[str, int], host: Host, header: HeaderRule | None = None) -> Object:
-    """Where nobody has a weight the app's own Service is asked, which has no pods then: that is answered with 503."""
+    """A rule of the route. Without weights, it leads to the app's own Service, which has no pods then: 503."""
     behind = [_backend(labels.of_revision(app, revision), weight) for revision, weight in weights.items() if weight]
     return {"matches": [_match(host, header)], "backendRefs": behind or [_backend(app, 1)]}
 

@@ -2,9 +2,9 @@
 
 https://kubernetes.github.io/ingress-nginx/user-guide/nginx-configuration/annotations/#canary
 
-Each change is one object, and two objects are not one change: so the canary Ingress takes everything before the main
-one is moved to the same revision, and goes when that is done. Of two that lead to one Service ingress-nginx serves the
-older alone: the main one, which is there for `settle` seconds before a canary.
+Two objects cannot be changed atomically. So the canary Ingress gets all requests before the main Ingress is moved to
+the same revision, and is removed afterwards. If two Ingresses lead to one Service, ingress-nginx uses only the
+older one: the main Ingress, which exists for `settle` seconds before a canary.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ WHOLE = 100  # percent
 
 
 class _Share(NamedTuple):
-    """What a canary Ingress says: so many percent, and all requests with a header, go to this revision."""
+    """Content of a canary Ingress: a percentage, and all requests with a header, go to this revision."""
 
     revision: str | None = None
     weight: int = 0
@@ -50,7 +50,7 @@ class ByIngress(Routing):
     """
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset({Capability.HEADER_ROUTING})
-    settle: ClassVar[float] = 4.0  # the controller takes up changes every 3.3 s, by default, and does not say when
+    settle: ClassVar[float] = 4.0  # the controller applies changes every 3.3 s by default, without a status
 
     ingress_class: str
     url: str
@@ -102,7 +102,7 @@ class ByIngress(Routing):
         return [self._ingress(name, app, environment, rules, self.preview_url, name)]
 
     def traffic(self, app: str, service: Mapping[str, Any] | None, pods: Pods, found: Sequence[Object]) -> Traffic:
-        if not _exists(app, found):  # a target that has just been given its Ingress class
+        if not _exists(app, found):  # the target has just got its Ingress class
             return ByPods().traffic(app, service, pods, found)
         main, canary = _read(app, found)
         if main is None:
@@ -138,7 +138,7 @@ class ByIngress(Routing):
 
 
 def _divided(traffic: Traffic, main: str | None) -> tuple[str | None, _Share]:
-    """Whose the main Ingress is, and what the canary one says. Who has the main one keeps it while it has a share."""
+    """Revision of the main Ingress, and content of the canary one. The main revision stays while it has a weight."""
     named = {rule.revision for rule in traffic.headers}
     sharing = {revision: weight for revision, weight in traffic.weights.items() if weight}
     stable = {revision: weight for revision, weight in sharing.items() if revision not in named} or sharing
@@ -160,14 +160,14 @@ def _exists(app: str, found: Sequence[Object]) -> bool:
 
 
 def _read(app: str, found: Sequence[Object]) -> tuple[str | None, _Share]:
-    """The revision of the main Ingress, and what the canary one says."""
+    """Revision of the main Ingress, and content of the canary one."""
     by_name = {one["metadata"]["name"]: one for one in found}
     main, canary = by_name.get(app), by_name.get(labels.canary(app))
     if canary is None:
         return _revision(app, main), _Share()
-    said = canary["metadata"].get("annotations") or {}
-    header = (said[HEADER], said[VALUE]) if HEADER in said and VALUE in said else None
-    return _revision(app, main), _Share(_revision(app, canary), int(said.get(WEIGHT, 0)), header)
+    annotations = canary["metadata"].get("annotations") or {}
+    header = (annotations[HEADER], annotations[VALUE]) if HEADER in annotations and VALUE in annotations else None
+    return _revision(app, main), _Share(_revision(app, canary), int(annotations.get(WEIGHT, 0)), header)
 
 
 def _revision(app: str, ingress: Mapping[str, Any] | None) -> str | None:
@@ -178,5 +178,5 @@ def _revision(app: str, ingress: Mapping[str, Any] | None) -> str | None:
 
 
 def _service(app: str, revision: str | None) -> str:
-    """Without a revision the app's own, which has no pods then: that is answered with 503."""
+    """Service of a revision. Without one, the app's own Service, which has no pods then: 503."""
     return app if revision is None else labels.of_revision(app, revision)

@@ -17,7 +17,7 @@ WHOLE = 100  # percent
 
 
 class ByPods(Routing):
-    """Shares as near as the number of pods allows."""
+    """Splits requests as closely as the number of pods allows."""
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset()
 
@@ -58,7 +58,7 @@ class ByPods(Routing):
 
 
 def in_pool(pod: Mapping[str, Any]) -> bool:
-    """Whether a pod has a share when several revisions do."""
+    """Whether a pod is in the pool that several revisions share."""
     return bool(pod["metadata"]["labels"].get(labels.POOL) == labels.OPEN)
 
 

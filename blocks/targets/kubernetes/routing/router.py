@@ -1,4 +1,4 @@
-"""Puts traffic in force on a cluster, and waits until it is: the same for every way to split requests."""
+"""Applies traffic on a cluster and waits until it is in effect, independent of how requests are split."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from headway.domain.traffic import Traffic
 __all__ = ["Router"]
 
 SLICE = Kind("discovery.k8s.io/v1", "EndpointSlice")
-IN_FORCE = 30.0  # seconds that a route may take until it is as wanted
+IN_FORCE = 30.0  # seconds until a route must be in effect
 
 
 class Router:
-    """`settle`: seconds until every node goes by changed endpoints."""
+    """`settle`: seconds until every node uses changed endpoints."""
 
     def __init__(self, cluster: Cluster, way: Routing, rules: render.Rules, settle: float) -> None:
         self._cluster = cluster
@@ -42,12 +42,12 @@ class Router:
         self._cluster.offer(render.service_frame(app, app, environment, self._rules))
 
     def found(self, app: str) -> list[Object]:
-        """What there is besides Services to say who gets what."""
+        """Existing routing objects besides Services."""
         found = [self._cluster.get(kind, name) for kind, name in self._way.reads(app)]
         return [one for one in found if one is not None]
 
     def await_one_ready(self, app: str, revisions: Sequence[str]) -> dict[str, int]:
-        """How many pods of each are ready. One that is being started again is waited for, but not for ever.
+        """Number of ready pods of each revision. Waits for a restarting pod, up to a limit.
 
         Raises TargetError when a revision has none.
         """
@@ -57,7 +57,7 @@ class Router:
             ready.update({revision: sum(map(pod_status.takes_requests, _of(pods, revision))) for revision in revisions})
             without = [revision for revision, number in ready.items() if not number]
             if without and not any(_of(pods, revision) for revision in without):
-                raise _none_ready(app, without[0])  # there is nothing that could get ready
+                raise _none_ready(app, without[0])  # no pod could become ready
             return without[0] if without else ""
 
         if late := self._cluster.until(POD, labels.selector(app=app), IN_FORCE, lacking):
@@ -65,7 +65,7 @@ class Router:
         return ready
 
     def put(self, app: str, environment: str, traffic: Traffic) -> None:
-        """Put it in force, one object after the other, and let every node hear of it."""
+        """Apply the traffic, one object after the other, and wait until every node uses it."""
         for thing in self._way.objects(app, environment, traffic, self._rules, self.found(app)):
             if isinstance(thing, Gone):
                 self._remove(environment, thing)
@@ -74,7 +74,7 @@ class Router:
             if kind_of(thing) == SERVICE:
                 self._await_endpoints(app, thing, routed(traffic))
                 if before is None:
-                    time.sleep(self._settle)  # whoever is sent there next has to know its endpoints
+                    time.sleep(self._settle)  # the next object needs its endpoints
             else:
                 self._await_in_force(app, thing)
                 if before != after:
@@ -82,7 +82,7 @@ class Router:
         time.sleep(self._settle)
 
     def show(self, app: str, environment: str, revision: str | None) -> None:
-        """Have this revision in the preview, or none."""
+        """Set the revision of the preview route, or none."""
         name = labels.preview(app)
         if revision is None and self._cluster.get(SERVICE, name) is None:
             return
@@ -93,7 +93,7 @@ class Router:
             self._await_in_force(app, thing)
 
     def share(self, pods: Pods, wanted: Mapping[str, int]) -> None:
-        """Have so many of these pods of each revision in the pool, and none of the others."""
+        """Set the pool: this number of pods of each revision, and none of other revisions."""
         for revision, ours in pods.items():
             inside = sorted(ours, key=lambda pod: (not pod_status.is_ready(pod), not in_pool(pod)))
             for number, pod in enumerate(inside):
@@ -113,7 +113,7 @@ class Router:
         return before, applied["metadata"]["resourceVersion"]
 
     def _remove(self, environment: str, gone: Gone) -> None:
-        """If it is there and ours."""
+        """Remove an object if it exists and is Headway's."""
         found = self._cluster.get(gone.kind, gone.name)
         if found is not None:
             owned_objects.require_ours(self._cluster, environment, found)
@@ -121,7 +121,7 @@ class Router:
             time.sleep(self._way.settle)
 
     def _await_endpoints(self, app: str, service: Object, sharing: Sequence[str]) -> None:
-        """Until the Service's endpoints are pods of the revisions it is for, of each one at least."""
+        """Wait until the Service's endpoints are pods of its revisions, at least one of each."""
         name, chosen = service["metadata"]["name"], render.selected(service)
         wanted = set(sharing) if labels.POOL in service["spec"]["selector"] else {chosen} - {None}
 
@@ -136,7 +136,7 @@ class Router:
             )
 
     def _await_in_force(self, app: str, wanted: Object) -> None:
-        """Until whoever splits requests says that it does as this object wants."""
+        """Wait until the status of the object reports that it is in effect."""
         kind, name = kind_of(wanted), wanted["metadata"]["name"]
 
         def pending(things: list[Object]) -> str:
