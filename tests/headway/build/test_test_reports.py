@@ -46,7 +46,7 @@ def test_report_of_pytest(tmp_path: Path) -> None:
         "@pytest.mark.skip\ndef test_c(): pass\n"
         "@pytest.fixture\ndef bad(): raise LookupError('x')\ndef test_d(bad): 1\n"
     )
-    run = [sys.executable, "-m", "pytest", "-q", "--junitxml=r/unit.xml", "-p", "no:cacheprovider", "-p", "no:asyncio"]
+    run = [sys.executable, "-m", "pytest", "-q", "--junitxml=r/unit.xml", "-p", "no:cacheprovider", "-p", "no:randomly"]
     subprocess.run(run, cwd=tmp_path, check=False, capture_output=True)
     tests, failures = test_reports.junit(tmp_path, "r/*.xml")
     assert tests == 3
