@@ -77,12 +77,12 @@ def in_words(thing: Object | None) -> str:
     }
     if annotations:
         metadata["annotations"] = annotations
-    if told["kind"] == "Secret":
-        told |= {part: dict.fromkeys(told[part], MASK) for part in ("data", "stringData") if told.get(part)}
-    if told["kind"] == "Deployment" and labels.REVISION in (metadata.get("labels") or {}):
-        told["spec"].pop("replicas", None)  # a matter of the steps of a rollout
-    if told["kind"] == "Service" and labels.ENVIRONMENT in (metadata.get("labels") or {}):
-        told["spec"].pop("selector", None)  # likewise
+    if shown["kind"] == "Secret":
+        shown |= {part: dict.fromkeys(shown[part], MASK) for part in ("data", "stringData") if shown.get(part)}
+    if shown["kind"] == "Deployment" and labels.REVISION in (metadata.get("labels") or {}):
+        shown["spec"].pop("replicas", None)  # a matter of the steps of a rollout
+    if shown["kind"] == "Service" and labels.ENVIRONMENT in (metadata.get("labels") or {}):
+        shown["spec"].pop("selector", None)  # likewise
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.width = 1000
