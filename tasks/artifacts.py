@@ -47,7 +47,7 @@ async def draw_verdict(ledger: Ledger, rollout: RolloutRecord) -> None:
             draw,
             readings,
             canary=rollout.plan.new,
-            stable=rollout.plan.old,
+            stable=rollout.plan.replaced,
             marks=[(step.started_at, names[step.position]) for step in routed],
             title=f"{rollout.app} {rollout.environment}: {names[last.position]}: {last.outcome}",
         )

@@ -174,10 +174,11 @@ async def accept(release: ReleaseSession, environment: str, strategy: Strategy) 
             if command.kind == "abort":  # given during the smoke test, or while no step was looking
                 raise Aborted(f"{rollout.plan.new} was {command}")
         ledger.rollouts.finish(rollout.id, "done")
-    if isinstance(strategy, BlueGreen) and strategy.scale_down_delay and done and done[-1].plan.old:
+    warm = done[-1].plan.replaced if done else None
+    if isinstance(strategy, BlueGreen) and strategy.scale_down_delay and warm:
         await arun_deployment(
             "scale-down/main",
-            parameters={"app": app, "environment": environment, "revision": done[-1].plan.old},
+            parameters={"app": app, "environment": environment, "revision": warm},
             scheduled_time=datetime.now(UTC) + timedelta(seconds=strategy.scale_down_delay),
             timeout=0,
             as_subflow=False,

@@ -86,7 +86,7 @@ def _replayed(ledger: Ledger, rollout: RolloutRecord, analysis: CanaryAnalysis |
     readings = ledger.readings.by_rollout(rollout.id)
     return replay(
         [
-            (_with(step, analysis, rollout.plan.old), [reading for at, reading in readings if at == position])
+            (_with(step, analysis, rollout.plan.replaced), [reading for at, reading in readings if at == position])
             for position, step in enumerate(rollout.plan.steps)
             if isinstance(step, Analyze) and any(at == position for at, _ in readings)
         ]

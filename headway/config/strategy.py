@@ -91,9 +91,8 @@ class Rolling(Strategy):
         return _share(self.max_surge, instances, math.ceil)
 
     def unavailable(self, instances: int) -> int:
-        """Instances of `instances` that may be missing; a percentage is rounded down, but not so that nothing moves."""
-        missing = _share(self.max_unavailable, instances, math.floor)
-        return missing if missing or self.surge(instances) else 1
+        """Instances of `instances` that may be missing; a percentage is rounded down."""
+        return _share(self.max_unavailable, instances, math.floor)
 
 
 def _share(portion: int | str, instances: int, whole: Callable[[float], int]) -> int:

@@ -264,3 +264,8 @@ class Plan(Frozen):
     new: str = Field(description="revision id that is live afterwards")
     old: str | None = Field(description="revision id that was live before")
     steps: tuple[Step, ...]
+
+    @property
+    def replaced(self) -> str | None:
+        """The old revision; None when there was none, or when it is the new one."""
+        return self.old if self.old != self.new else None

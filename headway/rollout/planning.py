@@ -37,7 +37,10 @@ def plan_for(
     plan = strategies.plan(environment, observation, revision, spec, stable=stable, capabilities=target.capabilities)
     plan = plan.model_copy(update={"steps": tuple(_counted(target, spec, step) for step in plan.steps)})
     target.check(revision.app, plan)
-    return PlannedRollout(plan, target.remarks(revision.app, plan))
+    remarks = target.remarks(revision.app, plan)
+    if plan.old == plan.new:
+        remarks = (f"{plan.new} is live already: none of its instances is replaced", *remarks)
+    return PlannedRollout(plan, remarks)
 
 
 def _counted(target: Target, spec: LaunchSpec, step: Step) -> Step:

@@ -225,11 +225,14 @@ def test_failed_smoke_test_rolls_back(headway: Headway, repo: Repo) -> None:
 
 def test_failed_release_of_the_live_revision_keeps_it_live(headway: Headway, tmp_path: Path) -> None:
     ill = tmp_path / "ill"
-    settings = SETTINGS.replace("instances: 2", "instances: 1\n    smoke: [{{get: /, deadline: 1s}}]")
+    settings = SETTINGS.replace("instances: 2", "instances: 2\n    smoke: [{{get: /, deadline: 1s}}]")
     repo = Repo(tmp_path / "app", "again", settings)
     repo.behave(f"    return (500 if path == '/' and os.path.exists({str(ill)!r}) else 200), {{}}")
     headway.release(repo.path)
     live = headway.ledger.rollouts.live("again", "production")
+    before = _pids("again")
+    assert headway.release(repo.path)["state"] == "succeeded"
+    assert _pids("again") == before
     ill.touch()
     told = headway.release(repo.path, code=1)
     ill.unlink()

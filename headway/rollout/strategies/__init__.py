@@ -15,6 +15,7 @@ from headway.rollout.strategies.context import Situation, enough
 from headway.rollout.strategies.recreate import recreate
 from headway.rollout.strategies.rollback import rollback
 from headway.rollout.strategies.rolling import rolling
+from headway.rollout.strategies.unchanged import unchanged
 
 __all__ = [
     "FOREVER",
@@ -29,6 +30,7 @@ __all__ = [
     "recreate",
     "rollback",
     "rolling",
+    "unchanged",
 ]
 
 TEARDOWN = "teardown"
@@ -66,6 +68,15 @@ def plan(
         startup=spec.health.startup,
         drain=spec.drain,
     )
+
+    if at.live_already:
+        unaccepted = _after_switch(chosen) if revision.id != stable else None
+        return unchanged(
+            at,
+            strategy=chosen.kind,
+            scale_down=spec.autoscale is None,
+            analyze=unaccepted.step(at.new, stable) if unaccepted else None,
+        )
 
     def analyze(analysis: config.Analysis | None, *, preview: bool = False) -> Analyze | None:
         return analysis.step(at.new, at.old, preview=preview) if analysis else None
@@ -106,6 +117,19 @@ def plan(
                 sticky=chosen.sticky,
                 rehearse=chosen.rehearse,
             )
+
+
+def _after_switch(chosen: config.Strategy) -> config.Analysis | None:
+    """The analysis of a revision that has all the traffic."""
+    match chosen:
+        case config.Rolling():
+            return chosen.analysis
+        case config.BlueGreen():
+            return chosen.post_promotion
+        case config.Canary():
+            return chosen.analysis_at(chosen.steps[-1])
+        case _:
+            return None
 
 
 def _then(step: config.CanaryStep) -> Pause | Gate | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field, model_validator
+
 from headway.domain.base import Frozen
 from headway.domain.plan import Analyze, AwaitReady, Drain, Launch, Promote, Retire, Route, Step
 from headway.domain.revision import LaunchSpec, Revision
@@ -25,10 +27,20 @@ class Situation(Frozen):
     new: str
     old: str | None
     instances: int
+    new_instances: int = Field(default=0, description="instances of the new revision that run already")
     old_instances: int = 0
     leftovers: tuple[str, ...] = ()
+    live_already: bool = Field(
+        default=False, description="the new revision is the one that serves: there is no old one"
+    )
     startup: float
     drain: float
+
+    @model_validator(mode="after")
+    def _only_an_old_revision_has_old_instances(self) -> Situation:
+        if self.old is None and self.old_instances:
+            raise ValueError(f"{self.old_instances} instances of no old revision")
+        return self
 
     @classmethod
     def of(
@@ -43,18 +55,20 @@ class Situation(Frozen):
     ) -> Situation:
         """The situation for a rollout of `new`.
 
-        The old revision is the one with all traffic. Split traffic is left over from an interrupted rollout: then it is
-        the ledger's `stable` revision. Every other running revision is a leftover and is retired at the end.
+        The old revision is the one that serves, unless that is the new one. Every other running revision is a leftover
+        and is retired at the end.
         """
-        weights = observation.traffic.weights
-        old = observation.live or (stable if stable in weights else max(weights, key=weights.__getitem__, default=None))
+        serving = _serving(observation, new.id, stable)
+        old = None if serving == new.id else serving
         running = {revision: len(instances) for revision, instances in observation.instances.items() if instances}
         return cls(
             new=new.id,
-            old=None if old == new.id else old,
+            old=old,
             instances=instances,
+            new_instances=running.get(new.id, 0),
             old_instances=running.get(old, 0) if old else 0,
             leftovers=tuple(sorted(running.keys() - {new.id, old})),
+            live_already=serving == new.id,
             startup=startup,
             drain=drain,
         )
@@ -79,7 +93,8 @@ class Situation(Frozen):
 
     def judged(self, analyze: Analyze | None) -> tuple[Step, ...]:
         """The analysis, if it has limits; a first release has no users to measure."""
-        return (analyze,) if analyze is not None and analyze.limits and self.old is not None else ()
+        has_users = self.old is not None or self.live_already
+        return (analyze,) if analyze is not None and analyze.limits and has_users else ()
 
     def down(self, *revisions: str | None) -> tuple[Step, ...]:
         """Drain and stop these revisions, and the leftovers of earlier rollouts."""
@@ -88,3 +103,15 @@ class Situation(Frozen):
             if revision is not None:
                 steps += [Drain(revision=revision, deadline=self.drain), Retire(revision=revision, drained=True)]
         return tuple(steps)
+
+
+def _serving(observation: Observation, new: str, stable: str | None) -> str | None:
+    """The revision with all traffic. Split traffic is left over from an interrupted rollout: then it is the ledger's
+    `stable` revision, or else the one with the most traffic, but not the new one, which that rollout may have been for.
+    """
+    weights = {revision: weight for revision, weight in observation.traffic.weights.items() if weight}
+    if observation.live is not None:
+        return observation.live
+    if stable in weights:
+        return stable
+    return max(weights.keys() - {new}, key=weights.__getitem__, default=None)

@@ -13,13 +13,17 @@ def rolling(at: Situation, *, max_surge: int, max_unavailable: int, analyze: Ana
     """At most `instances + max_surge` run and at least `instances - max_unavailable` are ready at any time.
 
     Weights follow the number of instances. The new revision is analyzed twice: with its first share, and with all of
-    the traffic. The last old instances stop after that.
+    the traffic. The last old instances stop after that. When both limits are 0, one instance may be unavailable:
+    nothing could be replaced otherwise.
     """
+    most, least = at.instances + max_surge, at.instances - (max_unavailable if max_surge else max(max_unavailable, 1))
     steps: list[Step] = []
     new, old = 0, at.old_instances
     judged = False
-    while new < at.instances:
-        grow = min(at.instances - new, at.instances + max_surge - new - old)
+    for _ in range(at.instances + at.old_instances):  # each pass starts or stops at least one instance
+        if new == at.instances:
+            break
+        grow = min(at.instances - new, most - new - old)
         if grow > 0:
             new += grow
             steps += at.up(new)
@@ -27,7 +31,7 @@ def rolling(at: Situation, *, max_surge: int, max_unavailable: int, analyze: Ana
                 steps.append(Route(traffic=_split(at.new, new, at.old, old)))
                 steps += () if judged else at.judged(analyze)
                 judged = True
-        shrink = min(old, new + old - (at.instances - max_unavailable))
+        shrink = min(old, new + old - least)
         if new < at.instances and at.old and shrink > 0:
             old -= shrink
             if new or not old:

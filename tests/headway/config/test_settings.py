@@ -150,11 +150,11 @@ def test_short_and_long_forms_mean_the_same(tmp_path: Path, short: str, long: st
         (Rolling(), 4, 1, 0),
         (Rolling(max_surge="25%"), 5, 2, 0),
         (Rolling(max_surge=0, max_unavailable="25%"), 5, 0, 1),
-        (Rolling(max_surge=0, max_unavailable="25%"), 2, 0, 1),
+        (Rolling(max_surge=0, max_unavailable="25%"), 2, 0, 0),
         (Rolling(max_surge="100%", max_unavailable="100%"), 3, 3, 3),
     ],
 )
-def test_percentages_of_instances_round_to_at_least_one(
+def test_a_surge_is_rounded_up_and_missing_instances_down(
     strategy: Rolling, instances: int, surge: int, unavailable: int
 ) -> None:
     assert (strategy.surge(instances), strategy.unavailable(instances)) == (surge, unavailable)

@@ -31,13 +31,21 @@ ANALYZE = Analyze(
 situations = some.builds(
     Situation,
     new=some.just(NEW),
-    old=some.sampled_from([OLD, None]),
+    old=some.just(OLD),
     instances=some.integers(1, 8),
     old_instances=some.integers(1, 8),
     leftovers=some.sampled_from([(), (LEFTOVER,)]),
     startup=some.just(30.0),
     drain=some.just(5.0),
-).map(lambda at: at if at.old else at.model_copy(update={"old_instances": 0}))
+) | some.builds(
+    Situation,
+    new=some.just(NEW),
+    old=some.none(),
+    instances=some.integers(1, 8),
+    leftovers=some.sampled_from([(), (LEFTOVER,)]),
+    startup=some.just(30.0),
+    drain=some.just(5.0),
+)
 analyses = some.sampled_from([None, ANALYZE])
 shares = some.lists(
     some.builds(
