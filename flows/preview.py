@@ -11,6 +11,7 @@ from flows.verify import verify
 from headway.config import PREVIEW
 from headway.domain.errors import Superseded
 from headway.ledger import ReleaseRecord
+from headway.ledger.stages import ALL_CHECKS
 from tasks.approvals import wait_for_fork_approval
 from tasks.build import build
 from tasks.checkout import checkout, look
@@ -56,7 +57,8 @@ async def preview(
             settings, refusal = await preview_settings(release, pull, source)
             await preconditions(release, source, settings, [] if refusal else [PREVIEW])
             async with while_newest(release):
-                await verify(release, source, settings)
+                with release.stage(ALL_CHECKS):
+                    await verify(release, source, settings)
             if refusal:
                 release.skip_stage(PREVIEW, refusal.what)
                 return await close_release(release)

@@ -38,7 +38,7 @@ def registered_apps(ledger: Ledger, only: list[str] | None) -> list[AppRecord]:
 async def check_head(ledger: Ledger, app: AppRecord, override: str) -> NightlyResult:
     """Decide whether the head of the app's branch is released, and if not, why."""
     try:
-        _, head, settings = await asyncio.to_thread(head_of, app.repo, home() / "workspaces")
+        _, head, settings = await asyncio.to_thread(head_of, app.repo, home() / "workspaces", app.branch)
     except HeadwayError as error:
         return NightlyResult(app=app.name, outcome="failed", why=error.what)
     path = settings.release_path()

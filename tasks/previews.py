@@ -21,6 +21,8 @@ from headway.ledger import AppRecord, Ledger, ReleaseRecord
 from headway.policy import previews
 from headway.rollout import strategies
 from headway.rollout.executor import RolloutContext
+from headway.scm.branch_head import head_of
+from headway.system.paths import home
 from tasks.checkout import SETTINGS, checkout, read_settings
 from tasks.environment_lock import EnvironmentSession
 from tasks.release_record import ReleaseSession, start_release
@@ -57,6 +59,8 @@ class Pull(Frozen):
     sha: str
     base: str
     fork: bool
+    branch: str | None = None
+    """The released branch in the registration of the app; None: headway.yaml of the default branch names it."""
 
 
 @task(name="ask", task_run_name="ask about #{number}", cache_policy=NO_CACHE)
@@ -72,7 +76,14 @@ async def pull_request(ledger: Ledger, app: str, number: int, sha: str, base: st
     now, known = await _pull_request(registered, number), ledger.previews.get(name)
     fork = fork or (now is not None and now.fork) or (known is not None and known.head == sha and known.fork)
     return Pull(
-        app=app, name=name, number=number, repo=registered.repo, sha=sha, base=now.base if now else base, fork=fork
+        app=app,
+        name=name,
+        number=number,
+        repo=registered.repo,
+        sha=sha,
+        base=now.base if now else base,
+        fork=fork,
+        branch=registered.branch,
     )
 
 
@@ -116,8 +127,11 @@ async def preview_settings(release: ReleaseSession, pull: Pull, source: Source) 
         settings = await base_settings(release, pull)
     if settings.app != pull.app:
         raise UsageError(f"its {FILE_NAME} is that of {settings.app}", f"the repository is registered as {pull.app}")
-    if settings.branch != pull.base:
-        raise UsageError(f"it is for {pull.base}", f"previews are of what is for {settings.branch}")
+    released, _, _ = await asyncio.to_thread(head_of, pull.repo, home() / "workspaces", pull.branch)
+    if released != f"refs/heads/{pull.base}":
+        raise UsageError(
+            f"it is into {pull.base}", f"only pull requests into {released.removeprefix('refs/heads/')} have previews"
+        )
     return settings.preview(pull.name, secrets=source.trusted)
 
 

@@ -15,10 +15,11 @@ from headway.cli.lazy_group import typer_app
 from headway.cli.options import AppArgument, Json
 from headway.cli.output import output
 from headway.config.value_parsers import parse_label, parse_secret
-from headway.domain.errors import UsageError
+from headway.domain.errors import HeadwayError, UsageError
 from headway.ledger import AppRecord, DeliveryRecord, Ledger, ReleaseRecord
+from headway.scm.branch_head import head_of
 from headway.scm.webhooks import HOSTS, place
-from headway.system.paths import ledger_url
+from headway.system.paths import home, ledger_url
 
 __all__ = ["commands"]
 
@@ -47,6 +48,10 @@ def add(
     reports: Annotated[
         str | None, typer.Option(help="Block of the git host that receives commit statuses, such as github/acme")
     ] = None,
+    branch: Annotated[
+        str | None,
+        typer.Option(help="Branch that is released; default: the one that headway.yaml of the default branch names"),
+    ] = None,
     _json: Json = False,
 ) -> None:
     """Register the repository of an app, or change its registration."""
@@ -69,9 +74,23 @@ def add(
             f"{name}, with the secret {secret}: {error}", "choose others with --name and --secret"
         ) from error
     with Ledger.open(ledger_url()) as ledger:
-        app = ledger.apps.register(name, repo=where, host=host, secret=secret, reports=reports, by=current_user(Path()))
-    output.say(_line(app), *_next_steps(app))
+        known = any(app.name == name for app in ledger.apps.all())
+        app = ledger.apps.register(
+            name, repo=where, host=host, secret=secret, reports=reports, branch=branch, by=current_user(Path())
+        )
+        baseline = [] if known else [_baseline(ledger, app)]
+    output.say(_line(app), *baseline, *_next_steps(app))
     output.result(app.model_dump(mode="json"))
+
+
+def _baseline(ledger: Ledger, app: AppRecord) -> str:
+    """Record the present head of the released branch as one that starts nothing. Returns a line that says so."""
+    try:
+        ref, sha, _ = head_of(app.repo, home() / "workspaces", app.branch)
+    except HeadwayError as error:
+        return f"  the first head that Headway reads is not released: {error.what}"
+    ledger.deliveries.record_baseline(app, ref, sha)
+    return f"  {ref.removeprefix('refs/heads/')} is at {sha[:7]}: the next push is the first that is released"
 
 
 def _next_steps(app: AppRecord) -> list[str]:
@@ -79,7 +98,11 @@ def _next_steps(app: AppRecord) -> list[str]:
     secret = f"  next: store the secret in a Secret block {app.secret}, or in ${variable} of the Headway service"
     if app.host == "generic":
         return [secret, f"  then: install the post-receive hook that headway app hook {app.name} URL prints"]
-    return [secret, f"  then: add a webhook: URL/hooks/{app.host}, JSON, the same secret, pushes and pull requests"]
+    events = {
+        "github": "pushes, pull requests and merge groups",
+        "gitlab": "pushes, tags, merge requests and pipelines",
+    }.get(app.host, "pushes and pull requests")
+    return [secret, f"  then: add a webhook: URL/hooks/{app.host}, JSON, the same secret, {events}"]
 
 
 @commands.command("list")
@@ -128,7 +151,7 @@ def events(
 
 
 def _event_line(one: DeliveryRecord, release: ReleaseRecord | None) -> str:
-    sha = one.sha or (one.event.after if one.event.kind == "push" else one.event.head) or ""
+    sha = one.sha or one.event.commit or ""
     detail = release.summary if release else one.detail
     return f"{one.received_at:%Y-%m-%d %H:%M:%S} {one.ref:24} {sha[:7]:7} {one.state:10} {detail}".rstrip()
 

@@ -16,6 +16,7 @@ __all__ = [
     "GitRef",
     "Ignored",
     "Line",
+    "MergeGroupEvent",
     "PullRequestEvent",
     "PushEvent",
     "Sha",
@@ -29,7 +30,7 @@ Sha = Annotated[str, StringConstraints(pattern="^[0-9a-f]{40}$")]
 _NAME = r"[^\x00-\x20\x7f~^:?*\[\\-][^\x00-\x20\x7f~^:?*\[\\]*"
 GitRef = Annotated[str, StringConstraints(pattern=f"^refs/(heads|tags)/{_NAME}$", max_length=255)]
 Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$", max_length=255)]
-Action: TypeAlias = Literal["release", "preview", "teardown"]
+Action: TypeAlias = Literal["release", "preview", "teardown", "checks"]
 
 
 class TriggerEvent(Frozen):
@@ -95,6 +96,24 @@ class PullRequestEvent(TriggerEvent):
         return self.head
 
 
+class MergeGroupEvent(TriggerEvent):
+    """A merge queue (GitLab: merge train) wants to know whether a group of pull requests passes the checks together."""
+
+    starts = "checks"
+    kind: Literal["merge_group"] = "merge_group"
+    head: str = Field(description="the commit that would be merged")
+    base: str = Field(description="branch to merge into")
+
+    @property
+    def subject(self) -> str:
+        """Not the ref alone: hosts send the push of that, too."""
+        return f"merge group {self.ref}"
+
+    @property
+    def commit(self) -> str:
+        return self.head
+
+
 class Ignored(Frozen):
     """An event that starts nothing, and why."""
 
@@ -102,7 +121,7 @@ class Ignored(Frozen):
     reason: str
 
 
-Event: TypeAlias = PushEvent | PullRequestEvent | Ignored
+Event: TypeAlias = PushEvent | PullRequestEvent | MergeGroupEvent | Ignored
 
 
 def pushed(places: tuple[str, ...], ref: str, before: str, after: str, by: str) -> PushEvent | Ignored:

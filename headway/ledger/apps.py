@@ -19,10 +19,18 @@ class Apps(Repository):
     """Registered apps, each with a repository of its own."""
 
     def register(
-        self, name: str, *, repo: str, host: str, secret: str, by: str, reports: str | None = None
+        self,
+        name: str,
+        *,
+        repo: str,
+        host: str,
+        secret: str,
+        by: str,
+        reports: str | None = None,
+        branch: str | None = None,
     ) -> AppRecord:
         """Register an app, or update it. Raises UsageError when its repository or name is in use."""
-        row = {"repo": repo, "place": place(repo), "host": host, "secret": secret, "reports": reports}
+        row = {"repo": repo, "place": place(repo), "host": host, "secret": secret, "reports": reports, "branch": branch}
         with writing(self._engine) as db:
             refuse_preview_name(db, name)
             other = first(db, sa.select(t.apps).where(t.apps.c.place == row["place"], t.apps.c.name != name))

@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from headway.domain.events import PullRequestEvent, PushEvent
+from headway.domain.events import PushEvent, TriggerEvent
 from headway.ledger import schema as t
 from headway.ledger.base import Repository, record
 from headway.ledger.database import serialize, writing
-from headway.ledger.records import Delivery, DeliveryRecord, DeliveryState
+from headway.ledger.records import AppRecord, Delivery, DeliveryRecord, DeliveryState
 
 __all__ = ["Deliveries"]
 
@@ -25,14 +25,17 @@ class Deliveries(Repository):
 
     def receive(self, deliveries: Sequence[Delivery]) -> None:
         """Save deliveries. One whose delivery id is known already is ignored."""
+        self._insert(deliveries, "waiting", "")
+
+    def _insert(self, deliveries: Sequence[Delivery], state: DeliveryState, detail: str) -> None:
         now = self._now()
         rows = [
             {
                 **delivery.model_dump(mode="json"),
                 "ref": delivery.event.subject,
                 "received_at": now,
-                "state": "waiting",
-                "detail": "",
+                "state": state,
+                "detail": detail,
                 "tries": 0,
                 "due_at": now,
             }
@@ -77,6 +80,17 @@ class Deliveries(Repository):
         query = sa.select(t.inbox.c.id).where(*own, named).limit(1)
         return self._read_one(query) is not None
 
+    def knows(self, app: str, ref: str) -> bool:
+        """Whether any delivery was about this ref or pull request."""
+        own = (t.inbox.c.app == app, t.inbox.c.ref == ref)
+        return self._read_one(sa.select(t.inbox.c.id).where(*own).limit(1)) is not None
+
+    def record_baseline(self, app: AppRecord, ref: str, sha: str) -> None:
+        """Record a commit as one that starts nothing, because it was there before Headway looked."""
+        event = PushEvent(places=(app.place,), ref=ref, before=None, after=sha, by="")
+        delivery = Delivery(app=app.name, delivery=f"baseline-{sha}", event=event)
+        self._insert([delivery], "ignored", "it was there before Headway looked at the branch")
+
     def latest_start(self, app: str, ref: str) -> DeliveryRecord | None:
         """The delivery that started the newest commit of this ref, or None."""
         row = self._read_one(sa.select(t.inbox).where(*_latest(app, ref)))
@@ -96,7 +110,7 @@ class Deliveries(Repository):
         sha: str,
         *,
         again: bool = False,
-        event: PushEvent | PullRequestEvent | None = None,
+        event: TriggerEvent | None = None,
     ) -> bool:
         """Choose one delivery to start a commit; the others, and the start before it, are superseded by it.
 

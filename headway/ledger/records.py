@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from headway.domain.base import Frozen
-from headway.domain.events import PullRequestEvent, PushEvent
+from headway.domain.events import MergeGroupEvent, PullRequestEvent, PushEvent
 from headway.domain.plan import Plan
 from headway.domain.source import CheckReport
 
@@ -235,6 +235,9 @@ class AppRecord(Frozen):
     host: str = Field(description="kind of git host: github, gitlab, gitea, bitbucket or generic")
     secret: str = Field(description="name of the secret that signs its deliveries")
     reports: str | None = Field(description="block of the git host that gets commit statuses, as type/name")
+    branch: str | None = Field(
+        default=None, description="branch that is released; None: headway.yaml of the default branch names it"
+    )
     added_at: datetime
     added_by: str
 
@@ -279,14 +282,14 @@ class Delivery(Frozen):
     app: str
     delivery: str = Field(description="id that the host gave it")
     position: int = Field(default=0, description="of the event in the delivery")
-    event: PushEvent | PullRequestEvent = Field(discriminator="kind")
+    event: PushEvent | PullRequestEvent | MergeGroupEvent = Field(discriminator="kind")
 
 
 class DeliveryRecord(Delivery):
     """One event, and how it was settled."""
 
     id: int
-    ref: str = Field(description="the ref of a push, or `#42` of a pull request")
+    ref: str = Field(description="the ref of a push, `#42` of a pull request, `merge group REF`")
     received_at: datetime
     state: DeliveryState
     detail: str

@@ -11,7 +11,9 @@ from headway.ledger.database import writing
 from headway.ledger.previews import refuse_preview_name
 from headway.ledger.records import OPEN, ReleaseRecord, ReleaseState
 
-__all__ = ["Releases"]
+__all__ = ["MERGE_QUEUE", "Releases"]
+
+MERGE_QUEUE = ".queue"  # ending of the name under which the checks of an app's merge groups are recorded
 
 
 class Releases(Repository):
@@ -129,8 +131,9 @@ class Releases(Repository):
         return [record(ReleaseRecord, row) for row in self._read(query)]
 
     def apps(self) -> list[str]:
-        """Names of the apps that were released or adopted; of previews, those that are not torn down."""
+        """Names of the apps that were released or adopted, and of previews that are not torn down."""
         known = sa.union(sa.select(t.releases.c.app), sa.select(t.rollouts.c.app)).subquery()
         closed = sa.select(t.previews.c.app).where(t.previews.c.closed_at.is_not(None))
-        query = sa.select(known.c.app).where(known.c.app.not_in(closed)).order_by(known.c.app)
+        wanted = (known.c.app.not_in(closed), known.c.app.not_like(f"%{MERGE_QUEUE}"))
+        query = sa.select(known.c.app).where(*wanted).order_by(known.c.app)
         return [row["app"] for row in self._read(query)]

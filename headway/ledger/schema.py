@@ -9,7 +9,7 @@ from sqlalchemy.engine import Dialect
 
 __all__ = ["REVISION", "metadata"]
 
-REVISION = "0008"
+REVISION = "0009"
 """The newest migration. Comparing it with the database needs no import of Alembic, which is slow."""
 
 
@@ -230,6 +230,7 @@ apps = sa.Table(
     sa.Column("host", sa.String(16), nullable=False),
     sa.Column("secret", sa.String(255), nullable=False),
     sa.Column("reports", sa.String(80)),
+    sa.Column("branch", sa.String(255)),
     sa.Column("added_at", Utc, nullable=False),
     sa.Column("added_by", sa.Text, nullable=False),
 )

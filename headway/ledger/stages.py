@@ -9,7 +9,10 @@ from headway.ledger.base import Repository
 from headway.ledger.database import writing
 from headway.ledger.records import StageRecord, StageState
 
-__all__ = ["Stages"]
+__all__ = ["ALL_CHECKS", "Stages"]
+
+ALL_CHECKS = "all checks"
+"""Stage of a pull request or merge group that ends with its checks. No check can be called so: it has a space."""
 
 
 class Stages(Repository):

@@ -10,7 +10,7 @@ from headway.domain.git import PullRequest
 from headway.domain.markdown import code_cell
 from headway.ledger import PreviewRecord, ReleaseRecord, StageRecord
 
-__all__ = ["comment", "name", "teardown_reason"]
+__all__ = ["comment", "fitting_name", "name", "teardown_reason"]
 
 NAME_LENGTH = 48  # characters; targets make a DNS label of a name and up to 15 more characters
 HASH_DIGITS = 8  # replace the end of a name that is too long
@@ -19,7 +19,11 @@ DETAIL_LENGTH = 200  # characters of a stage's detail
 
 def name(app: str, number: int) -> str:
     """Name of the preview of a pull request, such as `shop-pr-42`: unique, and short enough for a DNS label."""
-    ending = f"-pr-{number}"
+    return fitting_name(app, f"-pr-{number}")
+
+
+def fitting_name(app: str, ending: str) -> str:
+    """The name of an app with an ending; with a hash of it in place of the part that makes it too long."""
     if len(app) + len(ending) <= NAME_LENGTH:
         return app + ending
     digits = hashlib.sha256(app.encode()).hexdigest()[:HASH_DIGITS]

@@ -10,7 +10,7 @@ from headway.config import FILE_NAME, Settings
 from headway.domain.errors import SettingsError
 from headway.scm import git
 
-__all__ = ["head_of", "settings_at"]
+__all__ = ["default_head", "head_of", "settings_at"]
 
 FETCH_TIMEOUT = 60.0  # seconds
 SETTINGS_LIMIT = 256 * 1024  # bytes
@@ -26,15 +26,23 @@ def settings_at(tip: git.Tip, sha: str) -> Settings:
         return config.load(file)
 
 
-def head_of(repo: str, workspaces: Path) -> tuple[str, str, Settings]:
+def default_head(repo: str, workspaces: Path) -> git.Tip:
+    """The newest commit of the default branch. Raises SourceError, SettingsError when there is none."""
+    tip = git.fetch_tip(repo, "HEAD", workspaces, timeout=FETCH_TIMEOUT)
+    if tip is None:
+        raise SettingsError(f"{repo}: its default branch has no commit", "push one, or set HEAD to a branch")
+    return tip
+
+
+def head_of(repo: str, workspaces: Path, branch: str | None = None) -> tuple[str, str, Settings]:
     """The ref that the app releases, its newest commit, and the settings of that commit.
 
-    headway.yaml of the default branch names the released branch. Raises SourceError, SettingsError.
+    The released branch is `branch`, or the one that headway.yaml of the default branch names. Raises SourceError,
+    SettingsError.
     """
-    default = git.fetch_tip(repo, "HEAD", workspaces, timeout=FETCH_TIMEOUT)
-    if default is None:
-        raise SettingsError(f"{repo}: has no commit yet", "push a commit")
-    branch = settings_at(default, default.sha).branch
+    if branch is None:
+        default = default_head(repo, workspaces)
+        branch = settings_at(default, default.sha).branch
     tip = git.fetch_tip(repo, f"refs/heads/{branch}", workspaces, timeout=FETCH_TIMEOUT)
     if tip is None:
         raise SettingsError(f"{repo}: has no branch {branch}", f"set {FILE_NAME}/branch to the branch to release")

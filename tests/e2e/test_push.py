@@ -59,6 +59,20 @@ def test_git_push_is_a_release(server: Server, headway: Headway, repo: Repo) -> 
     assert "started" in headway.run("app", "events", repo.app).stdout
 
 
+def test_a_merge_group_is_checked_and_deploys_nothing(server: Server, headway: Headway, repo: Repo) -> None:
+    server.push("main:refs/heads/gh-readonly-queue/main/pr-1")
+    sha = repo.git("rev-parse", "HEAD")
+    with headway.control() as control:
+        control.start("merge-group/main", {"app": repo.app, "sha": sha, "by": "ann"})
+    queue = f"{repo.app}.queue"
+    headway.until(lambda: [one.state for one in headway.ledger.releases.recent(queue)] == ["succeeded"])
+    (release,) = headway.ledger.releases.recent(queue)
+    stages = {stage.name: stage.state for stage in headway.ledger.stages.by_release(release.id)}
+    assert stages["all checks"] == "passed"
+    assert "build" not in stages
+    assert headway.ledger.rollouts.by_release(release.id) == []
+
+
 def test_run_that_dies_before_reading_the_settings_is_reported(server: Server, headway: Headway, repo: Repo) -> None:
     server.push("main")
     headway.until(lambda: server.states(headway.ledger) == ["succeeded"])

@@ -84,6 +84,25 @@ def github_pull(action: str, *, fork: str | None = None, state: str = "open") ->
     }
 
 
+def github_retargeted(changes: dict[str, Any]) -> dict[str, Any]:
+    return {**github_pull("edited"), "changes": changes}
+
+
+def github_merge_group(action: str = "checks_requested") -> dict[str, Any]:
+    return {
+        "action": action,
+        "merge_group": {
+            "head_sha": NEW,
+            "head_ref": f"refs/heads/gh-readonly-queue/main/pr-42-{OLD}",
+            "base_sha": OLD,
+            "base_ref": "refs/heads/main",
+            "head_commit": {"id": NEW, "tree_id": OLD, "message": "Merge pull request #42"},
+        },
+        "repository": GITHUB_REPOSITORY,
+        "sender": {"login": "ann", "id": 2, "type": "User"},
+    }
+
+
 # --- Gitea and Forgejo -----------------------------------------------------------------------------------------
 
 GITEA_REPOSITORY = {
@@ -172,6 +191,26 @@ def gitlab_push(ref: str = "refs/heads/main", before: str = OLD, after: str = NE
         "project": GITLAB_PROJECT,
         "commits": [],
         "total_commits_count": 1,
+    }
+
+
+def gitlab_pipeline(ref: str = "refs/merge-requests/42/train", status: str = "pending") -> dict[str, Any]:
+    return {
+        "object_kind": "pipeline",
+        "object_attributes": {
+            "id": 31,
+            "iid": 3,
+            "ref": ref,
+            "tag": False,
+            "sha": NEW,
+            "before_sha": ZEROS,
+            "source": "merge_request_event",
+            "status": status,
+        },
+        "merge_request": {"id": 1, "iid": 42, "source_branch": "feature", "target_branch": "main", "state": "opened"},
+        "user": {"id": 1, "name": "Ann", "username": "ann"},
+        "project": GITLAB_PROJECT,
+        "builds": [],
     }
 
 

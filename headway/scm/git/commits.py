@@ -11,7 +11,17 @@ from typing import NamedTuple
 from headway.domain.errors import SourceError
 from headway.scm.git.command import FULL_SHA, LOCAL_TIMEOUT, commit_of, git, run
 
-__all__ = ["Commit", "changed_paths", "commits_between", "file_of", "fork_point", "message_of", "tree_of", "unknown"]
+__all__ = [
+    "Commit",
+    "changed_paths",
+    "commits_between",
+    "file_of",
+    "fork_point",
+    "is_ancestor",
+    "message_of",
+    "tree_of",
+    "unknown",
+]
 
 
 class Commit(NamedTuple):
@@ -55,6 +65,11 @@ def fork_point(repo: Path, base: str, head: str) -> str | None:
     """The newest common ancestor of two commits; None if there is none."""
     result = run(["merge-base", base, head], repo, LOCAL_TIMEOUT)
     return result.stdout.strip() or None if not result.returncode else None
+
+
+def is_ancestor(repo: Path, older: str, newer: str) -> bool:
+    """Whether the history of `newer` contains `older`; False when the repository does not have one of them."""
+    return not run(["merge-base", "--is-ancestor", older, newer], repo, LOCAL_TIMEOUT).returncode
 
 
 def tree_of(repo: Path, sha: str, paths: Sequence[str]) -> str:

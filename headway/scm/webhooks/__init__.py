@@ -5,7 +5,7 @@ To add a host, add a file and name its class in `HOSTS`.
 
 from __future__ import annotations
 
-from headway.domain.events import Event, Ignored, PullRequestEvent, PushEvent
+from headway.domain.events import Event, Ignored, MergeGroupEvent, PullRequestEvent, PushEvent
 from headway.scm.repository_url import place
 from headway.scm.webhooks.base import Host
 from headway.scm.webhooks.bitbucket import Bitbucket
@@ -14,6 +14,6 @@ from headway.scm.webhooks.gitea import Gitea
 from headway.scm.webhooks.github import GitHub
 from headway.scm.webhooks.gitlab import GitLab
 
-__all__ = ["HOSTS", "Event", "Host", "Ignored", "PullRequestEvent", "PushEvent", "place"]
+__all__ = ["HOSTS", "Event", "Host", "Ignored", "MergeGroupEvent", "PullRequestEvent", "PushEvent", "place"]
 
 HOSTS: dict[str, Host] = {host.name: host for host in (GitHub(), GitLab(), Gitea(), Bitbucket(), Generic())}

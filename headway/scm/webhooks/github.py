@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import PositiveInt
+from pydantic import PositiveInt, StringConstraints
 
-from headway.domain.events import Event, GitRef, Ignored, Line, PullRequestEvent, Sha, pushed
+from headway.domain.events import Event, GitRef, Ignored, Line, MergeGroupEvent, PullRequestEvent, Sha, pushed
 from headway.scm.repository_url import place
 from headway.scm.webhooks.base import EventPayload, Host, Payload, hmac_matches
 
@@ -60,13 +60,22 @@ class Pull(Payload):
     user: User
 
 
+class Changes(Payload):
+    """What an edit changed. The base branch is called `base` at GitHub, `ref` at Gitea."""
+
+    base: object | None = None
+    ref: object | None = None
+
+
 class PullRequest(EventPayload):
     action: Line
     pull_request: Pull
+    changes: Changes = Changes()
 
     def events(self) -> Sequence[Event]:
         pull = self.pull_request
-        if self.action not in (*NEW_COMMITS, "closed"):
+        retargeted = self.action == "edited" and (self.changes.base or self.changes.ref)
+        if self.action not in (*NEW_COMMITS, "closed") and not retargeted:
             return (Ignored(reason=f"pull request {pull.number} was {self.action}: its commits are the same"),)
         head_repository = pull.head.repo.places if pull.head.repo else ()
         return (
@@ -83,9 +92,31 @@ class PullRequest(EventPayload):
         )
 
 
+class Group(Payload):
+    head_sha: Sha
+    head_ref: Annotated[str, StringConstraints(pattern=r"^refs/heads/[^\x00-\x20\x7f]+$", max_length=255)]
+    base_ref: GitRef
+
+
 class MergeGroup(EventPayload):
+    action: Line
+    merge_group: Group
+    repository: Repository
+    sender: User
+
     def events(self) -> Sequence[Event]:
-        return (Ignored(reason="a commit of a merge queue is released after it was merged"),)
+        group = self.merge_group
+        if self.action != "checks_requested":
+            return (Ignored(reason=f"merge group {group.head_ref} was {self.action}"),)
+        return (
+            MergeGroupEvent(
+                places=self.repository.places,
+                ref=group.head_ref,
+                head=group.head_sha,
+                base=group.base_ref.removeprefix("refs/heads/"),
+                by=self.sender.login,
+            ),
+        )
 
 
 class GitHub(Host):

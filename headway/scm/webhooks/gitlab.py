@@ -9,19 +9,22 @@ import base64
 import binascii
 import hashlib
 import hmac
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 from pydantic import PositiveInt
 
-from headway.domain.events import Event, GitRef, Ignored, Line, PullRequestEvent, Sha, pushed
+from headway.domain.events import Event, GitRef, Ignored, Line, MergeGroupEvent, PullRequestEvent, Sha, pushed
 from headway.scm.repository_url import place
 from headway.scm.webhooks.base import EventPayload, Host, Payload, constant_time_equal
 
 __all__ = ["GitLab"]
 
 MERGE_REQUEST_REF = "refs/merge-requests/{number}/head"
+TRAIN_REF = r"refs/merge-requests/\d+/train"
+WAITING = ("created", "waiting_for_resource", "preparing", "pending", "running")  # states of a pipeline
 TOLERANCE = 300.0  # seconds between the clocks; an older delivery may be a replay
 PREFIX = "whsec_"  # followed by a key in base64
 
@@ -65,15 +68,20 @@ class Attributes(Payload):
     target_branch: Line
 
 
+class Changes(Payload):
+    target_branch: object | None = None
+
+
 class MergeRequest(EventPayload):
     user: User
     project: Project
     object_attributes: Attributes
+    changes: Changes = Changes()
 
     def events(self) -> Sequence[Event]:
         request = self.object_attributes
         changed = request.action in ("open", "reopen", "close", "merge") or request.oldrev is not None
-        if not changed:
+        if not changed and self.changes.target_branch is None:
             action = request.action or "viewed"
             return (Ignored(reason=f"merge request {request.iid} was {action}: its commits are the same"),)
         return (
@@ -90,12 +98,48 @@ class MergeRequest(EventPayload):
         )
 
 
+class TrainAttributes(Payload):
+    ref: Line
+    sha: Sha
+    status: Line
+
+
+class TrainRequest(Payload):
+    target_branch: Line
+
+
+class Pipeline(EventPayload):
+    """A pipeline. That of a merge train is how GitLab asks whether the train's commit may be merged."""
+
+    user: User
+    project: Project
+    object_attributes: TrainAttributes
+    merge_request: TrainRequest | None = None
+
+    def events(self) -> Sequence[Event]:
+        pipeline = self.object_attributes
+        if not re.fullmatch(TRAIN_REF, pipeline.ref) or self.merge_request is None:
+            return (Ignored(reason=f"the pipeline of {pipeline.ref} is not that of a merge train"),)
+        if pipeline.status not in WAITING:
+            return (Ignored(reason=f"the pipeline of {pipeline.ref} is {pipeline.status}"),)
+        return (
+            MergeGroupEvent(
+                places=self.project.places,
+                ref=pipeline.ref,
+                head=pipeline.sha,
+                base=self.merge_request.target_branch,
+                by=self.user.username,
+            ),
+        )
+
+
 class GitLab(Host):
     name = "gitlab"
     payloads: ClassVar[Mapping[str, type[EventPayload]]] = {
         "Push Hook": Push,
         "Tag Push Hook": Push,
         "Merge Request Hook": MergeRequest,
+        "Pipeline Hook": Pipeline,
     }
     pull_ref = MERGE_REQUEST_REF
 

@@ -38,10 +38,14 @@ class BranchPoller(Controller):
         return lines
 
     def _missed_push(self, app: AppRecord) -> str | None:
-        ref, sha, _ = head_of(app.repo, self._workspaces)
-        if self._ledger.deliveries.mentions(app.name, ref, sha):
+        ref, sha, _ = head_of(app.repo, self._workspaces, app.branch)
+        deliveries = self._ledger.deliveries
+        if deliveries.mentions(app.name, ref, sha):
             return None
+        if not deliveries.knows(app.name, ref):
+            deliveries.record_baseline(app, ref, sha)
+            return f"{ref} is at {sha[:7]}, which is not released: Headway has not looked at this branch before"
         event = PushEvent(places=(app.place,), ref=ref, before=None, after=sha, by="")
-        self._ledger.deliveries.receive([Delivery(app=app.name, delivery=f"poll-{sha}", event=event)])
+        deliveries.receive([Delivery(app=app.name, delivery=f"poll-{sha}", event=event)])
         self._deliveries_stored.set()
         return f"{ref} is at {sha[:7]}, and no webhook delivered it"

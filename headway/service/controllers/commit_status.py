@@ -6,11 +6,14 @@ from collections.abc import Iterable, Sequence
 
 from headway.domain.git import CommitStatus, DeploymentStatus, StatusState
 from headway.ledger import ReleaseRecord, ReleaseState, StageRecord, StageState
+from headway.ledger.stages import ALL_CHECKS
 
-__all__ = ["PREVIEW_CONTEXT", "RELEASE_CONTEXT", "deployments", "short", "statuses"]
+__all__ = ["PREVIEW_CONTEXT", "QUEUE_CONTEXT", "RELEASE_CONTEXT", "checks_status", "deployments", "short", "statuses"]
 
 RELEASE_CONTEXT = "headway"
 PREVIEW_CONTEXT = f"{RELEASE_CONTEXT}/preview"
+QUEUE_CONTEXT = f"{RELEASE_CONTEXT}/queue"
+CHECKS_CONTEXT = f"{RELEASE_CONTEXT}/checks"  # the same on a pull request and on a merge group, for a required check
 DESCRIPTION_LENGTH = 140  # characters; GitHub's limit, the lowest of all hosts
 
 _RELEASE: dict[ReleaseState, StatusState] = {
@@ -44,6 +47,7 @@ def statuses(
             url=url,
         )
         for stage in stages
+        if stage.name != ALL_CHECKS
     ]
     of_release = CommitStatus(
         sha=release.sha,
@@ -53,6 +57,20 @@ def statuses(
         url=url,
     )
     return [*of_stages, of_release]
+
+
+def checks_status(release: ReleaseRecord, stages: Iterable[StageRecord], url: str) -> CommitStatus:
+    """Whether the commit of a pull request or merge group passes the checks, whatever its preview does afterwards."""
+    assert release.sha is not None
+    done = next((stage for stage in stages if stage.name == ALL_CHECKS and stage.finished_at), None)
+    state = _STAGE.get(done.state, StatusState.ENDED) if done else _RELEASE.get(release.state, StatusState.ENDED)
+    return CommitStatus(
+        sha=release.sha,
+        context=CHECKS_CONTEXT,
+        state=state,
+        description=short((done.detail or f"all checks {done.state}") if done else release.summary),
+        url=url,
+    )
 
 
 def deployments(

@@ -16,6 +16,7 @@ from headway.domain.errors import HeadwayError, NotFound
 from headway.domain.ports import GitHost
 from headway.ledger import AppRecord, DeliveryRecord, Ledger
 from headway.service.controllers.base import Controller
+from headway.service.controllers.merge_group_handler import MergeGroupHandler
 from headway.service.controllers.pull_request_handler import PullRequestHandler
 from headway.service.controllers.push_handler import PushHandler
 from headway.service.controllers.trigger_handler import TriggerContext, TriggerHandler
@@ -25,7 +26,11 @@ __all__ = ["HANDLERS", "Dispatcher", "dispatch"]
 
 CONCURRENCY = 8  # apps of each kind of event at once
 
-HANDLERS: Mapping[str, type[TriggerHandler]] = {"push": PushHandler, "pull_request": PullRequestHandler}
+HANDLERS: Mapping[str, type[TriggerHandler]] = {
+    "push": PushHandler,
+    "pull_request": PullRequestHandler,
+    "merge_group": MergeGroupHandler,
+}
 """Kind of event -> its handler."""
 
 

@@ -67,7 +67,8 @@ class PullRequestHandler(TriggerHandler):
         event, ids = current.event, [row.id for row in rows]
         ledger, name = self._context.ledger, previews.name(self._app.name, event.number)
         last, preview = self._deliveries.latest_start(self._app.name, event.subject), ledger.previews.get(name)
-        if last and last.sha == sha and preview and preview.active and not event.again:
+        retargeted = last is not None and _event(last).base != current.base
+        if last and last.sha == sha and preview and preview.active and not event.again and not retargeted:
             return self._duplicate(rows, f"{sha[:7]} was started before")
         if waits := self._wait_for_burst(rows, last, sha):
             return waits
@@ -104,7 +105,8 @@ class PullRequestHandler(TriggerHandler):
         changed = None
         if settings.on.paths:  # without patterns no list: a fork may change any number of files
             changed = git.changed_paths(tip.mirror, git.fork_point(tip.mirror, base.sha, tip.sha), tip.sha)
-        return trigger_rules.preview_refusal(current.base, settings, changed, git.message_of(tip.mirror, tip.sha))
+        refs, message = self._release_refs(tip, None), git.message_of(tip.mirror, tip.sha)
+        return trigger_rules.preview_refusal(current.base, refs, settings, changed, message)
 
 
 class _CurrentState(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from headway.domain.errors import SourceError
+from headway.domain.errors import SettingsError, SourceError
 from headway.domain.events import PushEvent
 from headway.domain.refusal import Refusal
 from headway.ledger import DeliveryRecord
@@ -30,7 +30,7 @@ class PushHandler(TriggerHandler):
             if early := _not_fetched(tip, rows):
                 return self._retry(early, f"{self._app.repo} has no {_event(early[0]).after[:7]} yet")
             refusal = self._refusal(tip, first.ref, last.sha if last else first.before)
-        except SourceError as error:
+        except (SourceError, SettingsError) as error:
             return self._retry(rows, error.what)
         if last and last.sha == tip.sha:
             return self._duplicate(rows, f"{tip.sha[:7]} was started before")
@@ -52,7 +52,23 @@ class PushHandler(TriggerHandler):
         if refusal := self._app_refusal(settings):
             return refusal
         changed = git.changed_paths(tip.mirror, previous, tip.sha) if settings.on.paths else None
-        return trigger_rules.push_refusal(ref, settings, changed, git.message_of(tip.mirror, tip.sha))
+        message, refs = git.message_of(tip.mirror, tip.sha), self._release_refs(tip, previous)
+        refusal = trigger_rules.push_refusal(ref, refs, settings, changed, message)
+        return refusal or (self._older_than_live(tip) if ref.startswith("refs/tags/") else None)
+
+    def _older_than_live(self, tip: git.Tip) -> Refusal | None:
+        """Why a tag starts no release: an environment runs a commit that contains it, and would go back to it."""
+        rollouts, revisions = self._context.ledger.rollouts, self._context.ledger.revisions
+        for environment in rollouts.environments(self._app.name):
+            live = rollouts.live(self._app.name, environment)
+            if live is None:
+                continue
+            sha = revisions.find(self._app.name, live, environment=environment)[0].sha
+            if sha != tip.sha and git.is_ancestor(tip.mirror, tip.sha, sha):
+                return Refusal(
+                    f"{environment} runs {sha[:7]}, which is newer: to go back, run headway release --ref TAG"
+                )
+        return None
 
 
 def _not_fetched(tip: git.Tip, rows: Sequence[DeliveryRecord]) -> list[DeliveryRecord]:

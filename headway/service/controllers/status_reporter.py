@@ -14,10 +14,19 @@ from headway.domain.errors import GitHostError, HeadwayError
 from headway.domain.git import CommitStatus, DeploymentStatus, StatusState
 from headway.domain.ports import GitHost, Target
 from headway.ledger import AppRecord, Ledger, PreviewRecord, ReleaseRecord
-from headway.policy import previews
+from headway.ledger.releases import MERGE_QUEUE
+from headway.policy import merge_queue, previews
 from headway.service.controllers.backoff import Backoff
 from headway.service.controllers.base import Controller
-from headway.service.controllers.commit_status import PREVIEW_CONTEXT, RELEASE_CONTEXT, deployments, short, statuses
+from headway.service.controllers.commit_status import (
+    PREVIEW_CONTEXT,
+    QUEUE_CONTEXT,
+    RELEASE_CONTEXT,
+    checks_status,
+    deployments,
+    short,
+    statuses,
+)
 from headway.service.prefect.client import Control
 
 __all__ = ["StatusReporter"]
@@ -49,10 +58,11 @@ class StatusReporter(Controller):
         """Return a line for each host in backoff."""
         apps = {app.name: app for app in await asyncio.to_thread(self._ledger.apps.all) if app.reports}
         shown = {one.app: one for one in await asyncio.to_thread(self._ledger.previews.unreported, list(apps))}
-        releases = await asyncio.to_thread(self._ledger.statuses.releases_to_report, [*apps, *shown])
+        queues = {merge_queue.name(name): name for name in apps}
+        releases = await asyncio.to_thread(self._ledger.statuses.releases_to_report, [*apps, *shown, *queues])
         for release in releases:
             preview = shown.get(release.app)
-            app = apps[preview.of if preview else release.app]
+            app = apps[preview.of if preview else queues.get(release.app, release.app)]
             await self._send(app, release.app if preview else None, partial(self._report, release, preview))
         open_ = {release.app for release in releases}
         for preview in shown.values():
@@ -144,7 +154,10 @@ class StatusReporter(Controller):
         on_environments = deployments(release, stages, environments, urls, url)
         if preview:  # an environment per preview: hosts end the older deployments of an environment
             on_environments = [one.model_copy(update={"environment": preview.app}) for one in on_environments]
-        on_commit = statuses(release, stages, url, PREVIEW_CONTEXT if preview else RELEASE_CONTEXT)
+        queued = release.app.endswith(MERGE_QUEUE)
+        context = PREVIEW_CONTEXT if preview else QUEUE_CONTEXT if queued else RELEASE_CONTEXT
+        on_commit = statuses(release, stages, url, context)
+        on_commit += [checks_status(release, stages, url)] if preview or queued else []
         return [
             *((f"deployment/{one.environment}", one) for one in on_environments),
             *((status.context, status) for status in on_commit),

@@ -14,6 +14,7 @@ from headway.domain.errors import HeadwayError, SettingsError
 from headway.domain.ports import GitHost
 from headway.domain.refusal import Refusal
 from headway.ledger import AppRecord, DeliveryRecord, Ledger
+from headway.policy import trigger_rules
 from headway.scm import git
 from headway.scm.branch_head import settings_at
 
@@ -112,6 +113,22 @@ class TriggerHandler(ABC):
             except SettingsError:
                 continue
         return Settings(app=self._app.name)
+
+    def _release_refs(self, tip: git.Tip, previous: str | None) -> trigger_rules.ReleaseRefs:
+        """The released branch of the registration, else of headway.yaml of the default branch, which names tags, too.
+
+        Of a default branch whose file is invalid the commit before counts, if `tip` is its head and has a `previous`
+        one. Raises SourceError, SettingsError.
+        """
+        branch = self._app.branch
+        policy = self._fetch(f"refs/heads/{branch}" if branch else "HEAD")
+        if policy is None:
+            return trigger_rules.ReleaseRefs(branch=branch or Settings(app=self._app.name).branch)
+        if policy.sha == tip.sha:
+            settings = self._settings(policy, policy.sha, fallback=previous)
+        else:
+            settings = settings_at(policy, policy.sha)
+        return trigger_rules.ReleaseRefs(branch=branch or settings.branch, tags=tuple(settings.on.tags))
 
     def _app_refusal(self, settings: Settings) -> Refusal | None:
         if settings.app == self._app.name:

@@ -108,13 +108,31 @@ def test_settings_of_the_default_branch_choose_the_released_branch(
         head_of(app.repo, tmp_path / "workspaces")
 
 
+async def test_what_is_there_when_an_app_is_registered_is_not_released(
+    ledger: Ledger, repo: Repository, tmp_path: Path
+) -> None:
+    wake = asyncio.Event()
+    poller = BranchPoller(ledger, tmp_path / "workspaces", wake)
+    there = repo.git("rev-parse", "HEAD")
+    (line,) = await poller.reconcile()
+    assert line.startswith(f"shop: refs/heads/main is at {there[:7]}, which is not released")
+    assert [one.state for one in ledger.deliveries.recent("shop")] == ["ignored"]
+    assert (await poller.reconcile(), wake.is_set(), ledger.deliveries.due()) == ([], False, [])
+    repo.git("branch", "stable")
+    repo.commit(headway_dot_yaml=SETTINGS + "branch: stable\n")
+    (line,) = await poller.reconcile()
+    assert line.startswith(f"shop: refs/heads/stable is at {there[:7]}, which is not released")
+    assert not wake.is_set()
+
+
 async def test_push_without_a_webhook_is_found_once(ledger: Ledger, repo: Repository, tmp_path: Path) -> None:
     wake = asyncio.Event()
     poller = BranchPoller(ledger, tmp_path / "workspaces", wake)
-    sha = repo.git("rev-parse", "HEAD")
+    await poller.reconcile()
+    sha = repo.commit("Second")
     assert await poller.reconcile() == [f"shop: refs/heads/main is at {sha[:7]}, and no webhook delivered it"]
     assert wake.is_set()
-    (one,) = ledger.deliveries.recent("shop")
+    one, _ = ledger.deliveries.recent("shop")
     assert (one.ref, one.event.kind, one.delivery) == ("refs/heads/main", "push", f"poll-{sha}")
     assert await poller.reconcile() == []
     ledger.deliveries.settle([one.id], "ignored", "")

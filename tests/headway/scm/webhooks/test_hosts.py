@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from headway.scm.webhooks import HOSTS, Event, Ignored, PullRequestEvent, PushEvent, place
+from headway.scm.webhooks import HOSTS, Event, Ignored, MergeGroupEvent, PullRequestEvent, PushEvent, place
 from tests.standins import webhook_payloads as p
 from tests.standins.webhook_payloads import NEW, OLD, SECRET, ZEROS, Sent
 
@@ -35,6 +35,10 @@ def pull(places: tuple[str, ...] = GITHUB, **changes: Any) -> PullRequestEvent:
     return PullRequestEvent(**{"places": places, "by": "bob"} | asked | changes)
 
 
+def group(places: tuple[str, ...], ref: str) -> MergeGroupEvent:
+    return MergeGroupEvent(places=places, ref=ref, head=NEW, base="main", by="ann")
+
+
 GITLAB = ("gitlab.com/acme/tools/shop",)
 GITEA = ("git.example.com/acme/shop",)
 BITBUCKET = ("bitbucket.org/acme/shop",)
@@ -56,8 +60,59 @@ SAID: list[tuple[str, str, Sent, list[Event]]] = [
     (
         "github",
         "merge queue",
-        p.github("merge_group", {"action": "checks_requested"}),
-        [Ignored(reason="a commit of a merge queue is released after it was merged")],
+        p.github("merge_group", p.github_merge_group()),
+        [group(GITHUB, f"refs/heads/gh-readonly-queue/main/pr-42-{OLD}")],
+    ),
+    (
+        "github",
+        "merge queue given up",
+        p.github("merge_group", p.github_merge_group("destroyed")),
+        [Ignored(reason=f"merge group refs/heads/gh-readonly-queue/main/pr-42-{OLD} was destroyed")],
+    ),
+    (
+        "github",
+        "another base branch",
+        p.github("pull_request", p.github_retargeted({"base": {"ref": {"from": "old"}, "sha": {"from": OLD}}})),
+        [pull()],
+    ),
+    (
+        "github",
+        "another title",
+        p.github("pull_request", p.github_retargeted({"title": {"from": "old"}})),
+        [Ignored(reason="pull request 42 was edited: its commits are the same")],
+    ),
+    (
+        "gitea",
+        "another base branch",
+        p.gitea("pull_request", {**p.gitea_pull("edited"), "changes": {"ref": {"from": "old"}}}),
+        [pull(GITEA)],
+    ),
+    (
+        "gitlab",
+        "another target branch",
+        p.gitlab(
+            "Merge Request Hook",
+            {**p.gitlab_merge("update"), "changes": {"target_branch": {"previous": "old", "current": "main"}}},
+        ),
+        [pull(GITLAB, ref=MERGE_REF)],
+    ),
+    (
+        "gitlab",
+        "merge train",
+        p.gitlab("Pipeline Hook", p.gitlab_pipeline()),
+        [group(GITLAB, "refs/merge-requests/42/train")],
+    ),
+    (
+        "gitlab",
+        "merge train that has ended",
+        p.gitlab("Pipeline Hook", p.gitlab_pipeline(status="success")),
+        [Ignored(reason="the pipeline of refs/merge-requests/42/train is success")],
+    ),
+    (
+        "gitlab",
+        "pipeline of a branch",
+        p.gitlab("Pipeline Hook", {**p.gitlab_pipeline("main"), "merge_request": None}),
+        [Ignored(reason="the pipeline of main is not that of a merge train")],
     ),
     ("github", "opened", p.github("pull_request", p.github_pull("opened")), [pull()]),
     ("github", "synchronize", p.github("pull_request", p.github_pull("synchronize")), [pull()]),
@@ -282,7 +337,7 @@ def test_arbitrary_payload_is_parsed_or_refused(host: str, sent: Sent, data: st.
         events = HOSTS[host].events(sent.headers, json.dumps(payload).encode())
     except ValidationError:
         return
-    assert all(isinstance(event, PushEvent | PullRequestEvent | Ignored) for event in events)
+    assert all(isinstance(event, PushEvent | PullRequestEvent | MergeGroupEvent | Ignored) for event in events)
 
 
 # --- which repository is meant ---------------------------------------------------------------------------------

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from headway.domain.errors import GitHostError, HeadwayError, NotFound, ServiceUnavailable
-from headway.domain.events import NOTHING
+from headway.domain.events import NOTHING, MergeGroupEvent
 from headway.domain.git import PullRequest
+from headway.domain.plan import Plan
 from headway.domain.ports import GitHost
+from headway.domain.revision import Artifact, LaunchSpec
 from headway.ledger import Delivery, DeliveryRecord, Ledger
 from headway.scm import git
 from headway.scm.webhooks import PullRequestEvent, PushEvent
@@ -130,6 +132,13 @@ class Place:
         self.dispatch()
         return self.outside.pulls
 
+    def group(self, head: str, base: str = "main") -> None:
+        """The host wants a merge group to be checked."""
+        self.clock.passes(60)
+        event = MergeGroupEvent(places=(), ref=QUEUE, head=head, base=base, by="ann")
+        self.ledger.deliveries.receive([Delivery(app="shop", delivery=f"guid-{next(self._names)}", event=event)])
+        self.dispatch()
+
     def change(self, subject: str = "Change", **files: str) -> str:
         """A commit that is on no branch of the repository."""
         self.repo.git("checkout", "--quiet", "--detach", self.first)
@@ -238,6 +247,147 @@ def test_deleted_branch_starts_nothing(place: Place) -> None:
     place.hears(place.first, ref="refs/heads/gone")
     place.dispatch()
     assert (place.newest.state, place.newest.detail) == ("ignored", "refs/heads/gone does not exist any more")
+
+
+# --- no commit says of itself that it is released --------------------------------------------------------------
+
+
+def test_a_branch_that_names_itself_starts_nothing(place: Place) -> None:
+    place.repo.git("checkout", "--quiet", "-b", "mine")
+    mine = place.repo.commit(headway_dot_yaml=SETTINGS.replace("\non:", "\nbranch: mine\non:"), src__a="2")
+    place.repo.git("checkout", "--quiet", "main")
+    assert place.released(mine, place.first, "refs/heads/mine") == []
+    assert place.newest.detail == f"{mine[:7]}: only pushes to main start a release"
+
+
+def test_a_tagged_commit_that_allows_its_tag_starts_nothing(place: Place) -> None:
+    place.repo.git("checkout", "--quiet", "-b", "mine")
+    mine = place.repo.commit(headway_dot_yaml=SETTINGS.replace('"v*"', '"*"'), src__a="2")
+    place.repo.git("tag", "w1")
+    place.repo.git("checkout", "--quiet", "main")
+    assert place.released(mine, ref="refs/tags/w1") == []
+    assert place.newest.detail == f"{mine[:7]}: no pattern of on/tags matches w1"
+
+
+def test_a_pull_request_that_names_its_base_is_not_shown(place: Place) -> None:
+    place.repo.git("branch", "other")
+    theirs = place.change(headway_dot_yaml=SETTINGS.replace("\non:", "\nbranch: other\non:"), src__a="2")
+    assert place.pull(theirs, base="other") == []
+    assert place.newest.detail.endswith("it is into other: only pull requests into main have previews")
+    assert place.pull(theirs, base="main") == [("preview", 42, theirs)]
+
+
+def test_the_default_branch_names_another_one(place: Place) -> None:
+    place.repo.git("branch", "stable")
+    place.repo.commit(headway_dot_yaml=SETTINGS.replace("\non:", "\nbranch: stable\non:"))
+    assert place.released(place.repo.git("rev-parse", "main"), place.first) == []
+    assert place.released(place.first, ref="refs/heads/stable") == [place.first]
+
+
+def test_the_registration_names_the_branch_whatever_files_say(place: Place) -> None:
+    place.ledger.apps.register("shop", repo=str(place.repo.path), host="generic", secret="s", by="ann", branch="stable")
+    place.repo.git("branch", "stable")
+    assert place.released(place.first) == []
+    assert place.newest.detail == f"{place.first[:7]}: only pushes to stable start a release"
+    assert place.released(place.first, ref="refs/heads/stable") == [place.first]
+
+
+def test_another_branch_waits_while_the_file_of_the_default_branch_is_invalid(place: Place) -> None:
+    place.repo.git("branch", "stable")
+    place.repo.commit(headway_dot_yaml="app: [")
+    assert place.released(place.first, ref="refs/heads/stable") == []
+    assert (place.newest.state, place.newest.tries) == ("waiting", 1)
+    place.repo.commit(headway_dot_yaml=SETTINGS.replace("\non:", "\nbranch: stable\non:"))
+    place.clock.passes(60)
+    place.dispatch()
+    assert place.outside.released == [place.first]
+
+
+def live(place: Place, sha: str) -> None:
+    """Make a commit the live one of production."""
+    digest = "sha256:" + "a" * 64
+    spec = LaunchSpec(environment="production", artifact=Artifact(digest=digest, location="/", size=1))
+    revision = spec.revision("shop", sha)
+    place.ledger.revisions.save(revision, spec)
+    lock = place.ledger.locks.acquire("shop", "production", holder="h", revision=revision.id, lease=60)
+    assert lock
+    plan = Plan(strategy="rolling", new=revision.id, old=None, steps=())
+    record = place.ledger.rollouts.start(None, "shop", "production", plan, kind="release", reason="", token=lock.token)
+    place.ledger.rollouts.finish(record.id, "done")
+
+
+def test_a_tag_on_a_commit_older_than_what_is_live_starts_nothing(place: Place) -> None:
+    newer = place.repo.commit(src__a="2")
+    place.released(newer, place.first)
+    live(place, newer)
+    place.repo.git("tag", "v1", place.first)
+    place.repo.git("tag", "v2", newer)
+    assert place.released(place.first, ref="refs/tags/v1") == [newer]
+    assert place.newest.detail == (
+        f"{place.first[:7]}: production runs {newer[:7]}, which is newer: to go back, run headway release --ref TAG"
+    )
+    newest = place.repo.commit(src__a="3")
+    place.repo.git("tag", "v3")
+    assert place.released(newest, ref="refs/tags/v3") == [newer, newest]
+
+
+# --- merge queues ----------------------------------------------------------------------------------------------
+
+QUEUE = "refs/heads/gh-readonly-queue/main/pr-42-1234567"
+
+
+def test_a_merge_group_is_checked(place: Place) -> None:
+    head = place.change(src__a="2")
+    place.repo.git("update-ref", QUEUE, head)
+    place.group(head)
+    (run,) = place.outside.runs.values()
+    assert list(place.outside.flows.values()) == ["merge-group/main"]
+    assert run == {"app": "shop", "sha": head, "by": "ann at generic"}
+    (release,) = place.ledger.releases.recent("shop.queue")
+    assert release.sha == head
+    assert "shop.queue" not in place.ledger.releases.apps()
+    place.group(head)
+    assert place.newest.state == "duplicate"
+    place.hears(head, ref=QUEUE)
+    place.dispatch()
+    assert place.newest.detail == f"{head[:7]}: only pushes to main start a release"
+    assert len(place.outside.runs) == 1
+
+
+def test_a_merge_group_without_changes_that_count_is_checked_too(place: Place) -> None:
+    """Its queue would wait for the status for ever."""
+    head = place.change("Words [skip headway]", README="hello")
+    place.repo.git("update-ref", QUEUE, head)
+    place.group(head)
+    assert len(place.outside.runs) == 1
+
+
+def test_a_merge_group_into_another_branch_starts_nothing(place: Place) -> None:
+    head = place.change(src__a="2")
+    place.repo.git("update-ref", QUEUE, head)
+    place.group(head, base="other")
+    assert place.newest.detail == f"{head[:7]}: it is into other: only main is released"
+
+
+def test_a_merge_group_that_was_given_up_is_forgotten(place: Place) -> None:
+    head = place.change(src__a="2")
+    place.group(head)
+    for _ in range(EARLY_ATTEMPTS):
+        place.clock.passes(60)
+        place.dispatch()
+    assert place.newest.detail == f"{QUEUE} does not exist any more"
+
+
+def test_a_pull_request_into_another_base_is_checked_anew(place: Place) -> None:
+    place.repo.git("branch", "other")
+    head = place.change(src__a="2")
+    assert place.pull(head, base="other") == []
+    assert place.pull(head, base="main") == [("preview", 42, head)]
+    place.repo.git("checkout", "--quiet", "main")
+    place.repo.commit(headway_dot_yaml=SETTINGS.replace("\non:", "\nbranch: other\non:"))
+    assert place.pull(head, base="other") == [("preview", 42, head), ("preview", 42, head)]
+    assert place.pull(head, base="other") == [("preview", 42, head), ("preview", 42, head)]
+    assert place.newest.state == "duplicate"
 
 
 # --- once, in commit order, and none is lost -------------------------------------------------------------------

@@ -12,6 +12,7 @@ from headway.domain.errors import GitHostError, NotFound
 from headway.domain.git import CommitStatus, DeploymentStatus, StatusState
 from headway.domain.ports import GitHost, Target
 from headway.ledger import Ledger, ReleaseRecord, StageState
+from headway.ledger.stages import ALL_CHECKS
 from headway.service.controllers.status_reporter import StatusReporter
 from headway.service.prefect.client import Control
 from headway.testing import FakeGitHost
@@ -267,3 +268,39 @@ async def test_refused_comment_does_not_lose_the_other_statuses(place: Place, mo
     now += 11
     assert await place.reporter.reconcile() == []
     assert "unit: failed" in place.host.texts(42)[0]
+
+
+async def test_one_name_says_of_pull_requests_and_merge_groups_whether_the_checks_pass(place: Place) -> None:
+    pull = place.shown()
+    queued = place.ledger.releases.update(place.started("shop.queue").id, sha="b" * 40)
+    await place.reporter.reconcile()
+    for release in (pull, queued):
+        assert place.host.mark(release.sha or "", "headway/checks")[0] is StatusState.RUNNING
+        place.ledger.stages.start(release.id, "build")  # a check may be called so
+        place.stage(release, ALL_CHECKS)
+    await place.reporter.reconcile()
+    for release in (pull, queued):
+        assert place.host.mark(release.sha or "", "headway/checks")[:2] == (StatusState.SUCCESS, "all checks passed")
+    place.ledger.releases.finish(pull.id, "failed", "preview: not ready")
+    place.ledger.releases.finish(queued.id, "succeeded", "")
+    await place.reporter.reconcile()
+    assert place.host.mark(SHA, "headway/checks")[0] is StatusState.SUCCESS
+    assert place.host.mark(SHA, "headway/preview")[0] is StatusState.FAILURE
+    assert place.host.mark("b" * 40, "headway/queue")[0] is StatusState.SUCCESS
+    assert {one.context for one in place.host.told if isinstance(one, CommitStatus) and one.sha == "b" * 40} == {
+        "headway/queue",
+        "headway/queue/build",
+        "headway/checks",
+    }
+
+
+@pytest.mark.parametrize("stage", [True, False])
+async def test_a_commit_that_fails_before_or_in_its_checks_is_reported_under_the_required_name(
+    place: Place, stage: bool
+) -> None:
+    queued = place.ledger.releases.update(place.started("shop.queue").id, sha="b" * 40)
+    if stage:
+        place.stage(queued, ALL_CHECKS, "failed")
+    place.ledger.releases.finish(queued.id, "failed", "headway.yaml: unknown key")
+    await place.reporter.reconcile()
+    assert place.host.mark("b" * 40, "headway/checks")[0] is StatusState.FAILURE
