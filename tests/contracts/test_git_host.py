@@ -121,7 +121,7 @@ def test_a_long_context_keeps_its_name(pair: Pair) -> None:
 # --- comments --------------------------------------------------------------------------------------------------
 
 
-def test_there_is_one_comment_and_it_is_updated_in_place(pair: Pair) -> None:
+def test_only_one_comment_is_created_and_updated(pair: Pair) -> None:
     pair.there.has_pull(42, SHA)
     for text in ("building", "building", "http://shop-pr-42 is up"):
         pair.host.set_comment(REPO, 42, MARKER, text)

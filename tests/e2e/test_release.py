@@ -382,7 +382,7 @@ def test_an_approval_expires(headway: Headway, tmp_path: Path) -> None:
     assert headway.run("approve", told["name"], "--by", "bob", code=1)
 
 
-def test_yes_skips_the_approval_and_says_so(headway: Headway, tmp_path: Path) -> None:
+def test_yes_skips_the_approval_and_is_recorded(headway: Headway, tmp_path: Path) -> None:
     repo = Repo(tmp_path / "app", "skipped", APPROVED % "1h")
     told = headway.release(repo.path, "--yes")
     assert {stage["name"]: stage["detail"] for stage in told["stages"]}["production approval"] == "--yes"

@@ -52,7 +52,7 @@ TIMEOUT = (5.0, 30.0)  # seconds to connect, and for an answer
 ANSWER = 10.0  # seconds that an app has for a request
 REFUSALS = (401, 403, 429)
 NO_ANSWER = 504
-WATCHED = 2.0  # seconds that a look waits for a change: orders are looked for in between
+WATCHED = 2.0  # seconds that one call waits for a change: operator commands are read in between
 
 
 class Kind(NamedTuple):

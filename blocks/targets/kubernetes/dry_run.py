@@ -35,10 +35,10 @@ NOISY = (
 def rehearsed(
     cluster: Cluster, shared: Sequence[Object], own: Sequence[Object], sources: Mapping[Key, str], *, conflicts: bool
 ) -> list[Object]:
-    """Each of these objects as the cluster would store it. Those of a revision are its `own`: nobody else has a say.
+    """Dry run: each of these objects as the cluster would store it. `own`: objects of the revision.
 
-    Raises TargetError with everything that is somebody else's, or that the schemas of its version or the cluster itself
-    would refuse: a line each, with the object, where it is written if it is in `sources`, and the path. Fields of other
+    Raises TargetError with all conflicts with foreign objects, and all refusals by the schemas of its version or by the
+    cluster: one per line, with the object, its location if it is in `sources`, and the path. Fields of other
     managers count if `conflicts`.
     """
     version, found, things = cluster.version, list[Object](), (*shared, *own)
@@ -80,7 +80,7 @@ def in_words(thing: Object | None) -> str:
     if shown["kind"] == "Secret":
         shown |= {part: dict.fromkeys(shown[part], MASK) for part in ("data", "stringData") if shown.get(part)}
     if shown["kind"] == "Deployment" and labels.REVISION in (metadata.get("labels") or {}):
-        shown["spec"].pop("replicas", None)  # a matter of the steps of a rollout
+        shown["spec"].pop("replicas", None)  # set by the steps of a rollout
     if shown["kind"] == "Service" and labels.ENVIRONMENT in (metadata.get("labels") or {}):
         shown["spec"].pop("selector", None)  # likewise
     yaml = YAML(typ="safe", pure=True)

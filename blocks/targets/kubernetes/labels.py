@@ -33,8 +33,8 @@ __all__ = [
     "state",
 ]
 
-MANAGER = "headway"  # the field manager of everything but the number of replicas
-SCALER = "headway-scale"  # of that: it changes alone, where no autoscaler has it
+MANAGER = "headway"  # field manager of all fields but the number of replicas
+SCALER = "headway-scale"  # field manager of the number of replicas, if no autoscaler owns it
 ROUTER = "headway-traffic"  # of the selector of the app's Service: it changes alone, whatever others do to the Service
 OURS = "headway.dev/"
 APP = "headway.dev/app"

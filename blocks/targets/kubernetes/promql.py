@@ -30,7 +30,7 @@ _Series = tuple[Question, frozenset[tuple[str, str]]]
 class _Exporter(NamedTuple):
     name: str  # in words
     queries: Mapping[Question, str]
-    unit: float  # seconds that 1 is in `le`
+    unit: float  # seconds per unit of `le`
     without_status: str = ""  # counters by which an error looks like a success
 
 

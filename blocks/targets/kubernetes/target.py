@@ -75,7 +75,7 @@ WHOLE = 100  # percent
 
 
 class KubernetesTarget(KubernetesSettings, Target):
-    """Deployments and Services in one namespace, applied server-side with a field manager of Headway's own.
+    """Deployments and Services in one namespace, applied server-side with Headway's own field manager.
 
     With a `gateway` or an `ingress`, weights are exact; with a `gateway`, requests can be routed by header.
     """
@@ -122,7 +122,7 @@ class KubernetesTarget(KubernetesSettings, Target):
         state_config_map.change(self._cluster, app, lambda kept: state_config_map.State(token=kept.token))
 
     def _clear(self, app: str) -> None:
-        """Remove everything but the state, by which an older writer is still refused."""
+        """Remove everything but the state, which still refuses older writers."""
         owned_objects.prune(self._cluster, own_manifests.known(self._cluster, app), (), app)
         ours = names.selector(app=app)
         for kind, name in self._routing.reads(app):
@@ -183,7 +183,7 @@ class KubernetesTarget(KubernetesSettings, Target):
         known = cluster.get(DEPLOYMENT, name)
         if (service := cluster.get(SERVICE, app)) is not None:
             owned_objects.require_ours(cluster, spec.environment, service)
-        if known is None:  # nothing is sent before all of it would be taken
+        if known is None:  # nothing is applied before the dry run of all objects has succeeded
             launch_rehearsal.objects(cluster, revision, spec, self._rules, conflicts=False)
         self._router.prepare(app, spec.environment)
         own_manifests.bring(cluster, app, spec)
@@ -238,7 +238,7 @@ class KubernetesTarget(KubernetesSettings, Target):
         router.show(app, environment, traffic.preview)
         if pool := self._routing.pool(traffic, ready):
             router.share(workloads.pods(self._cluster, app), pool)
-        self._may_write(app)  # nobody has taken over while it was waited for
+        self._may_write(app)  # no other writer has taken over during the wait
         router.put(app, environment, traffic)
         if whole := next((revision for revision, weight in traffic.weights.items() if weight == WHOLE), None):
             scaling.hand_over(self._cluster, app, whole, self._rules)

@@ -712,7 +712,7 @@ def test_findings_are_in_order(check: Lint) -> None:
     assert str(found[-1]) == "headway.yaml: HW013 no limits on cpu and memory"
 
 
-def test_every_rule_says_why() -> None:
+def test_every_rule_has_a_reason() -> None:
     assert list(RULES) == [f"HW{number:03}" for number in range(1, len(RULES) + 1)]
     assert all(rule.why.endswith(".") for rule in RULES.values())
 

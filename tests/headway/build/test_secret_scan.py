@@ -72,7 +72,7 @@ def test_excluded_files_are_not_scanned(repository: Repository) -> None:
     assert found(repository, "tests/") == ["b.py:1: AWS Access Key"]
 
 
-def test_only_what_is_committed_counts(repository: Repository) -> None:
+def test_only_committed_files_are_scanned(repository: Repository) -> None:
     repository.commit(a_dot_txt="nothing")
     repository.write(_dot_env=f"KEY={AWS}\n")
     assert found(repository) == []

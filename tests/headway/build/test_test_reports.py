@@ -68,7 +68,7 @@ def test_no_tests(tmp_path: Path) -> None:
     assert test_reports.junit(tmp_path, "junit.xml") == (0, ())
 
 
-def test_a_report_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_report_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CheckFailed, match=r"^r/\*\.xml: the check wrote no such report\n  hint: .*JUnit"):
         test_reports.junit(tmp_path, "r/*.xml")
 
@@ -127,7 +127,7 @@ def test_report_of_coverage_py(tmp_path: Path, kind: str) -> None:
     assert test_reports.coverage(tmp_path / "report") == Coverage(covered=3, lines=4)
 
 
-def test_coverage_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_coverage_report_is_an_error(tmp_path: Path) -> None:
     for path in (tmp_path / "lcov.info", tmp_path):
         with pytest.raises(CheckFailed, match="the check wrote no such coverage report"):
             test_reports.coverage(path)

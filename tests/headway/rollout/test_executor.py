@@ -599,7 +599,7 @@ def test_abort_works_while_waiting_for_instances() -> None:
     assert [line for line in going.journal.lines if line.startswith("1 failed")]
 
 
-def test_an_analysis_can_be_skipped_and_the_record_says_by_whom() -> None:
+def test_skipped_analysis_records_who_skipped_it() -> None:
     quiet = live(requests=0)
     _, journal = steered(WATCHED, None, None, None, order("skip"), order("promote"), target=quiet)
     assert any("skipped by ann: because; until then: 0 requests" in line for line in journal.lines)

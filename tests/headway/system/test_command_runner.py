@@ -136,7 +136,7 @@ async def test_the_secret_in_the_command_itself_is_masked_in_errors(tmp_path: Pa
     assert failed.value.what == f"sleep 60 # {MASK}: timed out after 0.1 s; its processes were ended"
 
 
-async def test_a_timeout_ends_the_group_and_says_so(tmp_path: Path, lines: list[str]) -> None:
+async def test_timeout_ends_the_process_group(tmp_path: Path, lines: list[str]) -> None:
     command = "trap '' TERM; sleep 60 & echo $! > child; wait"
     with pytest.raises(CommandFailed, match=r"^lint: timed out after 1 s; its processes were ended\n  hint: .*timeout"):
         await go(command, tmp_path, lines, timeout=1.0, grace=0.1, name="lint")

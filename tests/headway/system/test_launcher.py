@@ -132,7 +132,7 @@ def test_helpers_of_a_program_that_failed_do_not_keep_it_from_its_restart(tmp_pa
     assert running(f"sleep {seconds}") == []
 
 
-def test_the_next_launcher_ends_what_a_killed_one_left(tmp_path: Path) -> None:
+def test_next_launcher_ends_leftovers_of_a_killed_one(tmp_path: Path) -> None:
     seconds = str(300_000 + os.getpid())
     file = what(tmp_path, HIDDEN.format(f"setsid sleep {seconds}"), grace=0.5)
     first = start(file)
@@ -181,7 +181,7 @@ def test_sigterm_ends_the_pause_before_a_restart(tmp_path: Path) -> None:
     assert said(tmp_path) == ""
 
 
-def test_a_program_whose_directory_is_gone_says_so(tmp_path: Path) -> None:
+def test_program_with_a_missing_directory_is_an_error(tmp_path: Path) -> None:
     assert run(what(tmp_path, "true", cwd=str(tmp_path / "gone"))) == 127
     assert "cannot be started: " in said(tmp_path)
     assert str(tmp_path / "gone") in said(tmp_path)

@@ -79,7 +79,7 @@ def test_a_long_line_is_cut_where_it_is_shown(tmp_path: Path) -> None:
     assert (tmp_path / "long.log").read_text() == "x" * 50_000 + "\n"
 
 
-def test_a_full_disk_is_said_and_stops_nothing() -> None:
+def test_full_disk_is_reported_and_does_not_stop_the_command() -> None:
     shown: list[str] = []
     log = OutputLog(Path("/dev/full"), shown.append)
     log("one")
@@ -88,7 +88,7 @@ def test_a_full_disk_is_said_and_stops_nothing() -> None:
     assert shown == ["one", "two", "[2 lines are not in /dev/full: No space left on device]"]
 
 
-def test_the_file_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_file_has_a_size_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output_log, "FILE_LIMIT", 1_000_000)
     shown: list[str] = []
     log = OutputLog(tmp_path / "endless.log", shown.append)

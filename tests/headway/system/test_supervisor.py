@@ -70,7 +70,7 @@ def test_a_supervisor_that_is_killed_again_and_again_leaves_no_launchers(supervi
     assert launchers(supervisor) == []
 
 
-def test_stopping_a_program_ends_what_hides_from_it(supervisor: Supervisor) -> None:
+def test_stop_ends_processes_outside_of_the_group(supervisor: Supervisor) -> None:
     """As a browser or a job runner is started, by an app that ignores SIGTERM."""
     hidden = f"sleep {400_000 + supervisor.home.stat().st_ino}"
     command = f"trap '' TERM; setsid {hidden} & echo up; while :; do sleep 0.1; done"
@@ -82,7 +82,7 @@ def test_stopping_a_program_ends_what_hides_from_it(supervisor: Supervisor) -> N
     assert not any(hidden == " ".join(one.info["cmdline"] or ()) for one in psutil.process_iter(["cmdline"]))
 
 
-def test_a_kept_program_comes_back_whenever_what_it_needs_does(supervisor: Supervisor) -> None:
+def test_kept_program_restarts_once_its_files_are_back(supervisor: Supervisor) -> None:
     needed, log = supervisor.home / "needed", supervisor.home / "log"
     command = f"echo try; cat {needed} && exec sleep 600"
     supervisor.start(Program(name="shop", command=command, log=str(log)))

@@ -103,7 +103,7 @@ class Router:
                     self._cluster.patch(POD, pod["metadata"]["name"], {"metadata": {"labels": label}})
 
     def _send(self, app: str, environment: str, thing: Object) -> tuple[str | None, str]:
-        """Apply it if it is ours; its resource versions before, if it was there, and after."""
+        """Apply an object if it is Headway's. Returns its resource versions before, if it existed, and after."""
         found = self._cluster.get(kind_of(thing), thing["metadata"]["name"])
         if found is not None:
             owned_objects.require_ours(self._cluster, environment, found)

@@ -160,7 +160,7 @@ def test_an_analysis_is_refused_where_nothing_is_counted(target: KubernetesTarge
     assert "synthetic requests" in refused.value.hint
 
 
-def test_a_header_that_the_api_server_keeps_for_itself_is_refused(target: KubernetesTarget) -> None:
+def test_header_reserved_by_the_api_server_is_refused(target: KubernetesTarget) -> None:
     asked = {"requests": [{"get": "/", "headers": {"Authorization": "Bearer x"}}]}
     with pytest.raises(UsageError, match="keeps the header Authorization for itself"):
         planned(target, {"canary": {"analysis": {**LIMIT, "synthetic": asked}}})

@@ -168,7 +168,7 @@ def test_an_edit_of_the_service_is_reported_before_the_first_step_with_the_comma
     assert target.observe("shop").live == live.id
 
 
-def test_a_rollback_leaves_the_apps_objects_that_somebody_changed_as_they_are(
+def test_rollback_keeps_app_objects_with_foreign_changes(
     api: ApiServer, target: KubernetesTarget, caplog: pytest.LogCaptureFixture
 ) -> None:
     old, new = launched(target, 1, with_manifests(both="1")), launched(target, 2, with_manifests(both="2"))

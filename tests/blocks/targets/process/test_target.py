@@ -219,7 +219,7 @@ def test_a_compound_command_is_stopped_with_all_its_processes(target: ProcessTar
     assert _instances(target, old.id) == set()
 
 
-def test_nothing_of_a_retired_revision_is_left(target: ProcessTarget, spec: LaunchSpec) -> None:
+def test_retired_revision_leaves_no_process(target: ProcessTarget, spec: LaunchSpec) -> None:
     """Neither what has a session of its own, nor what ignores SIGTERM."""
     stub = spec.model_copy(
         update={"run": "trap '' TERM; setsid sleep 98765 & python3 app.py & wait; wait; sleep 60", "stop_grace": 1}
@@ -365,7 +365,7 @@ def test_apps_of_two_targets_never_share_a_port(target: ProcessTarget, tmp_path:
         assert target.observe("shop").url != two.observe("shop").url
 
 
-def test_a_port_that_another_version_of_headway_has_is_somebody_else_s(tmp_path: Path) -> None:
+def test_port_of_another_version_of_headway_is_taken(tmp_path: Path) -> None:
     """Its state has keys that this version does not know."""
     (tmp_path / "state.json").write_text('{"port": 8123, "preview_port": 8124, "specs": {"r": {"unknown": 1}}}')
     assert [port for port in range(8120, 8130) if _public_ports._may_hold(tmp_path, port)] == [8123, 8124]

@@ -56,7 +56,7 @@ SETTINGS = {
 TESTED = {
     "schedule_deployments": "test_schedules_have_runs",
     "schedule_recent_deployments": "test_schedules_have_runs",
-    "monitor_late_runs": "test_a_run_that_nobody_starts_is_late",
+    "monitor_late_runs": "test_run_without_a_worker_is_late",
     "monitor_expired_pauses": "test_a_pause_expires",
     "monitor_worker_health": "test_a_silent_worker_is_offline",
     "monitor_expired_leases": "test_an_expired_lease_frees_its_slot",
@@ -178,7 +178,7 @@ def test_schedules_have_runs(server: Server) -> None:
     server.until(lambda: server.post("/flow_runs/count", wanted) >= 3)
 
 
-def test_a_run_that_nobody_starts_is_late(server: Server) -> None:
+def test_run_without_a_worker_is_late(server: Server) -> None:
     past = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
     run = server.flow_run({"type": "SCHEDULED", "state_details": {"scheduled_time": past}})
     server.until(lambda: server.state(run) == "Late")
