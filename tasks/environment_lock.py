@@ -15,6 +15,7 @@ from headway.domain.errors import EnvironmentLocked, HeadwayError, LockLost, Sup
 from headway.domain.ports import Target
 from headway.domain.revision import LaunchSpec, Revision
 from headway.ledger import Ledger, Lock
+from headway.rollout.availability import answered
 from tasks.release_record import ReleaseSession
 from tasks.supersede import require_newest
 
@@ -48,7 +49,9 @@ class EnvironmentSession:
         """Load the target `type/name` once, with this session's fencing token. Raises NotFound, TargetError."""
         if slug not in self._targets:
             target = await loading.load_target(slug)
-            await asyncio.to_thread(target.claim, self.app, self.lock.token)
+            await answered(
+                lambda: asyncio.to_thread(target.claim, self.app, self.lock.token), on_line=get_run_logger().info
+            )
             self._targets[slug] = target
         return self._targets[slug]
 

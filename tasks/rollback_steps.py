@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from headway.domain.base import Frozen
@@ -15,6 +15,7 @@ from headway.domain.ports import Target
 from headway.domain.revision import LaunchSpec, Revision
 from headway.ledger import RolloutRecord, SchemaChange
 from headway.policy.schema_migrations.rollback_safety import contracts_to_revert
+from headway.rollout.availability import answered
 from headway.rollout.executor import RolloutContext
 from headway.rollout.planning import plan_back
 from tasks.environment_lock import EnvironmentSession
@@ -55,7 +56,9 @@ async def plan_rollback(
     if request.by:
         reason = f"{request.by}: {reason}" if reason else request.by
     target = await session.target(spec.target)
-    plan = await asyncio.to_thread(plan_back, target, session.app, revision, spec)
+    plan = await answered(
+        lambda: asyncio.to_thread(plan_back, target, session.app, revision, spec), on_line=get_run_logger().info
+    )
     if revision and any(isinstance(step, Launch) for step in plan.steps):
         await _require_launchable(session, target, revision, spec)
     rollout = RolloutRequest(
@@ -63,7 +66,6 @@ async def plan_rollback(
         kind="rollback",
         release_id=incomplete[0].release_id if incomplete else None,
         reason=reason,
-        progress_deadline=spec.health.startup,
         reading=session.ledger.readings.last(incomplete[-1].id) if incomplete else None,
     )
     return await start_rollout(session, target, rollout), contracts

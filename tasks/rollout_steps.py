@@ -19,6 +19,7 @@ from headway.domain.ports import MetricSource, Target
 from headway.domain.revision import LaunchSpec, Revision
 from headway.ledger import RolloutKind, RolloutRecord
 from headway.rollout import strategies
+from headway.rollout.availability import WITHIN, answered
 from headway.rollout.executor import Outcome, RolloutContext, take
 from headway.rollout.planning import plan_for
 from headway.rollout.step_titles import titles
@@ -71,10 +72,12 @@ async def plan_rollout(
     """
     target, log = await session.target(spec.target), get_run_logger()
     stable = session.ledger.rollouts.live(session.app, session.environment)
-    planned = await asyncio.to_thread(plan_for, target, environment, revision, spec, stable=stable)
+    planned = await answered(
+        lambda: asyncio.to_thread(plan_for, target, environment, revision, spec, stable=stable), on_line=log.info
+    )
     for remark in planned.remarks:
         log.info(remark)
-    for change in await asyncio.to_thread(target.compare, revision, spec) or ():
+    for change in await answered(lambda: asyncio.to_thread(target.compare, revision, spec), on_line=log.info) or ():
         log.info("changes: %s", change.name)
     request = RolloutRequest(
         plan=planned.plan,
@@ -95,7 +98,7 @@ class RolloutRequest:
     kind: RolloutKind
     release_id: str | None
     reason: str = ""
-    progress_deadline: float
+    progress_deadline: float = WITHIN
     patience: float = 0.0
     supersede: bool = False
     reading: Measurements | None = None

@@ -17,6 +17,7 @@ from headway.domain.ports import Target
 from headway.domain.revision import LaunchSpec, Revision
 from headway.domain.source import SmokeReport
 from headway.rollout import smoke_tests
+from headway.rollout.availability import answered
 from headway.system import tls
 from tasks.environment_lock import EnvironmentSession
 from tasks.release_record import ReleaseSession
@@ -104,8 +105,8 @@ async def _fault(session: EnvironmentSession, revision: Revision, spec: LaunchSp
 
 async def _url(target: Target, app: str, spec: LaunchSpec) -> str:
     """Where the environment answers. Raises SmokeFailed."""
-    url = (await asyncio.to_thread(target.observe, app)).url
-    if url is None:
+    seen = await answered(lambda: asyncio.to_thread(target.observe, app), on_line=get_run_logger().info)
+    if (url := seen.url) is None:
         raise SmokeFailed(f"{spec.environment}: {app} has no address on {spec.target}", "was it rolled out?")
     return url
 

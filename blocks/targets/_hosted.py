@@ -18,7 +18,7 @@ from prefect.blocks.core import Block
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
 from tenacity import wait_exponential_jitter
 
-from headway.domain.errors import TargetError
+from headway.domain.errors import TargetError, TargetUnavailable
 from headway.domain.fencing import FencingTokens
 from headway.domain.measurements import Measurements
 from headway.domain.ports import Target
@@ -99,7 +99,7 @@ class Api:
 
     def _failed(self, failure: Failure) -> TargetError:
         unsure = failure.outcome is Outcome.UNKNOWN and not failure.may_be_repeated
-        kind = Unsure if unsure else TargetError
+        kind = Unsure if unsure else TargetUnavailable if failure.outcome else TargetError
         if failure.response is None:
             return kind(
                 f"{self.name} does not answer ({failure.request}: {type(failure.error).__name__})",

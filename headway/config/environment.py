@@ -130,7 +130,10 @@ class Environment(Section):
     )
     stop_grace: Duration = Field(default=10.0, description="time between SIGTERM and SIGKILL")
     drain: Duration = Field(default=30.0, description="time for requests in flight to finish before an instance stops")
-    progress_deadline: Timeout = Field(default=600.0, description="time after which a rollout step fails")
+    progress_deadline: Timeout = Field(
+        default=600.0,
+        description="time after which a step that waits for a verdict or for the platform fails",
+    )
     after_deadline: Literal["rollback", "wait"] = Field(
         default="rollback",
         description="what happens to an analysis without a verdict at `progress_deadline`: roll back, or `wait` for a "

@@ -17,6 +17,7 @@
     │   ├── Rejected                            a person rejected it: earlier environments stay as they are
     │   └── Expired                             no decision in time: likewise
     ├── TargetError                    exit 1   the platform refused or did not answer
+    │   └── TargetUnavailable                   it does not answer at the moment
     ├── RegistryError                  exit 1   an image registry refused or did not answer
     ├── MetricsUnavailable             exit 1   a metric source did not answer with one value
     ├── GitHostError                   exit 1   a git host refused or did not answer
@@ -58,6 +59,7 @@ __all__ = [
     "SourceError",
     "Superseded",
     "TargetError",
+    "TargetUnavailable",
     "UsageError",
 ]
 
@@ -146,6 +148,10 @@ class Expired(ReleaseFailed):
 
 class TargetError(HeadwayError):
     pass
+
+
+class TargetUnavailable(TargetError):
+    """The platform does not answer at the moment: the same call may succeed later."""
 
 
 class RegistryError(HeadwayError):

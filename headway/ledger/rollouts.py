@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from headway.domain.measurements import RequestCounts
-from headway.domain.plan import Plan, Step
+from headway.domain.plan import Plan, Route, Step
+from headway.domain.traffic import Traffic
 from headway.ledger import schema as t
 from headway.ledger.base import Clock, Repository, new_id, record
 from headway.ledger.database import writing
@@ -133,6 +134,16 @@ class Rollouts(Repository):
         own = (t.rollouts.c.app == app, t.rollouts.c.environment == environment)
         since = t.rollouts.c.sequence > (last[0].sequence if last else 0)
         return self._select(*own, since, t.rollouts.c.state.in_(("running", "halted")))
+
+    def split(self, app: str, environment: str) -> Traffic | None:
+        """Traffic between several revisions, according to the last route of an incomplete rollout; None: all to one."""
+        for rollout in reversed(self.incomplete(app, environment)):
+            for step in reversed(self.steps(rollout.id)):
+                routed = rollout.plan.steps[step.position]
+                if isinstance(routed, Route) and step.outcome == "done":
+                    weights = [weight for weight in routed.traffic.weights.values() if weight]
+                    return routed.traffic if len(weights) > 1 else None
+        return None
 
     def is_accepted(self, release_id: str, environment: str, revision: str) -> bool:
         """Whether this release rolled this revision out to this environment, and it was accepted there."""

@@ -12,7 +12,9 @@ from headway.domain.errors import TargetError
 from headway.domain.measurements import Measurements, RequestCounts
 from headway.domain.plan import Drain, Promote, Retire
 from headway.domain.traffic import Capability
+from headway.rollout.availability import answered
 from headway.rollout.context import Journal, Outcome, RolloutContext
+from headway.rollout.operator_commands import keep_skip
 from headway.rollout.steps import perform
 
 __all__ = ["Journal", "Outcome", "RolloutContext", "take", "walk"]
@@ -43,13 +45,19 @@ async def take(context: RolloutContext, index: int) -> Outcome:
 
 
 async def _perform(context: RolloutContext, index: int) -> Outcome:
-    """Do the step. After the promotion, a revision that cannot be stopped is left to the next rollout.
+    """Do the step, again if the platform was away.
 
-    Its traffic is gone by then: to undo the switch would bring back the version that is being left.
+    After the promotion, a revision that cannot be stopped is left to the next rollout. Its traffic is gone by then: to
+    undo the switch would bring back the version that is being left.
     """
     step = context.plan.steps[index]
     try:
-        return await perform(context, index, step)
+        return await answered(
+            lambda: perform(context, index, step),
+            on_line=context.on_line,
+            within=context.progress_deadline,
+            meanwhile=lambda: keep_skip(context, index),
+        )
     except TargetError as error:
         promoted = any(isinstance(before, Promote) for before in context.plan.steps[:index])
         if not promoted or not isinstance(step, Drain | Retire):

@@ -73,6 +73,7 @@ class ApiServer:
         self.trouble: list[Trouble] = []
         self.asked: list[tuple[str, str]] = []
         self.unready: set[str] = set()  # images whose pods never get ready
+        self.away_until = 0.0  # time.monotonic() until which every connection is closed without an answer
         self.slow = 0.0  # seconds before each answer
         self.app: Callable[[str, str, Object], int] = lambda *_: 200  # method, path, pod -> status
         self.forbidden: set[str] = set()  # verbs on pods/proxy
@@ -194,7 +195,7 @@ class ApiServer:
 
         front = self.fronts[name] = ThreadingHTTPServer(("127.0.0.1", 0), Front)
         front.daemon_threads = True
-        threading.Thread(target=front.serve_forever, daemon=True).start()
+        threading.Thread(target=front.serve_forever, args=(0.05,), daemon=True).start()
         return f"127.0.0.1:{front.server_port}"
 
     def answer(self, pod: Object) -> bytes:
@@ -222,6 +223,9 @@ class Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         sent = self.rfile.read(length)
         time.sleep(api.slow)
+        if time.monotonic() < api.away_until:
+            self.close_connection = True
+            return
         for one in api.trouble:
             status = one.takes(self.command, self.path)
             if status == 0:
@@ -384,7 +388,7 @@ def serving(place: Path) -> Iterator[tuple[ApiServer, Path]]:
     """It, and a kubeconfig that names it."""
     api = ApiServer()
     server = Listening(api)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     kubeconfig = place / "kubeconfig"
     named = {"name": "stand-in"}
     kubeconfig.write_text(

@@ -13,7 +13,7 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.dynamic.exceptions import ResourceNotFoundError
 from tenacity import wait_exponential_jitter
 
-from headway.domain.errors import TargetError
+from headway.domain.errors import TargetError, TargetUnavailable
 from headway.system.retry_policy import Retryable, RetryPolicy, retry_after
 
 __all__ = ["CONFLICT", "NOT_FOUND", "SILENT", "FieldConflict", "asked", "first_line", "reported", "says_itself"]
@@ -58,9 +58,10 @@ def reported(who: str, host: str, what: str) -> Iterator[None]:
             conflict = FieldConflict(said, "`headway plan ENVIRONMENT --diff` has the command that resolves it")
             conflict.fields = fields
             raise conflict from error
-        raise TargetError(said, _hint(error)) from error
+        kind = TargetUnavailable if error.status in PASSING else TargetError
+        raise kind(said, _hint(error)) from error
     except SILENT as error:
-        raise TargetError(
+        raise TargetUnavailable(
             f"{who}: {what}: the API server {host} does not answer: {first_line(error)}",
             "is the cluster up, and does the kubeconfig name it?",
         ) from error

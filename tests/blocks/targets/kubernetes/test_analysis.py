@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,14 +13,15 @@ from typing import Any
 import pytest
 
 from blocks.metrics.prometheus import Prometheus
-from blocks.targets.kubernetes import labels
+from blocks.targets.kubernetes import api_errors, labels
 from blocks.targets.kubernetes.target import KubernetesTarget
 from headway import config
 from headway.domain.errors import RolloutFailed, UsageError
-from headway.domain.plan import Analyze, Plan
+from headway.domain.plan import Analyze, Plan, Step
 from headway.domain.revision import Artifact, Health, LaunchSpec, Revision
 from headway.domain.traffic import Traffic
 from headway.ledger import RolloutRecord
+from headway.rollout import availability
 from headway.rollout.executor import RolloutContext, walk
 from headway.rollout.planning import plan_for
 from tests.blocks.targets.kubernetes.test_target import until
@@ -183,3 +186,25 @@ async def test_an_api_server_that_breaks_off_is_not_an_error_of_the_app(
     await walk(context)
     assert [one.answers for one in api.trouble] == [[], []]
     assert target.observe("shop").live == NEW.id
+
+
+@pytest.mark.parametrize("at", ["launch", "route", "analyze", "retire"])
+async def test_rollout_goes_on_after_an_outage_of_the_api_server(
+    api: ApiServer, target: KubernetesTarget, at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api_errors, "RETRIES", replace(api_errors.RETRIES, attempts=1))
+    monkeypatch.setattr(availability, "POLL", 0.05)
+    context, journal = rollout(target, planned(target, {"canary": JUDGED["canary"]}), deadline=60)
+    started, outages = journal.started, list[float]()
+
+    def begins(index: int, step: Step) -> None:
+        started(index, step)
+        if step.kind == at and not outages:
+            outages.append(time.monotonic() + 2)
+            api.away_until = outages[0]
+
+    monkeypatch.setattr(journal, "started", begins)
+    await walk(context)
+    assert outages[0] < time.monotonic()
+    assert target.observe("shop").live == NEW.id
+    assert set(target.observe("shop").instances) == {NEW.id}
