@@ -1,5 +1,7 @@
 """Find secrets in the files of a repository, with detect-secrets. Their values are not returned.
 
+What has the form of a secret and is none, such as a placeholder, is left out: see `harmless_secrets`.
+
 A baseline in the repository (`detect-secrets scan > .secrets.baseline`) sets detectors and exceptions. Without one,
 only secrets with a known format are found, because entropy detectors report every checksum.
 """
@@ -7,25 +9,35 @@ only secrets with a known format are found, because entropy detectors report eve
 from __future__ import annotations
 
 import json
+import logging
+import os
 import re
 import subprocess
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pathspec
 
+from headway.build.harmless_secrets import is_harmless
 from headway.domain.base import Frozen
 from headway.domain.errors import SourceError, UsageError
+from headway.scm.git.command import environment
+
+if TYPE_CHECKING:
+    from detect_secrets.core.potential_secret import PotentialSecret
 
 __all__ = ["BASELINE", "FoundSecret", "find_secrets"]
+
+log = logging.getLogger(__name__)
 
 BASELINE = ".secrets.baseline"
 LARGEST = 1024 * 1024  # bytes; larger files are skipped
 GUESSING = ("Base64HighEntropyString", "HexHighEntropyString", "IPPublicDetector", "KeywordDetector")
-REWRITTEN = (".yaml", ".yml")  # detect-secrets scans their parsed values
+CONTINUED = re.compile(r"\\\r?\n\s*")  # end of a line in a YAML string that goes on in the next one
 _CONFIGURATION = Lock()  # detect-secrets has one global configuration
 
 
@@ -107,27 +119,58 @@ def _scan(
     tree: Path, file: str, known: dict[str, Any] | None, forms: list[re.Pattern[str]] | None
 ) -> Iterator[FoundSecret]:
     """Run the detectors only on files in which a pattern matches: on all, they need a minute for ten thousand files."""
-    from detect_secrets.core.scan import scan_file
-
     path = tree / file
     if file == BASELINE or path.is_symlink() or not path.is_file() or path.stat().st_size > LARGEST:
         return
-    if forms is not None and path.suffix not in REWRITTEN:
-        try:
-            text = path.read_text()
-        except UnicodeDecodeError:
-            return  # detect-secrets does not read binary files either
-        if not any(form.search(text) for form in forms):
-            return
+    content = path.read_bytes()
+    text = _text(content)
+    if text is None or (forms is not None and not _has_form(text, forms)):
+        return
     allowed = {one["hashed_secret"] for one in (known or {"results": {}})["results"].get(file, ())}
-    for secret in scan_file(str(path)):
-        if secret.secret_hash not in allowed:
-            yield FoundSecret(file=file, line=secret.line_number, kind=secret.type)
+    for secret in _detected(path, content, text):
+        if secret.secret_hash not in allowed and not is_harmless(secret.type, secret.secret_value or "", file, text):
+            yield FoundSecret(file=_printable(file), line=secret.line_number, kind=secret.type)
+
+
+def _text(content: bytes) -> str | None:
+    """The text of a file in UTF-8, or else in Latin-1, in which every byte is a character; None for a binary file."""
+    if b"\0" in content:
+        return None
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+def _has_form(text: str, forms: list[re.Pattern[str]]) -> bool:
+    joined = CONTINUED.sub("", text)
+    return any(form.search(text) or (joined != text and form.search(joined)) for form in forms)
+
+
+def _detected(path: Path, content: bytes, text: str) -> list[PotentialSecret]:
+    """What the detectors find, in the file itself, or in a copy when detect-secrets cannot read that."""
+    from detect_secrets.core.scan import scan_file
+
+    if content == text.encode() and path.name.isprintable():
+        try:
+            return list(scan_file(str(path)))
+        except Exception:  # noqa: BLE001  # a parser of detect-secrets fails on a file of another format: scan its lines
+            log.debug("%s: scanned by lines", path.name)
+    with tempfile.TemporaryDirectory() as directory:
+        copy = Path(directory) / "copy.txt"
+        copy.write_text(text)
+        return list(scan_file(str(copy)))
 
 
 def _files(tree: Path) -> list[str]:
+    """Tracked files. Bytes of a name that are not UTF-8 are surrogates, as everywhere in Python."""
     asked = ["git", "-C", str(tree), "ls-files", "-z", "--cached"]
-    done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(asked, capture_output=True, timeout=60, check=False, env=environment())
     if done.returncode:
-        raise SourceError(f"{tree}: {done.stderr.strip()}", "is it a git repository?")
-    return [file for file in done.stdout.split("\0") if file]
+        raise SourceError(f"{tree}: {done.stderr.decode(errors='replace').strip()}", "is it a git repository?")
+    return [os.fsdecode(file) for file in done.stdout.split(b"\0") if file]
+
+
+def _printable(name: str) -> str:
+    """A file name with its bytes that are not UTF-8 as escapes, such as `bad\\xff.bin`."""
+    return os.fsencode(name).decode(errors="backslashreplace")

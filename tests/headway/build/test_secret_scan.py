@@ -15,7 +15,7 @@ from tests.standins.repositories import Repository
 
 AWS = "AKIA" + "QYLPMN5HHHFPZAM2"  # in two parts: this repository is looked at as well
 GITHUB = "ghp_" + "a1B2" * 9
-KEY = "-----BEGIN RSA " + "PRIVATE KEY-----\nMIIEow\n"
+KEY = "-----BEGIN RSA " + "PRIVATE KEY-----\nMIIEowIBAAKCAQEAu1SU1LfVLPHCozMxH2Mo4lgOEePzNm0tRgeLezV6ffAt0gun\n"
 
 
 @pytest.fixture
@@ -49,10 +49,10 @@ def test_secrets_of_known_forms_are_reported_by_line_without_their_value(reposit
         ("a.txt", f"key:\n{AWS}\n"),
         ("a.txt", f"first\r\n{AWS}"),
         ("a.txt", "at the start of a line\nAKC" + "a1B2c3D4e5F6\n"),
-        ("a.txt", "https://ann:" + "s3cr3t-word@example.com/\n"),
+        ("a.txt", "https://ann:" + "s3cr3t-word@git.acme-shops.com/\n"),
         ("a.yaml", f"key: {AWS}\n"),
-        ("a.yml", "url: >-\n  https://ann:" + "s3cr3t-word@example.com/\n"),
-        ("a.yaml", 'url: "https://ann:\\\n  ' + 's3cr3t-word@example.com/"\n'),
+        ("a.yml", "url: >-\n  https://ann:" + "s3cr3t-word@git.acme-shops.com/\n"),
+        ("a.yaml", 'url: "https://ann:\\\n  ' + 's3cr3t-word@git.acme-shops.com/"\n'),
         ("a.ini", f"[aws]\nkey = {AWS}\n"),
     ],
 )
