@@ -126,7 +126,7 @@ def _processes(stack: Stack, host: str, prefect_port: int | None, web_port: int)
     commands = {
         "server": [
             *(python, "-m", "uvicorn", "--factory", "headway.service.prefect.server:app"),
-            *("--host", host, "--port", str(prefect_port)),
+            *("--app-dir", environment["HEADWAY_PROJECT"], "--host", host, "--port", str(prefect_port)),
         ],
         "warm": [python, "-P", str(Path(fork_server.__file__)), "serve", environment["HEADWAY_WARM"], *PRELOADED],
         "web": [python, "-m", "headway.service.api.http_server", host, str(web_port)],
@@ -160,6 +160,8 @@ def _environment(api_url: str) -> dict[str, str]:
         "HEADWAY_PROJECT": root,
         "HEADWAY_WARM": str(socket_directory(state) / "warm.sock"),
         "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
+        # `headway up` is started in any folder, an app's for example: its blocks.py or click.py are not ours.
+        "PYTHONSAFEPATH": "1",
         # Checks find the programs of this Python environment too (the tools of the demo app, for example).
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.conftest import HEADWAY, SETTINGS, Headway, Repo
+from tests.e2e.conftest import HEADWAY, SETTINGS, Headway, Repo, Up
 
 pytestmark = pytest.mark.e2e
 
@@ -28,6 +28,15 @@ def refused(headway: Headway, *arguments: str | Path, code: int = 2) -> str:
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stdout + done.stderr
     return done.stderr
+
+
+def test_files_of_the_folder_where_headway_was_started_are_not_imported(headway: Headway, repo: Repo, up: Up) -> None:
+    """They have the names of modules of Headway, Prefect and their libraries; see `Up.start`."""
+    assert (up.folder / "blocks.py").exists()
+    headway.run("release", repo.path)
+    assert [record.state for record in headway.ledger.releases.recent(repo.app)] == ["succeeded"]
+    logs = [log for log in (up.home / "logs").iterdir() if "imported: " in log.read_text(errors="replace")]
+    assert logs == []
 
 
 def test_an_unknown_key_and_a_wrong_type(headway: Headway, repo: Repo) -> None:
