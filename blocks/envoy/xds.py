@@ -19,7 +19,6 @@ from headway.domain.traffic import Traffic
 __all__ = [
     "PREVIEW",
     "PUBLIC",
-    "bootstrap",
     "cluster",
     "counts",
     "edge_counts",
@@ -44,19 +43,6 @@ SESSION_COOKIE = "headway-session"
 SESSION = 24 * 3600  # seconds a user stays with a revision, at most
 IDEMPOTENT = "GET|HEAD|OPTIONS|PUT|DELETE"
 PER_TRY_TIMEOUT = "30s"
-
-
-def bootstrap(directory: Path, socket: Path) -> dict[str, Any]:
-    """Bootstrap configuration: paths of the xDS files, and an admin socket that only this user can open."""
-    return {
-        "node": {"id": "edge", "cluster": "edge"},
-        "stats_flush_interval": "1s",
-        "admin": {"address": {"pipe": {"path": str(socket), "mode": 0o600}}},
-        "dynamic_resources": {
-            "lds_config": _source(directory / "lds.json"),
-            "cds_config": _source(directory / "cds.json"),
-        },
-    }
 
 
 def resources(version: str, *resources: Mapping[str, Any]) -> dict[str, Any]:

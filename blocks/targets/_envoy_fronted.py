@@ -23,6 +23,7 @@ from pydantic import Field, PrivateAttr
 from blocks.envoy.proxy import Address, Edge
 from blocks.targets import _public_ports
 from blocks.targets._app_state import AppState, InstanceState, RevisionState, endpoints
+from blocks.targets._configuration_server import ConfigurationServer
 from headway.domain.errors import TargetError
 from headway.domain.fencing import FencingTokens
 from headway.domain.log_lines import LogLine, by_time
@@ -32,7 +33,7 @@ from headway.domain.refusal import Refusal
 from headway.domain.revision import LaunchSpec, Revision, SecretRef
 from headway.domain.traffic import Capability, Instance, InstanceReadiness, Observation, Traffic
 from headway.domain.version_check import unhealthy
-from headway.system import directories, paths, ports_in_use, tls
+from headway.system import directories, machine_limits, paths, ports_in_use, tls
 from headway.system.atomic_files import locked
 from headway.system.supervisor import Program, Supervisor
 
@@ -95,12 +96,12 @@ class BehindEnvoy(Block, Target):
         """Last lines of an instance's log."""
 
     @abstractmethod
-    def _instances_with_logs(self, app: str) -> list[str]:
-        """Names of instances whose logs exist, ended ones too."""
+    def _instances_with_logs(self, app: str, revision: str | None) -> list[str]:
+        """Names of instances whose logs exist, ended ones too; of one revision, or of all."""
 
     @abstractmethod
-    def _follow(self, app: str, names: list[str]) -> Iterator[LogLine]:
-        """New lines of these instances' logs, as they are written."""
+    def _follow(self, app: str, revision: str | None, lines: int) -> Iterator[LogLine]:
+        """Last lines of the instances' logs, then the new ones as they are written, of new instances too."""
 
     def _stopped(self, revision: Revision) -> Mapping[str, Address]:  # noqa: ARG002  # for platforms that keep none
         """Stopped instances of the revision that can be started again."""
@@ -145,6 +146,9 @@ class BehindEnvoy(Block, Target):
         if secret:
             raise TargetError(f"{spec.environment}: secrets without a value: {', '.join(secret)}", "resolve them first")
         app = revision.app
+        # A rollback is tried with whatever is left.
+        if revision.id not in self._read(app).carried and (refusal := self._shortage(app)):
+            raise TargetError(f"{spec.environment}: {refusal.what}; nothing was changed", refusal.hint)
         with self._writing(app) as state:
             self._choose_ports(app, state, spec)
             state.specs[revision.id] = RevisionState.of(revision, spec)
@@ -241,10 +245,11 @@ class BehindEnvoy(Block, Target):
     def logs(
         self, app: str, revision: str | None = None, *, lines: int = 100, follow: bool = False
     ) -> Iterator[LogLine]:
-        names = [name for name in self._instances_with_logs(app) if revision is None or revision in name]
-        yield from by_time(line for name in names for line in self._log_lines(app, name, lines))
         if follow:
-            yield from self._follow(app, names)
+            yield from self._follow(app, revision, lines)
+        else:
+            names = self._instances_with_logs(app, revision)
+            yield from by_time(line for name in names for line in self._log_lines(app, name, lines))
 
     def revive(self, app: str) -> bool:
         state = self._read(app)
@@ -410,7 +415,22 @@ class BehindEnvoy(Block, Target):
 
     def _edge(self, app: str) -> Edge:
         socket = self._supervisor.socket_directory / f"{app}.admin"
-        return Edge(app, self._directory(app) / "envoy", socket, Path(self._log(app, f"{app}-edge")))
+        server = ConfigurationServer(self._home, self._supervisor)
+        return Edge(
+            app,
+            self._directory(app) / "envoy",
+            socket=socket,
+            log=Path(self._log(app, f"{app}-edge")),
+            server=server.socket,
+            changed=lambda: server.notify(app),
+        )
+
+    def _shortage(self, app: str) -> Refusal | None:
+        """The limit of this machine that a launch would exceed."""
+        lacking = machine_limits.shortage(self._home, self.host)
+        if lacking is None and self._edge(app).reads_files:
+            lacking = machine_limits.inotify_shortage()
+        return lacking
 
     def _running_edge(self, app: str) -> Edge:
         """Start Envoy with its last configuration if it does not run; return it once it answers."""

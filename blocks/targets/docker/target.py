@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import docker
 from docker.errors import APIError, ImageNotFound, NotFound
@@ -31,7 +31,7 @@ from blocks.targets.docker.containers import CONFIG_HASH, LABEL, SECOND, STOPPED
 from headway.build import docker_engine as engines
 from headway.build.docker_engine import connected, words
 from headway.domain.errors import TargetError
-from headway.domain.log_lines import LogLine
+from headway.domain.log_lines import LogLine, by_time
 from headway.domain.ports import Command
 from headway.domain.refusal import Refusal
 from headway.domain.revision import LaunchSpec, Revision
@@ -233,36 +233,37 @@ class DockerTarget(BehindEnvoy):
 
     # --- logs --------------------------------------------------------------------------------------------------
 
-    def _instances_with_logs(self, app: str) -> list[str]:
+    def _instances_with_logs(self, app: str, revision: str | None) -> list[str]:
         with self._engine() as engine:
-            return sorted(one["Labels"][f"{LABEL}instance"] for one in self._containers(engine, app))
+            names = sorted(one["Labels"][f"{LABEL}instance"] for one in self._containers(engine, app))
+        return [name for name in names if revision is None or revision in name]
 
     def _log_lines(self, app: str, name: str, lines: int) -> list[LogLine]:  # noqa: ARG002  # one engine
-        with self._engine() as engine:
+        return self._printed(name, tail=lines)
+
+    def _follow(self, app: str, revision: str | None, lines: int) -> Iterator[LogLine]:
+        since = dict.fromkeys(self._instances_with_logs(app, revision), datetime.now(UTC))
+        new = [line for name in since for line in self._printed(name, tail=lines)]
+        while True:
+            since |= {line.instance: line.at for line in new if line.at}
+            yield from by_time(new)
+            time.sleep(FOLLOW)
+            new = [
+                line
+                for name in self._instances_with_logs(app, revision)
+                for line in self._printed(name, tail="all", after=since.get(name))
+            ]
+
+    def _printed(self, name: str, tail: int | Literal["all"], after: datetime | None = None) -> list[LogLine]:
+        """Lines of a container, those after a time if given; none when there is no such container."""
+        with self._engine() as engine, suppress(NotFound):
             found = self._inspected(engine, name)
             if found is None:
                 return []
-            try:
-                output = containers.output(engine, found["Id"], lines)
-            except NotFound:
-                return []
-        return [LogLine.stamped(name, line) for line in containers.masker(found)(output).splitlines()]
-
-    def _follow(self, app: str, names: list[str]) -> Iterator[LogLine]:  # noqa: ARG002  # one engine
-        since = dict.fromkeys(names, datetime.now(UTC).isoformat())
-        while True:
-            with self._engine() as engine:
-                for name in names:
-                    found = self._inspected(engine, name)
-                    if found is None:
-                        continue
-                    with suppress(NotFound):
-                        for line in containers.masker(found)(containers.output(engine, found["Id"])).splitlines():
-                            stamp = line.partition(" ")[0]
-                            if stamp > since[name]:
-                                since[name] = stamp
-                                yield LogLine.stamped(name, line)
-            time.sleep(FOLLOW)
+            output = containers.masker(found)(containers.output(engine, found["Id"], tail, after))
+            lines = [LogLine.stamped(name, line) for line in output.splitlines()]
+            return [line for line in lines if after is None or line.at is None or line.at > after]
+        return []
 
     # --- what is on the engine ---------------------------------------------------------------------------------
 

@@ -15,8 +15,9 @@ from typing import Any
 
 from blocks.envoy.proxy import Address
 from blocks.targets._envoy_fronted import LOOPBACK, BehindEnvoy, InstanceStatus
+from blocks.targets.process.log_file import LogFile
 from headway.domain.errors import CommandFailed, TargetError
-from headway.domain.log_lines import LogLine
+from headway.domain.log_lines import LogLine, by_time
 from headway.domain.ports import Command
 from headway.domain.refusal import Refusal
 from headway.domain.revision import LaunchSpec, Revision
@@ -121,28 +122,33 @@ class ProcessTarget(BehindEnvoy):
 
     # --- logs --------------------------------------------------------------------------------------------------
 
-    def _instances_with_logs(self, app: str) -> list[str]:
-        return sorted(file.stem for file in (self._directory(app) / "logs").glob("*.log") if file.stem != f"{app}-edge")
+    def _instances_with_logs(self, app: str, revision: str | None) -> list[str]:
+        names = sorted(file.stem for file in (self._directory(app) / "logs").glob("*.log"))
+        return [name for name in names if name != f"{app}-edge" and (revision is None or revision in name)]
 
     def _log_lines(self, app: str, name: str, lines: int) -> list[LogLine]:
-        logs = self._directory(app) / "logs"
-        found: list[str] = []
-        for file in (logs / f"{name}.log.1", logs / f"{name}.log"):
-            with contextlib.suppress(FileNotFoundError):
-                found += file.read_text(errors="replace").splitlines()
-        return [LogLine.stamped(name, line) for line in found[-lines:]]
+        try:
+            with contextlib.closing(LogFile(Path(self._log(app, name)))) as log:
+                return [LogLine.stamped(name, line) for line in log.last(lines)]
+        except FileNotFoundError:
+            return []
 
-    def _follow(self, app: str, names: list[str]) -> Iterator[LogLine]:
+    def _follow(self, app: str, revision: str | None, lines: int) -> Iterator[LogLine]:
         with contextlib.ExitStack() as stack:
-            files = {
-                name: stack.enter_context((self._directory(app) / "logs" / f"{name}.log").open()) for name in names
-            }
-            for file in files.values():
-                file.seek(0, os.SEEK_END)
+            logs: dict[str, LogFile] = {}
+
+            def open_new(*, from_start: bool) -> None:
+                for name in self._instances_with_logs(app, revision):
+                    if name not in logs:
+                        log = LogFile(Path(self._log(app, name)), from_start=from_start)
+                        logs[name] = stack.enter_context(contextlib.closing(log))
+
+            open_new(from_start=False)
+            yield from by_time(LogLine.stamped(name, line) for name, log in logs.items() for line in log.last(lines))
             while True:
-                new = [(name, line) for name, file in files.items() for line in file.readlines()]
-                for name, line in new:
-                    yield LogLine.stamped(name, line.rstrip())
+                new = by_time(LogLine.stamped(name, line) for name, log in logs.items() for line in log.new())
+                yield from new
+                open_new(from_start=True)
                 if not new:
                     time.sleep(FOLLOW)
 

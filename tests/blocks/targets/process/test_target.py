@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,12 +16,15 @@ import httpx
 import psutil
 import pytest
 
+from blocks.envoy import xds
 from blocks.targets import _public_ports
 from blocks.targets.process.target import ProcessTarget
 from headway.domain.errors import LockLost, TargetError
+from headway.domain.refusal import Refusal
 from headway.domain.revision import LaunchSpec
 from headway.domain.traffic import HeaderRule, Traffic
 from headway.rollout.load_generator import Load
+from headway.system import machine_limits
 from headway.testing.contracts import SHA, start, until
 from tests.contracts import targets
 from tests.e2e.conftest import APP
@@ -247,7 +252,7 @@ def test_a_live_version_is_started_again_for_as_long_as_it_is_live(
     needed.unlink()
     for pid in _instances(target, live.id):
         os.kill(pid, signal.SIGKILL)
-    until(lambda: len([line for line in target.logs("shop", live.id) if "No such file" in line]) >= 4, 30)
+    until(lambda: len([line for line in target.logs("shop", live.id) if "No such file" in line.text]) >= 4, 30)
     assert httpx.get(url(target), trust_env=False).status_code == 503
     assert target._supervisor.given_up(name) is None
     needed.touch()
@@ -299,6 +304,71 @@ def test_killed_envoy_restarts_with_the_same_routes(target: ProcessTarget, spec:
     assert target.observe("shop").traffic == split
 
 
+def test_envoy_needs_no_inotify_instance(target: ProcessTarget, spec: LaunchSpec) -> None:
+    """Linux allows a user 128: with five for each app, 25 apps would be the most."""
+    old, new = start(target, spec), start(target, spec, "new", 1)
+    target.route("shop", Traffic(weights={old.id: 90, new.id: 10}))
+    (envoy,) = _programs(target, "envoy")
+    files = [str(file.readlink()) for file in Path(f"/proc/{envoy.pid}/fd").iterdir()]
+    assert len(files) > 10
+    assert [file for file in files if "inotify" in file] == []
+
+
+def test_the_configuration_server_killed_interrupts_nobody(target: ProcessTarget, spec: LaunchSpec) -> None:
+    old, new = start(target, spec), start(target, spec, "new", 1)
+    target.route("shop", Traffic.all_to(old))
+    with Load(url(target), rate=100) as load:
+        (server,) = _programs(target, "blocks.envoy.xds_server")
+        server.kill()
+        target.route("shop", Traffic.all_to(new))
+        until(lambda: {one.pid for one in _programs(target, "blocks.envoy.xds_server")} - {server.pid} != set())
+        target.route("shop", Traffic.all_to(old))
+    assert load.failures == []
+
+
+def test_envoy_and_its_configuration_server_killed_come_back_with_the_same_routes(
+    target: ProcessTarget, spec: LaunchSpec
+) -> None:
+    old, new = start(target, spec), start(target, spec, "new", 1)
+    split = Traffic(weights={old.id: 90, new.id: 10})
+    target.route("shop", split)
+    for one in (*_programs(target, "blocks.envoy.xds_server"), *_programs(target, "envoy")):
+        one.kill()
+    until(lambda: _serves(target), 40)
+    assert target.observe("shop").traffic == split
+
+
+def test_an_envoy_of_an_earlier_release_reads_its_files(
+    target: ProcessTarget, spec: LaunchSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was started with them. When it would need an inotify instance that is not there, nothing changes."""
+    old = start(target, spec)
+    target.route("shop", Traffic.all_to(old))
+    directory = target._directory("shop") / "envoy"
+    bootstrap = json.loads((directory / "bootstrap.json").read_text())
+    sources = {f"{kind}_config": xds._source(directory / f"{kind}.json") for kind in ("lds", "cds")}
+    bootstrap |= {"static_resources": {}, "dynamic_resources": sources}
+    (directory / "bootstrap.json").write_text(json.dumps(bootstrap))
+    assert not target._edge("shop").reads_files
+    (envoy,) = _programs(target, "envoy")
+    envoy.kill()
+    until(lambda: target._edge("shop").reads_files)
+    until(lambda: _serves(target))
+    new = start(target, spec, "new", 1)
+    target.route("shop", Traffic.all_to(new))
+    assert httpx.get(url(target), trust_env=False).headers["x-headway-revision"] == new.id
+    monkeypatch.setattr(machine_limits, "inotify_shortage", lambda: Refusal("no inotify instance left", "raise it"))
+    before = target._read("shop")
+    with pytest.raises(TargetError, match="no inotify instance left; nothing was changed"):
+        target.launch(spec.revision("shop", SHA["bad"]), spec)
+    assert target._read("shop") == before
+    assert _serves(target)
+    target.launch(new, spec)  # a rollback is tried
+    (envoy,) = _programs(target, "envoy")
+    envoy.kill()
+    until(lambda: _serves(target) and not target._edge("shop").reads_files)
+
+
 def test_killed_supervisord_interrupts_no_request(target: ProcessTarget, spec: LaunchSpec, tmp_path: Path) -> None:
     (tmp_path / "bundle" / "app.py").write_text(
         "def answer(path):\n    print(path, flush=True)\n    return 200, {}\n" + APP
@@ -334,6 +404,33 @@ def test_program_of_a_killed_supervisord_is_killed_after_the_grace_time(
     os.kill(int((target.directory / "supervisord.pid").read_text()), signal.SIGKILL)
     target.retire(old)
     until(lambda: _instances(target, old.id) == set())
+
+
+def test_followed_logs_show_any_bytes_and_instances_that_start_later(
+    target: ProcessTarget, spec: LaunchSpec, tmp_path: Path
+) -> None:
+    (tmp_path / "bundle" / "app.py").write_text(
+        "import os, sys\n"
+        "sys.stdout.buffer.write(b'caf\\xe9 \\xff' + os.environ['HEADWAY_VERSION'][:1].encode() + b'\\n')\n"
+        "sys.stdout.flush()\n"
+        "def answer(path):\n    return 200, {}\n" + APP
+    )
+    start(target, spec, instances=1)
+    seen: list[str] = []
+
+    def follow() -> None:
+        for line in target.logs("shop", follow=True):
+            seen.append(line.text)
+            if line.text.endswith("2"):
+                return
+
+    following = threading.Thread(target=follow, daemon=True)
+    following.start()
+    until(lambda: "caf\ufffd \ufffd1" in seen)
+    start(target, spec, "new", 1)
+    following.join(20)
+    assert not following.is_alive()
+    assert "caf\ufffd \ufffd2" in seen
 
 
 def test_secrets_are_masked_in_the_log(target: ProcessTarget, spec: LaunchSpec) -> None:
@@ -390,6 +487,16 @@ def _mark(one: psutil.Process) -> str | None:
         return one.environ().get("HEADWAY_SUPERVISED_BY")
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return None
+
+
+def _programs(target: ProcessTarget, program: str) -> list[psutil.Process]:
+    """Processes of the target that run this program or Python module, without their launchers."""
+    assert target.directory is not None
+    return [
+        one
+        for one in targets.processes_of(target.directory)
+        if one.name() == program or (program in one.cmdline() and "-m" in one.cmdline())
+    ]
 
 
 def _instances(target: ProcessTarget, revision: str) -> set[int]:
