@@ -44,6 +44,8 @@ class Platform:
     """Whether a target runs one app only. Such a target cannot run preview environments."""
     runs_command: bool = True
     """Whether a bundle needs the setting `run`. False: the platform finds the command itself."""
+    image_health_check: bool = False
+    """Whether it runs the HEALTHCHECK of an image."""
     autoscaling: bool = False
     default_targets: bool = False
     """Whether a target needs no configuration: `headway up` makes the targets staging, production and preview."""

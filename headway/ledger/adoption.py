@@ -5,7 +5,8 @@ from __future__ import annotations
 from headway.domain.errors import EnvironmentLocked, NotFound, UsageError
 from headway.domain.plan import Plan
 from headway.domain.ports import Target
-from headway.ledger import Ledger
+from headway.domain.revision import LaunchSpec, Revision
+from headway.ledger import Ledger, ReleaseRecord
 
 __all__ = ["adopt"]
 
@@ -38,11 +39,24 @@ def adopt(ledger: Ledger, app: str, slug: str, target: Target) -> tuple[str, lis
         for revision, spec in known.revisions:
             ledger.revisions.save(revision, spec.model_copy(update={"target": slug}))
             plan = Plan(strategy="adopted", new=revision.id, old=before, steps=())
+            release = _release(ledger, app, revision, spec)
             rollout = ledger.rollouts.start(
-                None, app, environment, plan, kind="release", reason=f"adopted from {slug}", token=lock.token
+                release.id if release else None,
+                app,
+                environment,
+                plan,
+                kind="release",
+                reason=f"adopted from {slug}",
+                token=lock.token,
             )
             ledger.rollouts.finish(rollout.id, "done")
             before = revision.id
     finally:
         ledger.locks.release(lock)
     return environment, [revision.id for revision, _ in known.revisions]
+
+
+def _release(ledger: Ledger, app: str, revision: Revision, spec: LaunchSpec) -> ReleaseRecord | None:
+    """The release that launched a revision, by its name in the spec: `shop#14`."""
+    name, _, number = spec.release.rpartition("#")
+    return ledger.releases.adopt(app, int(number), revision) if name == app and number.isdecimal() else None

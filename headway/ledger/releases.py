@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from headway.domain.errors import NotFound, UsageError
+from headway.domain.revision import Revision
 from headway.ledger import schema as t
 from headway.ledger.base import Repository, first, new_id, record
 from headway.ledger.database import writing
@@ -45,6 +46,30 @@ class Releases(Repository):
                 "reason": "",
                 "started_at": self._now(),
             }
+            db.execute(t.releases.insert().values(row))
+        return self.get(str(row["id"]))
+
+    def adopt(self, app: str, number: int, revision: Revision) -> ReleaseRecord | None:
+        """Record a release of a lost ledger, so that numbers go on after it. None if the number has another commit."""
+        row = {
+            "id": new_id(),
+            "app": app,
+            "number": number,
+            "repo": "",
+            "ref": revision.sha,
+            "requested_by": "adoption",
+            "state": "succeeded",
+            "reason": "adopted",
+            "started_at": self._now(),
+            "finished_at": self._now(),
+            "sha": revision.sha,
+            "digest": revision.digest,
+        }
+        with writing(self._engine) as db:
+            known = first(db, sa.select(t.releases).where(t.releases.c.app == app, t.releases.c.number == number))
+            if known:
+                found = record(ReleaseRecord, known)
+                return found if found.sha == revision.sha else None
             db.execute(t.releases.insert().values(row))
         return self.get(str(row["id"]))
 

@@ -10,5 +10,6 @@ PLATFORM = Platform(
     kind="docker",
     target="blocks.targets.docker.target:DockerTarget",
     artifacts=frozenset({"image"}),
+    image_health_check=True,
     default_targets=True,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -30,7 +31,8 @@ __all__ = [
 
 Pod = Mapping[str, Any]
 CRASHES = 3  # in a row
-NEWEST = 10  # events
+NEWEST = 10  # warnings
+NUMBERS = re.compile(r"[0-9]+([.:][0-9]+)*")  # addresses, ports, times: what differs when several say the same
 LONGEST = 600  # characters of a message: those about images repeat the image's name three times before the reason
 FINAL = ("InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError")  # permanent failures
 PULLING = ("ErrImagePull", "ImagePullBackOff")
@@ -114,15 +116,28 @@ def is_finished(pod: Pod) -> bool:
     return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
 
 
-def warnings(events: Iterable[Mapping[str, Any]], app: str) -> list[str]:
-    """The newest events about objects whose names begin with the app's, the oldest first, a line each."""
-    ours = [one for one in events if str(one["involvedObject"].get("name", "")).startswith(app)]
-    ours.sort(key=lambda one: str(one.get("lastTimestamp") or one.get("eventTime") or ""))
-    lines = []
-    for one in ours[-NEWEST:]:
-        about = one["involvedObject"]
-        lines.append(f"{about['kind']} {about['name']}: {one.get('reason')}: {_line(one.get('message'))}")
-    return lines
+def warnings(events: Iterable[Mapping[str, Any]], app: str, revisions: Collection[str]) -> list[str]:
+    """The newest warnings about the app's own objects and those of these revisions, the oldest first, a line each.
+
+    The same warning about several objects, such as one about the DNS settings of every node, is one line.
+    """
+    own = {app, labels.preview(app), labels.canary(app), labels.command(app)}
+    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for one in sorted(events, key=lambda one: str(one.get("lastTimestamp") or one.get("eventTime") or "")):
+        about, message = one["involvedObject"], _line(one.get("message"))
+        name = str(about.get("name", ""))
+        if name in own or labels.revision_of(app, name) in revisions:
+            key = about["kind"], str(one.get("reason")), NUMBERS.sub("#", message.replace(name, ""))
+            groups[key] = [*groups.pop(key, []), one]  # the newest last
+    return [_warning(same) for same in list(groups.values())[-NEWEST:]]
+
+
+def _warning(same: Sequence[Mapping[str, Any]]) -> str:
+    """One line for events that say the same."""
+    last = same[-1]
+    about, others = last["involvedObject"], len({one["involvedObject"]["name"] for one in same}) - 1
+    more = f" and {others} more" if others else ""
+    return f"{about['kind']} {about['name']}{more}: {last.get('reason')}: {_line(last.get('message'))}"
 
 
 def exit_code(pod: Pod) -> int | None:

@@ -299,14 +299,16 @@ class KubernetesTarget(KubernetesSettings, Target):
 
     def describe(self, app: str) -> tuple[str, ...]:
         ours = names.selector(app=app)
+        found = self._cluster.find(DEPLOYMENT, ours)
+        running = {str(pod_status.revision(one)) for one in found if one["spec"].get("replicas", 1)}
         deployments = [
             f"Deployment {one['metadata']['name']}: {one.get('status', {}).get('readyReplicas', 0)} of "
             f"{one['spec'].get('replicas', 1)} ready, {one['metadata'].get('annotations', {}).get(names.RELEASE, '')}"
-            for one in self._cluster.find(DEPLOYMENT, ours)
+            for one in found
         ]
         services = [f"Service {one['metadata']['name']}" for one in self._cluster.find(SERVICE, ours)]
-        events = pod_status.warnings(self._cluster.find(EVENT, fields="type=Warning"), app)
-        return (*super().describe(app), *deployments, *services, *events)
+        warnings = pod_status.warnings(self._cluster.find(EVENT, fields="type=Warning"), app, running)
+        return (*super().describe(app), *deployments, *services, *warnings)
 
     def remembered(self, app: str) -> AdoptableState:
         kept, live = state_config_map.read(self._cluster, app), self.observe(app).live

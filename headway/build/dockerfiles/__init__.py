@@ -6,7 +6,7 @@ hadolint checks single instructions. Headway's own rules look at stages, the .do
     HW002  no separate build stage               HW009  development dependencies in the final image
     HW003  runs as root                          HW010  compilers or git in the final image
     HW004  source copied before dependencies     HW011  a secret in the Dockerfile
-    HW005  no .dockerignore                      HW012  a secret file is copied
+    HW005  no .dockerignore, and it is needed    HW012  a secret file is copied
     HW006  .git, node_modules, tests in context  HW013  no limits on cpu and memory
     HW007  secret files in the build context
 """
@@ -22,6 +22,7 @@ from headway.build.dockerfiles.findings import Finding, finding
 from headway.build.dockerfiles.parser import parse
 from headway.build.dockerfiles.secrets import find_secrets
 from headway.config import Settings
+from headway.config.platforms import platform
 from headway.domain.errors import NotFound, UsageError
 from headway.system.redaction import Masker
 
@@ -36,11 +37,17 @@ _NO_EXCEPTIONS: Mapping[str, str] = MappingProxyType({})
 
 
 def lint(
-    tree: Path, dockerfile: str = "Dockerfile", *, limits: bool = True, exceptions: Mapping[str, str] = _NO_EXCEPTIONS
+    tree: Path,
+    dockerfile: str = "Dockerfile",
+    *,
+    limits: bool = True,
+    health_check: bool = True,
+    exceptions: Mapping[str, str] = _NO_EXCEPTIONS,
 ) -> list[Finding]:
     """All findings, sorted by file, line and rule. No finding contains a secret's value.
 
-    `limits`: whether headway.yaml limits cpu and memory. `exceptions`: rules to skip, each with the reason.
+    `limits`: whether headway.yaml limits cpu and memory. `health_check`: whether a target uses the image's HEALTHCHECK.
+    `exceptions`: rules to skip, each with the reason.
     Raises NotFound when there is no Dockerfile, and UsageError when it cannot be read.
     """
     text = _read(tree, dockerfile)
@@ -50,14 +57,15 @@ def lint(
     theirs = hadolint.check(text, dockerfile, demanding=hadolint.UNREADABLE not in exceptions)
     found = [
         *_without_duplicates(theirs, policy.check(parsed, secrets, files)),
-        *context.check(tree, dockerfile, files),
+        *context.check(tree, parsed, files),
     ]
     if not limits:
         fix = "under resources, cpu: 1 and memory: 512MiB"
         found.append(finding("HW013", "headway.yaml", None, "no limits on cpu and memory", fix))
     mask = Masker(leak.value for leak in secrets)
     masked = [each.model_copy(update={"what": mask(each.what), "fix": mask(each.fix)}) for each in found]
-    kept = [each for each in masked if each.rule not in exceptions]
+    skipped = {*exceptions, *(() if health_check else ("HW008",))}
+    kept = [each for each in masked if each.rule not in skipped]
     return sorted(kept, key=lambda each: (each.file, each.line or 0, each.rule, each.what))
 
 
@@ -71,6 +79,7 @@ def findings_for(settings: Settings, tree: Path) -> tuple[list[Finding], list[Fi
         tree,
         settings.build.dockerfile or "Dockerfile",
         limits=bool(settings.resources.cpu and settings.resources.memory),
+        health_check=any(platform(place.kind).image_health_check for place in settings.environments.values()),
         exceptions=wanted.exceptions,
     )
     worst = LEVELS[: LEVELS.index(wanted.fails) + 1] if wanted.fails != "never" else ()

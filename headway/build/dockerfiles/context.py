@@ -12,6 +12,7 @@ from pathlib import Path
 from docker.utils.build import Pattern, PatternMatcher
 
 from headway.build.dockerfiles.findings import Finding, finding
+from headway.build.dockerfiles.parser import Dockerfile
 from headway.domain.errors import UsageError
 
 __all__ = ["check", "files_of", "is_secret_file"]
@@ -44,16 +45,43 @@ def files_of(tree: Path) -> list[str]:
     return found
 
 
-def check(tree: Path, dockerfile: str, files: list[str]) -> list[Finding]:
-    """Check that there is a .dockerignore and that it excludes what an image does not need."""
-    own = f"{dockerfile}.dockerignore"
+def check(tree: Path, dockerfile: Dockerfile, files: list[str]) -> list[Finding]:
+    """Check that a .dockerignore excludes what an image does not need from what the Dockerfile copies.
+
+    BuildKit sends no other files to the build: a Dockerfile that copies two files needs no .dockerignore.
+    """
+    own, sources = f"{dockerfile.file}.dockerignore", list(_sources(dockerfile))
     name = own if (tree / own).is_file() else ".dockerignore"
+
+    def is_copied(path: str) -> bool:
+        return any(_covers(source, path) for source in sources)
+
     if not (tree / name).is_file():
+        if not any(_let_in(name, lambda path: not is_copied(path), files)):
+            return []
         fix = "write one that begins with: .git, **/node_modules, **/.env*, **/*.pem, **/id_rsa, tests"
         return [finding("HW005", ".dockerignore", None, "there is no .dockerignore", fix)]
     lines = (tree / name).read_text(encoding="utf-8-sig", errors="replace").splitlines()
     patterns = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    return list(_let_in(name, _ignored(name, patterns), files))
+    ignored = _ignored(name, patterns)
+    return list(_let_in(name, lambda path: ignored(path) or not is_copied(path), files))
+
+
+def _sources(dockerfile: Dockerfile) -> Iterator[str]:
+    """Paths and patterns of the build context that are copied or mounted, without a slash at either end."""
+    for stage in dockerfile.stages:
+        for step in stage.own:
+            flags = step.instruction.flags
+            if step.instruction.name in ("COPY", "ADD") and not step.instruction.flag("from"):
+                yield from (posixpath.normpath(word).strip("/") for word in step.words[:-1])
+            if any("type=bind" in flag and "from=" not in flag for flag in flags):
+                yield "."
+
+
+def _covers(source: str, path: str) -> bool:
+    parts = path.split("/")
+    above = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
+    return source in (".", "") or any(fnmatchcase(one, source) for one in above)
 
 
 def _let_in(name: str, ignored: Callable[[str], bool], files: list[str]) -> Iterator[Finding]:

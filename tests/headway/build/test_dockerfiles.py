@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from headway.build.dockerfiles import Finding, lint
+from headway.build.dockerfiles import Finding, findings_for, lint
 from headway.build.dockerfiles.findings import RULES
+from headway.config import Settings
 from headway.domain.errors import HeadwayError, NotFound, UsageError
 
 Lint: TypeAlias = Callable[..., list[Finding]]
@@ -356,6 +357,53 @@ def test_missing_dockerignore_is_reported(check: Lint) -> None:
     assert (found.file, found.line, found.level) == (".dockerignore", None, "error")
 
 
+TWO_FILES = "FROM python:3.13-slim\nCOPY app.py /app/\nCOPY static/*.css /app/static/\n" + FINE
+
+
+@pytest.mark.parametrize("ignore", [None, "*.log\n"])
+def test_dockerignore_is_not_needed_for_files_copied_by_name(check: Lint, ignore: str | None) -> None:
+    files = ["app.py", "static/app.css", "tests/test_app.py", ".env", "package.json"]
+    assert check_context(check(TWO_FILES, ignore=ignore, files=files)) == []
+
+
+@pytest.mark.parametrize(
+    ("copy", "files"),
+    [
+        ("COPY . .", []),
+        ("COPY ./ /app", []),
+        ("ADD * /app/", []),
+        ("ARG FROM=.\nCOPY $FROM /app", []),
+        ("RUN --mount=type=bind,target=. make", []),
+        ("COPY src /app/src", ["src/tests/test_app.py"]),
+        ("COPY sr* /app/src", ["src/.env"]),
+    ],
+)
+def test_dockerignore_is_needed_for_copied_directories(check: Lint, copy: str, files: list[str]) -> None:
+    found = check_context(check(f"FROM python:3.13-slim\n{copy}\n{FINE}", ignore=None, files=files))
+    assert [one.rule for one in found] == ["HW005"]
+    shown = check_context(check(f"FROM python:3.13-slim\n{copy}\n{FINE}", ignore="*.log\n", files=files))
+    assert {one.rule for one in shown} <= {"HW006", "HW007"}
+    assert shown
+
+
+def test_dockerignore_is_not_needed_for_a_copied_directory_without_such_files(check: Lint) -> None:
+    text = f"FROM python:3.13-slim\nCOPY src /app/src\n{FINE}"
+    assert check_context(check(text, ignore=None, files=["src/app.py", "tests/test_app.py"])) == []
+
+
+@pytest.mark.parametrize(("targets", "asked"), [(["kubernetes/a"], False), (["kubernetes/a", "docker/b"], True)])
+def test_health_check_is_asked_of_an_image_only_for_targets_that_run_it(
+    tmp_path: Path, targets: list[str], asked: bool
+) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM python:3.13-slim\nCOPY app.py /app/\nUSER 1000\n")
+    environments = {f"place-{number}": {"target": target} for number, target in enumerate(targets)}
+    configured = Settings.model_validate(
+        {"app": "shop", "build": {"image": "r.test/shop"}, "environments": environments}
+    )
+    found = [one.rule for kind in findings_for(configured, tmp_path) for one in kind]
+    assert ("HW008" in found) is asked
+
+
 @pytest.mark.parametrize(
     ("left_out", "files", "seen"),
     [
@@ -408,8 +456,7 @@ def check_context(found: list[Finding]) -> list[Finding]:
     ],
 )
 def test_dockerignore_patterns_match_as_in_docker(check: Lint, ignore: str, files: list[str], count: int) -> None:
-    # A Dockerfile that copies but a few files is looked at all the same.
-    found = check(f"FROM x:1\nCOPY src/main.py /app/\n{FINE}", ignore=ignore, files=files)
+    found = check(f"FROM x:1\nCOPY . /app/\n{FINE}", ignore=ignore, files=files)
     assert len(check_context(found)) == count
 
 
@@ -705,7 +752,7 @@ def test_exceptions_are_not_reported(check: Lint) -> None:
 
 
 def test_findings_are_in_order(check: Lint) -> None:
-    found = check("FROM node\nRUN cd /app && npm ci && npm run build\nENV A_TOKEN=abcdef\n", ignore="", limits=False)
+    found = check("FROM node\nCOPY . .\nRUN cd /app && npm ci\nENV A_TOKEN=abcdef\n", ignore="", limits=False)
     keys = [(each.file, each.line or 0, each.rule) for each in found]
     assert keys == sorted(keys)
     assert {"Dockerfile", ".dockerignore", "headway.yaml"} == {each.file for each in found}

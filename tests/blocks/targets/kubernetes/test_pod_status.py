@@ -112,23 +112,42 @@ def test_exceeded_quota_is_read_from_the_deployment() -> None:
     assert pod_status.replica_failure({"status": {}}) is None
 
 
-def test_last_warning_events_of_an_app() -> None:
-    def warning(name: str, at: str) -> dict[str, Any]:
-        return {
-            "involvedObject": {"kind": "Pod", "name": name},
-            "reason": "BackOff",
-            "message": "Back-off\nrestarting",
-            "lastTimestamp": at,
-        }
+OLD, NEW = "1111111-aaaaaa", "2222222-bbbbbb"
 
+
+def warning(name: str, at: int, message: str = "Back-off\nrestarting", kind: str = "Pod") -> dict[str, Any]:
+    about = {"kind": kind, "name": name}
+    return {
+        "involvedObject": about,
+        "reason": "BackOff",
+        "message": message,
+        "lastTimestamp": f"2026-01-01T00:00:{at:02}Z",
+    }
+
+
+def test_warnings_are_about_the_app_and_its_running_revisions() -> None:
     events = [
-        warning("shop-2", "2026-01-01T00:00:02Z"),
-        warning("other", "x"),
-        warning("shop-1", "2026-01-01T00:00:01Z"),
+        warning(f"shop-{NEW}-x2", 2),
+        warning("node-1", 5, "out of disk", "Node"),
+        warning("shop-admin-3333333-cccccc-x1", 6, "it is another app's"),
+        warning(f"shop-{OLD}-x1", 7, "it is gone"),
+        warning("shop", 1, "no endpoints", "Service"),
     ]
-    told = pod_status.warnings(events, "shop")
-    assert told == [f"Pod shop-{number}: BackOff: Back-off restarting" for number in (1, 2)]
-    assert len(pod_status.warnings(events * 9, "shop")) == pod_status.NEWEST
+    assert pod_status.warnings(events, "shop", {NEW}) == [
+        "Service shop: BackOff: no endpoints",
+        f"Pod shop-{NEW}-x2: BackOff: Back-off restarting",
+    ]
+
+
+def test_same_warning_about_many_objects_is_one_line() -> None:
+    limits = "Nameserver limits were exceeded, the applied line is: 10.0.0.{} 10.1.0.1"
+    events = [warning(f"shop-{NEW}-x{number}", number, limits.format(number)) for number in range(9)]
+    events += [warning(f"shop-{NEW}-x3", 20, "exit code 3 of " + letter) for letter in "abcdefghijkl"]
+    (*_, last) = found = pod_status.warnings(events, "shop", {NEW})
+    assert len(found) == pod_status.NEWEST
+    assert last == f"Pod shop-{NEW}-x3: BackOff: exit code 3 of l"
+    (line,) = pod_status.warnings(events[:9], "shop", {NEW})
+    assert line == f"Pod shop-{NEW}-x8 and 8 more: BackOff: {limits.format(8)}"
 
 
 def test_revision_that_never_had_all_traffic_is_removed_first() -> None:

@@ -247,7 +247,8 @@ async def test_rollback_works_without_a_ledger(
 ) -> None:
     secret = SPEC.model_copy(update={"env": {"LEVEL": "info", "TOKEN": "hunter2hunter2"}, "secrets": ("TOKEN",)})
     target.claim("shop", 7)
-    first, second, third = (launched(target, number, secret) for number in (1, 2, 3))
+    named = [secret.model_copy(update={"release": f"shop#{number}"}) for number in (12, 13, 14)]
+    first, second, third = (launched(target, number, one) for number, one in enumerate(named, 1))
     for revision in (first, second, third):
         target.route("shop", Traffic.all_to(revision))
     target.retire(second)
@@ -257,6 +258,8 @@ async def test_rollback_works_without_a_ledger(
         with pytest.raises(UsageError, match=f"{third.id} is live"):
             adopt(ledger, "shop", "kubernetes/prod", target)
         assert ledger.rollouts.live("shop", "staging") == third.id
+        assert [(one.name, one.sha) for one in ledger.releases.recent("shop", 1)] == [("shop#14", third.sha)]
+        assert ledger.releases.start("shop", "/repo", "main", flow_run_id=None, requested_by="ann").name == "shop#15"
         assert ledger.rollouts.previous("shop", "staging") == second.id
         back, spec = ledger.revisions.find("shop", second.id, environment="staging")
         assert "hunter2" not in spec.model_dump_json()
