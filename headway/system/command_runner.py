@@ -15,6 +15,7 @@ import struct
 import subprocess
 import termios
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,10 +25,12 @@ import psutil
 from headway.domain.errors import CommandFailed
 from headway.domain.source import Source
 from headway.domain.workload import Finished
+from headway.system import launcher
 from headway.system.redaction import LONGEST_QUOTE, Masker
 
 __all__ = ["clean_environment", "run"]
 
+MARK = "HEADWAY_COMMAND"  # variable of each command, by which its processes are known
 LONGEST_LINE = 64 * 1024
 TAIL = 20
 READ_SIZE = 64 * 1024
@@ -98,8 +101,9 @@ async def run(
     where = name or _shortened(masker(command if isinstance(command, str) else shlex.join(command)))
     lines = _Lines(masker, on_line)
     started = time.monotonic()
-    with _started(program, cwd, env, where, pass_fds) as (process, output):
-        running = _Running(process, output, lines)
+    token = uuid.uuid4().hex
+    with _started(program, cwd, {**env, MARK: token}, where, pass_fds) as (process, output):
+        running = _Running(process, output, lines, f"{MARK}={token}")
         try:
             async with asyncio.timeout(timeout):
                 await running.ended
@@ -159,7 +163,8 @@ def _started(
 class _Running:
     """Follow a process until its shell exits. asyncio's subprocess waits for every process that holds the pipe."""
 
-    def __init__(self, process: subprocess.Popen[bytes], output: int, lines: _Lines) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], output: int, lines: _Lines, mark: str) -> None:
+        self._mark = mark
         self._loop = asyncio.get_running_loop()
         self._process = process
         self._output = output
@@ -203,14 +208,20 @@ class _Running:
             self._lines.feed(data)
 
     async def end(self, grace: float) -> None:
-        """End the process group, then reap the shell: until it is reaped, its process id cannot be reused."""
+        """End the process group, then reap the shell: until it is reaped, its process id cannot be reused.
+
+        Processes that have left the group, with a session of their own, are known by the mark in their environment.
+        """
         try:
-            if self._members():
+            if hidden := launcher.marked(self._mark) - set(self._members()):
+                _signal_all(hidden, signal.SIGTERM)
+            if hidden or self._members():
                 os.killpg(self._process.pid, signal.SIGTERM)
-                await self._gone(grace)
+                await self._gone(hidden, grace)
         finally:
             # Runs also when cancelled a second time, so that no process survives.
             os.killpg(self._process.pid, signal.SIGKILL)
+            _signal_all(launcher.marked(self._mark), signal.SIGKILL)
             self._process.wait()
             self._loop.remove_reader(self._output)
             self._loop.remove_reader(self._pidfd)
@@ -218,14 +229,20 @@ class _Running:
         if not self._deaf:
             self._rest()
 
-    async def _gone(self, grace: float) -> None:
+    async def _gone(self, hidden: set[int], grace: float) -> None:
         deadline = self._loop.time() + grace
-        while self._members() and self._loop.time() < deadline:  # noqa: ASYNC110 - no event to await
+        while (self._members() or not all(map(_dead, hidden))) and self._loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
     def _members(self) -> list[int]:
         """Running processes of the group. Signal 0 would also count zombies."""
         return [pid for pid in psutil.pids() if _group(pid) == self._process.pid and not _dead(pid)]
+
+
+def _signal_all(pids: set[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # it has ended, or became another user's
+            os.kill(pid, number)
 
 
 def _group(pid: int) -> int | None:

@@ -233,7 +233,7 @@ def end_left_overs(file: str, grace: float) -> None:
     """End the processes of an earlier launcher of this FILE that was killed: SIGTERM, grace, SIGKILL."""
     deadline = time.monotonic() + grace
     told: set[int] = set()
-    while left := left_overs(file):
+    while left := marked(f"{MARK}={file}"):
         killed = time.monotonic() >= deadline
         for pid in left if killed else left - told:
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -244,13 +244,12 @@ def end_left_overs(file: str, grace: float) -> None:
         time.sleep(0.05)
 
 
-def left_overs(file: str) -> set[int]:
-    """Processes with the mark of this FILE's program in their environment."""
-    mark = f"{MARK}={file}".encode()
+def marked(mark: str) -> set[int]:
+    """Processes with this NAME=VALUE in their environment, but not this one."""
     found = set()
     for place in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):  # it has ended, or is another user's
-            if mark in place.read_bytes().split(b"\0"):
+            if mark.encode() in place.read_bytes().split(b"\0"):
                 found.add(int(place.parent.name))
     return found - {os.getpid()}
 

@@ -299,3 +299,12 @@ def test_command_of_a_fork_gets_no_credentials(monkeypatch: pytest.MonkeyPatch, 
     assert clean_environment(theirs) == {**told, **home}
     assert list((tmp_path / "work.home").iterdir()) == []
     assert clean_environment(theirs.model_copy(update={"trusted": True}))["DOCKER_HOST"] == "tcp://engine"
+
+
+async def test_background_processes_in_a_session_of_their_own_are_ended(tmp_path: Path, lines: list[str]) -> None:
+    """As a browser or a build daemon is started."""
+    seconds = str(500_000 + os.getpid())
+    finished = await go(f"setsid sleep {seconds} & setsid sh -c 'sleep {seconds} & exit' & sleep 0.5", tmp_path, lines)
+    assert finished.exit_code == 0
+    left = [one for one in psutil.process_iter(["cmdline"]) if one.info["cmdline"] == ["sleep", seconds]]
+    assert left == []
