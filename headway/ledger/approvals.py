@@ -128,12 +128,13 @@ class Approvals(Repository):
 
     def void_superseded(self) -> list[ApprovalRecord]:
         """Void requests for commits that a newer push superseded; returns those that this call closed."""
-        superseded = (
-            sa.select(t.releases.c.id)
-            .join(t.inbox, t.inbox.c.flow_run_id == t.releases.c.flow_run_id)
-            .where(t.inbox.c.followed_by.is_not(None))
+        superseded = (  # correlated: the few that wait are looked up, not every push that was ever superseded
+            sa.select(t.inbox.c.id)
+            .join(t.releases, t.inbox.c.flow_run_id == t.releases.c.flow_run_id)
+            .where(t.releases.c.id == t.approvals.c.release_id, t.inbox.c.followed_by.is_not(None))
+            .correlate(t.approvals)
         )
-        waiting = (t.approvals.c.state == "waiting", t.approvals.c.release_id.in_(superseded))
+        waiting = (t.approvals.c.state == "waiting", superseded.exists())
         with writing(self._engine) as db:
             ids = list(db.scalars(sa.select(t.approvals.c.id).where(*waiting)))
             db.execute(t.approvals.update().where(t.approvals.c.id.in_(ids), *waiting).values(state="void"))

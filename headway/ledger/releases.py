@@ -146,8 +146,11 @@ class Releases(Repository):
 
     def recent(self, app: str | None = None, limit: int = 20) -> list[ReleaseRecord]:
         """The newest releases first; of all apps when none is named."""
-        query = sa.select(t.releases).order_by(t.releases.c.started_at.desc()).limit(limit)
-        query = query.where(t.releases.c.app == app) if app else query
+        query = sa.select(t.releases).limit(limit)
+        if app:  # by number, which has an index
+            query = query.where(t.releases.c.app == app).order_by(t.releases.c.number.desc())
+        else:
+            query = query.order_by(t.releases.c.started_at.desc())
         return [record(ReleaseRecord, row) for row in self._read(query)]
 
     def unfinished(self) -> list[ReleaseRecord]:

@@ -83,11 +83,28 @@ class Revisions(Repository):
         every environment, the live one included. Previews that were torn down are not counted.
         """
         digests = {release.digest for release in self._releases.unfinished() if release.digest}
-        for row in self._read(sa.select(t.schema_changes).where(t.schema_changes.c.state == "waiting")):
-            digests.add(self.find(row["app"], row["revision"], environment=row["environment"])[0].digest)
-        for app in self._releases.apps():
-            for environment in self._rollouts.environments(app):
-                for rollout in self._rollouts.done(app, environment, history):
-                    if rollout.plan.new:
-                        digests.add(self.find(app, rollout.plan.new, environment=environment)[0].digest)
+        waiting = sa.select(t.schema_changes).where(t.schema_changes.c.state == "waiting").subquery()
+        digests |= self._digests(waiting, waiting.c.revision)
+        if history:
+            last = self._rollouts.last_done(history)
+            digests |= self._digests(last, last.c.new)
         return digests
+
+    def live(self) -> list[tuple[str, str, LaunchSpec]]:
+        """App, environment and launch spec of every live revision."""
+        last = self._rollouts.last_done(1)
+        column = t.revisions.c
+        query = sa.select(column.app, column.environment, column.spec).select_from(self._revisions_of(last, last.c.new))
+        rows = self._read(query.order_by(column.app, column.environment))
+        return [(row["app"], row["environment"], LaunchSpec(**row["spec"])) for row in rows]
+
+    def _digests(self, places: sa.Subquery, revision: sa.ColumnElement[str]) -> set[str]:
+        digest = t.revisions.c.revision["digest"].as_string().label("digest")
+        rows = self._read(sa.select(digest).distinct().select_from(self._revisions_of(places, revision)))
+        return {row["digest"] for row in rows}
+
+    def _revisions_of(self, places: sa.Subquery, revision: sa.ColumnElement[str]) -> sa.Join:
+        """The revisions with these ids in these environments."""
+        column = t.revisions.c
+        same = (column.app == places.c.app, column.environment == places.c.environment, column.id == revision)
+        return places.join(t.revisions, sa.and_(*same))

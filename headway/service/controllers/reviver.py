@@ -26,15 +26,10 @@ class Reviver(Controller):
     async def reconcile(self) -> list[str]:
         lines: list[str] = []
         targets: dict[str, Target] = {}
-        for app in self._ledger.releases.apps():
-            for environment in self._ledger.rollouts.environments(app):
-                live = self._ledger.rollouts.live(app, environment)
-                if live is None:
-                    continue
-                _, spec = self._ledger.revisions.find(app, live, environment=environment)
-                with collect_error(f"{app} {environment}", lines):
-                    target = targets.get(spec.target) or await self._load_target(spec.target)
-                    targets[spec.target] = target
-                    if await asyncio.to_thread(target.revive, app):
-                        lines.append(f"{app} {environment}: was not running on {spec.target}: started again")
+        for app, environment, spec in await asyncio.to_thread(self._ledger.revisions.live):
+            with collect_error(f"{app} {environment}", lines):
+                target = targets.get(spec.target) or await self._load_target(spec.target)
+                targets[spec.target] = target
+                if await asyncio.to_thread(target.revive, app):
+                    lines.append(f"{app} {environment}: was not running on {spec.target}: started again")
         return lines
