@@ -86,7 +86,10 @@ def _processes_of(place: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            named = process.environ().get("TMPDIR") == str(place) or any(str(place) in one for one in process.cmdline())
+            words = process.cmdline()
+            if any("multiprocessing.resource_tracker" in one for one in words):
+                continue  # the standard library's: it ends with this process
+            named = process.environ().get("TMPDIR") == str(place) or any(str(place) in one for one in words)
             if named and process.pid not in ours and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except psutil.Error:
