@@ -9,6 +9,7 @@ from prefect import get_run_logger, task
 from prefect.artifacts import acreate_table_artifact
 from prefect.cache_policies import NO_CACHE
 
+from blocks import loading
 from blocks.secrets import look_up
 from headway.build.secret_scan import BASELINE, find_secrets
 from headway.config import Settings, env_validation
@@ -16,6 +17,7 @@ from headway.config.env_validation import Configured
 from headway.domain.errors import CheckFailed
 from headway.domain.revision import SecretRef
 from headway.domain.source import Source
+from headway.rollout.planning import require_supported
 from tasks.release_record import ReleaseSession
 
 __all__ = ["preconditions"]
@@ -30,8 +32,12 @@ async def preconditions(release: ReleaseSession, source: Source, settings: Setti
 
 @task(name="configuration", task_run_name="configuration", cache_policy=NO_CACHE)
 async def check_configuration(release: ReleaseSession, settings: Settings, path: list[str]) -> None:
-    """Validate the variables of every environment against the env schema, secrets included. Raises CheckFailed."""
+    """Check every environment: its blocks, what its target can do, and its variables against the env schema.
+
+    Raises NotFound, UsageError, CheckFailed.
+    """
     with release.stage("configuration") as stage:
+        await _require_blocks(settings, path)
         configured = {environment: await _configured(settings, environment) for environment in path}
         found = env_validation.examine(settings.env, configured)
         errors = [one for one in found if one.level == "error"]
@@ -54,6 +60,16 @@ async def check_configuration(release: ReleaseSession, settings: Settings, path:
         stage.detail = f"{sum(len(one.values) for one in configured.values())} values" + (
             f", {warnings} warnings" if warnings else ""
         )
+
+
+async def _require_blocks(settings: Settings, path: list[str]) -> None:
+    """Raise NotFound or UsageError for what a later environment would fail on, when others are rolled out already."""
+    for name in path:
+        environment = settings.environment(name)
+        require_supported(await loading.load_target(environment.target), environment, name)
+        for analysis in environment.strategy.analyses:
+            for metric in (analysis.metrics or {}).values():
+                await loading.load_metric_source(metric.source)
 
 
 async def _configured(settings: Settings, environment: str) -> Configured:

@@ -12,8 +12,9 @@ from headway.domain.ports import Target
 from headway.domain.revision import LaunchSpec, Revision
 from headway.domain.traffic import Capability
 from headway.rollout import strategies
+from headway.rollout.little_traffic import little_traffic
 
-__all__ = ["PlannedRollout", "plan_back", "plan_for"]
+__all__ = ["PlannedRollout", "plan_back", "plan_for", "require_supported"]
 
 BY_ANSWERS = "the answers of its instances to the synthetic requests"
 
@@ -35,15 +36,26 @@ def plan_for(
     """
     observation = target.observe(revision.app)
     plan = strategies.plan(environment, observation, revision, spec, stable=stable, capabilities=target.capabilities)
-    plan = plan.model_copy(update={"steps": tuple(_counted(target, spec, step) for step in plan.steps)})
+    plan = plan.model_copy(
+        update={"steps": tuple(_counted(target, spec.environment, spec.target, step) for step in plan.steps)}
+    )
     target.check(revision.app, plan)
     remarks = target.remarks(revision.app, plan)
     if plan.old == plan.new:
         remarks = (f"{plan.new} is live already: none of its instances is replaced", *remarks)
+    if little := little_traffic(target, revision.app, plan):
+        remarks = (*remarks, little)
     return PlannedRollout(plan, remarks)
 
 
-def _counted(target: Target, spec: LaunchSpec, step: Step) -> Step:
+def require_supported(target: Target, environment: Environment, name: str) -> None:
+    """Raise UsageError when the target cannot carry out the strategy of the environment `name`. Reads no platform."""
+    strategies.require_capabilities(environment, name, environment.instances.min, target.capabilities)
+    for analysis in environment.strategy.analyses:
+        _counted(target, name, environment.target, analysis.step("new", "stable"))
+
+
+def _counted(target: Target, environment: str, slug: str, step: Step) -> Step:
     """The step with the source of its request counts, if it is an analysis. Raises UsageError when there is none."""
     if not isinstance(step, Analyze) or not step.needs_counts:
         return step
@@ -53,7 +65,7 @@ def _counted(target: Target, spec: LaunchSpec, step: Step) -> Step:
         return step.model_copy(update={"counted_by": BY_ANSWERS})
     declare = "declare synthetic requests in the analysis, " if target.sends_requests else ""
     raise UsageError(
-        f"environments/{spec.environment}/strategy: target {spec.target} counts no requests of users, and an analysis "
+        f"environments/{environment}/strategy: target {slug} counts no requests of users, and an analysis "
         "is judged by counted requests",
         f"{declare}give the target something that counts, judge by metrics of a metric source alone, or leave the "
         "analysis out",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -131,26 +132,36 @@ def test_a_second_up(headway: Headway) -> None:
 
 
 def test_a_target_that_does_not_exist(headway: Headway, repo: Repo) -> None:
-    text = (repo.path / "headway.yaml").read_text().replace("process/staging", "process/nowhere")
+    text = (repo.path / "headway.yaml").read_text().replace("process/production", "process/nowhere")
     repo.commit("target", {"headway.yaml": text})
     told = headway.release(repo.path, code=1)
     assert "target process/nowhere" in told["reason"]
     assert told["state"] == "failed"
+    assert headway.ledger.rollouts.environments(repo.app) == []  # staging was not rolled out first
     repo.commit("platform", {"headway.yaml": text.replace("process/nowhere", "mainframe/one")})
     refused = headway.run("release", repo.path, code=2).stderr  # found in headway.yaml, before anything starts
-    assert "environments/staging/target: no platform is called 'mainframe'" in refused
+    assert "environments/production/target: no platform is called 'mainframe'" in refused
     assert "there are: docker, kubernetes, process" in refused
 
 
 def test_a_metric_source_that_does_not_exist(headway: Headway, tmp_path: Path) -> None:
     repo = Repo(tmp_path / "app", "unmeasured", MEASURED % "prometheus")
-    headway.release(repo.path)
-    repo.behave("    return 200, {'new': True}")
     told = headway.release(repo.path, code=1)
     assert "metric source prometheus/nowhere: no prometheus block has the name 'nowhere'" in told["reason"]
     assert told["state"] == "failed"  # nothing was changed yet
     repo.commit("kind", {"headway.yaml": (MEASURED % "abacus").format(app="unmeasured")})
     assert "no kind of metric source is called 'abacus'" in headway.release(repo.path, code=1)["reason"]
+
+
+def test_file_names_and_subjects_that_are_not_utf_8_are_released(headway: Headway, repo: Repo) -> None:
+    Path(os.fsdecode(bytes(repo.path) + b"/bad\xff.bin")).write_text("content")
+    repo.git("add", "-A")
+    message = repo.path.parent / "message"
+    message.write_bytes("caf\u00e9".encode("latin-1"))
+    repo.git("commit", "--quiet", "-F", str(message))
+    told = headway.release(repo.path)
+    assert told["state"] == "succeeded"
+    assert told["subject"].startswith("caf")
 
 
 def test_install_with_a_full_disk(headway: Headway, repo: Repo) -> None:

@@ -10,6 +10,7 @@ from headway.domain.measurements import Measurements, Verdict
 from headway.domain.plan import Analyze
 from headway.rollout.analysis import Judgement, evaluate
 from headway.rollout.context import Outcome, RolloutContext
+from headway.rollout.little_traffic import WAYS_OUT
 from headway.rollout.monitor import Monitor, monitoring
 from headway.rollout.operator_commands import wait
 
@@ -75,13 +76,12 @@ class _Analysis:
         if elapsed >= max(step.window, context.progress_deadline) + context.patience:
             raise RolloutFailed(
                 f"{step.revision}: no verdict after {elapsed:.0f} s: {judgement.evidence}",
-                "no data is never a pass: send it traffic, declare synthetic requests, lower "
-                "analysis.min_requests, or leave analysis out",
+                f"no data is never a pass; {WAYS_OUT}",
             )
         if elapsed >= step.window and not self.asked:
             self.asked = True
-            context.journal.waits(f"no verdict yet: {judgement.evidence}", blocked=False)
-            context.on_line(f"asking a person: no verdict after {elapsed:.0f} s: {judgement.evidence}")
+            context.journal.waits(f"no verdict yet: {judgement.evidence}; {WAYS_OUT}", blocked=False)
+            context.on_line(f"asking a person: no verdict after {elapsed:.0f} s: {judgement.evidence}; {WAYS_OUT}")
         return None
 
     def withdraw_question(self) -> None:

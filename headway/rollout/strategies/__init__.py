@@ -28,6 +28,7 @@ __all__ = [
     "plan",
     "possible",
     "recreate",
+    "require_capabilities",
     "rollback",
     "rolling",
     "unchanged",
@@ -59,7 +60,7 @@ def plan(
     Raises UsageError when the target cannot do what the strategy needs.
     """
     chosen = environment.strategy
-    _require_capabilities(chosen, spec, capabilities)
+    require_capabilities(environment, spec.environment, spec.instances, capabilities)
     at = Situation.of(
         observation,
         revision,
@@ -138,18 +139,22 @@ def _then(step: config.CanaryStep) -> Pause | Gate | None:
     return Pause(seconds=step.pause) if step.pause else None
 
 
-def _require_capabilities(chosen: config.Strategy, spec: LaunchSpec, capabilities: Collection[Capability]) -> None:
-    if spec.instances > 1 and Capability.INSTANCES not in capabilities:
+def require_capabilities(
+    environment: config.Environment, name: str, instances: int, capabilities: Collection[Capability]
+) -> None:
+    """Raise UsageError when a target with these capabilities cannot do what the environment `name` needs."""
+    chosen, target = environment.strategy, environment.target
+    if instances > 1 and Capability.INSTANCES not in capabilities:
         raise UsageError(
-            f"environments/{spec.environment}/instances: target {spec.target} decides by itself how many instances run",
+            f"environments/{name}/instances: target {target} decides by itself how many instances run",
             "leave instances out, and scale it on the platform",
         )
     needed = NEEDS[chosen.kind] | chosen.needs
     missing = needed - set(capabilities)
     if missing:
         raise UsageError(
-            f"environments/{spec.environment}/strategy: {chosen.kind} needs {_names(missing)}; "
-            f"target {spec.target} has: {_names(capabilities)}",
+            f"environments/{name}/strategy: {chosen.kind} needs {_names(missing)}; "
+            f"target {target} has: {_names(capabilities)}",
             f"choose one of: {', '.join(possible(capabilities))}",
         )
 
