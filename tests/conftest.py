@@ -47,6 +47,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[TEMPORARY].chmod(0o755)  # PostgreSQL runs as a user of its own
         os.environ["TMPDIR"] = str(config.stash[TEMPORARY])
         tempfile.tempdir = None
+        # What the user who runs the tests has configured for git is no part of them.
+        os.environ |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
         # A shell's background job ignores SIGINT, and so would every program that the tests start and interrupt.
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -25,7 +25,7 @@ import pathspec
 from headway.build.harmless_secrets import is_harmless
 from headway.domain.base import Frozen
 from headway.domain.errors import SourceError, UsageError
-from headway.scm.git.command import environment
+from headway.scm import git
 
 if TYPE_CHECKING:
     from detect_secrets.core.potential_secret import PotentialSecret
@@ -165,7 +165,7 @@ def _detected(path: Path, content: bytes, text: str) -> list[PotentialSecret]:
 def _files(tree: Path) -> list[str]:
     """Tracked files. Bytes of a name that are not UTF-8 are surrogates, as everywhere in Python."""
     asked = ["git", "-C", str(tree), "ls-files", "-z", "--cached"]
-    done = subprocess.run(asked, capture_output=True, timeout=60, check=False, env=environment())
+    done = subprocess.run(asked, capture_output=True, timeout=60, check=False, env=git.environment())
     if done.returncode:
         raise SourceError(f"{tree}: {done.stderr.decode(errors='replace').strip()}", "is it a git repository?")
     return [os.fsdecode(file) for file in done.stdout.split(b"\0") if file]

@@ -5,7 +5,7 @@
     holidays DE-BW Europe/Berlin                                     a country, or one of its parts
 
 Times are local times in the named zone. If daylight saving skips the hour in which a window begins, the window begins
-when that hour would have.
+when that hour would have. If it repeats the hour in which a window ends, the window ends in the second one.
 """
 
 from __future__ import annotations
@@ -56,6 +56,9 @@ class Window(Frozen):
     def _at(self, day: date, clock: time) -> datetime:
         return datetime.combine(day, clock, ZoneInfo(self.zone)).astimezone(UTC)
 
+    def _end(self, day: date, clock: time) -> datetime:
+        return _latest(datetime.combine(day, clock, ZoneInfo(self.zone)))
+
     def _local(self, at: datetime) -> date:
         return at.astimezone(ZoneInfo(self.zone)).date()
 
@@ -70,7 +73,7 @@ class _Weekly(Window):
         today = self._local(at)
         for back in range(days + 1):
             day = today - timedelta(days=back)
-            until = self._at(day + timedelta(days=days), end)
+            until = self._end(day + timedelta(days=days), end)
             if day.weekday() == first and self._at(day, begin) <= at < until:
                 return until, self.text
         return None
@@ -120,9 +123,9 @@ def parse(text: str) -> Window:
         return _Weekly(text=text, zone=_zone(zone), begins=begins, ends=ends)
     if match := re.fullmatch(_DATED, text):
         zone = _zone(match[3])
-        begin_at, end_at = (
-            datetime.fromisoformat(part).replace(tzinfo=ZoneInfo(zone)).astimezone(UTC) for part in match.groups()[:2]
-        )
+        clocks = (datetime.fromisoformat(part).replace(tzinfo=ZoneInfo(zone)) for part in match.groups()[:2])
+        first_clock, last_clock = clocks
+        begin_at, end_at = first_clock.astimezone(UTC), _latest(last_clock)
         if end_at <= begin_at:
             raise ValueError("a window ends after it has begun")
         return _Dated(text=text, zone=zone, begins=begin_at, ends=end_at)
@@ -137,6 +140,11 @@ def parse(text: str) -> Window:
         "expected a window such as 'Fri 16:00 - Mon 08:00 Europe/Berlin', "
         "'2026-12-19 12:00 - 2027-01-04 08:00 Europe/Berlin' or 'holidays DE-BW Europe/Berlin'"
     )
+
+
+def _latest(clock: datetime) -> datetime:
+    """The last time, in UTC, that a local clock shows this: clocks that are set back show an hour twice."""
+    return max(clock.replace(fold=fold).astimezone(UTC) for fold in (0, 1))
 
 
 def _zone(name: str) -> str:

@@ -21,6 +21,7 @@ from headway.domain.base import Frozen
 from headway.domain.errors import HeadwayError
 from headway.ledger import Ledger, ReleaseRecord
 from headway.rollout.load_generator import Load
+from headway.scm import git
 from headway.service import stack
 from headway.service.prefect.client import Control
 from headway.service.prefect.connections import connections
@@ -174,7 +175,8 @@ def _commit_version(repo: Path, version: str, subject: str) -> None:
 
 def _git(repo: Path, *arguments: str) -> str:
     asked = ["git", "-C", str(repo), *arguments]
-    return subprocess.run(asked, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
+    run = subprocess.run(asked, check=True, capture_output=True, text=True, timeout=30, env=git.environment())
+    return run.stdout.strip()
 
 
 def _table(results: list[DemoRelease]) -> Table:

@@ -3,7 +3,7 @@
 Every function blocks for a bounded time and raises SourceError, which never shows the credentials of a URL.
 """
 
-from headway.scm.git.command import LOCAL_TIMEOUT
+from headway.scm.git.command import LOCAL_TIMEOUT, environment
 from headway.scm.git.commits import (
     Commit,
     changed_paths,
@@ -28,6 +28,7 @@ __all__ = [
     "checkout",
     "commits_between",
     "describe",
+    "environment",
     "export_command",
     "fetch_tip",
     "file_of",

@@ -21,6 +21,22 @@ _HOOK_VARIABLES = re.compile(
     "|SHALLOW_FILE|GRAFT_FILE|QUARANTINE_PATH)"
 )
 
+# What the configuration of a user or machine must not change. Credentials, proxies and URL rewrites stay theirs.
+_FIXED = {
+    "color.ui": "false",
+    "commit.gpgSign": "false",
+    "core.attributesFile": os.devnull,  # its filters would change files
+    "core.autocrlf": "false",
+    "core.eol": "lf",
+    "core.fsmonitor": "false",
+    "core.hooksPath": os.devnull,
+    "i18n.logOutputEncoding": "UTF-8",
+    "log.mailmap": "false",
+    "log.showSignature": "false",
+    "status.showUntrackedFiles": "normal",
+    "submodule.recurse": "false",
+}
+
 _HINTS = {
     "dubious ownership": "it is of another user; to trust it: git config --global --add safe.directory {where}",
     "not a git repository": "make it one (git init), or name the directory or URL of one",
@@ -94,6 +110,7 @@ def environment() -> dict[str, str]:
     return {
         "GIT_SSH_COMMAND": "ssh -o BatchMode=yes",
         **inherited,
+        **_fixed_configuration(int(inherited.get("GIT_CONFIG_COUNT") or 0)),
         # No prompts, and messages in English: `failure` matches their text.
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_ASKPASS": "true",
@@ -104,6 +121,14 @@ def environment() -> dict[str, str]:
         "GIT_ALLOW_PROTOCOL": "file:http:https:ssh",
         "LC_ALL": "C",
     }
+
+
+def _fixed_configuration(first: int) -> dict[str, str]:
+    """Environment variables that override git's configuration files, numbered from `first` on."""
+    variables = {"GIT_CONFIG_COUNT": str(first + len(_FIXED))}
+    for number, (key, value) in enumerate(_FIXED.items(), first):
+        variables |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+    return variables
 
 
 def failure(finished: subprocess.CompletedProcess[str], where: object) -> SourceError:

@@ -123,3 +123,28 @@ def test_freeze_ends_exactly_at_its_end_time(
         halfway = closed([window], at + (found.until - at) / 2)
         assert halfway is not None
         assert halfway.until == found.until
+
+
+@pytest.mark.parametrize(
+    ("window", "frozen", "open_again"),
+    [
+        # Clocks in Berlin go back from 03:00 to 02:00 on Sunday, 2026-10-25: 02:30 is at 00:30 and at 01:30 UTC.
+        ("Sat 12:00 - Sun 02:30 Europe/Berlin", "2026-10-25T01:29:59+00:00", "2026-10-25T01:30:00+00:00"),
+        ("2026-10-24 12:00 - 2026-10-25 02:30 Europe/Berlin", "2026-10-25T01:29:59+00:00", "2026-10-25T01:30:00+00:00"),
+        ("Sun 01:00 - Sun 02:00 Europe/Berlin", "2026-10-25T00:59:59+00:00", "2026-10-25T01:00:00+00:00"),
+        # In New York on Sunday, 2026-11-01, from 02:00 to 01:00.
+        ("Fri 16:00 - Sun 01:15 America/New_York", "2026-11-01T06:14:59+00:00", "2026-11-01T06:15:00+00:00"),
+        # The hour that clocks skip in spring, 02:00 to 03:00 on 2026-03-29, moves no end forward.
+        ("Sat 12:00 - Sun 02:30 Europe/Berlin", "2026-03-29T01:29:59+00:00", "2026-03-29T01:30:00+00:00"),
+        ("Sat 12:00 - Sun 03:30 Europe/Berlin", "2026-10-25T02:29:59+00:00", "2026-10-25T02:30:00+00:00"),
+    ],
+)
+def test_window_that_ends_in_a_repeated_hour_ends_in_the_second_one(window: str, frozen: str, open_again: str) -> None:
+    freeze = closed([window], datetime.fromisoformat(frozen))
+    assert freeze
+    assert freeze.until == datetime.fromisoformat(open_again)
+    assert closed([window], datetime.fromisoformat(open_again)) is None
+
+
+def test_window_that_begins_in_a_repeated_hour_begins_in_the_first_one() -> None:
+    assert closed(["Sun 02:30 - Sun 08:00 Europe/Berlin"], datetime.fromisoformat("2026-10-25T00:30:00+00:00"))

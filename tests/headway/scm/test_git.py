@@ -336,6 +336,33 @@ def test_local_hooks_and_templates_do_not_run(
     assert not workspaces.with_name("ran").exists()
 
 
+def test_configuration_of_the_user_changes_no_file_and_no_answer(
+    repository: Repository, workspaces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository.commit("Caf\u00e9", a="1\n2\n")
+    attributes = workspaces.with_name("attributes")
+    attributes.write_text("* filter=shout\n")
+    config = workspaces.with_name("config")
+    config.write_text(
+        "[core]\nautocrlf = true\neol = crlf\nfsmonitor = false-program\n"
+        f'attributesFile = {attributes}\n[filter "shout"]\nsmudge = tr 1 9\n'
+        "[color]\nui = always\n[i18n]\nlogOutputEncoding = latin-1\n[log]\nshowSignature = true\n"
+        "[status]\nshowUntrackedFiles = no\n"
+    )
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", "core.abbrev")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", "12")
+    made = checkout(repository, "main", workspaces)
+    assert (Path(made.workspace) / "a").read_bytes() == b"1\n2\n"
+    assert made.subject == "Caf\u00e9"
+    assert git.changed_paths(repository.path, made.sha, made.sha) == []
+    assert git.environment()["GIT_CONFIG_VALUE_0"] == "12"
+    repository.write(b="untracked")
+    with pytest.raises(SourceError, match="uncommitted changes: b"):
+        git.inspect(repository.path)
+
+
 def test_submodules_are_refused(repository: Repository, workspaces: Path, tmp_path: Path) -> None:
     library = Repository(tmp_path / "library")
     library.commit(a="1")
