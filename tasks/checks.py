@@ -73,7 +73,7 @@ async def _run(release: ReleaseSession, source: Source, name: str, check: Check)
         raise CheckFailed(failed.what, failed.hint) from failed
     passed = finished.exit_code == 0
     tests, failures = _tests(workspace, check, required=passed)
-    coverage = test_reports.coverage(workspace / check.coverage) if check.coverage and passed else None
+    coverage = test_reports.coverage(workspace / check.coverage, workspace) if check.coverage and passed else None
     report = CheckReport(
         name=name,
         passed=passed,
@@ -136,7 +136,9 @@ async def _cache_key(release: ReleaseSession, source: Source, check: Check) -> s
             )
         versions.append((tool, printed.hexdigest()))
     tree = git.tree_of(git.mirror_of(source.workspace), source.sha, check.inputs.paths)
-    return hashlib.sha256(json.dumps([tree, check.run, sorted(check.env.items()), versions]).encode()).hexdigest()
+    # Of the app and the repository: another one's commands could pass with the same files and prove nothing here.
+    inputs = [release.record.app, source.public_repo, tree, check.run, sorted(check.env.items()), versions]
+    return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
 
 
 def _add_line(printed: hashlib._Hash, line: str) -> None:

@@ -8,6 +8,7 @@ file once for each lcov record that names it.
 from __future__ import annotations
 
 import codecs
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,9 +20,12 @@ from defusedxml import DefusedXmlException, ElementTree
 
 from headway.domain.errors import CheckFailed
 from headway.domain.source import CheckReport, Coverage, Failure
+from headway.system import untrusted_files
 
 __all__ = ["coverage", "junit", "summary_markdown"]
 
+LARGEST = 64 * 2**20  # bytes of a report
+DEEPEST = 100  # nested elements
 LONGEST_MESSAGE = 2000
 MOST_SHOWN = 50
 
@@ -34,24 +38,39 @@ def junit(workspace: Path, pattern: str) -> tuple[int, tuple[Failure, ...]]:
 
     Raises CheckFailed when there is no such report or one of them cannot be read.
     """
-    paths = sorted(path for path in workspace.glob(pattern) if path.is_file())
+    paths = sorted(path for path in workspace.glob(pattern) if not path.is_dir())
     if not paths:
         raise CheckFailed(
             f"{pattern}: the check wrote no such report", "have it write JUnit XML there, or correct `reports`"
         )
     tests, failures = 0, []
     for path in paths:
-        for case in _cases(_read_junit(path, path.relative_to(workspace))):
+        for case in _cases(_read_junit(path, workspace)):
             tests += not case.is_skipped
             failures += _failures(case)
     return tests, tuple(failures)
 
 
-def _read_junit(path: Path, shown: Path) -> Any:
+def _read_junit(path: Path, workspace: Path) -> Any:
+    shown = path.relative_to(workspace)
     try:
-        return junitparser.JUnitXml.fromfile(str(path), parse_func=ElementTree.parse)
-    except (ParseError, DefusedXmlException, junitparser.JUnitXmlError, ValueError) as error:
+        content = untrusted_files.read(path, workspace, LARGEST)
+        return junitparser.JUnitXml.fromroot(_parsed(content))
+    except untrusted_files.NotReadable as refused:
+        raise CheckFailed(f"{shown}: {refused}", _WRITE_AGAIN) from refused
+    except (ParseError, DefusedXmlException, junitparser.JUnitXmlError, ValueError, OSError) as error:
         raise CheckFailed(f"{shown}: no JUnit XML: {_one_line(error)}", _WRITE_AGAIN) from error
+
+
+def _parsed(content: bytes) -> Any:
+    """The root element. Raises ValueError when elements are nested so deep that Python's recursion would end."""
+    depth, root = 0, None
+    for event, element in ElementTree.iterparse(io.BytesIO(content), events=("start", "end")):
+        depth += 1 if event == "start" else -1
+        root = element if root is None else root
+        if depth > DEEPEST:
+            raise ValueError(f"its elements are nested more than {DEEPEST} deep")
+    return root
 
 
 _WRITE_AGAIN = "did the command end before it had written all of it? Its output is in the log"
@@ -81,14 +100,16 @@ def _message(result: Any) -> str:
 # --- coverage ----------------------------------------------------------------------------------------------------
 
 
-def coverage(path: Path) -> Coverage:
+def coverage(path: Path, workspace: Path) -> Coverage:
     """Covered and coverable lines of an lcov or Cobertura file. The format is detected from the content.
 
     Raises CheckFailed when the file does not exist or has neither format.
     """
     try:
-        content = path.read_bytes().removeprefix(codecs.BOM_UTF8).lstrip()
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        content = untrusted_files.read(path, workspace, LARGEST).removeprefix(codecs.BOM_UTF8).lstrip()
+    except untrusted_files.NotReadable as refused:
+        raise CheckFailed(f"{path.name}: {refused}", _WRITE_AGAIN) from refused
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise CheckFailed(
             f"{path.name}: the check wrote no such coverage report", "have it write one there, or correct `coverage`"
         ) from error
@@ -119,7 +140,7 @@ def _lcov(text: str) -> Coverage:
 
 def _cobertura(content: bytes) -> Coverage:
     """The totals of the report, or a count of its lines: early versions have no totals."""
-    root = ElementTree.fromstring(content)
+    root = _parsed(content)
     if root.tag != "coverage" or root.find("packages") is None:
         raise ValueError(f"its root is <{root.tag}>")
     if root.get("lines-valid") is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from headway.config.validation import Fault, Keys, fault
 from headway.config.yaml_document import Document
 from headway.domain.errors import SettingsError
 from headway.domain.revision import Manifest
+from headway.system import untrusted_files
 
 __all__ = ["load", "schema"]
 
@@ -103,13 +105,11 @@ def _read_text(file: Path) -> str:
     try:
         if not file.parent.is_dir():
             raise SettingsError(f"{file.parent}: no such directory", "name the directory of the repository")
-        if not file.exists():
+        if not os.path.lexists(file):
             raise SettingsError(f"{file.parent}: no {file.name}", _MINIMUM_HINT)
-        if not file.is_file():
-            raise SettingsError(f"{file}: is not a regular file", _REFERENCE)
-        if file.stat().st_size > _MAX_BYTES:
-            raise SettingsError(f"{file.name}: is larger than {_MAX_BYTES // 1024} KiB", _REFERENCE)
-        return file.read_text(encoding="utf-8-sig")
+        return untrusted_files.read(file, file.parent, _MAX_BYTES).decode("utf-8-sig")
+    except untrusted_files.NotReadable as refused:
+        raise SettingsError(f"{file.name}: {refused}", _REFERENCE) from refused
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise SettingsError(f"{file.name}:{line}: is not UTF-8 text", "save the file as UTF-8") from error

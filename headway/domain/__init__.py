@@ -18,6 +18,7 @@ __all__ = [
     "refusal",
     "revision",
     "source",
+    "text",
     "traffic",
     "version_check",
     "workload",

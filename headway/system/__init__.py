@@ -18,4 +18,5 @@ __all__ = [
     "supervisor",
     "tls",
     "unix_socket",
+    "untrusted_files",
 ]

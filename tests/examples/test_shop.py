@@ -112,7 +112,7 @@ async def test_every_version_passes_its_checks(shop: Path, name: str) -> None:
         assert tests > 5
         assert failures == ()
     if check.coverage:
-        assert test_reports.coverage(shop / check.coverage).lines > 50
+        assert test_reports.coverage(shop / check.coverage, shop).lines > 50
 
 
 async def test_every_version_passes_its_smoke_tests_and_only_v3_fails_users(shop: Path, version: str) -> None:

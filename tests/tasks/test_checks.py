@@ -36,9 +36,9 @@ def commit(tmp_path: Path) -> Source:
     return git.checkout(str(repo.path), "main", tmp_path / "workspaces", "run")
 
 
-async def run(books: Ledger, commit: Source, *, trusted: bool) -> str:
+async def run(books: Ledger, commit: Source, *, trusted: bool, app: str | None = None) -> str:
     """The state in which the check ended."""
-    app = "shop" if trusted else "shop-pr-42"
+    app = app or ("shop" if trusted else "shop-pr-42")
     release = books.releases.start(app, "/repo", "main", flow_run_id=None, requested_by="ann")
     await checks.run_check.fn(
         ReleaseSession(books, release), commit.model_copy(update={"trusted": trusted}), "unit", CHECK
@@ -52,6 +52,15 @@ async def test_check_results_are_not_shared_between_forks_and_the_repository(boo
     assert await run(books, commit, trusted=True) == "passed"
     assert await run(books, commit, trusted=True) == "cached"
     assert await run(books, commit, trusted=False) == "passed"
+
+
+async def test_check_results_are_not_shared_between_apps_and_repositories(books: Ledger, commit: Source) -> None:
+    """The same files and command can pass there for a reason that does not hold here."""
+    other = commit.model_copy(update={"repo": "https://git.example/other"})
+    assert await run(books, commit, trusted=True) == "passed"
+    assert await run(books, commit, trusted=True, app="other") == "passed"
+    assert await run(books, other, trusted=True) == "passed"
+    assert await run(books, commit, trusted=True) == "cached"
 
 
 async def test_check_of_a_fork_does_not_run_in_the_users_home(

@@ -19,6 +19,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from headway.domain.errors import SettingsError
 from headway.domain.revision import Manifest
+from headway.system import untrusted_files
 from headway.system.command_runner import clean_environment
 
 __all__ = ["read"]
@@ -26,9 +27,9 @@ __all__ = ["read"]
 KUSTOMIZATION = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 SUFFIXES = (".yaml", ".yml", ".json")
 BUILD_TIME = 60.0  # seconds for kustomize, which may fetch a base
-LARGEST = (
-    192 * 1024
-)  # characters: they are stored in an annotation of the revision, and all annotations together may have 256 KiB
+# Characters: they are stored in an annotation of the revision, and all annotations together may have 256 KiB.
+LARGEST = 192 * 1024
+LARGEST_FILE = 4 * 2**20  # bytes
 MOST_VALUES = 20_000
 _HINT = "manifests: names one YAML file, a folder of them, or a kustomize folder"
 
@@ -65,7 +66,9 @@ def _texts(root: Path, where: str) -> Iterator[tuple[str, str]]:
     for file in files:
         name = str(file.relative_to(root))
         try:
-            yield name, file.read_text(encoding="utf-8-sig")
+            yield name, untrusted_files.read(file, root, LARGEST_FILE).decode("utf-8-sig")
+        except untrusted_files.NotReadable as refused:
+            raise SettingsError(f"{name}: {refused}", _HINT) from refused
         except UnicodeDecodeError as error:
             raise SettingsError(f"{name}: is not UTF-8 text", "save the file as UTF-8") from error
         except OSError as error:

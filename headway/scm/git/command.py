@@ -117,6 +117,8 @@ def environment() -> dict[str, str]:
         "GCM_INTERACTIVE": "never",
         "GIT_OPTIONAL_LOCKS": "0",
         "GIT_LFS_SKIP_SMUDGE": "1",
+        # A replacement would make a commit another one under its hash.
+        "GIT_NO_REPLACE_OBJECTS": "1",
         # No ext:: URLs, which run any program, and no unencrypted git://.
         "GIT_ALLOW_PROTOCOL": "file:http:https:ssh",
         "LC_ALL": "C",

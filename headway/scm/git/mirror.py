@@ -17,7 +17,13 @@ from headway.scm.git.refs import FETCH_TIMEOUT, local_directory
 
 __all__ = ["Tip", "fetch", "fetch_tip", "locked", "mirror_of", "repository_directory"]
 
-FETCH = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules")
+# git checks what it fetches. Some old commits of well-known repositories have these harmless faults.
+_TOLERATED = ("badTimezone", "missingSpaceBeforeDate", "zeroPaddedFilemode")
+_VERIFIED = ("fetch.fsckObjects=true", *(f"fetch.fsck.{fault}=ignore" for fault in _TOLERATED))
+FETCH = (
+    *(part for setting in _VERIFIED for part in ("-c", setting)),
+    *("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules"),
+)
 
 
 class Tip(NamedTuple):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from headway.domain.errors import SourceError
 from headway.domain.source import Source
+from headway.domain.text import printable
 from headway.scm.git.command import LOCAL_TIMEOUT, environment, git, run, without_credentials
 from headway.scm.git.mirror import fetch, locked, repository_directory
 from headway.scm.git.refs import FETCH_TIMEOUT, resolve
@@ -93,8 +94,8 @@ def _source(mirror: Path, repo: str, ref: str, sha: str, workspace: Path | None)
         ref=ref,
         sha=sha,
         tree=tree,
-        author=author,
-        subject=subject,
+        author=printable(author),
+        subject=printable(subject),
         committed_at=datetime.fromisoformat(committed),
         workspace=str(workspace or ""),
     )

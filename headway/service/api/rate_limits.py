@@ -22,8 +22,12 @@ class RateLimits:
 
     async def allows(self, address: str) -> bool:
         """Count a request and return whether to process it."""
-        return await self._requests.hit(REQUESTS, address) and await self._refused.test(REFUSED, address)
+        return await self._requests.hit(REQUESTS, address)
 
-    async def refused(self, address: str) -> None:
-        """Count a request that was refused."""
-        await self._refused.hit(REFUSED, address)
+    async def may_guess(self, address: str) -> bool:
+        """Whether the address has not yet had too many requests refused."""
+        return await self._refused.test(REFUSED, address)
+
+    async def refused(self, address: str) -> bool:
+        """Count a request that was refused. Returns whether the address has not had too many of them."""
+        return await self._refused.hit(REFUSED, address)

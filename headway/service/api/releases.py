@@ -83,14 +83,15 @@ async def start_release(
 ) -> JSONResponse:
     """Send the token as `Authorization: Bearer TOKEN`. Requests with the same `Idempotency-Key` start one run."""
     address = request.client.host if request.client else ""
-    if not await services.rate_limits.allows(address):
+    limits = services.rate_limits
+    if not (await limits.allows(address) and await limits.may_guess(address)):
         return too_many_requests()
     try:
         await _authorize(request, services)
         started = await _start(request, services, idempotency_key)
     except RequestRefused as refused:
         if refused.status in (401, 403):
-            await services.rate_limits.refused(address)
+            await limits.refused(address)
         return json_response(refused.status, refused.body)
     except HeadwayError as error:
         return json_response(503, ErrorResponse(error=error.what, hint=error.hint))

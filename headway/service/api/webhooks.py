@@ -81,7 +81,9 @@ async def receive(
     try:
         result = await _store(request, services, host)
     except RequestRefused as refused:
-        await services.rate_limits.refused(address)
+        # Only after the signature: behind a proxy, or at a git host, others have the same address.
+        if not await services.rate_limits.refused(address):
+            return too_many_requests()
         return json_response(refused.status, refused.body)
     except HeadwayError as error:
         return json_response(503, ErrorResponse(error=error.what, hint=error.hint))

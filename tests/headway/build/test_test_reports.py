@@ -116,7 +116,7 @@ COBERTURA = """<?xml version="1.0" ?>
 def test_coverage(tmp_path: Path, content: str, covered: int, lines: int) -> None:
     path = tmp_path / "whatever"
     path.write_bytes(content.encode())
-    assert test_reports.coverage(path) == Coverage(covered=covered, lines=lines)
+    assert test_reports.coverage(path, tmp_path) == Coverage(covered=covered, lines=lines)
 
 
 @pytest.mark.parametrize("kind", ["lcov", "xml"])
@@ -124,13 +124,18 @@ def test_report_of_coverage_py(tmp_path: Path, kind: str) -> None:
     (tmp_path / "program.py").write_text("a = 1\nif a == 2:\n    a = 3\nprint(a)\n")
     for arguments in (["run", "program.py"], [kind, "-o", "report"]):
         subprocess.run([sys.executable, "-m", "coverage", *arguments], cwd=tmp_path, check=True, capture_output=True)
-    assert test_reports.coverage(tmp_path / "report") == Coverage(covered=3, lines=4)
+    assert test_reports.coverage(tmp_path / "report", tmp_path) == Coverage(covered=3, lines=4)
 
 
 def test_missing_coverage_report_is_an_error(tmp_path: Path) -> None:
-    for path in (tmp_path / "lcov.info", tmp_path):
-        with pytest.raises(CheckFailed, match="the check wrote no such coverage report"):
-            test_reports.coverage(path)
+    with pytest.raises(CheckFailed, match="the check wrote no such coverage report"):
+        test_reports.coverage(tmp_path / "lcov.info", tmp_path)
+
+
+def test_coverage_that_is_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "lcov.info").mkdir()
+    with pytest.raises(CheckFailed, match=r"^lcov\.info: is not a regular file"):
+        test_reports.coverage(tmp_path / "lcov.info", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -152,8 +157,36 @@ def test_coverage_that_cannot_be_read(tmp_path: Path, content: str) -> None:
     path = tmp_path / "lcov.info"
     path.write_text(content)
     with pytest.raises(CheckFailed, match=r"^lcov\.info: neither lcov nor Cobertura: ") as failed:
-        test_reports.coverage(path)
+        test_reports.coverage(path, tmp_path)
     assert failed.value.hint
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "/etc/passwd", "../outside.xml"])
+def test_a_report_that_is_a_link(tmp_path: Path, target: str) -> None:
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    (tmp_path / "outside.xml").write_text(SUITE)
+    (workspace / "report.xml").symlink_to(target)
+    with pytest.raises(CheckFailed, match=r"^report\.xml: is a symbolic link"):
+        test_reports.coverage(workspace / "report.xml", workspace)
+    with pytest.raises(CheckFailed, match=r"^report\.xml: is a symbolic link"):
+        test_reports.junit(workspace, "*.xml")
+
+
+def test_a_report_without_an_end(tmp_path: Path) -> None:
+    with (tmp_path / "junit.xml").open("wb") as file:
+        file.truncate(test_reports.LARGEST + 1)
+    with pytest.raises(CheckFailed, match=r"^junit\.xml: is larger than 64 MiB"):
+        test_reports.junit(tmp_path, "junit.xml")
+
+
+def test_a_report_that_is_nested_too_deep(tmp_path: Path) -> None:
+    (tmp_path / "junit.xml").write_text("<testsuites>" + "<testsuite>" * 200_000)
+    with pytest.raises(CheckFailed, match="nested more than 100 deep"):
+        test_reports.junit(tmp_path, "junit.xml")
+    (tmp_path / "coverage.xml").write_text("<coverage>" + "<class>" * 200_000)
+    with pytest.raises(CheckFailed, match="nested more than 100 deep"):
+        test_reports.coverage(tmp_path / "coverage.xml", tmp_path)
 
 
 # --- for a person ------------------------------------------------------------------------------------------------

@@ -475,6 +475,14 @@ def test_named_pipe_instead_of_the_file_does_not_block(tmp_path: Path) -> None:
         config.load(tmp_path)
 
 
+@pytest.mark.parametrize("target", ["/etc/passwd", "elsewhere.yaml", "nothing"])
+def test_a_link_instead_of_the_file_is_refused(tmp_path: Path, target: str) -> None:
+    (tmp_path / "elsewhere.yaml").write_text(SHOP)
+    (tmp_path / "headway.yaml").symlink_to(target)
+    with pytest.raises(SettingsError, match=r"^headway\.yaml: is a symbolic link, which is not followed"):
+        config.load(tmp_path)
+
+
 def test_value_that_may_be_a_secret_is_not_in_the_error(tmp_path: Path) -> None:
     text = SHOP.replace("!secret shop-prod/database-url", "postgres://me:hunter2@db/shop").replace(
         "default: 3000", "default: {x: hunter2}"

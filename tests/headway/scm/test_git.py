@@ -363,6 +363,37 @@ def test_configuration_of_the_user_changes_no_file_and_no_answer(
         git.inspect(repository.path)
 
 
+def test_commit_subject_without_control_characters(repository: Repository, workspaces: Path) -> None:
+    sha = repository.commit("Fix \x1b[2J\x1b[31mred\x07 \u202eevil")
+    assert git.checkout(str(repository.path), sha, workspaces).subject == "Fix [2J [31mred evil"
+
+
+def test_replaced_commit_is_not_what_is_checked_out(repository: Repository, workspaces: Path) -> None:
+    """`git replace` makes git show another commit under the hash of the first."""
+    sha = repository.commit(a="checked")
+    git.checkout(str(repository.path), sha, workspaces)
+    other = repository.commit(a="other")
+    mirror = next(workspaces.glob("*/mirror.git"))
+    git.checkout(str(repository.path), other, workspaces)
+    subprocess.run(["git", "replace", sha, other], cwd=mirror, check=True)
+    again = git.checkout(str(repository.path), sha, workspaces)
+    assert (Path(again.workspace) / "a").read_text() == "checked"
+
+
+def test_damaged_commit_is_not_fetched(repository: Repository, workspaces: Path) -> None:
+    """A tree with an entry called `.git` would put a hook into every checkout."""
+    blob = repository.git("hash-object", "-w", "--stdin")
+    entry = b"100644 .git\0" + bytes.fromhex(blob)
+    made = ["git", "hash-object", "-w", "-t", "tree", "--literally", "--stdin"]
+    tree = (
+        subprocess.run(made, cwd=repository.path, input=entry, capture_output=True, check=True).stdout.decode().strip()
+    )
+    sha = repository.git("commit-tree", tree, "-m", "evil")
+    repository.git("update-ref", "refs/heads/evil", sha)
+    with pytest.raises(SourceError, match=r"hasDotgit|\.git"):
+        git.checkout(str(repository.path), "evil", workspaces)
+
+
 def test_submodules_are_refused(repository: Repository, workspaces: Path, tmp_path: Path) -> None:
     library = Repository(tmp_path / "library")
     library.commit(a="1")

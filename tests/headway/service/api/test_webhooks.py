@@ -183,6 +183,12 @@ def test_repeated_wrong_signatures_are_rate_limited(receiving: Receiver) -> None
     assert answers == [401] * 60 + [429]
 
 
+def test_wrong_signatures_do_not_stop_right_ones_from_the_same_address(receiving: Receiver) -> None:
+    forged = p.github("push", p.github_push(), secret="guessed")
+    assert {receiving.send("github", *forged).status_code for _ in range(61)} == {401, 429}
+    assert receiving.send("github", *p.github("push", p.github_push())).status_code == 202
+
+
 def test_unwritable_ledger_is_an_error_response(receiving: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     receiving.send("github", *p.github("ping", {}))
     blocker = Ledger.open(f"sqlite:///{receiving.ledger._engine.url.database}")
