@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -26,7 +27,7 @@ def connect(url: str) -> sa.Engine:
     try:
         parsed = sa.make_url(url)
         if parsed.get_backend_name() == "sqlite" and parsed.database:
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             _use_wal(parsed.database)
         engine = sa.create_engine(parsed, pool_pre_ping=parsed.get_backend_name() != "sqlite")
         if engine.dialect.name == "sqlite":
@@ -61,8 +62,15 @@ def _use_wal(file: str) -> None:
     """
     if file == ":memory:":
         return
-    with _locked(file), closing(sqlite3.connect(file, timeout=BUSY / 1000)) as connection:
-        connection.execute("PRAGMA journal_mode = WAL")
+    with _locked(file):
+        _make_private(file)
+        with closing(sqlite3.connect(file, timeout=BUSY / 1000)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+
+
+def _make_private(file: str) -> None:
+    """Make the file if it is not there, for this user only. SQLite gives its -wal and -shm files the same mode."""
+    os.close(os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from headway.domain.errors import ServiceUnavailable
 from headway.service.child_process import ChildProcess, run_to_end, wait_until, wait_until_exists, wait_until_healthy
 from headway.service.prefect import fork_server
 from headway.system import ports_in_use
-from headway.system.paths import home
+from headway.system.paths import home, make_home
 from headway.system.project_root import project_root
 from headway.system.tls import one_authority
 from headway.system.unix_socket import socket_directory
@@ -74,8 +74,8 @@ async def running(
     Raises ServiceUnavailable when a port is in use, or a process ends or is not healthy in time; then nothing is left
     running.
     """
-    state = home()
-    (state / "logs").mkdir(parents=True, exist_ok=True, mode=0o700)
+    state = make_home()
+    (state / "logs").mkdir(exist_ok=True, mode=0o700)
     own_server = "PREFECT_API_URL" not in os.environ
     _refuse_second(state)
     if own_server:

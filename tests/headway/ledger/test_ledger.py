@@ -32,6 +32,14 @@ from headway.scm.webhooks import PushEvent
 
 pytestmark = pytest.mark.slow
 
+
+def test_sqlite_files_are_private(tmp_path: Path) -> None:
+    with Ledger.open(f"sqlite:///{tmp_path / 'new' / 'ledger.db'}") as ledger:
+        ledger.releases.start("shop", "/repo", "main", flow_run_id=None, requested_by="ann")
+        files = [tmp_path / "new" / f"ledger.db{suffix}" for suffix in ("", "-wal", "-shm")]
+        assert [file.stat().st_mode & 0o077 for file in files] == [0, 0, 0]
+
+
 SHA = "3f2a9c1" + "0" * 33
 ARTIFACT = Artifact(digest="sha256:" + "a" * 64, location="/bundle", size=1)
 SPEC = LaunchSpec(
