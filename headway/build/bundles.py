@@ -267,11 +267,11 @@ def _artifact(place: Path) -> Artifact:
 # --- pruning -----------------------------------------------------------------------------------------------------
 
 
-def prune(store: Path, keep: Collection[str], older_than: float) -> list[str]:
+def prune(store: Path, keep: Collection[str], older_than: float, *, dry_run: bool = False) -> list[str]:
     """Remove artifacts that were last used over `older_than` seconds ago, and the remains of interrupted builds.
 
     `keep` are digests (`sha256:...`) that stay whatever their age: live ones, and rollback targets. Builds in progress
-    are skipped. Returns the removed digests.
+    are skipped. Returns the removed digests; with `dry_run` nothing is removed.
     """
     before = time.time() - older_than
     gone = []
@@ -282,11 +282,13 @@ def prune(store: Path, keep: Collection[str], older_than: float) -> list[str]:
             used = max(place.lstat().st_mtime for place in names or [tree])
             if used >= before or set(digests) & set(keep):
                 continue
+            gone += digests
+            if dry_run:
+                continue
             for place in names:
                 place.unlink()
             trees.remove(tree)
-            gone += digests
     for record in store.glob("keys/*"):
-        if not record.exists():
+        if not dry_run and not record.exists():
             record.unlink()
     return gone

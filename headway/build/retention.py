@@ -16,23 +16,24 @@ KEEP = 7 * 24 * 3600.0  # seconds after the last use
 ROLLBACK_TARGETS = 10  # revisions of each environment whose artifacts stay whatever their age
 
 
-def prune(home: Path, ledger: Ledger) -> list[str]:
-    """Remove old workspaces, bundles and outputs of commands, and return what was removed.
+def prune(home: Path, ledger: Ledger, *, dry_run: bool = False) -> list[str]:
+    """Remove old workspaces, bundles and outputs of commands, and return what was removed, or would be (`dry_run`).
 
     Workspaces of releases in progress stay, as do bundles that are live or rollback targets.
     """
     running = {release.flow_run_id for release in ledger.releases.unfinished() if release.flow_run_id}
     workspaces = [place for place in home.glob("workspaces/*/*") if any(run in place.name for run in running)]
-    gone = [str(place) for place in git.prune(home / "workspaces", older_than=KEEP, keep=workspaces)]
-    gone += _prune_outputs(home / "output")
-    return gone + bundles.prune(home / "bundles", ledger.revisions.digests_in_use(ROLLBACK_TARGETS), older_than=KEEP)
+    old = git.prune(home / "workspaces", older_than=KEEP, keep=workspaces, dry_run=dry_run)
+    outputs = _prune_outputs(home / "output", dry_run=dry_run)
+    digests = ledger.revisions.digests_in_use(ROLLBACK_TARGETS)
+    return [str(place) for place in old] + outputs + bundles.prune(home / "bundles", digests, KEEP, dry_run=dry_run)
 
 
-def _prune_outputs(outputs: Path) -> list[str]:
+def _prune_outputs(outputs: Path, *, dry_run: bool) -> list[str]:
     """Remove the outputs of releases that have written none for a week."""
     before = time.time() - KEEP
     old = [release for release in outputs.glob("*") if max(map(_modified, [release, *release.iterdir()])) < before]
-    for release in old:
+    for release in [] if dry_run else old:
         directories.remove(release)
     return [str(release) for release in old]
 

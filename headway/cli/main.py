@@ -43,6 +43,7 @@ class Commands(LazyGroup):
         "history": "history.history",
         "judge": "judge.judge",
         "logs": "logs.logs",
+        "prune": "prune.prune",
         "env": "env.commands",
         "app": "apps.commands",
     }

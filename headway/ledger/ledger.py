@@ -11,6 +11,7 @@ from headway.ledger.checks import Checks
 from headway.ledger.commands import Commands
 from headway.ledger.database import connect
 from headway.ledger.deliveries import Deliveries
+from headway.ledger.journal_retention import JournalRetention
 from headway.ledger.locks import Locks
 from headway.ledger.previews import Previews
 from headway.ledger.queue import Queue
@@ -37,6 +38,7 @@ class Ledger:
         self.stages = Stages(engine, clock)
         self.checks = Checks(engine, clock)
         self.readings = Readings(engine, clock)
+        self.journal = JournalRetention(engine, clock)
         self.apps = Apps(engine, clock)
         self.previews = Previews(engine, clock)
         self.deliveries = Deliveries(engine, clock)

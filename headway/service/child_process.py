@@ -18,6 +18,7 @@ __all__ = ["ChildProcess", "run_to_end", "wait_until", "wait_until_exists", "wai
 START_DEADLINE = 120.0  # seconds; Prefect takes 30 to create a new database on a slow disk
 STOP_DEADLINE = 45.0  # seconds; flow runs have 30 to roll back
 POLL_INTERVAL = 0.1  # seconds
+LOG_LIMIT = 10 * 2**20  # bytes; a larger log is renamed when its process starts again
 
 
 @dataclass
@@ -32,6 +33,7 @@ class ChildProcess:
     process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
+        self._rotate_log()
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 *self.command,
@@ -42,6 +44,10 @@ class ChildProcess:
                 stderr=log,
                 start_new_session=True,
             )
+
+    def _rotate_log(self) -> None:
+        if self.log.exists() and self.log.stat().st_size > LOG_LIMIT:
+            self.log.replace(self.log.with_suffix(".log.1"))
 
     async def wait(self) -> None:
         assert self.process is not None

@@ -23,6 +23,7 @@ import psutil
 from headway.domain.errors import ServiceUnavailable
 from headway.service.child_process import ChildProcess, run_to_end, wait_until, wait_until_exists, wait_until_healthy
 from headway.service.prefect import fork_server
+from headway.service.prefect.server_settings import server_settings
 from headway.system import ports_in_use
 from headway.system.paths import home, make_home
 from headway.system.project_root import project_root
@@ -135,7 +136,9 @@ def _processes(stack: Stack, host: str, prefect_port: int | None, web_port: int)
     if prefect_port is None:
         del commands["server"]
     # With PREFECT_API_URL the server would use itself as a client does.
-    server_environment = {name: value for name, value in environment.items() if name != "PREFECT_API_URL"}
+    server_environment = server_settings() | {
+        name: value for name, value in environment.items() if name != "PREFECT_API_URL"
+    }
     return {
         name: ChildProcess(
             name, command, stack.logs / f"{name}.log", server_environment if name == "server" else environment

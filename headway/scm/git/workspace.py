@@ -101,10 +101,10 @@ def _source(mirror: Path, repo: str, ref: str, sha: str, workspace: Path | None)
     )
 
 
-def prune(workspaces: Path, *, older_than: float, keep: Collection[Path] = ()) -> list[Path]:
+def prune(workspaces: Path, *, older_than: float, keep: Collection[Path] = (), dry_run: bool = False) -> list[Path]:
     """Remove workspaces that are older than `older_than` seconds, except those in `keep`. Returns the removed ones.
 
-    Mirrors stay, so that the next checkout is fast.
+    Mirrors stay, so that the next checkout is fast. With `dry_run` nothing is removed.
     """
     kept = {path.resolve() for path in keep}
     before = time.time() - older_than
@@ -113,7 +113,7 @@ def prune(workspaces: Path, *, older_than: float, keep: Collection[Path] = ()) -
         for path in sorted(workspaces.glob("*/*"))
         if path.is_dir() and path.name != "mirror.git" and path.resolve() not in kept and path.stat().st_mtime < before
     ]
-    for path in old:
+    for path in [] if dry_run else old:
         directories.remove(path)
     return old
 

@@ -19,6 +19,7 @@ from headway.ledger import Ledger
 from headway.service.controllers.base import OK, Controller, Report
 from headway.service.controllers.branch_poller import BranchPoller
 from headway.service.controllers.dispatcher import Dispatcher
+from headway.service.controllers.journal_pruner import JournalPruner
 from headway.service.controllers.preview_reconciler import PreviewReconciler
 from headway.service.controllers.recovery import Recovery
 from headway.service.controllers.reviver import Reviver
@@ -79,6 +80,7 @@ async def _run_all() -> None:
             Recovery(ledger, control),
             Reviver(ledger, load_target),
             ScheduleMonitor(control),
+            JournalPruner(ledger),
             StatusReporter(ledger, control, load_git_host, load_target),
             BranchPoller(ledger, workspaces, dispatcher.wake),
             PreviewReconciler(ledger, control, load_git_host, dispatcher.wake),

@@ -26,6 +26,7 @@ import pytest
 import websockets
 from websockets.typing import Subprotocol
 
+from headway.service.prefect.server_settings import server_settings
 from tests.e2e.conftest import migrated_database
 from tests.standins.prefect_server import errors_in
 
@@ -41,10 +42,10 @@ LOOPS = {
     )
 }
 SETTINGS = {
+    **server_settings(),
     **LOOPS,
     "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "1",
     "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS": "1",
-    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs,orphans",
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ORPHAN_CLEANUP_LOOP_SECONDS": "1",
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "0.5",
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
