@@ -58,5 +58,5 @@ async def _roll_back(session: EnvironmentSession, request: RollbackRequest) -> N
     for change in contracts:
         await revert_schema(session, change)
     await take_steps(session, context)
-    await publish_live_state(context)
+    await publish_live_state(session.ledger, context)
     await finish_rollback(session, context)

@@ -57,5 +57,5 @@ async def rollout(
     with release.stage(spec.environment) as stage:
         context = await plan_rollout(release, session, environment, revision, spec)
         await take_steps(session, context)
-        await publish_live_state(context)
+        await publish_live_state(session.ledger, context)
         stage.detail = str(revision)

@@ -60,14 +60,19 @@ async def draw_verdict(ledger: Ledger, rollout: RolloutRecord) -> None:
         get_run_logger().warning("the verdict is not drawn: %s: %s", type(error).__name__, error)
 
 
-async def publish_live_state(context: RolloutContext) -> None:
-    """Publish what the platform runs now. A platform that does not answer is logged, and changes nothing."""
+async def publish_live_state(ledger: Ledger, context: RolloutContext) -> None:
+    """Publish what the platform runs now, and record its URL.
+
+    A platform that does not answer is logged, and changes nothing.
+    """
     app, environment = context.record.app, context.record.environment
     try:
+        url = (await asyncio.to_thread(context.target.observe, app)).url
         lines = await asyncio.to_thread(context.target.describe, app)
     except TargetError as error:
         get_run_logger().warning("%s %s: the live state is not shown: %s", app, environment, error.what)
         return
+    ledger.rollouts.set_url(context.record.id, url)
     await acreate_markdown_artifact(
         key=f"live-{app}-{environment}", markdown=live_markdown(lines), description=f"{app} in {environment}"
     )

@@ -15,12 +15,11 @@ from headway import config as headway_yaml
 from headway.domain.errors import UsageError
 from headway.domain.source import Source
 from headway.ledger import Ledger
+from headway.ledger.release_inputs import SETTINGS
 from headway.scm import git
 from headway.system.paths import home
 
 __all__ = ["SETTINGS", "checkout", "look", "read_settings"]
-
-SETTINGS = "settings"  # name of this input of a release
 
 
 async def retry_unless_usage_error(_task: Any, _run: Any, state: Any) -> bool:

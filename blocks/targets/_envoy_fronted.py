@@ -28,7 +28,7 @@ from headway.domain.errors import TargetError
 from headway.domain.fencing import FencingTokens
 from headway.domain.log_lines import LogLine, by_time
 from headway.domain.measurements import Measurements
-from headway.domain.ports import Target
+from headway.domain.ports import Suspendable, Target
 from headway.domain.refusal import Refusal
 from headway.domain.revision import LaunchSpec, Revision, SecretRef
 from headway.domain.traffic import Capability, Instance, InstanceReadiness, Observation, Traffic
@@ -58,7 +58,7 @@ class InstanceStatus(NamedTuple):
     """Why it is not ready, whatever its health path answers."""
 
 
-class BehindEnvoy(Block, Target):
+class BehindEnvoy(Block, Target, Suspendable):
     """Weighted and header routing, instances, logs and metrics, independent of how instances run."""
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(Capability)
@@ -259,6 +259,9 @@ class BehindEnvoy(Block, Target):
         self._supervisor.ensure()
         self._keep_running([name for revision in state.carried[:1] for name in state.of(revision)])
         return not was_running
+
+    def suspend(self) -> None:
+        self._supervisor.shut_down()
 
     # --- files and state ---------------------------------------------------------------------------------------
 

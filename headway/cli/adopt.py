@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from headway.cli.help_text import examples
 from headway.cli.options import AppArgument, Json
 from headway.cli.output import output
 from headway.ledger import Ledger, adoption
@@ -16,6 +17,9 @@ from headway.system.paths import ledger_url
 __all__ = ["adopt"]
 
 
+@examples(
+    "headway adopt shop kubernetes/production",
+)
 def adopt(
     app: AppArgument,
     target: Annotated[str, typer.Argument(help="Target that the app runs on, such as kubernetes/production")],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from headway.cli.help_text import examples
 from headway.cli.identity import current_user
 from headway.cli.options import By, Json, Reason, ReleaseArgument
 from headway.cli.output import output
@@ -17,11 +18,18 @@ from headway.system.paths import ledger_url
 __all__ = ["approve", "reject"]
 
 
+@examples(
+    "headway approve shop#14",
+    'headway approve shop#14 --by bob@example.com --reason "tested on staging"',
+)
 def approve(run: ReleaseArgument, by: By = "", reason: Reason = "", _json: Json = False) -> None:
     """Approve a release that waits for approval."""
     _decide(run, "approved", by, reason)
 
 
+@examples(
+    'headway reject shop#14 --reason "wrong prices"',
+)
 def reject(run: ReleaseArgument, by: By = "", reason: Reason = "", _json: Json = False) -> None:
     """Reject a release that waits for approval.
 
@@ -35,7 +43,7 @@ def _decide(text: str, decision: Literal["approved", "rejected"], by: str, reaso
     with Ledger.open(ledger_url()) as ledger, Control() as control:
         found = ledger.releases.find(text)
         asked = ledger.approvals.waiting(found.id)
-        if asked is None:
+        if asked is None or not found.open:
             raise HeadwayError(
                 f"{found.name} waits for no approval: it is {found.state}",
                 f"it {waits}" if (waits := pending_decision(ledger, found)) else f"see headway history {found.app}",

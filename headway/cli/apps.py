@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from headway.cli.help_text import examples
 from headway.cli.identity import current_user
 from headway.cli.lazy_group import typer_app
 from headway.cli.options import AppArgument, Json
@@ -31,6 +32,10 @@ HOOK = Path(__file__).parents[1] / "scm" / "webhooks" / "post_receive_hook.py"
 
 
 @commands.command()
+@examples(
+    "headway app add https://github.com/acme/shop.git",
+    "headway app add /srv/git/shop.git --name shop",
+)
 def add(
     repo: Annotated[str, typer.Argument(help="URL or path that git fetches from")],
     name: Annotated[
@@ -106,6 +111,9 @@ def _next_steps(app: AppRecord) -> list[str]:
 
 
 @commands.command("list")
+@examples(
+    "headway app list",
+)
 def list_(_json: Json = False) -> None:
     """List the registered apps."""
     with Ledger.open(ledger_url()) as ledger:
@@ -122,6 +130,9 @@ def _line(app: AppRecord) -> str:
 
 
 @commands.command()
+@examples(
+    "headway app remove shop",
+)
 def remove(name: AppArgument, _json: Json = False) -> None:
     """Unregister an app; its releases and environments stay."""
     with Ledger.open(ledger_url()) as ledger:
@@ -131,10 +142,13 @@ def remove(name: AppArgument, _json: Json = False) -> None:
 
 
 @commands.command()
+@examples(
+    "headway app events shop --limit 5",
+)
 def events(
     name: AppArgument, limit: Annotated[int, typer.Option(help="Number of events")] = 20, _json: Json = False
 ) -> None:
-    """List the webhook events of an app and their results, newest first."""
+    """List the webhook events of an app, newest first, with results."""
     with Ledger.open(ledger_url()) as ledger:
         deliveries = ledger.deliveries.recent(name, limit)
         if not deliveries:
@@ -157,6 +171,9 @@ def _event_line(one: DeliveryRecord, release: ReleaseRecord | None) -> str:
 
 
 @commands.command()
+@examples(
+    "headway app hook shop https://headway.example.com > hooks/post-receive",
+)
 def hook(
     name: AppArgument, url: Annotated[str, typer.Argument(help="URL of Headway")] = "http://127.0.0.1:4300"
 ) -> None:

@@ -9,18 +9,23 @@ from pathlib import Path
 
 from headway import config
 from headway.build.dockerfiles import Finding
+from headway.cli.help_text import examples
 from headway.cli.options import Json, PathArgument
 from headway.cli.output import output
+from headway.cli.work_tree import committed
 from headway.domain.errors import HeadwayError, UsageError
 from headway.policy.readiness import repository_checks
 from headway.policy.readiness.checklist import Result, assess
-from headway.scm import git
 
 __all__ = ["check"]
 
 SIGNS = {"pass": "✓", "attested": "✓", "fail": "✗", "unknown": "?"}
 
 
+@examples(
+    "headway check",
+    "headway check services/shop --json",
+)
 def check(path: PathArgument = Path(), _json: Json = False) -> None:
     """Check headway.yaml and the repository without deploying.
 
@@ -38,8 +43,8 @@ def check(path: PathArgument = Path(), _json: Json = False) -> None:
     with _collected_in(faults):
         blocking, advice = _dockerfile_findings(settings, path)
     with _collected_in(faults):
-        local = git.inspect(path)
-        output.say(f"git: {local.sha[:7]} ({local.ref}), all committed")
+        local = committed(path)
+        output.say(f"git: {local.sha[:7]} ({local.ref}), all changes committed")
     with _collected_in(faults):
         results = _readiness(settings, path)
     output.say(*(f"warning: {warning}" for warning in settings.warnings))

@@ -9,6 +9,7 @@ from typing import Any
 import typer
 from typer.cli import get_docs_for_click
 
+from headway.cli.help_text import epilog, examples_of
 from headway.cli.main import app as commands
 
 __all__ = ["files"]
@@ -50,9 +51,11 @@ def _cli() -> str:
 
 
 def _unabridged(group: Any) -> None:
-    """Lists of commands show the whole first sentence, not its first 45 characters."""
+    """Lists of commands show the whole first sentence, not its first 45 characters; commands show their examples."""
     for command in getattr(group, "commands", {}).values():
         command.short_help = (command.help or "").partition("\n")[0]
+        if shown := examples_of(command):
+            command.epilog = epilog(shown)
         _unabridged(command)
 
 

@@ -6,16 +6,21 @@ from typing import Annotated
 
 import typer
 
+from headway.cli.help_text import examples
 from headway.service import demo as service_demo
 
 __all__ = ["demo"]
 
 
+@examples(
+    "headway demo",
+    "headway demo --keep    # leave everything running, to look at it",
+)
 def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running until Ctrl-C")] = False,
 ) -> None:
-    """Release three versions of a bundled app; the last is rolled back.
+    """Release three versions of a sample app, the last with a bug.
 
-    The second goes out under load. The third has a bug, which its canary analysis finds.
+    The second goes out under load. The canary analysis of the third finds its bug and rolls it back.
     """
     service_demo.run(keep=keep)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from headway import config
+from headway.cli.help_text import examples
 from headway.cli.lazy_group import typer_app
 from headway.cli.options import EnvironmentArgument, Json, PathArgument
 from headway.cli.output import output
@@ -21,6 +22,9 @@ commands = typer_app(help=__doc__)
 
 
 @commands.command()
+@examples(
+    "headway env diff staging production",
+)
 def diff(
     one: EnvironmentArgument, other: EnvironmentArgument, path: PathArgument = Path(), _json: Json = False
 ) -> None:
@@ -41,6 +45,9 @@ def diff(
 
 
 @commands.command("render")
+@examples(
+    "headway env render production --format docker",
+)
 def render_(
     environment: EnvironmentArgument,
     path: PathArgument = Path(),
@@ -60,6 +67,10 @@ def render_(
 
 
 @commands.command("import")
+@examples(
+    "headway env import .env.example",
+    "headway env import shop.settings:Settings",
+)
 def import_(
     what: Annotated[
         str,

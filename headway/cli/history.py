@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from headway.cli.help_text import examples
 from headway.cli.options import AppArgument, Json
 from headway.cli.output import output
 from headway.cli.status import unknown_app
@@ -15,6 +16,10 @@ from headway.system.paths import ledger_url
 __all__ = ["history"]
 
 
+@examples(
+    "headway history shop",
+    "headway history shop --limit 5",
+)
 def history(
     app: AppArgument, limit: Annotated[int, typer.Option(help="Number of rows")] = 20, _json: Json = False
 ) -> None:

@@ -8,12 +8,17 @@ from typing import Annotated
 import typer
 
 from headway.build import scaffold
+from headway.cli.help_text import examples
 from headway.cli.options import Json, PathArgument
 from headway.cli.output import output
 
 __all__ = ["init"]
 
 
+@examples(
+    "headway init",
+    "headway init services/shop --force",
+)
 def init(
     path: PathArgument = Path(),
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist")] = False,

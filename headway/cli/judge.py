@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from headway.cli.help_text import examples
 from headway.cli.options import Json, ReleaseArgument
 from headway.cli.output import output
 from headway.config import CanaryAnalysis
@@ -19,6 +20,10 @@ from headway.system.paths import ledger_url
 __all__ = ["judge"]
 
 
+@examples(
+    "headway judge shop#14",
+    'headway judge shop#14 --success-rate ">= 99.9"    # with another limit',
+)
 def judge(
     run: ReleaseArgument,
     success_rate: Annotated[str, typer.Option(help='Limit of successful responses, such as ">= 99.5"')] = "",

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from headway.cli.help_text import examples
 from headway.cli.options import AppArgument, EnvironmentArgument, Json
 from headway.cli.output import output
 from headway.cli.status import unknown_app
@@ -22,6 +23,11 @@ from headway.system.paths import ledger_url
 __all__ = ["logs"]
 
 
+@examples(
+    "headway logs shop production",
+    "headway logs shop production -f",
+    "headway logs shop production --revision 3f2a9c1 -n 1000",
+)
 def logs(
     app: AppArgument,
     environment: EnvironmentArgument,

@@ -7,11 +7,14 @@ Exit codes: 0 done, 1 failed (and rolled back), 2 wrong usage or settings, 3 wai
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import sys
 from typing import Annotated, ClassVar
 
 import typer
+from typer._completion_classes import completion_init
 
+from headway.cli.completion import COMPLETE
 from headway.cli.lazy_group import LazyGroup, typer_app
 from headway.cli.output import output
 from headway.domain.errors import HeadwayError
@@ -20,33 +23,56 @@ __all__ = ["app", "main"]
 
 
 class Commands(LazyGroup):
-    """Every command, in the order of `--help`."""
+    """Every command, in the groups and the order of `--help`."""
 
     declared: ClassVar = {
-        "up": "up.up",
-        "serve": "up.serve",
-        "demo": "demo.demo",
-        "init": "init.init",
-        "check": "check.check",
-        "plan": "plan.plan",
-        "release": "release.release",
-        "approve": "approval.approve",
-        "reject": "approval.reject",
-        "rollback": "rollback.rollback",
-        "adopt": "adopt.adopt",
-        "promote": "rollout_commands.promote",
-        "skip": "rollout_commands.skip",
-        "abort": "rollout_commands.abort",
-        "status": "status.status",
-        "previews": "previews.previews",
-        "preview": "previews.preview",
-        "history": "history.history",
-        "judge": "judge.judge",
-        "logs": "logs.logs",
-        "prune": "prune.prune",
-        "env": "env.commands",
-        "app": "apps.commands",
+        "Start and stop": {
+            "up": "up.up",
+            "down": "down.down",
+            "serve": "up.serve",
+            "demo": "demo.demo",
+        },
+        "Prepare an app": {
+            "init": "init.init",
+            "check": "check.check",
+            "plan": "plan.plan",
+            "env": "env.commands",
+        },
+        "Release": {
+            "release": "release.release",
+            "watch": "watch.watch",
+            "approve": "approval.approve",
+            "reject": "approval.reject",
+            "cancel": "cancel.cancel",
+        },
+        "Change what is live": {
+            "promote": "rollout_commands.promote",
+            "skip": "rollout_commands.skip",
+            "abort": "rollout_commands.abort",
+            "rollback": "rollback.rollback",
+        },
+        "Look": {
+            "status": "status.status",
+            "logs": "logs.logs",
+            "history": "history.history",
+            "judge": "judge.judge",
+            "previews": "previews.previews",
+        },
+        "Manage": {
+            "app": "apps.commands",
+            "preview": "previews.preview",
+            "adopt": "adopt.adopt",
+            "prune": "prune.prune",
+            "completion": "completion.completion",
+        },
     }
+    examples: ClassVar = (
+        "headway demo                      # three releases of a sample app, one of them rolled back",
+        "headway up                        # run Headway on this machine",
+        "headway release                   # release the checked-out commit",
+        "headway status                    # what is live, and what waits for whom",
+        "headway rollback shop production  # go back to the version before",
+    )
 
 
 app = typer_app(
@@ -74,9 +100,13 @@ def options(
 
 def main() -> None:
     """Run the command line; every error is one line and a hint."""
+    if COMPLETE in os.environ:
+        completion_init()
     try:
         app()
     except HeadwayError as error:
+        if COMPLETE in os.environ:
+            sys.exit(error.exit_code)  # the message would appear within the line that is being typed
         if output.debug:
             raise
         output.error(error)

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from headway.cli.ages import format_age
+from headway.cli.help_text import examples
 from headway.cli.identity import current_user
 from headway.cli.options import AppArgument, Json, Reason
 from headway.cli.output import output
@@ -26,6 +28,10 @@ from headway.system.paths import ledger_url
 __all__ = ["preview", "previews"]
 
 
+@examples(
+    "headway previews",
+    "headway previews shop",
+)
 def previews(
     app: Annotated[str | None, typer.Argument(help="Name of an app; default: all apps")] = None,
     _json: Json = False,
@@ -52,18 +58,17 @@ def previews(
 def _row(ledger: Ledger, preview: PreviewRecord, registered: set[str]) -> dict[str, Any]:
     going = [one for one in ledger.releases.unfinished() if one.app == preview.app]
     return preview.model_dump(mode="json", exclude={"mark", "reported", "closed_at", "reason"}) | {
-        "age": _age((datetime.now(UTC) - preview.opened_at).total_seconds()),
+        "age": format_age(datetime.now(UTC) - preview.opened_at),
         "until": f", until {preview.expires_at:%Y-%m-%d %H:%M} UTC" if preview.expires_at else "",
         "going": "; ".join(f"{one.name} {one.state} {pending_decision(ledger, one)}".rstrip() for one in going),
         "orphan": preview.of not in registered,
     }
 
 
-def _age(seconds: float) -> str:
-    hours = seconds / 3600
-    return f"{hours / 24:.0f} d" if hours >= 48 else f"{hours:.0f} h" if hours >= 2 else f"{seconds / 60:.0f} min"
-
-
+@examples(
+    "headway preview shop 42",
+    "headway preview shop 42 --teardown",
+)
 def preview(
     app: AppArgument,
     number: Annotated[int, typer.Argument(help="Number of the pull request")],

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from headway.build.retention import prune as prune_files
+from headway.cli.help_text import examples
 from headway.cli.options import Json
 from headway.cli.output import output
 from headway.ledger import Ledger
@@ -16,6 +17,10 @@ from headway.system.retention import keep_period
 __all__ = ["prune"]
 
 
+@examples(
+    "headway prune --dry-run    # what would be removed",
+    "headway prune",
+)
 def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing")] = False,
     _json: Json = False,

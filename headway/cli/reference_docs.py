@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from headway.config.platforms import platform
 from headway.config.value_parsers import format_duration
 from headway.domain.traffic import Capability
 from headway.rollout import strategies
-from headway.service.prefect.connections import connections
+from headway.service.prefect.connections import target_classes
 
 __all__ = ["files", "main"]
 
@@ -112,7 +111,7 @@ def _section(part: dict[str, Any], definitions: dict[str, Any]) -> Iterator[str]
 
 def _targets() -> Iterator[str]:
     """Capabilities and settings of every platform."""
-    known = dict(sorted(_platforms().items()))
+    known = dict(sorted(target_classes().items()))
     yield _TARGETS
     yield f"| | {' | '.join(f'[{kind}](#{kind})' for kind in known)} |"
     yield f"|---|{'---|' * len(known)}"
@@ -131,17 +130,6 @@ def _targets() -> Iterator[str]:
             default = "**required**" if name in described.get("required", ()) else _default(field)
             yield f"| `{name}` | {default} | {field['description']} |".replace("  ", " ")
         yield ""
-
-
-def _platforms() -> dict[str, Any]:
-    """Targets of every platform. Importing blocks needs the URL of a server, which gets no request."""
-    named = "PREFECT_API_URL" in os.environ
-    os.environ.setdefault("PREFECT_API_URL", "http://127.0.0.1:1/api")
-    try:
-        return dict(connections().targets())
-    finally:
-        if not named:
-            del os.environ["PREFECT_API_URL"]
 
 
 def _runs(kind: str) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from headway.cli.help_text import examples
 from headway.cli.identity import current_user
 from headway.cli.options import AppArgument, By, EnvironmentArgument, Json, Reason
 from headway.cli.output import output
@@ -19,6 +20,10 @@ from headway.system.paths import ledger_url
 __all__ = ["rollback"]
 
 
+@examples(
+    "headway rollback shop production                 # go back to the revision before",
+    "headway rollback shop production --to 3f2a9c1    # go back to a commit or revision",
+)
 def rollback(
     app: AppArgument,
     environment: EnvironmentArgument,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from headway.cli.help_text import examples
 from headway.cli.identity import current_user
 from headway.cli.options import AppArgument, By, EnvironmentArgument, Json, Reason
 from headway.cli.output import output
@@ -15,6 +16,9 @@ from headway.system.paths import ledger_url
 __all__ = ["abort", "promote", "skip"]
 
 
+@examples(
+    "headway promote shop production",
+)
 def promote(
     app: AppArgument, environment: EnvironmentArgument, by: By = "", reason: Reason = "", _json: Json = False
 ) -> None:
@@ -25,6 +29,9 @@ def promote(
     _command("promote", app, environment, by, reason)
 
 
+@examples(
+    "headway skip shop production",
+)
 def skip(
     app: AppArgument, environment: EnvironmentArgument, by: By = "", reason: Reason = "", _json: Json = False
 ) -> None:
@@ -35,6 +42,9 @@ def skip(
     _command("skip", app, environment, by, reason)
 
 
+@examples(
+    'headway abort shop production --reason "complaints"',
+)
 def abort(
     app: AppArgument, environment: EnvironmentArgument, by: By = "", reason: Reason = "", _json: Json = False
 ) -> None:

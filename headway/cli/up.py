@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from headway.cli.help_text import examples
 from headway.cli.output import output
 from headway.ledger import Ledger
 from headway.service.prefect.client import Control
@@ -20,6 +21,10 @@ Host = Annotated[str, typer.Option(help="Address to listen on")]
 Port = Annotated[int, typer.Option(help="Port of Headway's web page, API and webhooks")]
 
 
+@examples(
+    "headway up",
+    "headway up --port 8000 --host 0.0.0.0",
+)
 def up(
     host: Host = "127.0.0.1",
     port: Port = 4300,
@@ -29,6 +34,9 @@ def up(
     asyncio.run(_up(host, port, prefect_port))
 
 
+@examples(
+    "PREFECT_API_URL=https://prefect.example.com/api headway serve",
+)
 def serve(host: Host = "127.0.0.1", port: Port = 4300) -> None:
     """Run only Headway's web page, API and webhooks.
 

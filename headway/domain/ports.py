@@ -31,7 +31,7 @@ from headway.domain.workload import Finished, Workload
 if TYPE_CHECKING:
     import docker
 
-__all__ = ["Command", "GitHost", "MetricSource", "Registry", "Runner", "SecretStore", "Target"]
+__all__ = ["Command", "GitHost", "MetricSource", "Registry", "Runner", "SecretStore", "Suspendable", "Target"]
 
 
 class Command(NamedTuple):
@@ -188,6 +188,14 @@ class Target(ABC):
     def revive(self, app: str) -> bool:  # noqa: ARG002  # by default
         """Start again what should run and nothing else restarts, after a reboot. True if there was any."""
         return False
+
+
+class Suspendable(ABC):
+    """A target of this machine, whose apps can be stopped and started again as a whole."""
+
+    @abstractmethod
+    def suspend(self) -> None:
+        """Stop the instances and proxies of every app; `Target.revive` starts them again. Raises TargetError."""
 
 
 class Registry(ABC):

@@ -116,6 +116,7 @@ class RolloutRecord(Frozen):
     plan: Plan
     started_at: datetime
     finished_at: datetime | None
+    url: str | None = Field(default=None, description="where the app answers since; None: not known")
 
 
 class StepRecord(Frozen):

@@ -11,7 +11,9 @@ from headway.ledger import schema as t
 from headway.ledger.base import Repository, first
 from headway.ledger.database import writing
 
-__all__ = ["ReleaseInputs"]
+__all__ = ["SETTINGS", "ReleaseInputs"]
+
+SETTINGS = "settings"
 
 
 class ReleaseInputs(Repository):

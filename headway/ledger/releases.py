@@ -74,7 +74,7 @@ class Releases(Repository):
         return self.get(str(row["id"]))
 
     def update(self, release_id: str, **values: object) -> ReleaseRecord:
-        """Set columns of a release: sha, tree, author, subject, committed_at, digest."""
+        """Set columns of a release: sha, tree, author, subject, committed_at, digest, reason."""
         with writing(self._engine) as db:
             db.execute(t.releases.update().where(t.releases.c.id == release_id).values(**values))
         return self.get(release_id)
@@ -89,12 +89,17 @@ class Releases(Repository):
             )
 
     def finish(self, release_id: str, state: ReleaseState, reason: str) -> ReleaseRecord:
-        """Close a release and its unfinished stages. A release that has ended does not change."""
+        """Close a release and its unfinished stages. A release that has ended does not change.
+
+        A cancelled release keeps the reason that was recorded when somebody asked for it.
+        """
+        asked = t.releases.c.reason != ""
+        kept = sa.case((asked, t.releases.c.reason), else_=reason) if state == "cancelled" else reason
         with writing(self._engine) as db:
             closed = db.execute(
                 t.releases.update()
                 .where(t.releases.c.id == release_id, t.releases.c.state.in_(OPEN))
-                .values(state=state, reason=reason, finished_at=self._now())
+                .values(state=state, reason=kept, finished_at=self._now())
             )
             if closed.rowcount:
                 ended = "cancelled" if state in ("cancelled", "superseded") else "failed"

@@ -93,6 +93,16 @@ class Rollouts(Repository):
                 .values(state=state, finished_at=self._now())
             )
 
+    def set_url(self, rollout_id: str, url: str | None) -> None:
+        """Record where the app answers after this rollout."""
+        with writing(self._engine) as db:
+            db.execute(t.rollouts.update().where(t.rollouts.c.id == rollout_id).values(url=url))
+
+    def urls(self, release_id: str) -> dict[str, str]:
+        """Environment -> URL, of the environments that this release is live in."""
+        done = self._select(t.rollouts.c.release_id == release_id, t.rollouts.c.state == "done")
+        return {one.environment: one.url for one in done if one.url and one.kind == "release"}
+
     def steps(self, rollout_id: str) -> list[StepRecord]:
         query = sa.select(t.steps).where(t.steps.c.rollout_id == rollout_id).order_by(t.steps.c.position)
         return [StepRecord(**row) for row in self._read(query)]

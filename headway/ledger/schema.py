@@ -9,7 +9,7 @@ from sqlalchemy.engine import Dialect
 
 __all__ = ["REVISION", "metadata"]
 
-REVISION = "0009"
+REVISION = "0010"
 """The newest migration. Comparing it with the database needs no import of Alembic, which is slow."""
 
 
@@ -107,6 +107,7 @@ rollouts = sa.Table(
     sa.Column("plan", sa.JSON, nullable=False),
     sa.Column("started_at", Utc, nullable=False),
     sa.Column("finished_at", Utc),
+    sa.Column("url", sa.Text),
     sa.UniqueConstraint("app", "environment", "sequence"),
 )
 

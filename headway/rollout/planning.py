@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from headway.config import Environment
@@ -10,11 +10,11 @@ from headway.domain.errors import UsageError
 from headway.domain.plan import Analyze, Plan, Step
 from headway.domain.ports import Target
 from headway.domain.revision import LaunchSpec, Revision
-from headway.domain.traffic import Capability
+from headway.domain.traffic import Capability, Instance, Observation, Traffic
 from headway.rollout import strategies
 from headway.rollout.little_traffic import little_traffic
 
-__all__ = ["PlannedRollout", "plan_back", "plan_for", "require_supported"]
+__all__ = ["PlannedRollout", "plan_back", "plan_for", "plan_without_target", "require_supported"]
 
 BY_ANSWERS = "the answers of its instances to the synthetic requests"
 
@@ -70,6 +70,31 @@ def _counted(target: Target, environment: str, slug: str, step: Step) -> Step:
         f"{declare}give the target something that counts, judge by metrics of a metric source alone, or leave the "
         "analysis out",
     )
+
+
+def plan_without_target(
+    capabilities: Collection[Capability],
+    environment: Environment,
+    revision: Revision,
+    spec: LaunchSpec,
+    live: tuple[Revision, LaunchSpec] | None,
+) -> Plan:
+    """Plan the rollout of a revision as if the target ran what the ledger says, and nothing else.
+
+    Raises UsageError when a target with these capabilities cannot do what the strategy needs.
+    """
+    stable = live[0].id if live else None
+    running = [
+        Instance(name=f"{stable}-{number}", address="", ready=True)
+        for number in range(live[1].instances if live else 0)
+    ]
+    observation = Observation(
+        app=revision.app,
+        url=None,
+        traffic=Traffic.all_to(stable) if stable else Traffic(),
+        instances={stable: tuple(running)} if stable else {},
+    )
+    return strategies.plan(environment, observation, revision, spec, stable=stable, capabilities=capabilities)
 
 
 def plan_back(target: Target, app: str, revision: Revision | None, spec: LaunchSpec) -> Plan:

@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -30,7 +32,9 @@ from headway.system.project_root import project_root
 from headway.system.tls import one_authority
 from headway.system.unix_socket import socket_directory
 
-__all__ = ["Stack", "running"]
+__all__ = ["Stack", "running", "running_pid", "stop"]
+
+DOWN = 240.0  # seconds to stop everything; each service has 45
 
 # The fork server imports these, so that no flow run has to. Prefect and the libraries import the last four late.
 PRELOADED = [
@@ -196,6 +200,32 @@ def _marker(state: Path) -> Path:
     return state / "up.json"
 
 
+def running_pid() -> int | None:
+    """Process id of the `headway up` of this HEADWAY_HOME; None when it does not run."""
+    try:
+        pid = int(json.loads(_marker(home()).read_text())["pid"])
+        command = psutil.Process(pid).cmdline()
+    except (FileNotFoundError, psutil.Error):
+        return None
+    return pid if {"up", "demo"} & set(command) else None  # the number may be another program's by now
+
+
+def stop(pid: int) -> None:
+    """Stop a `headway up` as Ctrl-C does, and wait for its end. Raises ServiceUnavailable after `DOWN` seconds."""
+    deadline = time.monotonic() + DOWN
+    try:
+        process = psutil.Process(pid)
+        process.send_signal(signal.SIGTERM)
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:  # its parent may never reap it
+            if time.monotonic() > deadline:
+                raise ServiceUnavailable(
+                    f"headway up (pid {pid}) has not ended after {DOWN:g} s", f"its logs: {home() / 'logs'}"
+                )
+            time.sleep(0.1)
+    except psutil.NoSuchProcess:
+        return
+
+
 def _refuse_second(state: Path) -> None:
     try:
         running = json.loads(_marker(state).read_text())
@@ -204,5 +234,5 @@ def _refuse_second(state: Path) -> None:
     if psutil.pid_exists(running["pid"]):
         raise ServiceUnavailable(
             f"headway is up already (pid {running['pid']}): {running['api_url'].removesuffix('/api')}",
-            "stop it with Ctrl-C, or set another HEADWAY_HOME for this one",
+            "stop it with `headway down`, or set another HEADWAY_HOME for this one",
         )

@@ -93,6 +93,13 @@ class DockerTarget(BehindEnvoy):
                     revived = True
         return revived
 
+    def suspend(self) -> None:
+        super().suspend()
+        with self._engine() as engine:
+            for container in self._containers(engine):
+                if container["State"] not in STOPPED:
+                    engine.api.stop(container["Id"])
+
     # --- instances ---------------------------------------------------------------------------------------------
 
     def _statuses(self, app: str, names: Collection[str]) -> Mapping[str, InstanceStatus]:  # noqa: ARG002  # one engine

@@ -22,13 +22,14 @@ class LocalRepo(NamedTuple):
     root: Path  # top of the work tree, or the bare repository
     sha: str
     ref: str
+    untracked: tuple[str, ...] = ()  # files that are in no commit; not looked for when a ref is named
 
 
 def inspect(path: Path, ref: str | None = None) -> LocalRepo:
-    """The repository that contains `path` and the commit of `ref`, by default HEAD of a clean work tree.
+    """The repository that contains `path` and the commit of `ref`, by default HEAD of a work tree without changes.
 
     Raises SourceError when `path` is in no repository, the repository has no commit, the ref is unknown, or, without a
-    ref, when the repository is bare or has uncommitted changes.
+    ref, when the repository is bare or has uncommitted changes. Untracked files are returned.
     """
     if not path.is_dir():
         raise SourceError(f"{path}: no such directory", "name the directory of a git repository")
@@ -45,12 +46,14 @@ def inspect(path: Path, ref: str | None = None) -> LocalRepo:
         raise SourceError(f"{path}: is a bare repository: name a commit with --ref", "for example: --ref main")
     if not (sha := commit_of(root, "HEAD")):
         raise SourceError(f"{root}: has no commit yet", "commit something first: git add -A && git commit")
-    if changed := git("status", "--porcelain", cwd=root).splitlines():
-        shown = ", ".join(line[3:] for line in changed[:5]) + (", ..." if len(changed) > 5 else "")
+    files = git("status", "--porcelain", cwd=root).splitlines()
+    if changed := [line[3:] for line in files if not line.startswith("??")]:
+        shown = ", ".join(changed[:5]) + (", ..." if len(changed) > 5 else "")
         raise SourceError(
             f"{root}: has uncommitted changes: {shown}", "commit or stash them, or name the commit: --ref HEAD"
         )
-    return LocalRepo(root, sha, git("rev-parse", "--abbrev-ref", "HEAD", cwd=root).strip())
+    untracked = tuple(line[3:] for line in files if line.startswith("??"))
+    return LocalRepo(root, sha, git("rev-parse", "--abbrev-ref", "HEAD", cwd=root).strip(), untracked)
 
 
 def resolve(repo: str, ref: str) -> str:

@@ -18,11 +18,14 @@ from tenacity import wait_exponential_jitter
 
 from headway.domain.base import Frozen
 from headway.domain.errors import HeadwayError, NotFound, ServiceUnavailable
+from headway.system import tls
 from headway.system.http_client import Failure, Failures, HttpClient, Limits
 from headway.system.paths import home
 from headway.system.retry_policy import RetryPolicy
 
-__all__ = ["Control", "FlowRun", "api_url"]
+__all__ = ["Control", "FlowRun", "answers", "api_url"]
+
+ANSWER = 5.0  # seconds
 
 LIMITS = Limits(httpx.Timeout(30.0, connect=5.0))
 RETRIES = RetryPolicy(attempts=8, backoff=wait_exponential_jitter(initial=0.1, max=2.0))
@@ -65,6 +68,16 @@ def api_url() -> str:
             "no Prefect server is running here and PREFECT_API_URL names no other",
             "start one with `headway up`, or set PREFECT_API_URL",
         ) from None
+
+
+def answers() -> bool:
+    """Whether a Prefect server answers now. For commands that can do without one: they do not wait for it."""
+    try:
+        url = api_url()
+        httpx.get(f"{url}/health", timeout=ANSWER, trust_env=False, verify=tls.for_url(url))
+    except (ServiceUnavailable, httpx.TransportError):
+        return False
+    return True
 
 
 def _credentials() -> dict[str, str]:

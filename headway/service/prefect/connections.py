@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from headway.domain.ports import GitHost, MetricSource, Target
 from headway.service.prefect.client import api_url
@@ -13,7 +13,9 @@ from headway.system.project_root import project_root
 if TYPE_CHECKING:
     from prefect.blocks.core import Block
 
-__all__ = ["Connections", "connections"]
+__all__ = ["Connections", "connections", "target_classes"]
+
+NO_SERVER = "http://127.0.0.1:1/api"
 
 
 class Connections(Protocol):
@@ -42,3 +44,15 @@ def connections() -> Connections:
     # Prefect reads it at its first import. Without it, Prefect starts a temporary server.
     os.environ.setdefault("PREFECT_API_URL", api_url())
     return cast("Connections", importlib.import_module("blocks.loading"))
+
+
+def target_classes() -> dict[str, Any]:
+    """Every kind of target: block type slug -> class. Needs no Prefect server."""
+    project_root()
+    named = "PREFECT_API_URL" in os.environ
+    os.environ.setdefault("PREFECT_API_URL", NO_SERVER)  # blocks read it when they are imported, and send nothing
+    try:
+        return dict(importlib.import_module("blocks.loading").targets())
+    finally:
+        if not named:
+            del os.environ["PREFECT_API_URL"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +13,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from headway.cli.help_text import examples_of
 from headway.cli.main import Commands, app
+from headway.cli.output import output
 
 LOADED = """
 import sys
@@ -51,9 +55,12 @@ def test_help_and_version_import_no_slow_library(option: str) -> None:
 def test_help_lists_every_command_with_its_summary() -> None:
     lines = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "120"}).output.splitlines()
 
-    listed = dict(line.strip().split(maxsplit=1) for line in lines[lines.index("Commands:") + 1 :])
-    assert list(listed) == list(Commands.declared)
-    assert listed == {name: COMMANDS[name].help.partition("\n")[0] for name in listed}
+    for title, declared in Commands.declared.items():
+        begin = lines.index(f"{title}:") + 1
+        listed = dict(line.strip().split(maxsplit=1) for line in lines[begin : lines.index("", begin)])
+        assert list(listed) == list(declared)
+        assert listed == {name: COMMANDS[name].help.partition("\n")[0] for name in listed}
+    assert set(COMMANDS) >= {name for group in Commands.declared.values() for name in group}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -63,10 +70,44 @@ def test_every_command_has_a_one_line_summary_and_describes_its_options(name: st
 
     assert summary[0].isupper()
     assert summary.endswith(".")
-    assert len(summary) <= 68, "longer than a line of `headway --help`"
+    assert len(summary) <= 64, "longer than a line of `headway --help`"
     for parameter in command.params:
         assert parameter.help, f"headway {name}: {parameter.name}"
         assert parameter.help[0].isupper()
+
+
+@pytest.mark.parametrize("name", [name for name, one in COMMANDS.items() if not isinstance(one, typer.core.TyperGroup)])
+def test_the_help_of_a_command_ends_with_examples_and_exit_codes(name: str) -> None:
+    shown = CliRunner().invoke(app, [*name.split(), "--help"], env={"COLUMNS": "120"}).output
+
+    examples, _, codes = shown.partition("\nExamples:\n")[2].partition("\nExit codes:\n")
+    assert examples.strip()
+    assert all(f"headway {name}" in line for line in examples.strip().splitlines())
+    assert [line.split()[0] for line in codes.strip().splitlines()] == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("name", [name for name, one in COMMANDS.items() if not isinstance(one, typer.core.TyperGroup)])
+def test_examples_have_only_options_and_arguments_that_exist(name: str) -> None:
+    command = COMMANDS[name]
+    for example in examples_of(command):
+        words = shlex.split(example.removeprefix('eval "$(').replace(')"', ""), comments=True)
+        words = words[words.index("headway") + 1 + len(name.split()) :]
+        if ">" in words:
+            words = words[: words.index(">")]
+        command.make_context(name, words, resilient_parsing=False)
+
+
+def test_colours_are_for_terminals_without_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert output.style("failed", "red", Terminal()) == "\033[31mfailed\033[0m"
+    assert output.style("failed", "red", io.StringIO()) == "failed"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert output.style("failed", "red", Terminal()) == "failed"
 
 
 def test_mistyped_command_suggests_the_nearest_one() -> None:

@@ -44,25 +44,25 @@ def url(repository: Repository) -> str:
 
 def test_inspect_a_clean_repository(repository: Repository) -> None:
     sha = repository.commit(a="1")
-    assert git.inspect(repository.path) == (repository.path, sha, "main")
+    assert git.inspect(repository.path) == (repository.path, sha, "main", ())
 
 
 def test_inspect_from_a_subdirectory(repository: Repository) -> None:
     sha = repository.commit(deep__er__a="1")
-    assert git.inspect(repository.path / "deep" / "er") == (repository.path, sha, "main")
+    assert git.inspect(repository.path / "deep" / "er") == (repository.path, sha, "main", ())
 
 
 def test_inspect_with_a_ref(repository: Repository) -> None:
     first = repository.commit(a="1")
     repository.commit(a="2")
     repository.write(a="3")
-    assert git.inspect(repository.path, "HEAD~1") == (repository.path, first, "HEAD~1")
+    assert git.inspect(repository.path, "HEAD~1") == (repository.path, first, "HEAD~1", ())
 
 
 def test_inspect_a_detached_head(repository: Repository) -> None:
     sha = repository.commit(a="1")
     repository.git("checkout", "--quiet", "--detach")
-    assert git.inspect(repository.path) == (repository.path, sha, "HEAD")
+    assert git.inspect(repository.path) == (repository.path, sha, "HEAD", ())
 
 
 def test_inspect_a_bare_repository(repository: Repository, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_inspect_a_bare_repository(repository: Repository, tmp_path: Path) -> No
         SourceError, match=r"bare\.git: is a bare repository: name a commit with --ref\n  hint: .*--ref"
     ):
         git.inspect(bare)
-    assert git.inspect(bare, "main") == (bare, sha, "main")
+    assert git.inspect(bare, "main") == (bare, sha, "main", ())
 
 
 def refused(path: Path, ref: str | None = None) -> SourceError:
@@ -111,10 +111,12 @@ def test_uncommitted_changes_are_named(repository: Repository) -> None:
     assert refused(repository.path).hint == "commit or stash them, or name the commit: --ref HEAD"
 
 
-def test_an_untracked_file_is_a_change(repository: Repository) -> None:
-    repository.commit(a="1")
-    repository.write(headway_dot_yaml="app: shop")
-    assert refused(repository.path).what.endswith("has uncommitted changes: headway.yaml")
+def test_an_untracked_file_is_no_change(repository: Repository) -> None:
+    sha = repository.commit(a="1")
+    repository.write(headway_dot_yaml="app: shop", new__b="1")
+    assert git.inspect(repository.path) == (repository.path, sha, "main", ("headway.yaml", "new/"))
+    repository.write(a="2")
+    assert refused(repository.path).what.endswith("has uncommitted changes: a")
 
 
 def test_another_users_repository(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,8 +361,7 @@ def test_configuration_of_the_user_changes_no_file_and_no_answer(
     assert git.changed_paths(repository.path, made.sha, made.sha) == []
     assert git.environment()["GIT_CONFIG_VALUE_0"] == "12"
     repository.write(b="untracked")
-    with pytest.raises(SourceError, match="uncommitted changes: b"):
-        git.inspect(repository.path)
+    assert git.inspect(repository.path).untracked == ("b",)
 
 
 def test_commit_subject_without_control_characters(repository: Repository, workspaces: Path) -> None:
