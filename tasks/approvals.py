@@ -193,4 +193,4 @@ def _finish(release: ReleaseSession, name: str, request: ApprovalRecord) -> None
         if request.state == "rejected":
             raise Rejected(f"{request.environment}: {decision}")
         if request.state != "approved":
-            raise Expired(f"{request.environment}: nobody decided before {request.expires_at:%Y-%m-%d %H:%M} UTC")
+            raise Expired(f"{request.environment}: no decision before {request.expires_at:%Y-%m-%d %H:%M} UTC")

@@ -125,7 +125,7 @@ async def _acquire(ledger: Ledger, request: _Request, *, wait: bool, check: Call
         held = f"{request.environment} is held by {by.holder} for {by.revision}" if by else ""
         held = held or f"{request.environment} is being let go"
         if not wait or time.monotonic() > deadline:
-            raise EnvironmentLocked(held, "cancel that run, and it brings the environment back itself; or wait for it")
+            raise EnvironmentLocked(held, "cancel that run, which rolls the environment back; or wait for it")
         if held != logged:
             get_run_logger().info("waiting: %s", held)
             logged = held

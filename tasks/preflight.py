@@ -91,7 +91,7 @@ async def check_leaks(release: ReleaseSession, source: Source, settings: Setting
         if found:
             places = "".join(f"\n  {one}" for one in found[:20])
             raise CheckFailed(
-                f"secrets in the repository: {len(found)} that everybody who gets it can read{places}",
-                "take them out and make them invalid where they are from: they stay in the history. What is none gets "
-                f"a comment `pragma: allowlist secret`, or into {BASELINE}, or its file into secret_scan/exceptions",
+                f"secrets in the repository: {len(found)} readable by everybody with access to it{places}",
+                "remove and revoke them: they stay in the history. Mark a false positive with "
+                f"a comment `pragma: allowlist secret`, in {BASELINE}, or in secret_scan/exceptions",
             )

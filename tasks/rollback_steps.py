@@ -88,7 +88,7 @@ def _destination(
         return (revision if before else None), spec
     if previous := rollouts.previous(session.app, session.environment):
         return session.revision(previous)
-    raise NotFound(f"{session}: there is no earlier revision to go back to", f"see headway history {session.app}")
+    raise NotFound(f"{session}: there is no earlier revision to roll back to", f"see headway history {session.app}")
 
 
 def _is_promoted(session: EnvironmentSession, rollout: RolloutRecord) -> bool:
@@ -120,7 +120,7 @@ async def _require_launchable(
     """Raise NotFound when the artifact of a revision is gone."""
     missing = await asyncio.to_thread(target.missing, spec)
     if missing:
-        raise NotFound(f"{session}: {revision} cannot come back: {missing}", "go to another one with --to")
+        raise NotFound(f"{session}: {revision} cannot be restored: {missing}", "go to another one with --to")
 
 
 async def finish_rollback(session: EnvironmentSession, context: RolloutContext) -> None:

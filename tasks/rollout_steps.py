@@ -53,7 +53,7 @@ class LedgerJournal:
         if self._supersede and record.release_id:
             newer = self._ledger.queue.newer_release(record.release_id, record.app, record.environment)
             if newer is not None:
-                raise Superseded(f"{record.environment}: {newer.name} takes its place", "supersede: abort says so")
+                raise Superseded(f"{record.environment}: superseded by {newer.name}", "supersede: abort says so")
         return self._ledger.commands.take(record.id)
 
     def waits(self, question: str, *, blocked: bool = True) -> None:

@@ -109,8 +109,8 @@ async def revert_schema(session: EnvironmentSession, change: SchemaChange) -> No
     command = spec.migrations.revert if spec.migrations else None
     if command is None:
         raise MigrationRefused(
-            f"{session.environment}: {revision}: its contract cannot be taken back without migrations/revert",
-            "release a version that does without what was taken away",
+            f"{session.environment}: {revision}: its contract migration cannot be reverted without migrations/revert",
+            "release a version that works with the current database",
         )
     spec = spec.model_copy(update={"env": {**spec.env, "HEADWAY_MIGRATIONS": str(len(change.files) or 1)}})
     await _Migration(session, await session.target(spec.target), change, revision, await resolve(spec)).run(

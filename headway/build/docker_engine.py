@@ -107,7 +107,7 @@ def _meant(name: str) -> tuple[str, str]:
     try:
         asked = subprocess.run(["ssh", "-G", name], capture_output=True, text=True, timeout=ASKED, check=True)
     except (OSError, subprocess.SubprocessError) as error:
-        raise TargetError(f"{name}: ssh cannot be asked who that is: {error}", "is ssh installed?") from error
+        raise TargetError(f"{name}: ssh cannot resolve the host: {error}", "is ssh installed?") from error
     settings = dict(line.partition(" ")[::2] for line in asked.stdout.splitlines())
     return settings["hostname"], settings["port"]
 

@@ -128,7 +128,7 @@ def root_filesystem(image: str) -> Iterator[tarfile.TarFile]:
                 if error.errno != errno.ENOSPC:
                     raise
                 raise BuildFailed(
-                    f"build: {tempfile.gettempdir()} is full: the files of the image do not go in", "make room there"
+                    f"build: {tempfile.gettempdir()} is full: the files of the image do not fit", "make room there"
                 ) from error
             finally:
                 engine.api.remove_container(container, v=True)

@@ -68,7 +68,7 @@ def _with_manifests(settings: Settings, root: Path) -> Settings:
             faults += form.faults(settings.app, settings.build.image or "", found)
         read[name] = checked[environment.kind, where]
     if faults:
-        raise SettingsError("\n".join(faults), "docs/guides/use-your-own-manifests.md says how manifests are completed")
+        raise SettingsError("\n".join(faults), "see docs/guides/use-your-own-manifests.md")
     return settings.with_manifests(read) if read else settings
 
 

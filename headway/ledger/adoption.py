@@ -17,14 +17,14 @@ def adopt(ledger: Ledger, app: str, slug: str, target: Target) -> tuple[str, lis
     """Record what the target `slug` remembers of an app.
 
     Returns the environment and the ids of the revisions, the live one last. Changes nothing
-    on the platform. Raises NotFound when the target remembers no revision, UsageError when the ledger has a live one
+    on the platform. Raises NotFound if the target has stored no revision, UsageError when the ledger has a live one
     already, EnvironmentLocked when another run holds the environment.
     """
     known = target.remembered(app)
     if not known.revisions:
         raise NotFound(
-            f"{slug} remembers no revision of {app}",
-            "only kubernetes targets remember revisions; those of other targets are in the ledger only",
+            f"{slug} has no record of a revision of {app}",
+            "only kubernetes targets store revisions; those of other targets are in the ledger only",
         )
     environment = known.revisions[-1][1].environment
     if live := ledger.rollouts.live(app, environment):

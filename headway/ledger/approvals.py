@@ -109,7 +109,7 @@ class Approvals(Repository):
         if not done.rowcount:
             what = f"{now.state} by {now.decided_by}" if now.decided_by else _closed_without_decision(now)
             raise HeadwayError(
-                f"the approval for {now.environment} is settled: {what}", "release it again to ask again"
+                f"the approval for {now.environment} is already decided: {what}", "release it again for a new approval"
             )
         return now
 

@@ -85,6 +85,6 @@ class Locks(Repository):
         if row is None or row["token"] != token or row["holder"] is None:
             by = row["holder"] if row and row["holder"] else "nobody"
             raise LockLost(
-                f"{app} {environment}: our lock ran out, it is held by {by} now",
-                "nothing more was changed by this run; the new holder goes on from what is live",
+                f"{app} {environment}: the lock expired and is held by {by} now",
+                "this run changed nothing more; the new holder continues from the live state",
             )

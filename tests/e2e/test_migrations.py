@@ -76,7 +76,7 @@ def test_contract_migration_runs_when_due_and_blocks_rollbacks(
     assert columns(database) == {"id", "remark"}
     newer = headway.ledger.rollouts.live("schema", "production")
     refused = headway.run("rollback", "schema", "production", code=1)
-    assert f"{older} cannot come back: {newer} has taken away what it may need" in refused.stderr
+    assert f"{older} cannot be restored: {newer} has removed what it may need" in refused.stderr
     assert headway.ledger.rollouts.live("schema", "production") == newer
     headway.run("rollback", "schema", "production", "--force", code=2)
     headway.run("rollback", "schema", "production", "--revert", "--reason", "customers need their notes")

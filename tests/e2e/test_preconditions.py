@@ -43,5 +43,5 @@ def test_production_preconditions_are_checked_before_the_build(headway: Headway,
     repo.commit("without them", {"headway.yaml": SETTINGS.format(app="unfit").replace("secret: true", "default: x")})
     repo.commit("a key", {"key.py": "KEY = 'AKIA" + "QYLPMN5HHHFPZAM2'\n"})
     told = headway.release(repo.path, code=1)
-    assert told["reason"] == "secrets in the repository: 1 that everybody who gets it can read"
+    assert told["reason"] == "secrets in the repository: 1 readable by everybody with access to it"
     assert {stage["name"]: stage["detail"] for stage in told["stages"]}["configuration"] == "5 values, 1 warnings"

@@ -192,7 +192,7 @@ def test_newer_release_supersedes_a_canary_if_configured(headway: Headway, tmp_p
     sha = repo.behave("    return 200, {'third': True}")
     _, third = following(headway, repo)
     assert ended(headway, second).state == "superseded"
-    assert "newer#3 takes its place" in headway.ledger.releases.get(second.id).reason
+    assert "superseded by newer#3" in headway.ledger.releases.get(second.id).reason
     headway.until(lambda: headway.ledger.releases.get(third.id).state == "waiting")
     headway.run("promote", "newer", "production")
     assert ended(headway, third).state == "succeeded"

@@ -65,7 +65,7 @@ async def test_the_lock_is_renewed_after_errors_of_the_ledger(monkeypatch: pytes
 
 async def test_a_lost_lock_is_not_renewed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment_lock, "LEASE", 0.06)
-    ledger = FailingLedger(None, LockLost("our lock ran out"))
+    ledger = FailingLedger(None, LockLost("the lock expired"))
     await asyncio.wait_for(environment_lock._keep_alive(cast("Ledger", ledger), LOCK), 10)
     assert ledger.renewals == 2
 

@@ -219,7 +219,7 @@ async def test_contract_migration_runs_when_it_is_due_and_not_before(shop: Shop)
     await shop.contract(third)
     assert shop.columns() == {"id", "remark"}
     assert shop.ledger.schema_changes.get(change.id).state == "done"
-    # From now on the version before cannot come back.
+    # From now on a rollback to the previous version is refused.
     assert [one.id for one in shop.ledger.schema_changes.contracts_after("shop", "production", second.id)] == [
         change.id
     ]
@@ -244,7 +244,7 @@ async def test_contract_migration_of_a_version_no_longer_live_is_not_run(shop: S
 async def test_no_migration_runs_past_a_pending_contract_migration(shop: Shop) -> None:
     await grown(shop)
     await shop.release(shop.write(TAKES))
-    with pytest.raises(MigrationRefused, match="the contract of shop#3 waits"):
+    with pytest.raises(MigrationRefused, match="the contract of shop#3 is pending"):
         await shop.release(shop.write(version(4, 'op.add_column("orders", sa.Column("x", sa.Text()))')))
     assert shop.columns() == {"id", "note", "remark"}
     (shop.repository.path / "migrations/versions/4.py").unlink()
@@ -331,7 +331,7 @@ async def test_rollback_past_an_irreversible_migration_is_refused(shop: Shop) ->
     await grown(shop)
     release, third = await shop.release(shop.write(TAKES))
     await shop.contract(third)
-    with pytest.raises(MigrationRefused, match="cannot be taken back"):
+    with pytest.raises(MigrationRefused, match="cannot be reverted"):
         await shop.revert(shop.changes(release)[0])
     assert shop.columns() == {"id", "remark"}
 

@@ -43,10 +43,10 @@ def decide(
     kind: Kind = "expand" if declared == "expand" else _kind(new)
     if kind == "expand" and pending:
         if not new and declared == "detect":
-            return Decision(None, (), f"{pending} waits, and no other is new")
+            return Decision(None, (), f"{pending} is pending, and there are no new migrations")
         raise MigrationRefused(
-            f"{pending} waits, and to migrate now would do it too early",
-            "release this when it is done: headway status says when; what brings no migration can go at any time",
+            f"{pending} is pending, and migrating now would run it too early",
+            "release this after it has run: headway status shows when. Commits without migrations can be released now",
         )
     return Decision(kind, files, "" if new else "no new migrations")
 
@@ -57,7 +57,7 @@ def _kind(new: Mapping[str, str]) -> Kind:
         done = operations(path, text)
         if done is None:
             raise MigrationRefused(
-                f"{path}: what it does to the version that is live cannot be read",
+                f"{path}: its effect on the live version cannot be determined",
                 "write `headway: expand` or `headway: contract` in a comment of it, or set migrations/kind",
             )
         for one in done:
@@ -65,10 +65,10 @@ def _kind(new: Mapping[str, str]) -> Kind:
     if found["expand"] and found["contract"]:
         takes, adds = ("\n    ".join(found[kind][:SHOWN]) for kind in ("contract", "expand"))
         raise MigrationRefused(
-            f"the old version and the new one cannot both be served:\n  takes from the old:\n    {takes}\n"
-            f"  the new one may need:\n    {adds}",
-            "release what adds first, and what takes away in a later release; where a reading is wrong, a comment "
-            "`headway: expand` in that file says so",
+            f"the release removes and adds at once:\n  removes from the live version:\n    {takes}\n"
+            f"  adds for the new version:\n    {adds}",
+            "release the additions first, and the removals in a later release; if a file is misread, add the comment "
+            "`headway: expand` to it",
         )
     return "contract" if found["contract"] else "expand"
 

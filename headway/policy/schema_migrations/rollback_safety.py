@@ -27,8 +27,8 @@ def contracts_to_revert(
     newest = begun[0]
     when = f"{newest.started_at:%Y-%m-%d %H:%M} UTC" if newest.started_at else "unknown"
     raise MigrationRefused(
-        f"{place}: {back} cannot come back: {newest.revision} has taken away what it may need "
+        f"{place}: {back} cannot be restored: {newest.revision} has removed what it may need "
         f"({', '.join(newest.files) or 'a contract'}, {newest.state}, {when})",
-        "release a version that works with the database as it is; or --revert, where migrations/revert is declared; or "
+        "release a version that works with the current database; or use --revert, if migrations/revert is set; or "
         "--force with a --reason, when you know that it does without",
     )

@@ -22,5 +22,5 @@ async def gate(context: RolloutContext, index: int, step: Gate) -> Outcome:
     finally:
         context.journal.waits("")
     if not decision:
-        raise RolloutFailed(f"nobody decided within {step.deadline / 3600:g} h: {step.asks}", "release it again")
+        raise RolloutFailed(f"no decision within {step.deadline / 3600:g} h: {step.asks}", "release it again")
     return Outcome(detail=decision)

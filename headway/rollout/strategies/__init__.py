@@ -146,7 +146,7 @@ def require_capabilities(
     chosen, target = environment.strategy, environment.target
     if instances > 1 and Capability.INSTANCES not in capabilities:
         raise UsageError(
-            f"environments/{name}/instances: target {target} decides by itself how many instances run",
+            f"environments/{name}/instances: target {target} sets the number of instances itself",
             "leave instances out, and scale it on the platform",
         )
     needed = NEEDS[chosen.kind] | chosen.needs

@@ -19,7 +19,7 @@ from headway.service.prefect.client import Control
 
 __all__ = ["Recovery", "sweep"]
 
-REJECTED = {"decision": "reject", "by": "headway", "reason": "nobody decided in time"}
+REJECTED = {"decision": "reject", "by": "headway", "reason": "no decision in time"}
 RELEASE_STATES: dict[str, ReleaseState] = {"CANCELLED": "cancelled"}
 ERROR_PREFIX = re.compile(r"^Flow run encountered an exception: (\w+: )?")
 

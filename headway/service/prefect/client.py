@@ -118,7 +118,7 @@ class Control:
         found = self._ask("GET", f"/deployments/name/{flow}/{name}")
         if found.status_code == httpx.codes.NOT_FOUND:
             raise NotFound(
-                f"{self.url} knows no deployment {deployment}", "register them: headway up, or prefect deploy --all"
+                f"{self.url} has no deployment {deployment}", "register them: headway up, or prefect deploy --all"
             )
         key = idempotency_key or uuid.uuid4().hex  # so that a repeated request starts one run
         asked = {"parameters": parameters, "idempotency_key": key, "state": {"type": "SCHEDULED"}}
@@ -128,7 +128,7 @@ class Control:
         """The current state of a run. Raises NotFound if the server has none with this id."""
         answer = self._ask("GET", f"/flow_runs/{flow_run_id}")
         if answer.status_code == httpx.codes.NOT_FOUND:
-            raise NotFound(f"{self.url} knows no flow run {flow_run_id}", "is this the server the release ran on?")
+            raise NotFound(f"{self.url} has no flow run {flow_run_id}", "is this the server the release ran on?")
         run = self._checked(answer)
         state = run["state"] or {"name": "Scheduled", "type": "SCHEDULED", "message": ""}
         return FlowRun(
@@ -146,7 +146,7 @@ class Control:
         answer = self._json("POST", f"/flow_runs/{flow_run_id}/resume", {"run_input": run_input})
         if answer["status"] not in ("ACCEPT", "WAIT"):
             raise HeadwayError(
-                f"the run could not go on: {answer.get('details', {}).get('reason') or answer['status']}",
+                f"the run could not be resumed: {answer.get('details', {}).get('reason') or answer['status']}",
                 f"look at it: {self.run_url(flow_run_id)}",
             )
 

@@ -415,7 +415,7 @@ def test_first_decision_on_an_approval_is_final(ledger: Ledger) -> None:
     asked = ask(ledger)
     done = ledger.approvals.decide(asked, "rejected", by="bob", reason="no", via="cli")
     assert (done.state, done.decided_by, done.reason, done.via) == ("rejected", "bob", "no", "cli")
-    with pytest.raises(HeadwayError, match="settled: rejected by bob"):
+    with pytest.raises(HeadwayError, match="already decided: rejected by bob"):
         ledger.approvals.decide(asked, "approved", by="eve", reason="", via="ui")
 
 

@@ -672,7 +672,7 @@ def test_wait_for_an_answer_has_a_limit() -> None:
 
 def test_indefinite_pause_times_out_after_a_week(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(make, "FOREVER", 0.1)
-    with pytest.raises(RolloutFailed, match="nobody decided"):
+    with pytest.raises(RolloutFailed, match="no decision"):
         steered(FOREVER)
 
 

@@ -277,7 +277,7 @@ async def test_rollback_works_without_a_ledger(
 def test_nothing_to_adopt_on_an_empty_cluster(target: KubernetesTarget, tmp_path: Path) -> None:
     with (
         Ledger.open(f"sqlite:///{tmp_path / 'another.db'}") as ledger,
-        pytest.raises(NotFound, match="kubernetes/prod remembers no revision of shop"),
+        pytest.raises(NotFound, match="kubernetes/prod has no record of a revision of shop"),
     ):
         adopt(ledger, "shop", "kubernetes/prod", target)
 

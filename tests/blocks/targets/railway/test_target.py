@@ -204,7 +204,7 @@ def test_service_with_a_volume_warns_about_downtime(server: Railway, target: Rai
 def test_strategies_that_need_more_than_a_switch_are_refused(target: RailwayTarget) -> None:
     with pytest.raises(UsageError, match="canary needs weighted routing; target railway/prod has: atomic switch, logs"):
         plan(target, "canary")
-    with pytest.raises(UsageError, match="instances: target railway/prod decides by itself how many instances run"):
+    with pytest.raises(UsageError, match="instances: target railway/prod sets the number of instances itself"):
         plan(target, "blue_green", SPEC.model_copy(update={"instances": 2}))
 
 

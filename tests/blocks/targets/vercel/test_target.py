@@ -238,7 +238,7 @@ def test_strategies_that_count_instances_or_requests_are_refused(
     target.route("shop", Traffic.all_to(live))
     with pytest.raises(UsageError, match=r"target vercel/prod counts no requests of users"):
         plan_for(target, environment, bundle().revision("shop", "2" * 40), bundle(), stable=None)
-    with pytest.raises(UsageError, match="instances: target vercel/prod decides by itself how many instances run"):
+    with pytest.raises(UsageError, match="instances: target vercel/prod sets the number of instances itself"):
         plan(target, bundle(instances=2), "blue_green")
 
 

@@ -42,15 +42,15 @@ def test_declared_kind_overrides_the_parser() -> None:
 
 
 def test_unknown_language_needs_a_declared_kind() -> None:
-    with pytest.raises(MigrationRefused, match=r"1\.ts: what it does"):
+    with pytest.raises(MigrationRefused, match=r"1\.ts: its effect"):
         decide("detect", {"1.ts": "knex"}, live=True)
 
 
 def test_no_migration_runs_past_a_pending_contract_migration() -> None:
     pending = "the contract of shop#3"
-    with pytest.raises(MigrationRefused, match=r"the contract of shop#3 waits"):
+    with pytest.raises(MigrationRefused, match=r"the contract of shop#3 is pending"):
         decide("detect", ADDS, live=True, pending=pending)
-    with pytest.raises(MigrationRefused, match="waits"):
+    with pytest.raises(MigrationRefused, match="is pending"):
         decide("expand", {}, live=True, pending=pending)
     assert decide("detect", {}, live=True, pending=pending).kind is None
     assert decide("detect", TAKES, live=True, pending=pending).kind == "contract"

@@ -47,7 +47,7 @@ def test_migration_that_may_have_run_blocks_a_rollback(state: str) -> None:
     with pytest.raises(MigrationRefused) as refused:
         ask(contract(state))
     assert refused.value.what == (
-        "shop production: old cannot come back: new has taken away what it may need "
+        "shop production: old cannot be restored: new has removed what it may need "
         f"(versions/3.py, {state}, 2026-01-12 09:30 UTC)"
     )
     assert "--force with a --reason" in refused.value.hint

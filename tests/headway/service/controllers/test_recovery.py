@@ -86,7 +86,7 @@ class Outside(Control):
     def resume(self, flow_run_id: str, run_input: dict[str, Any]) -> None:
         self._answers()
         if flow_run_id not in self.runs or self.runs[flow_run_id].type != "PAUSED":
-            raise HeadwayError("the run could not go on: it is not paused")
+            raise HeadwayError("the run could not be resumed: it is not paused")
         self.has(flow_run_id, "SCHEDULED")
         self.woken.append((flow_run_id, run_input))
 
@@ -176,7 +176,7 @@ def test_expired_approval_resumes_its_run_once(ledger: Ledger, outside: Outside,
     outside.has("run-1", "PAUSED")
     assert sweep(ledger, outside) == [f"{release.name}: approval for production expired"]
     assert ledger.approvals.get(asked).state == "expired"
-    assert outside.woken == [("run-1", {"decision": "reject", "by": "headway", "reason": "nobody decided in time"})]
+    assert outside.woken == [("run-1", {"decision": "reject", "by": "headway", "reason": "no decision in time"})]
     # The run closes its release itself: it has only just been woken.
     assert ledger.releases.get(release.id).open
     assert sweep(ledger, outside) == []

@@ -147,7 +147,7 @@ def test_unregistered_deployment_is_not_found(prefect: Prefect, api: Control) ->
     prefect.says(DEPLOYMENT, Answer(404, {"detail": "Deployment not found"}))
     with pytest.raises(NotFound) as missing:
         api.start("release/main", {})
-    assert missing.value.what == f"{prefect.url} knows no deployment release/main"
+    assert missing.value.what == f"{prefect.url} has no deployment release/main"
     assert "headway up" in missing.value.hint
     assert prefect.bodies(START) == []
 
@@ -206,7 +206,7 @@ def test_a_run_without_a_state_is_scheduled(prefect: Prefect, api: Control) -> N
 def test_unknown_run_is_not_found(prefect: Prefect, api: Control) -> None:
     with pytest.raises(NotFound) as missing:
         api.flow_run(RUN)
-    assert missing.value.what == f"{prefect.url} knows no flow run {RUN}"
+    assert missing.value.what == f"{prefect.url} has no flow run {RUN}"
     assert missing.value.hint
 
 
@@ -225,13 +225,13 @@ def test_failed_resume_has_the_servers_reason(prefect: Prefect, api: Control, st
     prefect.says(RESUME, Answer(200, {"status": status, "details": {"reason": reason}, "state": None}))
     with pytest.raises(HeadwayError) as refused:
         api.resume(RUN, {})
-    assert refused.value.what == f"the run could not go on: {reason}"
+    assert refused.value.what == f"the run could not be resumed: {reason}"
     assert refused.value.hint.endswith(f"{prefect.url.removesuffix('/api')}/runs/flow-run/{RUN}")
 
 
 def test_refusal_without_a_reason_is_an_error(prefect: Prefect, api: Control) -> None:
     prefect.says(RESUME, Answer(200, {"status": "REJECT", "state": None}))
-    with pytest.raises(HeadwayError, match="the run could not go on: REJECT"):
+    with pytest.raises(HeadwayError, match="the run could not be resumed: REJECT"):
         api.resume(RUN, {})
 
 
