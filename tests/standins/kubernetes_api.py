@@ -74,6 +74,7 @@ class ApiServer:
         self.asked: list[tuple[str, str]] = []
         self.unready: set[str] = set()  # images whose pods never get ready
         self.away_until = 0.0  # time.monotonic() until which every connection is closed without an answer
+        self.grace = 0.0  # seconds that a pod takes to end
         self.slow = 0.0  # seconds before each answer
         self.app: Callable[[str, str, Object], int] = lambda *_: 200  # method, path, pod -> status
         self.forbidden: set[str] = set()  # verbs on pods/proxy
@@ -135,10 +136,14 @@ class ApiServer:
                     self._serve(name, thing)
 
     def _deploy(self, name: str, thing: Object) -> None:
-        ours = [one for one in self._of("pods") if one["metadata"]["name"].startswith(f"{name}-")]
+        ours = [
+            one
+            for one in self._of("pods")
+            if one["metadata"]["name"].startswith(f"{name}-") and "deletionTimestamp" not in one["metadata"]
+        ]
         wanted = thing["spec"].get("replicas", 1)
         for one in ours[wanted:]:
-            self.write("pods", one, "DELETED")
+            self.end(one)
         template = thing["spec"]["template"]
         for _ in range(wanted - len(ours)):
             self.version += 1
@@ -151,6 +156,17 @@ class ApiServer:
             }
             metadata = {"name": f"{name}-rs-{self.version}", "labels": dict(template["metadata"]["labels"])}
             self.write("pods", {"metadata": metadata, "spec": template["spec"], "status": status})
+
+    def end(self, pod: Object) -> None:
+        """Terminate a pod, which is gone after `grace` seconds."""
+        if not self.grace:
+            self.write("pods", pod, "DELETED")
+            return
+        pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+        self.write("pods", pod)
+        timer = threading.Timer(self.grace, self.write, ("pods", pod, "DELETED"))
+        timer.daemon = True
+        timer.start()
 
     def _serve(self, name: str, thing: Object) -> None:
         endpoints = [
@@ -169,7 +185,9 @@ class ApiServer:
         return [
             one
             for one in self._of("pods")
-            if selector <= one["metadata"]["labels"].items() and one["status"]["conditions"][0]["status"] == "True"
+            if selector <= one["metadata"]["labels"].items()
+            and one["status"]["conditions"][0]["status"] == "True"
+            and "deletionTimestamp" not in one["metadata"]
         ]
 
     def _of(self, plural: str) -> list[Object]:

@@ -9,7 +9,7 @@ from blocks.targets.kubernetes.one_off_pod import GONE
 from headway.domain.errors import TargetError
 from headway.domain.revision import LaunchSpec, Revision
 
-__all__ = ["autoscaler", "await_fewer", "hand_over", "scale"]
+__all__ = ["autoscaler", "await_fewer", "await_gone", "hand_over", "pause", "scale"]
 
 
 def scale(cluster: Cluster, name: str, wanted: int, spec: LaunchSpec, rules: render.Rules) -> None:
@@ -37,14 +37,35 @@ def hand_over(cluster: Cluster, app: str, revision: str, rules: render.Rules) ->
             cluster.delete(AUTOSCALER, name)
 
 
-def await_fewer(cluster: Cluster, revision: Revision, deployment: Object, keep: int) -> None:
-    """Wait until the other pods terminate; if none is kept, until they are gone: some apps may not run twice."""
-    grace = deployment["spec"]["template"]["spec"].get("terminationGracePeriodSeconds", GONE)
+def await_fewer(cluster: Cluster, revision: Revision, keep: int) -> None:
+    """Wait until the other pods terminate. They finish the requests in flight within their grace period."""
 
     def left(pods: list[Object]) -> str:
-        still = [pod["metadata"]["name"] for pod in pods if not (keep and pod_status.is_terminating(pod))]
+        still = [pod["metadata"]["name"] for pod in pods if not pod_status.is_terminating(pod)]
         return still[-1] if len(still) > keep else ""
 
     ours = names.selector(app=revision.app, revision=revision.id)
-    if late := cluster.until(POD, ours, grace + GONE, left):
-        raise TargetError(f"{revision.app}: pods of {revision} have not ended: {late}", "is their node well?")
+    if late := cluster.until(POD, ours, GONE, left):
+        raise TargetError(
+            f"{revision.app}: pods of {revision} do not end: {late}", "is the cluster's controller manager well?"
+        )
+
+
+def await_gone(cluster: Cluster, app: str) -> None:
+    """Wait until no pod of the app is terminating: an app that stops before it starts may not run twice."""
+
+    def terminating(pods: list[Object]) -> str:
+        return next((pod["metadata"]["name"] for pod in pods if pod_status.is_terminating(pod)), "")
+
+    found = cluster.find(POD, names.selector(app=app))
+    grace = max((pod["spec"].get("terminationGracePeriodSeconds", GONE) for pod in found), default=0)
+    if late := cluster.until(POD, names.selector(app=app), grace + GONE, terminating):
+        raise TargetError(f"{app}: pod {late} has not ended", "is its node well?")
+
+
+def pause(deployment: Object) -> float:
+    """Seconds for which its pods go on serving after their end has begun, by a preStop hook that sleeps."""
+    pod = deployment["spec"]["template"]
+    main = next(one for one in pod["spec"]["containers"] if one["name"] == pod_status.main_container(pod))
+    hook = (main.get("lifecycle") or {}).get("preStop") or {}
+    return float((hook.get("sleep") or {}).get("seconds", 0))

@@ -185,6 +185,8 @@ class KubernetesTarget(KubernetesSettings, Target):
             owned_objects.require_ours(cluster, spec.environment, service)
         if known is None:  # nothing is applied before the dry run of all objects has succeeded
             launch_rehearsal.objects(cluster, revision, spec, self._rules, conflicts=False)
+        if service is not None and not self.observe(app).traffic.weights:
+            scaling.await_gone(cluster, app)
         self._router.prepare(app, spec.environment)
         own_manifests.bring(cluster, app, spec)
         for thing in render.app_objects(app, spec, self._rules):
@@ -260,9 +262,11 @@ class KubernetesTarget(KubernetesSettings, Target):
         known = names.of_revision(app, revision)
         return self._requests.setdefault(known, PodRequests(self._cluster, app, revision)).send(request)
 
-    def drain(self, revision: Revision, deadline: float) -> bool:  # noqa: ARG002  # see below
-        """Returns True: requests in flight are not visible; pods finish theirs within their grace after SIGTERM."""
-        time.sleep(min(self.settle, deadline))
+    def drain(self, revision: Revision, deadline: float) -> bool:  # noqa: ARG002  # nothing to wait for
+        """Returns True: requests in flight are not visible; pods finish theirs within their grace after SIGTERM.
+
+        `retire` waits until every node uses the changed endpoints.
+        """
         return True
 
     def retire(self, revision: Revision, keep: int = 0, drain: float | None = None) -> None:  # noqa: ARG002  # see `drain`
@@ -282,16 +286,19 @@ class KubernetesTarget(KubernetesSettings, Target):
         if spec.autoscale:
             cluster.delete(AUTOSCALER, name)  # it would scale them up again
         if keep < found["spec"].get("replicas", 1):
+            time.sleep(max(0.0, self.settle - scaling.pause(found)))  # no node sends requests to these pods any more
             scaling.scale(cluster, name, keep, spec, self._rules)
         if keep:
-            scaling.await_fewer(cluster, revision, found, keep)
+            scaling.await_fewer(cluster, revision, keep)
             return
         left = seen.traffic.without(revision)
         if left.preview != seen.traffic.preview:
             self._router.show(app, self._environment(app), None)
         if left.headers != seen.traffic.headers:
             self._router.put(app, self._environment(app), left)
-        scaling.await_fewer(cluster, revision, found, 0)
+        scaling.await_fewer(cluster, revision, 0)
+        if own_manifests.known(cluster, app):
+            scaling.await_gone(cluster, app)  # its last requests may need what is removed next
         ended = {"metadata": {"annotations": {names.ENDED: datetime.now(UTC).isoformat()}}}
         cluster.patch(DEPLOYMENT, name, ended)
         self._settle(app)

@@ -27,11 +27,12 @@ def rolling(at: Situation, *, max_surge: int, max_unavailable: int, analyze: Ana
         if grow > 0:
             new += grow
             steps += at.up(new)
-            if new < at.instances and at.old:
-                steps.append(Route(traffic=_split(at.new, new, at.old, old)))
-                steps += () if judged else at.judged(analyze)
-                judged = True
         shrink = min(old, new + old - least)
+        if grow > 0 and new < at.instances and at.old:
+            watched = () if judged else at.judged(analyze)
+            if watched or shrink <= 0:  # otherwise the next route follows at once
+                steps += [Route(traffic=_split(at.new, new, at.old, old)), *watched]
+            judged = True
         if new < at.instances and at.old and shrink > 0:
             old -= shrink
             if new or not old:

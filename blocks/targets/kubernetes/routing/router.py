@@ -79,7 +79,8 @@ class Router:
                 self._await_in_force(app, thing)
                 if before != after:
                     time.sleep(self._way.settle)
-        time.sleep(self._settle)
+        if len(routed(traffic)) == 1:  # a switch; a share takes effect meanwhile
+            time.sleep(self._settle)
 
     def show(self, app: str, environment: str, revision: str | None) -> None:
         """Set the revision of the preview route, or none."""

@@ -16,8 +16,9 @@ from pydantic import ValidationError
 
 from blocks.registries.oci import Registry
 from blocks.secrets import resolve
-from blocks.targets.kubernetes import api_errors, labels
+from blocks.targets.kubernetes import api_errors, labels, scaling
 from blocks.targets.kubernetes.api_client import DEPLOYMENT, POD, SERVICE
+from blocks.targets.kubernetes.container_spec import DEFAULT_CONTAINER
 from blocks.targets.kubernetes.routing import router
 from blocks.targets.kubernetes.target import KubernetesTarget
 from headway.domain.errors import LockLost, NotFound, TargetError, UsageError
@@ -240,6 +241,48 @@ def test_weight_is_as_close_as_pods_allow(api: ApiServer, target: KubernetesTarg
     assert warm.id in target.observe("shop").instances
     target.route("shop", Traffic(weights={old.id: 50, new.id: 50}))
     assert target.observe("shop").traffic.weights == {old.id: 50, new.id: 50}
+
+
+def terminating(api: ApiServer) -> list[str]:
+    return [pod["metadata"]["name"] for pod in api._of("pods") if "deletionTimestamp" in pod["metadata"]]
+
+
+def test_retired_pods_finish_while_the_rollout_goes_on(api: ApiServer, target: KubernetesTarget) -> None:
+    old, new = launched(target, 1), launched(target, 2)
+    target.route("shop", Traffic.all_to(new))
+    api.grace = 5.0
+    target.retire(old)
+    assert len(terminating(api)) == SPEC.instances
+    assert list(target.observe("shop").instances) == [new.id]
+
+
+def test_app_that_stops_before_it_starts_does_not_run_twice(api: ApiServer, target: KubernetesTarget) -> None:
+    old = launched(target, 1)
+    target.route("shop", Traffic.all_to(old))
+    api.grace = 1.0
+    target.route("shop", Traffic())
+    target.retire(old)
+    assert terminating(api)
+    launched(target, 2)
+    assert not terminating(api)
+
+
+def test_objects_of_the_app_stay_until_the_last_pod_that_uses_them_is_gone(
+    api: ApiServer, target: KubernetesTarget
+) -> None:
+    old, new = launched(target, 1, with_manifests(old="1")), launched(target, 2, with_manifests(new="2"))
+    target.route("shop", Traffic.all_to(new))
+    api.grace = 1.0
+    target.retire(old)
+    assert not terminating(api)
+    assert "old" not in standing_there(api)
+
+
+@pytest.mark.parametrize(("hook", "seconds"), [({}, 0.0), ({"preStop": {"sleep": {"seconds": 5}}}, 5.0)])
+def test_pause_of_a_terminating_pod(hook: dict[str, Any], seconds: float) -> None:
+    containers = [{"name": "proxy"}, {"name": "app", "lifecycle": hook}]
+    template = {"metadata": {"annotations": {DEFAULT_CONTAINER: "app"}}, "spec": {"containers": containers}}
+    assert scaling.pause({"spec": {"template": template}}) == seconds
 
 
 async def test_rollback_works_without_a_ledger(
