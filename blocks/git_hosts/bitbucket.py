@@ -9,6 +9,7 @@ from typing import Any
 from prefect.blocks.core import Block
 from pydantic import Field, PrivateAttr, SecretStr
 
+from headway.domain.errors import GitHostError
 from headway.domain.git import CommitStatus, PullRequest, StatusState
 from headway.domain.ports import GitHost
 from headway.scm.rest_client import PAGES, Rest, reads
@@ -16,6 +17,7 @@ from headway.scm.rest_client import PAGES, Rest, reads
 __all__ = ["Bitbucket"]
 
 KEY = 40  # characters
+OPEN = ("OPEN", "DRAFT")
 STATUS = {
     StatusState.PENDING: "INPROGRESS",
     StatusState.RUNNING: "INPROGRESS",
@@ -62,8 +64,18 @@ class Bitbucket(Block, GitHost):
         return _pull(found) if found else None
 
     def open_pull_requests(self, repo: str) -> dict[int, PullRequest]:
-        found = self._pages(f"/repositories/{repo}/pullrequests", state="OPEN")
+        pulls = f"/repositories/{repo}/pullrequests"
+        found = [*self._pages(pulls, state="OPEN"), *self._drafts(pulls)]
         return {pull.number: pull for pull in map(_pull, found)}
+
+    def _drafts(self, pulls: str) -> list[Any]:
+        """Pull requests whose state is DRAFT; none where the API does not have this state, and drafts are OPEN."""
+        try:
+            return list(self._pages(pulls, state="DRAFT"))
+        except GitHostError as error:
+            if error.refused:
+                return []
+            raise
 
     def _pages(self, path: str, **query: str) -> Iterator[Any]:
         for number in range(1, PAGES + 1):
@@ -92,7 +104,7 @@ def _pull(pull: Any) -> PullRequest:
     theirs = pull["source"]["repository"]
     return PullRequest(
         number=pull["id"],
-        open=pull["state"] == "OPEN",
+        open=pull["state"] in OPEN,
         head=(pull["source"]["commit"] or {}).get("hash", ""),  # null when the branch was deleted
         fork=theirs is None or theirs["full_name"] != pull["destination"]["repository"]["full_name"],
         base=pull["destination"]["branch"]["name"],

@@ -9,7 +9,7 @@ from pydantic import Field, PrivateAttr, SecretStr
 
 from headway.domain.git import CommitStatus, PullRequest, StatusState
 from headway.domain.ports import GitHost
-from headway.scm.rest_client import Rest, reads
+from headway.scm.rest_client import Rest, below, reads
 
 __all__ = ["Gitea"]
 
@@ -41,24 +41,27 @@ class Gitea(Block, GitHost):
             "description": status.description,
             "target_url": status.url,
         }
-        self._ask().send("POST", f"/repos/{repo}/statuses/{status.sha}", body)
+        self._ask().send("POST", f"/repos/{self._path(repo)}/statuses/{status.sha}", body)
 
     def set_comment(self, repo: str, number: int, marker: str, text: str) -> None:
         body = {"body": f"{marker}\n{text}"}
-        for comment in self._ask().get(f"/repos/{repo}/issues/{number}/comments"):
+        for comment in self._ask().get(f"/repos/{self._path(repo)}/issues/{number}/comments"):
             if marker in comment["body"]:
                 if comment["body"] != body["body"]:
-                    self._ask().send("PATCH", f"/repos/{repo}/issues/comments/{comment['id']}", body)
+                    self._ask().send("PATCH", f"/repos/{self._path(repo)}/issues/comments/{comment['id']}", body)
                 return
-        self._ask().send("POST", f"/repos/{repo}/issues/{number}/comments", body)
+        self._ask().send("POST", f"/repos/{self._path(repo)}/issues/{number}/comments", body)
 
     def pull_request(self, repo: str, number: int) -> PullRequest | None:
-        found = self._ask().find(f"/repos/{repo}/pulls/{number}")
+        found = self._ask().find(f"/repos/{self._path(repo)}/pulls/{number}")
         return _pull(found) if found else None
 
     def open_pull_requests(self, repo: str) -> dict[int, PullRequest]:
-        found = self._ask().pages(f"/repos/{repo}/pulls", state="open", limit=50)
+        found = self._ask().pages(f"/repos/{self._path(repo)}/pulls", state="open", limit=50)
         return {pull.number: pull for pull in map(_pull, found)}
+
+    def _path(self, repo: str) -> str:
+        return below(self.api, "/api/v1", repo)
 
     def _ask(self) -> Rest:
         if self._rest is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import Any
+from urllib.parse import quote
 
 import jwt
 from prefect.blocks.core import Block
@@ -83,6 +84,20 @@ class GitHub(Block, GitHost):
             "auto_inactive": True,
         } | ({"environment_url": deployment.url} if deployment.url else {})
         self._ask().send("POST", f"/repos/{repo}/deployments/{made['id']}/statuses", body)
+        if deployment.removed:
+            self._remove_environment(repo, deployment.environment)
+
+    def _remove_environment(self, repo: str, environment: str) -> None:
+        """Remove all deployments of an environment, and the environment itself if the token may do that."""
+        deployments = f"/repos/{repo}/deployments"
+        for made in self._ask().pages(deployments, environment=environment, per_page=100):
+            self._ask().send("POST", f"{deployments}/{made['id']}/statuses", {"state": "inactive"})
+            self._ask().send("DELETE", f"{deployments}/{made['id']}")
+        try:
+            self._ask().send("DELETE", f"/repos/{repo}/environments/{quote(environment, safe='')}")
+        except GitHostError as error:
+            if not error.refused:  # it needs administration rights; without deployments the environment is not shown
+                raise
 
     def _make(self, repo: str, deployment: DeploymentStatus) -> Any:
         body = {
@@ -91,6 +106,8 @@ class GitHub(Block, GitHost):
             "auto_merge": False,
             "required_contexts": [],  # do not wait for checks: Headway's own are among them
             "description": "Headway",
+            "transient_environment": deployment.transient,
+            "production_environment": not deployment.transient and deployment.environment == "production",
         }
         return self._ask().send("POST", f"/repos/{repo}/deployments", body)
 

@@ -11,7 +11,7 @@ from pydantic import Field, PrivateAttr, SecretStr
 from headway.domain.errors import GitHostError
 from headway.domain.git import CommitStatus, PullRequest, StatusState
 from headway.domain.ports import GitHost
-from headway.scm.rest_client import Rest, reads
+from headway.scm.rest_client import Rest, below, reads
 
 __all__ = ["GitLab"]
 
@@ -44,13 +44,13 @@ class GitLab(Block, GitHost):
             "target_url": status.url,
         }
         try:
-            self._ask().send("POST", f"{_project(repo)}/statuses/{status.sha}", body)
+            self._ask().send("POST", f"{self._project(repo)}/statuses/{status.sha}", body)
         except GitHostError as error:
             if "Cannot transition status" not in error.what:  # the status already has this state
                 raise
 
     def set_comment(self, repo: str, number: int, marker: str, text: str) -> None:
-        notes = f"{_project(repo)}/merge_requests/{number}/notes"
+        notes = f"{self._project(repo)}/merge_requests/{number}/notes"
         body = {"body": f"{marker}\n{text}"}
         for note in self._ask().pages(notes, per_page=100):
             if marker in note["body"]:
@@ -60,21 +60,20 @@ class GitLab(Block, GitHost):
         self._ask().send("POST", notes, body)
 
     def pull_request(self, repo: str, number: int) -> PullRequest | None:
-        found = self._ask().find(f"{_project(repo)}/merge_requests/{number}")
+        found = self._ask().find(f"{self._project(repo)}/merge_requests/{number}")
         return _pull(found) if found else None
 
     def open_pull_requests(self, repo: str) -> dict[int, PullRequest]:
-        found = self._ask().pages(f"{_project(repo)}/merge_requests", state="opened", per_page=100)
+        found = self._ask().pages(f"{self._project(repo)}/merge_requests", state="opened", per_page=100)
         return {pull.number: pull for pull in map(_pull, found)}
+
+    def _project(self, repo: str) -> str:
+        return f"/projects/{quote(below(self.api, '/api/v4', repo), safe='')}"
 
     def _ask(self) -> Rest:
         if self._rest is None:
             self._rest = Rest(self.api, lambda: {"PRIVATE-TOKEN": self.token.get_secret_value()})
         return self._rest
-
-
-def _project(repo: str) -> str:
-    return f"/projects/{quote(repo, safe='')}"
 
 
 @reads

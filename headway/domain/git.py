@@ -40,6 +40,8 @@ class DeploymentStatus(Frozen):
     description: str
     log_url: str
     url: str | None
+    transient: bool = Field(default=False, description="the environment is that of a pull request")
+    removed: bool = Field(default=False, description="the environment was torn down, and is to be removed at the host")
 
 
 class PullRequest(Frozen):

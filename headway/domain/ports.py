@@ -251,7 +251,10 @@ class GitHost(ABC):
         """Set the status of a commit. Replaces the one that it has in this context."""
 
     def set_deployment(self, repo: str, deployment: DeploymentStatus) -> None:  # noqa: B027  # by default
-        """Set the deployment status of a commit in an environment. Does nothing on hosts without such statuses."""
+        """Set the deployment status of a commit in an environment. Does nothing on hosts without such statuses.
+
+        An environment that was torn down is removed at the host.
+        """
 
     @abstractmethod
     def set_comment(self, repo: str, number: int, marker: str, text: str) -> None:

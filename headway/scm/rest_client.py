@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 from tenacity import wait_exponential_jitter
@@ -13,7 +14,7 @@ from headway.domain.errors import GitHostError
 from headway.system.http_client import Failure, Failures, HttpClient, Limits
 from headway.system.retry_policy import RetryPolicy, rate_limit_reset, retry_after
 
-__all__ = ["Rest", "reads"]
+__all__ = ["Rest", "below", "reads"]
 
 Read = TypeVar("Read")
 
@@ -46,7 +47,7 @@ class Rest:
         answer = self._asked("GET", path)
         return None if answer.status_code == httpx.codes.NOT_FOUND else self._said(self._checked(answer, path))
 
-    def send(self, method: str, path: str, body: dict[str, Any]) -> Any:
+    def send(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """Raises GitHostError."""
         answer = self._answered(method, path, body)
         return self._said(answer) if answer.content else None
@@ -103,6 +104,15 @@ class Rest:
     def _error_status(self, answer: httpx.Response, url: str) -> GitHostError:
         what = f"{url} answers {answer.status_code}: {self._http.quote(answer.text)}"
         return GitHostError(what, "see its log", refused=answer.is_client_error)
+
+
+def below(api: str, ending: str, repo: str) -> str:
+    """The path of a repository at a host that is below a path: without the path of its API, less `ending`.
+
+    At https://example.com/git/api/v1 the repository git/acme/shop is acme/shop.
+    """
+    prefix = urlsplit(api).path.rstrip("/").removesuffix(ending).strip("/").casefold()
+    return repo.removeprefix(f"{prefix}/") if prefix else repo
 
 
 def reads(reader: Callable[[Any], Read]) -> Callable[[Any], Read]:

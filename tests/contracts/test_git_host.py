@@ -118,6 +118,53 @@ def test_a_long_context_keeps_its_name(pair: Pair) -> None:
     assert pair.there.mark(SHA, name)[1] == "going on"
 
 
+def test_the_environment_of_a_pull_request_is_transient_and_removed_at_its_teardown() -> None:
+    with listening(GitHubStandIn()) as there:
+        host = adapter("github", there)
+        shown = DEPLOYMENT.model_copy(update={"environment": "shop-pr-42", "transient": True})
+        for sha in (SHA, OTHER):
+            host.set_deployment(REPO, shown.model_copy(update={"sha": sha}))
+        host.set_deployment(REPO, DEPLOYMENT.model_copy(update={"environment": "production"}))
+        assert [one["transient_environment"] for one in there.deployments] == [True, True, False]
+        assert [one["production_environment"] for one in there.deployments] == [False, False, True]
+        # A deployment that a newer commit ended removes nothing: another one is shown.
+        host.set_deployment(REPO, shown.model_copy(update={"state": StatusState.ENDED}))
+        assert len(there.deployments) == 3
+        gone = shown.model_copy(update={"state": StatusState.ENDED, "removed": True})
+        host.set_deployment(REPO, gone)
+        assert [one["environment"] for one in there.deployments] == ["production"]
+        assert there.removed_environments == ["shop-pr-42"]
+        there.may_administrate = False  # the token may write deployments, but not remove environments
+        host.set_deployment(REPO, gone)
+        assert [one["environment"] for one in there.deployments] == ["production"]
+
+
+@pytest.mark.parametrize(("kind", "api"), [("gitea", "/api/v1"), ("gitlab", "/api/v4")])
+def test_hosts_below_a_path_get_the_path_of_the_repository_alone(kind: str, api: str) -> None:
+    there = STAND_INS[kind]()
+    there.prefix = f"/git{api}"
+    with listening(there):
+        host = adapter(kind, there)
+        there.has_pull(42, SHA)
+        for repo in (f"git/{REPO}", REPO):
+            host.set_status(repo, STATUS)
+            assert host.pull_request(repo, 42)
+        assert there.mark(SHA, "headway/unit")[1] == "going on"
+
+
+def test_draft_pull_requests_of_bitbucket_are_open() -> None:
+    there = STAND_INS["bitbucket"]()
+    with listening(there):
+        host = adapter("bitbucket", there)
+        there.has_pull(41, SHA)
+        there.has_pull(42, OTHER)
+        there.drafts = {42}
+        assert host.open_pull_requests(REPO).keys() == {41, 42}
+        found = host.pull_request(REPO, 42)
+        assert found
+        assert found.open
+
+
 # --- comments --------------------------------------------------------------------------------------------------
 
 

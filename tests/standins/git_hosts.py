@@ -49,6 +49,9 @@ class StandIn:
         self.comments: dict[int, list[dict[str, Any]]] = {}
         self.pulls: dict[int, tuple[bool, str, bool]] = {}
         self.deployments: list[dict[str, Any]] = []
+        self.removed_environments: list[str] = []
+        self.may_administrate = True
+        self.drafts: set[int] = set()
         self.faults: list[Answer] = []
         self.asked: list[Asked] = []
         self.writes = 0
@@ -134,9 +137,17 @@ class GitHub(StandIn):
                 return self.linked(asked, [self.pull(n) for n, (is_open, _, _) in self.pulls.items() if is_open], 2)
             case "GET", ["deployments"]:
                 wanted = [
-                    d for d in self.deployments if d["ref"] == query["sha"] and d["environment"] == query["environment"]
+                    d
+                    for d in self.deployments
+                    if d["ref"] == query.get("sha", d["ref"]) and d["environment"] == query["environment"]
                 ]
-                return Answer(200, wanted[:1])
+                return Answer(200, wanted[: int(query["per_page"])])
+            case "DELETE", ["deployments", number]:
+                self.deployments = [d for d in self.deployments if d["id"] != int(number)]
+                return Answer(200, {})
+            case "DELETE", ["environments", name] if self.may_administrate:
+                self.removed_environments.append(name)
+                return Answer(200, {})
             case "POST", ["deployments"]:
                 self.deployments.append(body | {"id": self.new_id(), "statuses": []})
                 return Answer(201, self.deployments[-1])
@@ -256,8 +267,9 @@ class Bitbucket(StandIn):
                     return Answer(200, {})
             case "GET", ["pullrequests", number] if int(number) in self.pulls:
                 return Answer(200, self.pull(int(number)))
-            case "GET", ["pullrequests"] if query["state"] == "OPEN":
-                return self.paged(query, [self.pull(n) for n, (is_open, _, _) in self.pulls.items() if is_open])
+            case "GET", ["pullrequests"] if query["state"] == "OPEN" or self.drafts:
+                pulls = [self.pull(number) for number in self.pulls]
+                return self.paged(query, [pull for pull in pulls if pull["state"] == query["state"]])
         return NOT_FOUND
 
     def paged(self, query: dict[str, str], entries: list[Any]) -> Answer:
@@ -270,7 +282,7 @@ class Bitbucket(StandIn):
         theirs = None if fork and number % 2 else {"full_name": "mallory/shop" if fork else REPO}
         return {
             "id": number,
-            "state": "OPEN" if is_open else "MERGED",
+            "state": "DRAFT" if number in self.drafts else "OPEN" if is_open else "MERGED",
             "source": {"commit": {"hash": sha[:12]}, "repository": theirs, "branch": {"name": "feature"}},
             "destination": {"repository": {"full_name": REPO}, "branch": {"name": "main"}},
         }
@@ -303,7 +315,7 @@ def listening(stand_in: StandIn) -> Iterator[StandIn]:
             self.end_headers()
             self.wfile.write(payload)
 
-        do_GET = do_POST = do_PUT = do_PATCH = answer  # noqa: N815  # the library's names
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer  # noqa: N815  # the library's names
 
         def log_message(self, *_: Any) -> None:
             pass

@@ -284,3 +284,51 @@ def generic(payload: dict[str, Any], secret: str = SECRET, delivery: str = "guid
     body = json.dumps(payload).encode()
     headers = {"x-headway-event": event, "x-headway-delivery": delivery}
     return Sent(headers | {"x-headway-signature": f"sha256={_hex(body, secret)}"}, body)
+
+
+DATA_CENTER_REPOSITORY = {
+    "slug": "shop",
+    "id": 84,
+    "project": {"key": "ACME", "id": 8},
+    "links": {
+        "clone": [
+            {"href": "https://git.example.com/scm/acme/shop.git", "name": "http"},
+            {"href": "ssh://git@git.example.com:7999/acme/shop.git", "name": "ssh"},
+        ],
+        "self": [{"href": "https://git.example.com/projects/ACME/repos/shop/browse"}],
+    },
+}
+
+
+def data_center_push() -> dict[str, Any]:
+    refs = [("refs/heads/main", OLD, NEW), ("refs/tags/v1", ZEROS, NEW), ("refs/heads/gone", OLD, ZEROS)]
+    return {
+        "eventKey": "repo:refs_changed",
+        "date": "2026-09-13T11:39:30+1000",
+        "actor": {"name": "ann", "id": 1, "displayName": "Ann"},
+        "repository": DATA_CENTER_REPOSITORY,
+        "changes": [
+            {"ref": {"id": ref, "type": "BRANCH"}, "refId": ref, "fromHash": old, "toHash": new, "type": "UPDATE"}
+            for ref, old, new in refs
+        ],
+    }
+
+
+def data_center_pull(state: str = "OPEN") -> dict[str, Any]:
+    return {
+        "eventKey": "pr:opened",
+        "actor": {"name": "ann"},
+        "pullRequest": {
+            "id": 42,
+            "state": state,
+            "fromRef": {"id": "refs/heads/feature", "latestCommit": NEW, "repository": DATA_CENTER_REPOSITORY},
+            "toRef": {"id": "refs/heads/main", "latestCommit": OLD, "repository": DATA_CENTER_REPOSITORY},
+            "author": {"user": {"name": "bob"}, "role": "AUTHOR"},
+        },
+    }
+
+
+def without(payload: dict[str, Any], *path: str) -> dict[str, Any]:
+    """The payload with null at this path."""
+    first, *rest = path
+    return {**payload, first: without(payload[first], *rest) if rest else None}

@@ -1,4 +1,7 @@
-"""Bitbucket Cloud. https://support.atlassian.com/bitbucket-cloud/docs/event-payloads/."""
+"""Bitbucket Cloud. https://support.atlassian.com/bitbucket-cloud/docs/event-payloads/.
+
+Bitbucket Data Center sends other events to the same address, see `bitbucket_data_center`.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,14 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, PositiveInt, StringConstraints, TypeAdapter
 
 from headway.domain.events import Event, GitRef, Ignored, Line, PullRequestEvent, PushEvent, deleted
+from headway.scm.webhooks import bitbucket_data_center as data_center
 from headway.scm.webhooks.base import EventPayload, Host, Payload, hmac_matches
 
 __all__ = ["Bitbucket"]
 
 FULL_REF: TypeAdapter[str] = TypeAdapter(GitRef)
 KINDS = {"branch": "refs/heads", "named_branch": "refs/heads", "bookmark": "refs/heads", "tag": "refs/tags"}
+OPEN = ("OPEN", "DRAFT")
 ShortSha = Annotated[str, StringConstraints(pattern="^[0-9a-f]{7,40}$")]  # pull requests have 12 characters
 
 
@@ -28,6 +33,10 @@ class Repository(Payload):
 class Actor(Payload):
     nickname: Line = ""
     display_name: Line = ""
+
+    @property
+    def name(self) -> str:
+        return self.nickname or self.display_name
 
 
 class Commit(Payload):
@@ -56,7 +65,7 @@ class Changes(Payload):
 class Push(EventPayload):
     push: Changes
     repository: Repository
-    actor: Actor
+    actor: Actor | None = None  # None for an account that was deleted
 
     def events(self) -> Sequence[Event]:
         return [self._event(change) for change in self.push.changes]
@@ -69,7 +78,7 @@ class Push(EventPayload):
             ref=change.new.ref,
             before=change.old.target.hash if change.old else None,
             after=change.new.target.hash,
-            by=self.actor.nickname or self.actor.display_name,
+            by=self.actor.name if self.actor else "",
         )
 
 
@@ -88,7 +97,7 @@ class Pull(Payload):
     state: Line
     source: Side
     destination: Side
-    author: Actor
+    author: Actor | None = None
 
 
 class PullRequest(EventPayload):
@@ -102,12 +111,12 @@ class PullRequest(EventPayload):
             PullRequestEvent(
                 places=self.repository.places,
                 number=pull.id,
-                open=pull.state == "OPEN",
+                open=pull.state in OPEN,
                 head=pull.source.commit.hash if pull.source.commit else None,
                 ref=FULL_REF.validate_python(f"refs/heads/{pull.source.branch.name}"),
                 base=pull.destination.branch.name,
                 fork=head_repository != self.repository.places,
-                by=pull.author.nickname or pull.author.display_name,
+                by=pull.author.name if pull.author else "",
             ),
         )
 
@@ -120,13 +129,14 @@ class Bitbucket(Host):
         "pullrequest:updated": PullRequest,
         "pullrequest:fulfilled": PullRequest,
         "pullrequest:rejected": PullRequest,
+        **data_center.PAYLOADS,
     }
 
     def signed(self, headers: Mapping[str, str], body: bytes, secret: str) -> bool:
         return hmac_matches(body, secret, headers.get("x-hub-signature"), "sha256=")
 
     def delivery(self, headers: Mapping[str, str]) -> str | None:
-        return headers.get("x-request-uuid")
+        return headers.get("x-request-uuid") or headers.get("x-request-id")
 
     def event(self, headers: Mapping[str, str]) -> str | None:
         return headers.get("x-event-key")

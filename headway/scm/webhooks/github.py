@@ -31,15 +31,20 @@ class User(Payload):
     login: Line
 
 
+def _login(user: User | None) -> str:
+    """Name of a user; empty for an account that was deleted."""
+    return user.login if user else ""
+
+
 class Push(EventPayload):
     ref: GitRef
     before: Sha
     after: Sha
     repository: Repository
-    sender: User
+    sender: User | None = None
 
     def events(self) -> Sequence[Event]:
-        return (pushed(self.repository.places, self.ref, self.before, self.after, self.sender.login),)
+        return (pushed(self.repository.places, self.ref, self.before, self.after, _login(self.sender)),)
 
 
 class Head(Payload):
@@ -57,7 +62,7 @@ class Pull(Payload):
     state: Literal["open", "closed"]
     head: Head
     base: Base
-    user: User
+    user: User | None = None
 
 
 class Changes(Payload):
@@ -87,7 +92,7 @@ class PullRequest(EventPayload):
                 ref=PULL_REF.format(number=pull.number),
                 base=pull.base.ref,
                 fork=head_repository != pull.base.repo.places,
-                by=pull.user.login,
+                by=_login(pull.user),
             ),
         )
 
@@ -102,7 +107,7 @@ class MergeGroup(EventPayload):
     action: Line
     merge_group: Group
     repository: Repository
-    sender: User
+    sender: User | None = None
 
     def events(self) -> Sequence[Event]:
         group = self.merge_group
@@ -114,7 +119,7 @@ class MergeGroup(EventPayload):
                 ref=group.head_ref,
                 head=group.head_sha,
                 base=group.base_ref.removeprefix("refs/heads/"),
-                by=self.sender.login,
+                by=_login(self.sender),
             ),
         )
 

@@ -47,10 +47,10 @@ class Push(EventPayload):
     before: Sha
     after: Sha
     project: Project
-    user_username: Line = ""
+    user_username: Line | None = None
 
     def events(self) -> Sequence[Event]:
-        return (pushed(self.project.places, self.ref, self.before, self.after, self.user_username),)
+        return (pushed(self.project.places, self.ref, self.before, self.after, self.user_username or ""),)
 
 
 class Commit(Payload):
@@ -73,7 +73,7 @@ class Changes(Payload):
 
 
 class MergeRequest(EventPayload):
-    user: User
+    user: User | None = None
     project: Project
     object_attributes: Attributes
     changes: Changes = Changes()
@@ -93,7 +93,7 @@ class MergeRequest(EventPayload):
                 ref=MERGE_REQUEST_REF.format(number=request.iid),
                 base=request.target_branch,
                 fork=request.source_project_id != request.target_project_id,
-                by=self.user.username,
+                by=self.user.username if self.user else "",
             ),
         )
 
@@ -111,7 +111,7 @@ class TrainRequest(Payload):
 class Pipeline(EventPayload):
     """A pipeline. That of a merge train is how GitLab asks whether the train's commit may be merged."""
 
-    user: User
+    user: User | None = None
     project: Project
     object_attributes: TrainAttributes
     merge_request: TrainRequest | None = None
@@ -128,7 +128,7 @@ class Pipeline(EventPayload):
                 ref=pipeline.ref,
                 head=pipeline.sha,
                 base=self.merge_request.target_branch,
-                by=self.user.username,
+                by=self.user.username if self.user else "",
             ),
         )
 

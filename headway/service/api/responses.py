@@ -9,7 +9,15 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
-__all__ = ["ErrorResponse", "RequestRefused", "first_error", "json_response", "read_body", "too_many_requests"]
+__all__ = [
+    "ErrorResponse",
+    "RequestRefused",
+    "first_error",
+    "json_response",
+    "missing_fields",
+    "read_body",
+    "too_many_requests",
+]
 
 BODY_DEADLINE = 10.0  # seconds for a body to arrive; git hosts time out after as long
 
@@ -65,3 +73,9 @@ def first_error(error: ValidationError) -> str:
     """The first validation error: `field: what is wrong`."""
     first = error.errors(include_url=False, include_input=False)[0]
     return f"{'/'.join(map(str, first['loc'])) or 'body'}: {first['msg']}"
+
+
+def missing_fields(error: ValidationError) -> list[str]:
+    """Paths of the fields that are missing, such as `repository/clone_url`."""
+    errors = error.errors(include_url=False, include_input=False)
+    return ["/".join(map(str, one["loc"])) for one in errors if one["type"] == "missing"]

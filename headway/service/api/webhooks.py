@@ -20,6 +20,7 @@ from headway.service.api.responses import (
     RequestRefused,
     first_error,
     json_response,
+    missing_fields,
     read_body,
     too_many_requests,
 )
@@ -103,8 +104,7 @@ async def _store(request: Request, services: Services, name: str) -> DeliveryRes
     try:
         events = await _run(body, host.events, request.headers, body)
     except ValidationError as error:
-        hint = "set the content type of the webhook to JSON"
-        raise RequestRefused(400, f"not a payload of {name}: {first_error(error)}", hint) from None
+        raise _not_a_payload(name, host.event(request.headers), error) from None
     delivery = _delivery_name(host.delivery(request.headers), body)
     deliveries, ignored = _by_app(events, signers, delivery)
     if len(deliveries) < len(events) and await secrets.refreshed_since(refreshes):  # a new app may match
@@ -132,6 +132,21 @@ async def _signers(request: Request, secrets: WebhookSecrets, host: Host, body: 
         raise _no_secret(host.name)
     raise RequestRefused(
         401, "the signature is missing or wrong", "set the webhook secret of the host to that of the registered app"
+    )
+
+
+def _not_a_payload(host: str, event: str | None, error: ValidationError) -> RequestRefused:
+    """Says which fields are missing, or else what the first error is."""
+    if any(one["type"] == "json_invalid" for one in error.errors(include_url=False, include_input=False)):
+        return RequestRefused(
+            400, f"not a payload of {host}: {first_error(error)}", "set the content type of the webhook to JSON"
+        )
+    if missing := missing_fields(error):
+        what = f"not a payload of {host}: event {event or 'without a name'}: missing: {', '.join(missing)}"
+        others = " or ".join(one for one in HOSTS if one != host)
+        return RequestRefused(400, what, f"is the webhook that of another kind of host, such as {others}?")
+    return RequestRefused(
+        400, f"not a payload of {host}: {first_error(error)}", f"send what {host} documents for this event"
     )
 
 

@@ -53,17 +53,29 @@ class Dispatcher(Controller):
         self._workspaces = workspaces
         self._load_git_host = load_git_host
         self._tasks: dict[tuple[str, str], asyncio.Task[list[str]]] = {}
+        self._failed: dict[tuple[str, str], BaseException] = {}  # errors of tasks, not raised yet
         self._slots = {kind: asyncio.Semaphore(CONCURRENCY) for kind in HANDLERS}
 
     async def reconcile(self) -> list[str]:
-        """Start a task for what is due. Return a line for each delivery that was settled since the last call."""
+        """Start a task for what is due. Return a line for each delivery that was settled since the last call.
+
+        A call without lines raises the error of a task that failed, if there is one.
+        """
         due = await asyncio.to_thread(self._ledger.deliveries.due, list(self._tasks))
         app_and_kind = attrgetter("app", "event.kind")
         for key, group in groupby(sorted(due, key=app_and_kind), app_and_kind):
             self._tasks[key] = asyncio.create_task(self._dispatch(list(group)))
             self._tasks[key].add_done_callback(lambda _: self.wake.set())
-        ended = [key for key, task in self._tasks.items() if task.done()]
-        return [line for task in [self._tasks.pop(key) for key in ended] for line in task.result()]
+        lines: list[str] = []
+        for key in [key for key, task in self._tasks.items() if task.done()]:
+            task = self._tasks.pop(key)
+            if error := task.exception():
+                self._failed[key] = error
+            else:
+                lines += task.result()
+        if self._failed and not lines:
+            raise self._failed.pop(next(iter(self._failed)))
+        return lines
 
     async def _dispatch(self, due: Sequence[DeliveryRecord]) -> list[str]:
         async with self._slots[due[0].event.kind]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import signal
 import sys
 from contextlib import suppress
@@ -65,7 +66,8 @@ def _print_changes() -> Report:
     def report(name: str, state: str) -> None:
         if printed.get(name) != state:
             printed[name] = state
-            print(json.dumps({name: state}), flush=True)
+            with suppress(BrokenPipeError):  # the API process has ended: standard input ends this one, too
+                os.write(sys.stdout.fileno(), f"{json.dumps({name: state})}\n".encode())
 
     return report
 

@@ -139,7 +139,8 @@ class StatusReporter(Controller):
         # The deployed commit is not always the newest: its checks may have failed.
         if stored := await asyncio.to_thread(self._ledger.statuses.last, preview.app, f"deployment/{preview.app}"):
             last = DeploymentStatus.model_validate_json(stored)
-            ended = {"state": StatusState.ENDED, "description": short(f"torn down, {preview.reason}"), "url": None}
+            words = short(f"torn down, {preview.reason}")
+            ended = {"state": StatusState.ENDED, "description": words, "url": None, "transient": True, "removed": True}
             await asyncio.to_thread(host.set_deployment, app.path, last.model_copy(update=ended))
         await asyncio.to_thread(self._ledger.previews.mark_reported, preview.app)
 
@@ -153,7 +154,8 @@ class StatusReporter(Controller):
         urls = {name: await self._url(release.app, name) for name in reached}
         on_environments = deployments(release, stages, environments, urls, url)
         if preview:  # an environment per preview: hosts end the older deployments of an environment
-            on_environments = [one.model_copy(update={"environment": preview.app}) for one in on_environments]
+            own = {"environment": preview.app, "transient": True}
+            on_environments = [one.model_copy(update=own) for one in on_environments]
         queued = release.app.endswith(MERGE_QUEUE)
         context = PREVIEW_CONTEXT if preview else QUEUE_CONTEXT if queued else RELEASE_CONTEXT
         on_commit = statuses(release, stages, url, context)

@@ -26,8 +26,10 @@ SIGNED: dict[str, Sent] = {
 }
 
 
-def push(places: tuple[str, ...] = GITHUB, ref: str = "refs/heads/main", before: str | None = OLD) -> PushEvent:
-    return PushEvent(places=places, ref=ref, before=before, after=NEW, by="ann")
+def push(
+    places: tuple[str, ...] = GITHUB, ref: str = "refs/heads/main", before: str | None = OLD, by: str = "ann"
+) -> PushEvent:
+    return PushEvent(places=places, ref=ref, before=before, after=NEW, by=by)
 
 
 def pull(places: tuple[str, ...] = GITHUB, **changes: Any) -> PullRequestEvent:
@@ -42,6 +44,7 @@ def group(places: tuple[str, ...], ref: str) -> MergeGroupEvent:
 GITLAB = ("gitlab.com/acme/tools/shop",)
 GITEA = ("git.example.com/acme/shop",)
 BITBUCKET = ("bitbucket.org/acme/shop",)
+DATA_CENTER = ("git.example.com/scm/acme/shop", "git.example.com/acme/shop")
 MERGE_REF = "refs/merge-requests/42/head"
 SAID: list[tuple[str, str, Sent, list[Event]]] = [
     ("github", "push", p.github("push", p.github_push()), [push()]),
@@ -80,6 +83,49 @@ SAID: list[tuple[str, str, Sent, list[Event]]] = [
         "another title",
         p.github("pull_request", p.github_retargeted({"title": {"from": "old"}})),
         [Ignored(reason="pull request 42 was edited: its commits are the same")],
+    ),
+    (
+        "github",
+        "pull request of a deleted account",
+        p.github("pull_request", p.without(p.github_pull("opened"), "pull_request", "user")),
+        [pull(by="")],
+    ),
+    ("github", "push of a deleted account", p.github("push", p.github_push(sender=None)), [push(by="")]),
+    (
+        "gitlab",
+        "merge request of a deleted account",
+        p.gitlab("Merge Request Hook", {**p.gitlab_merge("open"), "user": None}),
+        [pull(GITLAB, ref=MERGE_REF, by="")],
+    ),
+    (
+        "bitbucket",
+        "draft",
+        p.bitbucket("pullrequest:created", p.bitbucket_pull("DRAFT")),
+        [pull(BITBUCKET, head=NEW[:12], ref="refs/heads/feature")],
+    ),
+    (
+        "bitbucket",
+        "push to Data Center",
+        p.bitbucket("repo:refs_changed", p.data_center_push()),
+        [push(DATA_CENTER), push(DATA_CENTER, "refs/tags/v1", None), Ignored(reason="refs/heads/gone was deleted")],
+    ),
+    (
+        "bitbucket",
+        "pull request at Data Center",
+        p.bitbucket("pr:opened", p.data_center_pull()),
+        [pull(DATA_CENTER, ref="refs/pull-requests/42/from")],
+    ),
+    (
+        "bitbucket",
+        "merged at Data Center",
+        p.bitbucket("pr:merged", p.data_center_pull("MERGED")),
+        [pull(DATA_CENTER, ref="refs/pull-requests/42/from", open=False)],
+    ),
+    (
+        "bitbucket",
+        "test of the connection at Data Center",
+        p.bitbucket("diagnostics:ping", {"test": True}),
+        [Ignored(reason="a test of the connection")],
     ),
     (
         "gitea",

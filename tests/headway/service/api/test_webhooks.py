@@ -143,6 +143,23 @@ def test_form_encoded_body_is_refused_with_a_reason(receiving: Receiver) -> None
     assert answer.json()["hint"] == "set the content type of the webhook to JSON"
 
 
+def test_missing_fields_are_named(receiving: Receiver) -> None:
+    sent = p.github("push", {"ref": "refs/heads/main", "after": p.NEW, "repository": {"id": 1}})
+    answer = receiving.send("github", *sent)
+    assert answer.status_code == 400
+    assert answer.json() == {
+        "error": "not a payload of github: event push: missing: before, repository/clone_url, repository/ssh_url",
+        "hint": "is the webhook that of another kind of host, such as gitlab or gitea or bitbucket or generic?",
+    }
+
+
+def test_wrong_field_is_named(receiving: Receiver) -> None:
+    answer = receiving.send("github", *p.github("push", p.github_push(ref="main")))
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith("not a payload of github: ref: String should match pattern")
+    assert answer.json()["hint"] == "send what github documents for this event"
+
+
 @pytest.mark.parametrize("declared", [True, False])
 def test_oversized_body_is_refused(receiving: Receiver, declared: bool) -> None:
     size = webhooks.BODY_LIMIT + 1

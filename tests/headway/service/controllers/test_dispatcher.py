@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import shutil
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from headway.ledger import Delivery, DeliveryRecord, Ledger
 from headway.scm import git
 from headway.scm.webhooks import PullRequestEvent, PushEvent
 from headway.service.controllers.dispatcher import Dispatcher, dispatch
+from headway.service.controllers.push_handler import PushHandler
 from headway.service.controllers.trigger_handler import EARLY_ATTEMPTS, MAX_ATTEMPTS
 from headway.service.prefect.client import Control
 from headway.testing import FakeGitHost
@@ -867,3 +870,37 @@ async def test_pull_request_lookups_do_not_delay_pushes(place: Place) -> None:
         answers.set()
     await dispatcher.wake.wait()
     assert len(await reconcile(dispatcher)) == 1
+
+
+async def test_a_task_that_fails_loses_no_line_of_the_others(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def load_git_host(_: str) -> GitHost:
+        raise NotFound("unused")
+
+    names = ["ant", "bee", "cat", "dog"]
+    push = PushEvent(places=(), ref="refs/heads/gone", before=None, after=place.first, by="ann")
+    for name in names:
+        repo = Repository(place.workspaces.with_name(name))
+        repo.commit(headway_dot_yaml=f"app: {name}\n")
+        place.ledger.apps.register(name, repo=str(repo.path), host="generic", secret="s", by="ann")
+        place.ledger.deliveries.receive([Delivery(app=name, delivery=f"guid of {name}", event=push)])
+    real = PushHandler.decide
+
+    def decide(handler: PushHandler, rows: Sequence[DeliveryRecord]) -> str:
+        if rows[0].app in ("bee", "dog"):
+            raise ServiceUnavailable(f"the ledger is away for {rows[0].app}")
+        return real(handler, rows)
+
+    monkeypatch.setattr(PushHandler, "decide", decide)
+    dispatcher = Dispatcher(place.ledger, place.outside, place.workspaces, load_git_host)
+    lines: list[str] = []
+    errors: set[str] = set()
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and not (len(lines) == 2 and len(errors) == 2):
+        try:
+            lines += await dispatcher.reconcile()
+        except ServiceUnavailable as error:
+            errors.add(error.what)
+        await asyncio.sleep(0.05)
+    assert sorted(line.split(" ")[0] for line in lines) == ["ant", "cat"]
+    assert errors == {"the ledger is away for bee", "the ledger is away for dog"}
+    await asyncio.gather(*dispatcher._tasks.values(), return_exceptions=True)
