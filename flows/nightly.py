@@ -20,7 +20,7 @@ async def nightly(apps: list[str] | None = None, override: str = "", by: str = "
     Args:
         apps: names of the apps; all registered apps by default
         override: reason to release in spite of a freeze; kept in the record
-        by: who asks for it
+        by: person or program that requests it
     """
     with open_ledger() as ledger:
         chosen = registered_apps(ledger, apps)

@@ -44,7 +44,7 @@ async def preview(
         sha: the commit
         base: the branch that the pull request is for
         fork: whether the commit is from a fork: it waits for a person, and gets no secrets
-        by: who asks for it
+        by: person or program that requests it
     """
     with open_ledger() as ledger:
         pull = await pull_request(ledger, app, number, sha, base, fork)

@@ -36,8 +36,8 @@ async def release(
         repo: path or URL of the git repository
         ref: branch, tag or commit; the commit that it names now is released
         to: the last environment; all of them by default
-        yes: do not wait for approval; the record says so
-        by: who asks for it
+        yes: do not wait for approval; this is recorded
+        by: person or program that requests it
     """
     with open_ledger() as ledger:
         source = await checkout(repo, ref, ledger)

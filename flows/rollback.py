@@ -32,7 +32,7 @@ async def rollback(
         environment: staging, production, ...
         to: revision or commit to return to; the one before the live one by default
         reason: kept in the record
-        by: who asks for it
+        by: person or program that requests it
         only_unfinished: do nothing unless a rollout was interrupted
         force: roll back although a contract migration removed what that version may need; needs a reason
         revert: revert such contract migrations first, with the command in migrations/revert

@@ -30,7 +30,7 @@ async def teardown(app: str, number: int, reason: str = "", by: str = "", seen: 
         app: name of the registered app
         number: of the pull request
         reason: kept in the record
-        by: who asks for it
+        by: person or program that requests it
         seen: when the preview had last changed, if it must not be torn down after a later change
     """
     name, reason = previews.name(app, number), reason or f"asked for by {by or 'somebody'}"

@@ -136,7 +136,7 @@ async def _cache_key(release: ReleaseSession, source: Source, check: Check) -> s
             )
         versions.append((tool, printed.hexdigest()))
     tree = git.tree_of(git.mirror_of(source.workspace), source.sha, check.inputs.paths)
-    # Of the app and the repository: another one's commands could pass with the same files and prove nothing here.
+    # The key includes app and repository: the same files can pass in another app without a meaning for this one.
     inputs = [release.record.app, source.public_repo, tree, check.run, sorted(check.env.items()), versions]
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
 

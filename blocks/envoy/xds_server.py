@@ -4,8 +4,8 @@ Envoy can read such files itself, but then needs an inotify instance for each of
 128 that Linux allows a user. Over this server's Unix socket it needs none.
 
 A request (xDS over REST, long polling) is answered when the file has another version than the one that Envoy has, or
-with 304 after HOLD seconds. Whoever writes a file calls `POST /changed/APP`. When the server is away, Envoys keep their
-configuration and ask again.
+with 304 after HOLD seconds. The writer of a file calls `POST /changed/APP`. Without the server, Envoys keep their
+configuration and retry.
 """
 
 from __future__ import annotations

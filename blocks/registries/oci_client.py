@@ -79,7 +79,7 @@ class Conversation:
             FAILURES,
             auth=self._login,
             headers={"Accept-Encoding": "identity"},  # digests are of the bytes as they are
-            # A registry out there may be behind a proxy, as it is for the engine; one on this machine never is.
+            # A remote registry may be behind a proxy, as for the engine; one on this machine never is.
             trust_env=not _is_here(self._base.host),
             follow_redirects=True,  # where the storage is; our Authorization does not go there
             event_hooks={"request": [self._check_allowed]},

@@ -41,7 +41,7 @@ KEY_BODY = re.compile(r"(?:[\s\"'+,]|\\[nrt])*[A-Za-z0-9+/=]{40,}")  # an Ed2551
 
 
 def is_harmless(kind: str, value: str, file: str, text: str) -> bool:
-    """Whether a secret that a detector found in the text of a file gives nobody access to anything.
+    """Whether a secret that a detector found in the text of a file gives no access.
 
     `kind` is the name of the detector. Tokens of a provider are only harmless by what they say themselves: in a test
     they may be real. Passwords in URLs, private keys and JSON Web Tokens are fixtures in tests and examples.
@@ -99,7 +99,7 @@ def _is_placeholder_password(password: str) -> bool:
 
 
 def _is_local(address: str) -> bool:
-    """Whether this is an address that is another one on each machine, or nobody's."""
+    """Whether this address is local to a machine, or reserved for documentation."""
     if TEMPLATE.search(address):
         return True
     host = re.split("[/?#,]", address)[0].lower()

@@ -30,7 +30,7 @@ def release(
     path: PathArgument = Path(),
     ref: Annotated[str | None, typer.Option(help="Branch, tag or commit; default: the checked-out commit")] = None,
     to: Annotated[str | None, typer.Option(help="Last environment to release to; default: all")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not wait for approvals; the record says so")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not wait for approvals; this is recorded")] = False,
     follow: Annotated[bool, typer.Option(help="Wait for the release and print its progress")] = True,
     _json: Json = False,
 ) -> None:

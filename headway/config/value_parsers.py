@@ -114,7 +114,7 @@ def parse_label(name: str) -> str:
 
 
 def _number(value: object) -> float | None:
-    """Of a number within reason; what is larger would overflow and means nothing here anyway."""
+    """Parse a number of plausible size; a larger one would overflow."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e15:
         return None
     return float(value)

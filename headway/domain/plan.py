@@ -103,7 +103,7 @@ class OperatorCommand(Frozen):
     """Command of a person to a running rollout.
 
     `skip` leaves out the step that is going on, `promote` every pause, gate and analysis from now on,
-    `abort` goes back.
+    `abort` rolls back.
     """
 
     kind: Literal["promote", "skip", "abort"]

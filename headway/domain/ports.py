@@ -262,7 +262,7 @@ class GitHost(ABC):
 
     @abstractmethod
     def pull_request(self, repo: str, number: int) -> PullRequest | None:
-        """Return the pull request as it is now; None when there is none."""
+        """Return the current state of the pull request; None if it does not exist."""
 
     @abstractmethod
     def open_pull_requests(self, repo: str) -> dict[int, PullRequest]:
@@ -277,7 +277,7 @@ class SecretStore(ABC):
 
     @abstractmethod
     async def get(self, name: str) -> str | None:
-        """Return the value; None when this store does not have it. Raises HeadwayError when that cannot be told."""
+        """Return the value; None when this store does not have it. Raises HeadwayError if the store cannot be read."""
 
     @abstractmethod
     def location(self, name: str) -> str:

@@ -66,7 +66,7 @@ class Traffic(Frozen):
 
     weights: dict[str, int] = Field(default_factory=dict)
     headers: tuple[HeaderRule, ...] = ()
-    sticky: bool = Field(default=False, description="a user stays with a revision; a rising weight moves nobody back")
+    sticky: bool = Field(default=False, description="a user stays with a revision; a rising weight moves no user back")
     preview: str | None = Field(default=None, description="the revision that the preview port shows")
 
     @model_validator(mode="after")

@@ -91,7 +91,7 @@ class Releases(Repository):
     def finish(self, release_id: str, state: ReleaseState, reason: str) -> ReleaseRecord:
         """Close a release and its unfinished stages. A release that has ended does not change.
 
-        A cancelled release keeps the reason that was recorded when somebody asked for it.
+        A cancelled release keeps the reason that was recorded with the request.
         """
         asked = t.releases.c.reason != ""
         kept = sa.case((asked, t.releases.c.reason), else_=reason) if state == "cancelled" else reason

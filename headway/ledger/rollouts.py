@@ -189,7 +189,7 @@ class Rollouts(Repository):
         return [record(RolloutRecord, row) for row in self._read(newest)]
 
     def last_done(self, count: int) -> sa.Subquery:
-        """Of each environment the last `count` rollouts that were done: app, environment and the revision `new`.
+        """The last `count` completed rollouts of each environment: app, environment and the revision `new`.
 
         One query, whose cost depends on the number of environments and on `count`, not on the length of the history.
         A torn down preview has no part in it.

@@ -108,7 +108,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one attempt. `whole` counts everything, the look-up of the name included, which httpx does not limit."""
+    """Limits of one attempt. `whole` includes the DNS lookup, which httpx does not limit."""
 
     timeout: httpx.Timeout | float
     whole: float | None = None  # seconds

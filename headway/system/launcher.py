@@ -188,7 +188,7 @@ class Stop:
         self.signalled = False
         self._grace = grace
         self._deadline: float | None = None
-        self._told: set[int] = set()
+        self._terminated: set[int] = set()
 
     def by_signal(self) -> None:
         self.signalled = True
@@ -207,9 +207,9 @@ class Stop:
             with contextlib.suppress(ProcessLookupError):
                 if remaining <= 0:
                     os.kill(pid, signal.SIGKILL)
-                elif pid not in self._told:
-                    self._told.add(pid)
-                    # The sender has told the group. Many programs take a second SIGTERM for impatience.
+                elif pid not in self._terminated:
+                    self._terminated.add(pid)
+                    # The group has got the signal already, and many programs exit at once on a second SIGTERM.
                     if not self.signalled or os.getpgid(pid) != os.getpgrp():
                         os.kill(pid, signal.SIGTERM)
         return max(0.05, min(0.5, remaining))

@@ -58,7 +58,7 @@ class OutputLog:
         now = self._clock()
         self._budget = min(BURST, self._budget + (now - self._counted_at) * RATE)
         self._counted_at = now
-        # After a gap, a tenth of the burst: one line between two gaps would tell nobody anything.
+        # After a gap, a tenth of the burst: a single line between two gaps would be useless.
         if self._budget < (BURST / 10 if self._omitted else 0):
             self._omitted += 1
             self._last.append(line)

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class Retryable(Exception):
-    """A failed attempt that may be repeated, after `after` seconds when the server said so.
+    """A failed attempt that may be repeated, after `after` seconds if the server sent a Retry-After.
 
     `error` is what the caller of the last attempt gets to see; `attempts` is how many attempts there were.
     """

@@ -183,7 +183,7 @@ class DockerTarget(BehindEnvoy):
     def _remove_stopped(self, engine: docker.DockerClient, app: str, keep: int) -> None:
         """Remove stopped containers of all but the `keep` newest revisions, and their images.
 
-        A revision that never had all the traffic is removed first: nobody rolls back to it.
+        A revision that never had all the traffic is removed first: it is no rollback target.
         """
         carried = self._read(app).carried
         made = self._containers(engine, app)

@@ -323,7 +323,7 @@ class Cluster:
     def send(self, pod: str, port: int, request: Probe) -> int | None:
         """Status of a request to a pod, through the API server; 504 if the pod is silent, None if it is gone.
 
-        Raises TargetError for what the API server answers itself: it says nothing about the app.
+        Raises TargetError for an error response of the API server itself, which does not come from the app.
         """
         place = f"/api/v1/namespaces/{self.namespace}/pods/{pod}:{port}/proxy"
         what = f"{request.method} {request.path} to pod {pod}"

@@ -16,7 +16,7 @@ __all__ = ["bring", "known", "settle"]
 def bring(cluster: Cluster, app: str, spec: LaunchSpec) -> None:
     """Apply the objects of the app's manifests besides the Deployment, before its pods need them.
 
-    Whoever runs pods of its own follows when the revision has all the traffic, see `settle`.
+    Objects with their own pods follow when the revision has all the traffic, see `settle`.
     """
     things = manifests.own_objects(app, spec, cluster.namespace)
     if not things:

@@ -159,7 +159,7 @@ def replica_failure(deployment: Mapping[str, Any]) -> Refusal | None:
 def expired(deployments: Iterable[Mapping[str, Any]], carried: Collection[str], keep: int) -> list[str]:
     """Names of the Deployments without pods that are not among the `keep` newest.
 
-    One that never had all the traffic is removed first: nobody rolls back to it.
+    One that never had all the traffic is removed first: it is no rollback target.
     """
     still = [
         (revision(one) in carried, one["metadata"]["annotations"][labels.ENDED], one["metadata"]["name"])

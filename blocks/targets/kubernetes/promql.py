@@ -125,7 +125,7 @@ class Counters:
         self._total: dict[_Series, float] = {}
 
     def read(self, ask: Callable[[str], Iterable[Sample]]) -> RequestCounts:
-        """Current values, queried with PromQL. Raises MetricsUnavailable when errors cannot be told from successes."""
+        """Current values, queried with PromQL. Raises MetricsUnavailable if it cannot distinguish errors."""
         if self._without_status and any(sample.value for sample in ask(self._without_status)):
             raise MetricsUnavailable(
                 f"http_requests_total of {self.service} has none of the labels {', '.join(STATUS)}: errors would count "

@@ -13,7 +13,7 @@ __all__ = ["autoscaler", "await_fewer", "await_gone", "hand_over", "pause", "sca
 
 
 def scale(cluster: Cluster, name: str, wanted: int, spec: LaunchSpec, rules: render.Rules) -> None:
-    """Have this number of pods, whoever else has set one. An autoscaler of the revision's own is no news."""
+    """Set the number of pods, and take over the field. Without a warning if the revision's own autoscaler has it."""
     thing = render.replicas(name, rules, wanted)
     if spec.autoscale:
         cluster.apply(thing, manager=names.SCALER, force=True)

@@ -41,7 +41,7 @@ class ReleaseRequest(BaseModel):
     app: Label = Field(description="name of a registered app", examples=["shop"])
     ref: Line = Field(default="main", min_length=1, description="branch, tag or commit to release")
     to: Label | None = Field(default=None, description="last environment to release to; omit it for all environments")
-    yes: bool = Field(default=False, description="do not wait for approval; the release record says so")
+    yes: bool = Field(default=False, description="do not wait for approval; this is recorded")
     by: Line = Field(default="", description="who requests the release")
 
 

@@ -16,7 +16,7 @@ GRACE = timedelta(minutes=3)  # the scheduler of Prefect's server runs every min
 
 
 class ScheduleMonitor(Controller):
-    """Fails while a scheduled run is overdue, so that `GET /health` says so."""
+    """Fails while a scheduled run is overdue, so that `GET /health` reports it."""
 
     name = "schedules"
     interval = 60.0

@@ -112,7 +112,7 @@ class Control:
     def start(self, deployment: str, parameters: dict[str, Any], *, idempotency_key: str | None = None) -> str:
         """Start a run of a deployment such as "release/main"; returns its id. The same key gives the same run again.
 
-        Raises NotFound when nobody has registered the deployment, HeadwayError when the parameters are refused.
+        Raises NotFound if the deployment is not registered, HeadwayError if the parameters are refused.
         """
         flow, name = deployment.split("/")
         found = self._ask("GET", f"/deployments/name/{flow}/{name}")
