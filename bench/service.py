@@ -19,7 +19,7 @@ import psutil
 from headway.system.supervisor import Supervisor
 
 PORTS = ("4379", "4279")
-START = 120.0  # seconds
+START = 400.0  # seconds
 
 
 @dataclass(frozen=True)
