@@ -32,6 +32,7 @@ from headway.system.project_root import project_root
 __all__ = ["DemoRelease", "run"]
 
 RELEASE_DEADLINE = 120.0  # seconds; a release takes about ten
+PATIENCE = 5.0  # seconds; after Ctrl-C the server is gone, and this thread ends
 RATE = 60.0  # requests per second
 BASKETS = (1, 2, 64, 3, 5, 120, 8, 12, 80, 20, 36, 144)  # mugs; v3 fails for the big ones, a third of them
 PATHS = tuple(f"/price?items={items}" for items in BASKETS)
@@ -56,9 +57,9 @@ class DemoRelease(Frozen):
 
 
 def run(*, keep: bool = False, console: Console | None = None) -> list[DemoRelease]:
-    """Release the three versions in a temporary directory, and remove everything afterwards unless `keep`.
+    """Release the three versions in a temporary directory, and stop and remove everything afterwards.
 
-    Raises HeadwayError when a release does not end as expected.
+    With `keep` that is after Ctrl-C. Raises HeadwayError when a release does not end as expected; then the logs stay.
     """
     console = console or Console()
     directory = Path(tempfile.mkdtemp(prefix="headway-demo-"))
@@ -66,21 +67,31 @@ def run(*, keep: bool = False, console: Console | None = None) -> list[DemoRelea
     os.environ.pop("PREFECT_API_URL", None)
     os.environ.pop("HEADWAY_LEDGER_URL", None)
     try:
-        return asyncio.run(_release_all(directory, keep, console))
-    finally:
-        if not keep:
-            _clean_up(directory)
+        results = asyncio.run(_release_all(directory, keep, console))
+    except HeadwayError:
+        _stop_targets(directory)
+        console.print(f"stopped; logs stay in {directory}")
+        raise
+    except BaseException as error:  # noqa: BLE001  # raised again
+        _clean_up(directory)
+        raise (KeyboardInterrupt if isinstance(error, asyncio.CancelledError) else error) from None
+    _clean_up(directory)
+    return results
 
 
 async def _release_all(directory: Path, keep: bool, console: Console) -> list[DemoRelease]:
     begun = time.monotonic()
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGHUP):  # asyncio does the same for SIGINT
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     repo = _repository(directory / "shop")
     ports = _free_ports(2)
     async with stack.running(
         host="127.0.0.1", prefect_port=ports[0], web_port=ports[1], on_line=console.print
     ) as service:
         console.print(f"Prefect UI: {service.ui_url}")
-        results = []
+        results: list[DemoRelease] = []
         for version, subject, expected in VERSIONS:
             _commit_version(repo, version, subject)
             result = await asyncio.to_thread(_release, repo, version, subject, console)
@@ -93,7 +104,7 @@ async def _release_all(directory: Path, keep: bool, console: Console) -> list[De
         if keep:
             console.print(f"still running, in {directory}; Ctrl-C stops it")
             console.print(f"try: HEADWAY_HOME={directory / 'home'} headway status")
-            await _until_interrupted(service)
+            await _until_interrupted(service, console)
         else:
             console.print("removing everything; to keep it running: headway demo --keep")
     return results
@@ -101,7 +112,8 @@ async def _release_all(directory: Path, keep: bool, console: Console) -> list[De
 
 def _release(repo: Path, version: str, subject: str, console: Console) -> DemoRelease:
     begun = time.monotonic()
-    with Ledger.open(ledger_url()) as ledger, Control() as control, _load(ledger, console) as load:
+    control = Control(patience=PATIENCE)
+    with Ledger.open(ledger_url()) as ledger, control, _load(ledger, console) as load:
         ref = _git(repo, "rev-parse", "HEAD")
         run_id = control.start("release/main", {"repo": str(repo), "ref": ref, "by": "demo"})
         while not (state := control.flow_run(run_id)).final:
@@ -206,11 +218,11 @@ def _environment_seconds(result: DemoRelease, environment: str) -> float:
     return result.stages.get(environment, 0.0) + result.stages.get(f"{environment} smoke", 0.0)
 
 
-async def _until_interrupted(service: stack.Stack) -> None:
+async def _until_interrupted(service: stack.Stack, console: Console) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    waiting = {asyncio.create_task(stop.wait()), asyncio.create_task(service.until_one_ends())}
+    waiting = {asyncio.create_task(stop.wait()), asyncio.create_task(service.keep_running(console.print))}
     done, pending = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     for task in pending:
         task.cancel()
@@ -218,11 +230,15 @@ async def _until_interrupted(service: stack.Stack) -> None:
         task.result()
 
 
-def _clean_up(directory: Path) -> None:
+def _stop_targets(directory: Path) -> None:
     from headway.system.supervisor import Supervisor
 
     for target in (directory / "home" / "targets").glob("*"):
         Supervisor(target).shut_down()
+
+
+def _clean_up(directory: Path) -> None:
+    _stop_targets(directory)
     directories.remove(directory)
 
 
