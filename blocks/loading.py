@@ -7,6 +7,7 @@ import importlib
 from prefect.blocks.core import Block
 from prefect.client.orchestration import get_client
 
+from blocks import prefect_clients
 from blocks.registries.oci import Registry as RegistryBlock
 from blocks.secrets import values_of
 from headway.config.platforms import platforms
@@ -26,6 +27,8 @@ __all__ = [
     "metric_sources",
     "targets",
 ]
+
+prefect_clients.install()  # every flow run, and what loads blocks, imports this module
 
 
 def targets() -> dict[str, type[Block]]:

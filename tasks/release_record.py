@@ -23,6 +23,7 @@ from headway.ledger import Ledger, ReleaseRecord, ReleaseState, StageRecord, Sta
 from headway.system.paths import home, ledger_url
 from tasks.artifacts import draw_verdict, publish_summary
 from tasks.checkout import SETTINGS
+from tasks.heartbeat import beating
 
 __all__ = [
     "ReleaseSession",
@@ -41,9 +42,11 @@ __all__ = [
 STOPPED = (asyncio.CancelledError, TerminationSignal, SystemExit, KeyboardInterrupt)
 
 
-def open_ledger() -> Ledger:
-    """Open the ledger for one flow run. Raises ServiceUnavailable."""
-    return Ledger.open(ledger_url())
+@contextmanager
+def open_ledger() -> Iterator[Ledger]:
+    """Open the ledger for one flow run, and record there that it is executed. Raises ServiceUnavailable."""
+    with Ledger.open(ledger_url()) as ledger, beating(ledger, str(flow_run.get_id())):
+        yield ledger
 
 
 class Stage:

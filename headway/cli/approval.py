@@ -11,11 +11,14 @@ from headway.cli.options import By, Json, Reason, ReleaseArgument
 from headway.cli.output import output
 from headway.cli.pending import pending_decision
 from headway.domain.errors import HeadwayError
-from headway.ledger import Ledger
+from headway.ledger import ApprovalRecord, Ledger, ReleaseRecord
+from headway.ledger.records import WAKE_UP
 from headway.service.prefect.client import Control
 from headway.system.paths import ledger_url
 
 __all__ = ["approve", "reject"]
+
+PATIENCE = 15.0  # seconds that a busy server is waited for: `headway up` resumes the run as well
 
 
 @examples(
@@ -39,18 +42,36 @@ def reject(run: ReleaseArgument, by: By = "", reason: Reason = "", _json: Json =
 
 
 def _decide(text: str, decision: Literal["approved", "rejected"], by: str, reason: str) -> None:
-    """Enter the decision in the ledger, then resume the run. Raises HeadwayError when there is nothing to decide."""
-    with Ledger.open(ledger_url()) as ledger, Control() as control:
+    """Record the decision in the ledger, then resume the run. Raises HeadwayError when there is nothing to decide.
+
+    The decision counts once it is recorded: a run that cannot be resumed now is resumed by `headway up` later.
+    """
+    with Ledger.open(ledger_url()) as ledger, Control(patience=PATIENCE) as control:
         found = ledger.releases.find(text)
         asked = ledger.approvals.waiting(found.id)
-        if asked is None or not found.open:
-            raise HeadwayError(
-                f"{found.name} waits for no approval: it is {found.state}",
-                f"it {waits}" if (waits := pending_decision(ledger, found)) else f"see headway history {found.app}",
-            )
-        done = ledger.approvals.decide(asked.id, decision, by=by or current_user(Path()), reason=reason, via="cli")
-        if found.flow_run_id:
-            word = "approve" if decision == "approved" else "reject"
-            control.resume(found.flow_run_id, {"decision": word, "by": done.decided_by, "reason": reason})
+        if asked is not None and found.open:
+            done = ledger.approvals.decide(asked.id, decision, by=by or current_user(Path()), reason=reason, via="cli")
+        else:
+            done = _decided_before(ledger, found, decision)
         output.say(f"{found.name}: {done.environment} {decision} by {done.decided_by}")
+        if found.flow_run_id:
+            _resume(control, found.flow_run_id)
         output.result(done.model_dump(mode="json"))
+
+
+def _decided_before(ledger: Ledger, release: ReleaseRecord, decision: str) -> ApprovalRecord:
+    """The same decision, of a release that has not continued yet. Raises HeadwayError."""
+    done = ledger.approvals.last_decided(release.id)
+    if done is not None and done.state == decision and release.state == "waiting":
+        return done
+    raise HeadwayError(
+        f"{release.name} waits for no approval: it is {release.state}",
+        f"it {waits}" if (waits := pending_decision(ledger, release)) else f"see headway history {release.app}",
+    )
+
+
+def _resume(control: Control, flow_run_id: str) -> None:
+    try:
+        control.resume(flow_run_id, WAKE_UP)
+    except HeadwayError as error:
+        output.say(f"the decision is recorded; the release continues when the Prefect server responds: {error.what}")

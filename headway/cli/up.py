@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from typing import Annotated
 
@@ -13,7 +14,7 @@ from headway.cli.output import output
 from headway.ledger import Ledger
 from headway.service.prefect.client import Control
 from headway.service.stack import running
-from headway.system.paths import ledger_url
+from headway.system.paths import home, ledger_url
 
 __all__ = ["serve", "up"]
 
@@ -50,11 +51,14 @@ def serve(host: Host = "127.0.0.1", port: Port = 4300) -> None:
 
 
 async def _up(host: str, port: int, prefect_port: int) -> None:
-    """Run until Ctrl-C, SIGTERM, or one of the services ends (ServiceUnavailable)."""
+    """Run until Ctrl-C, SIGTERM or SIGHUP.
+
+    Raises ServiceUnavailable when a service does not start, or ends too often.
+    """
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    starting = asyncio.create_task(_until_one_dies(host, port, prefect_port))
+    starting = asyncio.create_task(_run(host, port, prefect_port))
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
@@ -66,7 +70,11 @@ async def _up(host: str, port: int, prefect_port: int) -> None:
     await starting
 
 
-async def _until_one_dies(host: str, port: int, prefect_port: int) -> None:
+async def _run(host: str, port: int, prefect_port: int) -> None:
+    first = not (home() / "prefect" / "prefect.db").exists()
+    output.say(f"starting; logs are in {home() / 'logs'}")
+    if first and "PREFECT_API_URL" not in os.environ:
+        output.say("the first start creates a database and takes about a minute, later ones about 20 s")
     async with running(host=host, prefect_port=prefect_port, web_port=port, on_line=output.say) as up:
         output.say(f"Prefect UI   {up.ui_url}\nHeadway      {up.web_url}\nlogs         {up.logs}\nCtrl-C stops it all")
-        await up.until_one_ends()
+        await up.keep_running(output.say)

@@ -70,6 +70,12 @@ class Approvals(Repository):
             raise NotFound(f"there is no approval {approval_id}", "see headway status")
         return record(ApprovalRecord, row)
 
+    def last_decided(self, release_id: str) -> ApprovalRecord | None:
+        """The newest decision of a person on this release."""
+        decided = (t.approvals.c.release_id == release_id, t.approvals.c.decided_at.is_not(None))
+        row = self._read_one(sa.select(t.approvals).where(*decided).order_by(t.approvals.c.decided_at.desc()).limit(1))
+        return record(ApprovalRecord, row) if row else None
+
     def waiting(self, release_id: str) -> ApprovalRecord | None:
         row = self._read_one(
             sa.select(t.approvals).where(t.approvals.c.release_id == release_id, t.approvals.c.state == "waiting")
@@ -167,13 +173,12 @@ class Approvals(Repository):
         return record(ReleaseRecord, row) if row else None
 
     def releases_to_resume(self) -> list[ReleaseRecord]:
-        """Releases that are suspended although their requests have expired or are void: their runs must be resumed."""
-        closed, waiting = (
-            sa.select(t.approvals.c.release_id).where(t.approvals.c.state.in_(states))
-            for states in (("expired", "void"), ("waiting",))
-        )
+        """Releases that wait although their requests are decided, expired or void: their runs must be resumed."""
+        requests = sa.select(t.approvals.c.release_id)
         suspended = sa.select(t.releases).where(
-            t.releases.c.state == "waiting", t.releases.c.id.in_(closed), t.releases.c.id.not_in(waiting)
+            t.releases.c.state == "waiting",
+            t.releases.c.id.in_(requests),
+            t.releases.c.id.not_in(requests.where(t.approvals.c.state == "waiting")),
         )
         return [record(ReleaseRecord, row) for row in self._read(suspended.order_by(t.releases.c.started_at))]
 

@@ -11,6 +11,7 @@ from headway.ledger.checks import Checks
 from headway.ledger.commands import Commands
 from headway.ledger.database import connect
 from headway.ledger.deliveries import Deliveries
+from headway.ledger.heartbeats import Heartbeats
 from headway.ledger.journal_retention import JournalRetention
 from headway.ledger.locks import Locks
 from headway.ledger.previews import Previews
@@ -34,6 +35,7 @@ class Ledger:
         self._engine = engine
         self.locks = Locks(engine, clock)
         self.releases = Releases(engine, clock)
+        self.heartbeats = Heartbeats(engine, clock)
         self.inputs = ReleaseInputs(engine, clock)
         self.stages = Stages(engine, clock)
         self.checks = Checks(engine, clock)

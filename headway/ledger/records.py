@@ -11,6 +11,7 @@ from headway.domain.base import Frozen
 from headway.domain.events import MergeGroupEvent, PullRequestEvent, PushEvent
 from headway.domain.plan import Plan
 from headway.domain.source import CheckReport
+from headway.system.processes import ProcessIdentity
 
 __all__ = [
     "AppRecord",
@@ -18,6 +19,7 @@ __all__ = [
     "Delivery",
     "DeliveryRecord",
     "DeliveryState",
+    "Heartbeat",
     "KnownCheck",
     "Lock",
     "LockRecord",
@@ -44,6 +46,8 @@ DeliveryState = Literal["waiting", "starting", "started", "superseded", "duplica
 ApprovalState = Literal["waiting", "approved", "rejected", "expired", "void"]
 APPROVAL = "approval"  # `asks` of a request to release a revision
 FORK = "a fork"  # `asks` of a request to run a commit of a fork
+WAKE_UP = {"decision": "reject", "by": "headway", "reason": "the request is closed"}
+"""Answer that resumes a suspended run whose request is closed already. It decides nothing."""
 ChangeState = Literal["waiting", "running", "done", "failed", "cancelled", "reverted"]
 OPEN: tuple[ReleaseState, ...] = ("running", "waiting")
 
@@ -225,6 +229,13 @@ class KnownCheck(Frozen):
 
     release: str
     report: CheckReport
+
+
+class Heartbeat(Frozen):
+    """The process that executes a flow run, and how many seconds ago it said so."""
+
+    process: ProcessIdentity
+    age: float
 
 
 class AppRecord(Frozen):

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Dialect
 
 __all__ = ["REVISION", "metadata"]
 
-REVISION = "0010"
+REVISION = "0011"
 """The newest migration. Comparing it with the database needs no import of Alembic, which is slow."""
 
 
@@ -70,6 +70,17 @@ stages = sa.Table(
     sa.Column("detail", sa.Text, nullable=False),
     sa.Column("started_at", Utc, nullable=False),
     sa.Column("finished_at", Utc),
+)
+
+heartbeats = sa.Table(
+    "heartbeats",
+    metadata,
+    sa.Column("flow_run_id", sa.String(36), primary_key=True),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("boot", sa.Text, nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Column("beat_at", Utc, nullable=False),
 )
 
 release_inputs = sa.Table(

@@ -9,7 +9,6 @@ web      HTTP API and webhooks; starts the controllers, see headway.service.cont
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import sys
@@ -23,11 +22,13 @@ import httpx
 import psutil
 
 from headway.domain.errors import ServiceUnavailable
-from headway.service.child_process import ChildProcess, run_to_end, wait_until, wait_until_exists, wait_until_healthy
-from headway.service.prefect import fork_server
+from headway.service.child_process import ChildProcess, Waiting
+from headway.service.prefect import fork_server, program
 from headway.service.prefect.server_settings import server_settings
+from headway.service.up_record import UpRecord
 from headway.system import ports_in_use
 from headway.system.paths import home, make_home
+from headway.system.processes import this_process
 from headway.system.project_root import project_root
 from headway.system.tls import one_authority
 from headway.system.unix_socket import socket_directory
@@ -43,6 +44,7 @@ PRELOADED = [
     *("prefect.task_engine", "prefect.utilities.visualization", "detect_secrets.core.secrets_collection"),
     *("anyio._core._sockets", "anyio.streams.memory", "filelock._strict", "filelock.asyncio"),
 ]
+RESTARTS, RESTART_WINDOW = 5, 120.0  # times that a process may end within as many seconds
 
 
 @dataclass(frozen=True)
@@ -58,16 +60,34 @@ class Stack:
     def ui_url(self) -> str:
         return self.api_url.removesuffix("/api")
 
-    async def until_one_ends(self) -> None:
-        """Wait until a process ends, then raise ServiceUnavailable with the end of its log."""
-        waiting = {asyncio.create_task(process.wait()): process for process in self.processes}
+    async def keep_running(self, on_line: Callable[[str], None]) -> None:
+        """Start each process again that ends. Raises ServiceUnavailable when one ends too often."""
+        keeping = [asyncio.create_task(_keep_running(process, on_line)) for process in self.processes]
         try:
-            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(keeping, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in waiting:
+            for task in keeping:
                 task.cancel()
-        ended = waiting[done.pop()]
-        raise ServiceUnavailable(f"{ended.name} has ended:\n{ended.last_lines()}", f"its log: {ended.log}")
+        for task in done:
+            task.result()
+
+
+async def _keep_running(process: ChildProcess, on_line: Callable[[str], None]) -> None:
+    """Flow runs survive their worker, and wait for the server."""
+    ends: list[float] = []
+    while True:
+        code = await process.wait()
+        now = time.monotonic()
+        ends = [end for end in ends if end > now - RESTART_WINDOW] + [now]
+        what = f"exit {code}" if code >= 0 else signal.Signals(-code).name
+        if len(ends) > RESTARTS:
+            raise ServiceUnavailable(
+                f"{process.name} has ended {len(ends)} times in {RESTART_WINDOW:g} s ({what}):\n{process.last_lines()}",
+                f"its log: {process.log}",
+            )
+        on_line(f"{process.name} has ended ({what}) and is started again; its log: {process.log}")
+        await asyncio.sleep(len(ends) - 1.0)
+        await process.start()
 
 
 @asynccontextmanager
@@ -76,13 +96,13 @@ async def running(
 ) -> AsyncIterator[Stack]:
     """Start every process, wait until each is healthy, and stop them all at the end.
 
-    Raises ServiceUnavailable when a port is in use, or a process ends or is not healthy in time; then nothing is left
+    Raises ServiceUnavailable when a port is in use, or a process ends or makes no progress; then nothing is left
     running.
     """
     state = make_home()
     (state / "logs").mkdir(exist_ok=True, mode=0o700)
     own_server = "PREFECT_API_URL" not in os.environ
-    _refuse_second(state)
+    _refuse_second()
     if own_server:
         ports_in_use.require_free(host, prefect_port, "--prefect-port")
     ports_in_use.require_free(host, web_port, "--port")
@@ -95,7 +115,7 @@ async def running(
     finally:
         for process in reversed(processes.values()):
             await asyncio.shield(process.stop())
-        _marker(state).unlink(missing_ok=True)
+        UpRecord.file().unlink(missing_ok=True)
 
 
 async def _start(stack: Stack, processes: Mapping[str, ChildProcess], on_line: Callable[[str], None]) -> None:
@@ -104,18 +124,18 @@ async def _start(stack: Stack, processes: Mapping[str, ChildProcess], on_line: C
             stack.processes.append(process)
             await process.start()
 
+    warm, worker, web = (processes[name] for name in ("warm", "worker", "web"))
     await start("warm", "server")  # the fork server imports for seconds while the Prefect server starts
     on_line(f"waiting for Prefect at {stack.api_url}")
-    await wait_until_healthy(f"{stack.api_url}/health", processes.get("server"))
-    addresses = {"api_url": stack.api_url, "web_url": stack.web_url, "pid": os.getpid()}
-    _marker(home()).write_text(json.dumps(addresses))
+    await Waiting(processes.get("server", warm), on_line).until_healthy(f"{stack.api_url}/health")
+    UpRecord(api_url=stack.api_url, web_url=stack.web_url, **this_process().model_dump()).write()
     on_line("registering blocks and deployments")
-    warm, worker, web = (processes[name] for name in ("warm", "worker", "web"))
-    await _register(warm.environment, stack.logs / "register.log")
-    await wait_until_exists(Path(warm.environment["HEADWAY_WARM"]), warm)
+    await _register(warm.environment, stack.logs / "register.log", on_line)
+    await Waiting(warm, on_line).until_exists(Path(warm.environment["HEADWAY_WARM"]))
+    on_line("starting the worker and the web service")
     await start("worker", "web")
-    await wait_until_healthy(f"{stack.web_url}/health", web)
-    await _wait_until_online(stack.api_url, worker)
+    await Waiting(web, on_line).until_healthy(f"{stack.web_url}/health")
+    await _wait_until_online(stack.api_url, Waiting(worker, on_line))
 
 
 def _processes(stack: Stack, host: str, prefect_port: int | None, web_port: int) -> dict[str, ChildProcess]:
@@ -135,7 +155,7 @@ def _processes(stack: Stack, host: str, prefect_port: int | None, web_port: int)
         ],
         "warm": [python, "-P", str(Path(fork_server.__file__)), "serve", environment["HEADWAY_WARM"], *PRELOADED],
         "web": [python, "-m", "headway.service.api.http_server", host, str(web_port)],
-        "worker": [python, "-m", "prefect", "worker", "start", "--pool", "headway", "--name", worker_name],
+        "worker": [python, "-m", program.__name__, "worker", "start", "--pool", "headway", "--name", worker_name],
     }
     if prefect_port is None:
         del commands["server"]
@@ -163,6 +183,7 @@ def _environment(api_url: str) -> dict[str, str]:
         "PREFECT_WORKER_PREFETCH_SECONDS": "1",
         "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.5",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "headway.targets",  # what a target does beside its steps is in the run's log
+        "PREFECT_CLIENT_MAX_RETRIES": "8",  # until a run that no warm process forked has imported blocks.loading
         "HEADWAY_HOME": str(state),
         "HEADWAY_PROJECT": root,
         "HEADWAY_WARM": str(socket_directory(state) / "warm.sock"),
@@ -175,39 +196,36 @@ def _environment(api_url: str) -> dict[str, str]:
     return {**os.environ, **ours}
 
 
-async def _register(environment: Mapping[str, str], log: Path) -> None:
+async def _register(environment: Mapping[str, str], log: Path, on_line: Callable[[str], None]) -> None:
     command = [sys.executable, "-m", "headway.service.prefect.project"]
     log.unlink(missing_ok=True)
     process = ChildProcess("register", command, log, environment, cwd=environment["HEADWAY_PROJECT"])
-    if not await run_to_end(process):
+    await process.start()
+    if not await Waiting(process, on_line).until_end():
         raise ServiceUnavailable(
             f"blocks and deployments could not be registered:\n{process.last_lines()}", f"its log: {log}"
         )
 
 
-async def _wait_until_online(api_url: str, worker: ChildProcess) -> None:
+async def _wait_until_online(api_url: str, waiting: Waiting) -> None:
+    name = waiting.process.command[-1]
     async with httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
 
         async def online() -> bool:
-            answer = await client.post(f"{api_url}/work_pools/headway/workers/filter", json={})
-            return any(known["status"] == "ONLINE" and known["name"] == worker.command[-1] for known in answer.json())
+            try:
+                answer = await client.post(f"{api_url}/work_pools/headway/workers/filter", json={})
+            except httpx.TransportError:
+                return False
+            found = answer.json() if answer.is_success else []
+            return any(known["status"] == "ONLINE" and known["name"] == name for known in found)
 
-        await wait_until(online, worker, "the worker")
-
-
-def _marker(state: Path) -> Path:
-    """File with the addresses of the running stack. Commands read it."""
-    return state / "up.json"
+        await waiting.until(online, "its first heartbeat at the Prefect server")
 
 
 def running_pid() -> int | None:
     """Process id of the `headway up` of this HEADWAY_HOME; None when it does not run."""
-    try:
-        pid = int(json.loads(_marker(home()).read_text())["pid"])
-        command = psutil.Process(pid).cmdline()
-    except (FileNotFoundError, psutil.Error):
-        return None
-    return pid if {"up", "demo"} & set(command) else None  # the number may be another program's by now
+    up = UpRecord.read()
+    return up.pid if up and up.is_here and up.runs else None
 
 
 def stop(pid: int) -> None:
@@ -226,13 +244,10 @@ def stop(pid: int) -> None:
         return
 
 
-def _refuse_second(state: Path) -> None:
-    try:
-        running = json.loads(_marker(state).read_text())
-    except FileNotFoundError:
-        return
-    if psutil.pid_exists(running["pid"]):
+def _refuse_second() -> None:
+    running = UpRecord.read()
+    if running and running.is_here and running.runs:
         raise ServiceUnavailable(
-            f"headway is up already (pid {running['pid']}): {running['api_url'].removesuffix('/api')}",
+            f"headway is up already (pid {running.pid}): {running.api_url.removesuffix('/api')}",
             "stop it with `headway down`, or set another HEADWAY_HOME for this one",
         )

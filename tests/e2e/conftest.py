@@ -192,8 +192,11 @@ class Up:
         shutil.copy(migrated_database(), self.home / "prefect" / "prefect.db")
         return self
 
-    def start(self) -> None:
-        """In a folder whose files have the names of modules of Headway, Prefect, their libraries and Python."""
+    def start(self, until: str = "Ctrl-C") -> None:
+        """Start it, and wait until it has printed these words: the default are the last ones of a start.
+
+        It starts in a folder whose files have the names of modules of Headway, Prefect, their libraries and Python.
+        """
         self.folder.mkdir(exist_ok=True)
         for name in ("blocks", "click", "flows", "headway", "json", "prefect", "supervisor", "tasks", "uvicorn"):
             (self.folder / f"{name}.py").write_text("raise SystemExit(f'imported: {__file__}')\n")
@@ -207,7 +210,7 @@ class Up:
                 stderr=log,
             )
         end = time.monotonic() + START
-        while "Ctrl-C" not in self.log.read_text():
+        while until not in self.log.read_text():
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < end, self.log.read_text()
             time.sleep(0.2)

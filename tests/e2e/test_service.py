@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.e2e.conftest import Headway, Repo, Up
@@ -19,30 +19,71 @@ pytestmark = pytest.mark.e2e
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Up]:
     (tmp_path / "home").mkdir()
-    service = Up(tmp_path / "home")
+    service = Up(tmp_path / "home").with_database()
     with service.running():
         yield service
 
 
-@pytest.mark.parametrize("service", ["up", "worker"])
-def test_stop_during_a_rollout_rolls_back(own: Up, repo: Repo, service: str) -> None:
+def is_back(headway: Headway, repo: Repo, run_id: str, good: str, state: str, seconds: float = 90.0) -> None:
+    """The release ends in this state, and the version before it is live."""
+    release = headway.until(lambda: (r := headway.ledger.releases.by_run(run_id)) and not r.open and r, seconds)
+    assert release.state == state, release.summary
+    headway.until(lambda: not headway.ledger.rollouts.unfinished(repo.app), seconds)
+    assert {version(headway.url(repo.app, "staging")) for _ in range(10)} == {good}
+
+
+def test_stop_during_a_rollout_rolls_back(own: Up, repo: Repo) -> None:
     headway = Headway(own)
     headway.release(repo.path)
     good = repo.git("rev-parse", "HEAD")
     repo.behave(SLOW)
     run_id = start_and_wait_for_launch(headway, repo)
-    if service == "up":
-        assert own.stop() == 0
-        assert "releases in progress are rolled back" in own.log.read_text()
-    else:
-        own.child("worker start").send_signal(signal.SIGTERM)
-        assert own.process.wait(90) != 0
-        assert "worker has ended" in own.log.read_text()
-    release = headway.ledger.releases.by_run(run_id)
-    assert release is not None
-    assert release.state == "cancelled"
-    assert headway.ledger.rollouts.unfinished(repo.app) == []
-    assert {version(headway.url(repo.app, "staging")) for _ in range(10)} == {good}
+    assert own.stop() == 0
+    assert "releases in progress are rolled back" in own.log.read_text()
+    is_back(headway, repo, run_id, good, "cancelled")
+
+
+def test_interrupt_during_the_start_leaves_nothing(tmp_path: Path, repo: Repo) -> None:
+    (tmp_path / "home").mkdir()
+    up = Up(tmp_path / "home").with_database()
+    for words in ("starting; logs", "waiting for Prefect", "registering blocks", "starting the worker"):
+        up.start(until=words)
+        children = psutil.Process(up.process.pid).children(recursive=True)
+        assert up.stop() == 0, up.log.read_text()
+        _, alive = psutil.wait_procs(children, timeout=20)
+        assert alive == []
+        assert not (up.home / "up.json").exists()
+    with up.running():
+        assert Headway(up).release(repo.path)["state"] == "succeeded"
+
+
+def test_killed_services_are_started_again_and_close_their_releases(own: Up, repo: Repo) -> None:
+    own.breaks_the_server = True
+    headway = Headway(own)
+    headway.release(repo.path)
+    good = repo.git("rev-parse", "HEAD")
+
+    repo.behave(SLOW)
+    run_id = start_and_wait_for_launch(headway, repo)
+    for service in [own.child(words) for words in ("http_server", "prefect.server", "worker start")]:
+        service.kill()
+    headway.until(lambda: own.log.read_text().count("has ended (SIGKILL) and is started again") == 3)
+    with headway.control() as control:
+        control.cancel(run_id)  # waits for the server
+    is_back(headway, repo, run_id, good, "cancelled")
+
+    repo.behave(SLOW, "another")
+    run_id = start_and_wait_for_launch(headway, repo)
+    children = psutil.Process(own.process.pid).children(recursive=True)
+    own.process.kill()
+    own.process.wait()
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert alive == []
+    own.start()
+    is_back(headway, repo, run_id, good, "failed", 60.0)
+
+    repo.behave("    return 200, {}", "works")
+    assert headway.release(repo.path)["state"] == "succeeded"
 
 
 def test_a_release_waits_through_a_restart_of_everything_on_postgresql(tmp_path: Path, postgres: str) -> None:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from headway.domain.errors import NotFound
 from headway.ledger import ApprovalRecord, Ledger, ReleaseRecord, ReleaseState, RolloutRecord
+from headway.ledger.records import WAKE_UP
 from headway.rollout.strategies import TEARDOWN
 from headway.service.controllers.base import Controller, collect_error
 from headway.service.controllers.run_retries import MAX_ATTEMPTS, start_with_retries
@@ -19,7 +20,6 @@ from headway.service.prefect.client import Control
 
 __all__ = ["Recovery", "sweep"]
 
-REJECTED = {"decision": "reject", "by": "headway", "reason": "no decision in time"}
 RELEASE_STATES: dict[str, ReleaseState] = {"CANCELLED": "cancelled"}
 ERROR_PREFIX = re.compile(r"^Flow run encountered an exception: (\w+: )?")
 
@@ -50,17 +50,19 @@ def sweep(ledger: Ledger, control: Control) -> list[str]:
 
 
 def _end_approvals(ledger: Ledger, control: Control) -> list[str]:
-    """Close expired and void approvals and resume the runs that wait for them.
+    """Close expired and void approvals, and resume every run that is suspended although its request is closed.
 
-    The resumed run ends its release, or continues when the approval was for a freeze that is over.
+    The resumed run finds the decision in the ledger. So a decision counts although Prefect's server was away when it
+    was made.
     """
     closed = [*ledger.approvals.void_superseded(), *ledger.approvals.expire(datetime.now(UTC))]
     done = [f"{ledger.releases.get(approval.release_id).name}: {_approval_end(approval)}" for approval in closed]
     for release in ledger.approvals.releases_to_resume():
         if release.flow_run_id is not None:
             with collect_error(release.name, done):
-                if control.flow_run(release.flow_run_id).type == "PAUSED":
-                    control.resume(release.flow_run_id, REJECTED)
+                suspended = control.flow_run(release.flow_run_id).type == "PAUSED"
+                if suspended and ledger.approvals.waiting(release.id) is None:  # it has not asked again meanwhile
+                    control.resume(release.flow_run_id, WAKE_UP)
     return done
 
 

@@ -10,7 +10,7 @@ from headway.service.prefect.client import Control
 __all__ = ["MAX_ATTEMPTS", "start_with_retries"]
 
 MAX_ATTEMPTS = 3
-RETRY_PAUSE = 60.0  # seconds between the end of an attempt and the next
+RETRY_PAUSE = 10.0  # seconds between the end of an attempt and the next
 
 
 def start_with_retries(deployment: str, parameters: dict[str, Any], key: str, control: Control) -> bool:

@@ -19,6 +19,7 @@ from headway.domain.errors import HeadwayError
 from headway.ledger import Ledger
 from headway.service.controllers.base import OK, Controller, Report
 from headway.service.controllers.branch_poller import BranchPoller
+from headway.service.controllers.dead_runs import DeadRuns
 from headway.service.controllers.dispatcher import Dispatcher
 from headway.service.controllers.journal_pruner import JournalPruner
 from headway.service.controllers.preview_reconciler import PreviewReconciler
@@ -31,6 +32,8 @@ from headway.service.prefect.connections import connections
 from headway.system.paths import home, ledger_url
 
 __all__ = ["run"]
+
+PATIENCE = 15.0  # seconds; then /health says that the server is busy, and the next call tries again
 
 log = logging.getLogger("uvicorn.error")
 
@@ -76,9 +79,10 @@ async def _run_all() -> None:
     """Run every controller until standard input ends."""
     load_target, load_git_host = connections().load_target, connections().load_git_host
     workspaces = home() / "workspaces"
-    with Ledger.open(ledger_url()) as ledger, Control() as control:
+    with Ledger.open(ledger_url()) as ledger, Control(patience=PATIENCE) as control:
         dispatcher = Dispatcher(ledger, control, workspaces, load_git_host)
         controllers: list[Controller] = [
+            DeadRuns(ledger, control),
             Recovery(ledger, control),
             Reviver(ledger, load_target),
             ScheduleMonitor(control),

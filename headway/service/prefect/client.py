@@ -8,35 +8,43 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import os
 import uuid
+from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 from tenacity import wait_exponential_jitter
 
 from headway.domain.base import Frozen
 from headway.domain.errors import HeadwayError, NotFound, ServiceUnavailable
+from headway.service.up_record import UpRecord
 from headway.system import tls
-from headway.system.http_client import Failure, Failures, HttpClient, Limits
-from headway.system.paths import home
-from headway.system.retry_policy import RetryPolicy
+from headway.system.http_client import Failure, Failures, HttpClient, Limits, Repeat
+from headway.system.retry_policy import Retry, Retryable, RetryPolicy
 
-__all__ = ["Control", "FlowRun", "answers", "api_url"]
+__all__ = ["WORK_POOL", "Control", "FlowRun", "UnfinishedRun", "answers", "api_url"]
 
 ANSWER = 5.0  # seconds
 
 LIMITS = Limits(httpx.Timeout(30.0, connect=5.0))
-RETRIES = RetryPolicy(attempts=8, backoff=wait_exponential_jitter(initial=0.1, max=2.0))
-# A server on SQLite answers 503 while another writer has the file; nothing was done then, so any request may be
-# repeated. A server that does not answer is reported at once: a user waits at a terminal.
-FAILURES = Failures(
-    not_processed=frozenset({httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.TOO_MANY_REQUESTS}),
-    unknown=frozenset(),
-    errors_not_processed=(),
-    errors_unknown=(),
+PATIENCE = 300.0  # seconds that a server may be busy
+RETRIES = RetryPolicy(
+    attempts=100, backoff=wait_exponential_jitter(initial=0.1, max=5.0, jitter=0.1), deadline=PATIENCE
 )
+ANNOUNCED = 7  # the attempt, about three seconds after the first, before which people at a terminal get a message
+# A server that restarts refuses connections for a while. One that nobody started is reported at once.
+RESTARTING = Failures(not_processed=frozenset({httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS}))
+ABSENT = replace(
+    RESTARTING,
+    errors_not_processed=(httpx.ConnectTimeout, httpx.PoolTimeout),
+    errors_unknown=(httpx.TimeoutException, httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError),
+)
+
+log = logging.getLogger("headway.prefect")
+WORK_POOL = "headway"
 FINAL = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 
 
@@ -50,10 +58,25 @@ class FlowRun(Frozen):
     message: str
     deployment_id: str | None = None
     ended: datetime | None = None
+    work_pool: str | None = None
 
     @property
     def final(self) -> bool:
         return self.type in FINAL
+
+
+class UnfinishedRun(Frozen):
+    """A flow run that is executed, or should be, as the server knows it."""
+
+    id: str
+    name: str
+    type: str
+    since: datetime
+    """When it entered its state."""
+    infrastructure_pid: str | None
+    """HOST:PID of the process that the worker started."""
+    parent_task_run_id: str | None
+    """Set for a subflow, which runs in the process of its parent."""
 
 
 def api_url() -> str:
@@ -62,7 +85,7 @@ def api_url() -> str:
     if named:
         return named.rstrip("/")
     try:
-        return str(json.loads((home() / "up.json").read_text())["api_url"])
+        return str(json.loads(UpRecord.file().read_text())["api_url"])
     except (FileNotFoundError, ValueError, KeyError):
         raise ServiceUnavailable(
             "no Prefect server is running here and PREFECT_API_URL names no other",
@@ -80,6 +103,12 @@ def answers() -> bool:
     return True
 
 
+def _is_restarted(url: str) -> bool:
+    """Whether a `headway up` runs on this machine, which starts the server of this URL again when it dies."""
+    up = UpRecord.read()
+    return up is not None and up.api_url == url and up.is_here and up.runs
+
+
 def _credentials() -> dict[str, str]:
     if key := os.environ.get("PREFECT_API_KEY"):
         return {"Authorization": f"Bearer {key}"}
@@ -89,11 +118,17 @@ def _credentials() -> dict[str, str]:
 
 
 class Control:
-    """A connection to one Prefect API. Use it as a context manager."""
+    """A connection to one Prefect API. Use it as a context manager.
 
-    def __init__(self, url: str | None = None) -> None:
+    A server that is busy (408, 429, 5xx, no answer in time) or restarts is asked again for `patience` seconds. Every
+    request may be repeated: a start has an idempotency key, `resume` and `cancel` do the same twice as once.
+    """
+
+    def __init__(self, url: str | None = None, *, patience: float = PATIENCE) -> None:
         self.url = url or api_url()
-        self._http = HttpClient(self.url, LIMITS, RETRIES, self._failed, FAILURES, headers=_credentials())
+        failures = RESTARTING if _is_restarted(self.url) else ABSENT
+        policy = replace(RETRIES, deadline=patience)
+        self._http = HttpClient(self.url, LIMITS, policy, self._failed, failures, headers=_credentials())
 
     def __enter__(self) -> Control:
         return self
@@ -139,12 +174,55 @@ class Control:
             message=state["message"] or "",
             deployment_id=run["deployment_id"],
             ended=run.get("end_time"),
+            work_pool=run.get("work_pool_name"),
         )
 
+    def unfinished_runs(self) -> list[UnfinishedRun]:
+        """Runs of our work pool that are pending, running or being cancelled, and all such subflows."""
+        unfinished = {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}
+        top = {"flow_runs": unfinished, "work_pools": {"name": {"any_": [WORK_POOL]}}}
+        subflows = {"flow_runs": unfinished | {"parent_task_run_id": {"is_null_": False}}}
+        found = [run for asked in (top, subflows) for run in self.query("/flow_runs/filter", asked)]
+        return [
+            UnfinishedRun(
+                id=run["id"],
+                name=run["name"],
+                type=run["state"]["type"],
+                since=run["state"]["timestamp"],
+                infrastructure_pid=run.get("infrastructure_pid"),
+                parent_task_run_id=run.get("parent_task_run_id"),
+            )
+            for run in found
+        ]
+
+    def parent_run(self, parent_task_run_id: str) -> FlowRun:
+        """The flow run of a subflow's task run. Raises NotFound."""
+        answer = self._ask("GET", f"/task_runs/{parent_task_run_id}")
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            raise NotFound(f"{self.url} knows no task run {parent_task_run_id}")
+        return self.flow_run(self._checked(answer)["flow_run_id"])
+
+    def end(self, flow_run_id: str, state: Literal["CRASHED", "CANCELLED"], message: str) -> None:
+        """End a run that nobody executes. Its own process would end it otherwise."""
+        self._force(flow_run_id, {"type": state, "name": state.capitalize(), "message": message})
+
+    def schedule_again(self, flow_run_id: str, message: str) -> None:
+        """Have another worker start a run that was never started."""
+        self._force(flow_run_id, {"type": "SCHEDULED", "name": "Scheduled", "message": message})
+
+    def _force(self, flow_run_id: str, state: dict[str, str]) -> None:
+        self._json("POST", f"/flow_runs/{flow_run_id}/set_state", {"state": state, "force": True})
+
     def resume(self, flow_run_id: str, run_input: dict[str, Any]) -> None:
-        """Answer a suspended run and have it go on. Raises HeadwayError when it is not suspended any more."""
+        """Answer a suspended run and have it go on; one that goes on already gets no other answer.
+
+        Raises HeadwayError when the answer does not fit, or the run has ended.
+        """
         answer = self._json("POST", f"/flow_runs/{flow_run_id}/resume", {"run_input": run_input})
         if answer["status"] not in ("ACCEPT", "WAIT"):
+            run = self.flow_run(flow_run_id)
+            if run.type != "PAUSED" and not run.final:
+                return
             raise HeadwayError(
                 f"the run could not be resumed: {answer.get('details', {}).get('reason') or answer['status']}",
                 f"look at it: {self.run_url(flow_run_id)}",
@@ -167,7 +245,19 @@ class Control:
         return self._checked(self._ask(method, path, body))
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
-        return self._http.request(method, path, json=body)
+        try:
+            answer = self._http.policy.run(
+                lambda: self._http.attempt(method, path, repeat=Repeat.IDEMPOTENT, json=body), self._announce
+            )
+        except Retryable as failure:
+            raise failure.error from None
+        self._http.failures = RESTARTING
+        return answer
+
+    def _announce(self, retry: Retry) -> None:
+        if retry.number == ANNOUNCED:
+            what = retry.error.what if isinstance(retry.error, HeadwayError) else str(retry.error)
+            log.warning("%s; trying again for up to %g s", what, self._http.policy.deadline)
 
     def _checked(self, answer: httpx.Response) -> dict[str, Any]:
         return dict(self._document(answer))

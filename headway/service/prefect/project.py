@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headway.config.platforms import platforms
+from headway.service.prefect import program
 from headway.service.prefect.connections import connections
 from headway.system.project_root import project_root
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-DEADLINE = 100.0  # seconds for prefect deploy
+DEADLINE = 400.0  # seconds for prefect deploy, on a server that is busy for up to five minutes
+ATTEMPTS = 10  # at registering a block type
 DEFAULT_TARGETS = ("preview", "staging", "production")
 
 
@@ -41,12 +43,35 @@ async def _blocks() -> None:
     known = found.targets()
     registry: type[Block] = importlib.import_module("blocks.registries.oci").Registry
     for block in (*known.values(), *found.metric_sources().values(), *found.git_hosts().values(), registry):
-        await block.aregister_type_and_schema()
+        await _register_type(block)
     for kind in (kind for kind, platform in platforms().items() if platform.default_targets):
         existing = await found.block_names(kind)
         for name in DEFAULT_TARGETS:
             if f"{kind}/{name}" not in existing:
-                await known[kind]().asave(name)
+                await _create_target(kind, name)
+
+
+async def _register_type(block: type[Block]) -> None:
+    """A request whose answer was lost is sent again, and finds what it has created: begin again."""
+    from prefect.exceptions import ObjectAlreadyExists
+
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            await block.aregister_type_and_schema()
+        except ObjectAlreadyExists:
+            if attempt == ATTEMPTS:
+                raise
+        else:
+            return
+
+
+async def _create_target(kind: str, name: str) -> None:
+    found = connections()
+    try:
+        await found.targets()[kind]().asave(name)
+    except ValueError:  # a block of this name exists: created by the first attempt, whose answer was lost
+        if f"{kind}/{name}" not in await found.block_names(kind):
+            raise
 
 
 async def _work_pool() -> None:
@@ -74,7 +99,7 @@ def _deploy() -> None:
     root = project_root()
     environment = {**os.environ, "HEADWAY_PROJECT": str(root)}
     subprocess.run(
-        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+        [sys.executable, "-m", program.__name__, "--no-prompt", "deploy", "--all"],
         cwd=root,
         env=environment,
         stdin=subprocess.DEVNULL,

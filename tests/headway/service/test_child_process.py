@@ -1,22 +1,134 @@
-"""Logs of the services of `headway up`."""
+"""Processes of `headway up`: they die with it, are started again, and have as long to start as they make progress."""
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
+import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
-from headway.service import child_process
-from headway.service.child_process import ChildProcess, run_to_end
+from headway.domain.errors import ServiceUnavailable
+from headway.service import child_process, stack
+from headway.service.child_process import ChildProcess, Waiting
+
+PARENT = """
+import asyncio, os, sys
+from pathlib import Path
+from headway.service.child_process import ChildProcess
+
+async def run():
+    child = ChildProcess("child", ["sleep", "600"], Path(sys.argv[1]), os.environ)
+    await child.start()
+    print(child.process.pid, flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(run())
+"""
+
+
+def shell(tmp_path: Path, command: str) -> ChildProcess:
+    return ChildProcess("child", ["sh", "-c", command], tmp_path / "child.log", os.environ)
+
+
+def until(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def until_content(file: Path, content: str) -> None:
+    until(lambda: file.exists() and file.read_text() == content)
+
+
+def test_a_child_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PARENT, str(tmp_path / "log")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert psutil.pid_exists(pid)
+        parent.kill()
+        until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
 
 
 async def test_a_large_log_is_renamed_when_its_process_starts_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(child_process, "LOG_LIMIT", 10)
-    log = tmp_path / "web.log"
-    process = ChildProcess("web", [sys.executable, "-c", "print('a line that is long')"], log, {})
+    child = shell(tmp_path, "echo a line that is long")
     for _ in range(2):
-        assert await run_to_end(process)
-    assert log.read_text() == (tmp_path / "web.log.1").read_text() == "a line that is long\n"
+        await child.start()
+        assert await Waiting(child, print).until_end()
+    assert child.log.read_text() == child.log.with_suffix(".log.1").read_text() == "a line that is long\n"
+
+
+async def test_a_start_takes_as_long_as_there_is_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child_process, "IDLE", 1.0)
+    monkeypatch.setattr(child_process, "ANNOUNCE", 0.5)
+    ready = tmp_path / "ready"
+    child = shell(tmp_path, f"for i in 1 2 3 4 5 6; do sleep 0.5; echo step $i; done; touch {ready}; sleep 600")
+    said: list[str] = []
+    await child.start()
+    try:
+        await Waiting(child, said.append).until_exists(ready)
+    finally:
+        await child.stop(deadline=0.0)
+    assert said
+    assert all("child: starting for" in line and str(child.log) in line for line in said)
+
+
+async def test_a_start_without_progress_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child_process, "IDLE", 0.5)
+    child = shell(tmp_path, "echo begun; sleep 600")
+    await child.start()
+    try:
+        with pytest.raises(ServiceUnavailable, match=r"child is not ready after .* s of them idle: .*\nbegun"):
+            await Waiting(child, print).until_exists(tmp_path / "never")
+    finally:
+        await child.stop(deadline=0.0)
+
+
+async def test_a_process_that_ends_while_starting_is_reported_with_its_last_lines(tmp_path: Path) -> None:
+    child = shell(tmp_path, "echo no database; exit 3")
+    await child.start()
+    with pytest.raises(ServiceUnavailable, match="child ended while starting:\nno database"):
+        await Waiting(child, print).until_exists(tmp_path / "never")
+
+
+@pytest.mark.parametrize(("command", "succeeds"), [("exit 0", True), ("exit 3", False)])
+async def test_a_command_that_ends_by_itself(tmp_path: Path, command: str, succeeds: bool) -> None:
+    child = shell(tmp_path, command)
+    await child.start()
+    assert await Waiting(child, print).until_end() is succeeds
+
+
+async def test_a_process_that_is_killed_is_started_again(tmp_path: Path) -> None:
+    child = shell(tmp_path, f"echo x >> {tmp_path / 'starts'}; sleep 600")
+    said: list[str] = []
+    await child.start()
+    keeping = asyncio.create_task(stack.Stack("", "", tmp_path, [child]).keep_running(said.append))
+    starts = tmp_path / "starts"
+    for number in (1, 2):
+        await asyncio.to_thread(until_content, starts, "x\n" * number)
+        assert child.process is not None
+        os.killpg(child.process.pid, signal.SIGKILL)
+    await asyncio.to_thread(until_content, starts, "x\n" * 3)
+    keeping.cancel()
+    await asyncio.wait([keeping])
+    await child.stop(deadline=0.0)
+    assert said == [f"child has ended (SIGKILL) and is started again; its log: {child.log}"] * 2
+
+
+async def test_a_process_that_cannot_stay_ends_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stack, "RESTARTS", 2)
+    child = shell(tmp_path, "echo the port is taken; exit 1")
+    await child.start()
+    with pytest.raises(ServiceUnavailable, match=r"child has ended 3 times in .* \(exit 1\):\n(the port is taken\n?)+"):
+        await stack.Stack("", "", tmp_path, [child]).keep_running(print)

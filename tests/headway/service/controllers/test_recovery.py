@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -23,6 +23,7 @@ from headway.ledger import (
     RolloutState,
     SchemaChange,
 )
+from headway.ledger.records import APPROVAL, FORK, WAKE_UP
 from headway.rollout.strategies import TEARDOWN
 from headway.service.controllers import recovery, run_retries
 from headway.service.controllers.recovery import sweep
@@ -176,7 +177,7 @@ def test_expired_approval_resumes_its_run_once(ledger: Ledger, outside: Outside,
     outside.has("run-1", "PAUSED")
     assert sweep(ledger, outside) == [f"{release.name}: approval for production expired"]
     assert ledger.approvals.get(asked).state == "expired"
-    assert outside.woken == [("run-1", {"decision": "reject", "by": "headway", "reason": "no decision in time"})]
+    assert outside.woken == [("run-1", WAKE_UP)]
     # The run closes its release itself: it has only just been woken.
     assert ledger.releases.get(release.id).open
     assert sweep(ledger, outside) == []
@@ -245,6 +246,52 @@ def test_run_that_is_not_paused_is_skipped_and_the_sweep_continues(
     assert [run for run, _ in outside.woken] == ["run-2"]
     assert state(ledger, cancelled) == ("cancelled", "by ann")
     assert len(outside.started) == 1
+
+
+@pytest.mark.parametrize("asks", [APPROVAL, "freeze until then", FORK])
+@pytest.mark.parametrize("decision", ["approved", "rejected"])
+def test_a_run_is_woken_until_it_goes_on_whoever_decided_what_while_the_server_was_away(
+    ledger: Ledger, outside: Outside, clock: Clock, decision: Literal["approved", "rejected"], asks: str
+) -> None:
+    release = start(ledger, "run-1")
+    asked = ledger.approvals.request(
+        release.id,
+        "production",
+        "r2",
+        evidence={},
+        expires_at=clock.time + timedelta(hours=1),
+        by=[],
+        not_author=False,
+        asks=asks,
+    )
+    ledger.releases.set_waiting(release.id)
+    ledger.approvals.decide(asked.id, decision, by="bob", reason="fine", via="cli")
+    for times in (1, 2):  # the first one is lost: the run is suspended again, as after a crash of its worker
+        outside.has("run-1", "PAUSED")
+        assert sweep(ledger, outside) == []
+        assert outside.woken == [("run-1", WAKE_UP)] * times
+    ledger.releases.set_waiting(release.id, waiting=False)  # by the run
+    outside.has("run-1", "PAUSED")
+    sweep(ledger, outside)
+    assert len(outside.woken) == 2
+
+
+def test_a_run_that_asks_the_next_question_is_not_woken(ledger: Ledger, outside: Outside, clock: Clock) -> None:
+    """Although its last question was answered; not even when it asks between two reads of a sweep."""
+    release, asked = waiting(ledger, clock, "run-1", expires=60)
+    ledger.approvals.decide(asked, "approved", by="bob", reason="", via="cli")
+
+    later = clock.time + timedelta(hours=1)
+
+    def ask(flow_run_id: str) -> FlowRun:
+        assert flow_run_id == "run-1"
+        ledger.approvals.request(release.id, "last", "r2", evidence={}, expires_at=later, by=[], not_author=False)
+        return FlowRun(id="run-1", name="fox", state="Suspended", type="PAUSED", message="")
+
+    outside.flow_run = ask  # type: ignore[method-assign]
+    for _ in range(2):
+        assert sweep(ledger, outside) == []
+    assert outside.woken == []
 
 
 def test_run_is_resumed_once_the_server_is_back(ledger: Ledger, outside: Outside, clock: Clock) -> None:

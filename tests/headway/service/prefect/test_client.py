@@ -17,6 +17,8 @@ import pytest
 from headway.domain.errors import HeadwayError, NotFound, ServiceUnavailable
 from headway.service.prefect import client
 from headway.service.prefect.client import Control, FlowRun, api_url
+from headway.service.up_record import UpRecord
+from headway.system.processes import this_process
 
 RUN = "0f3c2a9c-0000-4000-8000-000000000001"
 DEPLOYMENT = "GET /deployments/name/release/main"
@@ -24,7 +26,6 @@ START = "POST /deployments/d1/create_flow_run"
 READ = f"GET /flow_runs/{RUN}"
 RESUME = f"POST /flow_runs/{RUN}/resume"
 CANCEL = f"POST /flow_runs/{RUN}/set_state"
-TRIES = 8
 
 
 class Answer:
@@ -222,6 +223,7 @@ def test_suspended_run_resumes_with_its_input(prefect: Prefect, api: Control) ->
 @pytest.mark.parametrize("status", ["REJECT", "ABORT"])
 def test_failed_resume_has_the_servers_reason(prefect: Prefect, api: Control, status: str) -> None:
     reason = "Cannot resume a flow run that is not paused."
+    prefect.says(READ, known(in_state("FAILED", "Failed", None)))
     prefect.says(RESUME, Answer(200, {"status": status, "details": {"reason": reason}, "state": None}))
     with pytest.raises(HeadwayError) as refused:
         api.resume(RUN, {})
@@ -229,7 +231,8 @@ def test_failed_resume_has_the_servers_reason(prefect: Prefect, api: Control, st
     assert refused.value.hint.endswith(f"{prefect.url.removesuffix('/api')}/runs/flow-run/{RUN}")
 
 
-def test_refusal_without_a_reason_is_an_error(prefect: Prefect, api: Control) -> None:
+def test_a_refusal_without_a_reason_is_said_too(prefect: Prefect, api: Control) -> None:
+    prefect.says(READ, known(in_state("PAUSED", "Suspended", None)))
     prefect.says(RESUME, Answer(200, {"status": "REJECT", "state": None}))
     with pytest.raises(HeadwayError, match="the run could not be resumed: REJECT"):
         api.resume(RUN, {})
@@ -254,39 +257,74 @@ def test_cancelling_a_finished_run_is_not_an_error(prefect: Prefect, api: Contro
 # --- a server that is busy, refuses, or is not there -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [503, 429])
-def test_busy_server_is_retried(prefect: Prefect, api: Control, waits: list[float], status: int) -> None:
-    busy = [Answer(status)] * (TRIES - 1)
-    prefect.says(READ, *busy, known(in_state("RUNNING", "Running", None)))
-    assert api.flow_run(RUN).state == "Running"
-    assert len(prefect.asked) == TRIES
-    assert len(waits) == TRIES - 1
-    assert 0 < waits[0] < sum(waits) <= 2 * len(waits)
+ASKED: dict[str, tuple[Callable[[Control], object], Answer]] = {
+    DEPLOYMENT: (lambda api: api.start("release/main", {}), Answer(200, {"id": "d1"})),
+    START: (lambda api: api.start("release/main", {}), Answer(201, {"id": RUN})),
+    READ: (lambda api: api.flow_run(RUN), known(in_state("RUNNING", "Running", None))),
+    RESUME: (lambda api: api.resume(RUN, {}), Answer(201, {"status": "ACCEPT", "state": None})),
+    CANCEL: (lambda api: api.cancel(RUN), Answer(201, {"status": "ACCEPT", "details": {}})),
+}
 
 
-@pytest.mark.parametrize("status", [503, 429])
-def test_retries_of_a_busy_server_are_limited(prefect: Prefect, api: Control, status: int) -> None:
-    prefect.says(READ, Answer(status, "database is locked"))
-    with pytest.raises(HeadwayError, match=f"answered {status}: database is locked"):
-        api.flow_run(RUN)
-    assert len(prefect.asked) == TRIES
+@pytest.mark.parametrize("question", ASKED)
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_a_busy_server_is_asked_again_for_minutes(
+    prefect: Prefect, api: Control, waits: list[float], status: int, question: str
+) -> None:
+    ask, answer = ASKED[question]
+    prefect.says(question, *[Answer(status)] * 50, answer)
+    ask(api)
+    assert len(prefect.bodies(question)) == 51
+    assert waits[0] < 1
+    assert 200 < sum(waits) < 300
+    assert max(waits) < 6
 
 
-def test_every_request_has_all_its_retries(prefect: Prefect, api: Control) -> None:
-    prefect.says(READ, Answer(503))
-    for _ in range(2):
-        with pytest.raises(HeadwayError):
+@pytest.mark.parametrize("status", [503, 500])
+def test_a_server_that_stays_busy_is_given_up(prefect: Prefect, api: Control, status: int) -> None:
+    prefect.says(READ, Answer(status, "x" * 1000))
+    for _ in range(2):  # the second has all attempts again
+        before = len(prefect.asked)
+        with pytest.raises(HeadwayError) as broken:
             api.flow_run(RUN)
-    assert len(prefect.asked) == 2 * TRIES
+        assert broken.value.what == f"{prefect.url} answered {status}: {'x' * 299}…"
+        assert len(prefect.asked) - before == client.RETRIES.attempts
 
 
-def test_server_error_500_is_not_retried(prefect: Prefect, api: Control, waits: list[float]) -> None:
-    prefect.says(READ, Answer(500, "x" * 1000))
-    with pytest.raises(HeadwayError) as broken:
+def test_attempts_end_at_the_deadline(prefect: Prefect) -> None:
+    prefect.says(READ, Answer(503))
+    with Control(prefect.url, patience=0.5) as api, pytest.raises(HeadwayError, match="answered 503"):
         api.flow_run(RUN)
-    assert broken.value.what == f"{prefect.url} answered 500: {'x' * 299}…"
-    assert len(prefect.asked) == 1
-    assert waits == []
+    assert 1 < len(prefect.asked) < client.RETRIES.attempts
+
+
+def test_people_read_what_they_wait_for(prefect: Prefect, api: Control, caplog: pytest.LogCaptureFixture) -> None:
+    prefect.says(READ, *[Answer(503)] * 20, known(in_state("RUNNING", "Running", None)))
+    api.flow_run(RUN)
+    assert caplog.messages == [f"{prefect.url} answered 503: ; trying again for up to 300 s"]
+
+
+def test_a_resume_whose_answer_was_lost_is_no_error(prefect: Prefect, api: Control) -> None:
+    """The first attempt has resumed the run; the second finds it going on."""
+    refused = {"status": "ABORT", "details": {"reason": "Cannot resume a flow run that is not paused."}}
+    prefect.says(RESUME, Answer(504), Answer(200, refused))
+    prefect.says(READ, known(in_state("PENDING", "Pending", None)))
+    api.resume(RUN, {"decision": "approve"})
+
+
+def test_a_server_that_headway_up_restarts_is_waited_for(
+    waits: list[float],
+) -> None:
+    """As long as it runs: the same process number may be that of another process."""
+    taken, url = nowhere()
+    up = UpRecord(api_url=url, web_url="", **this_process().model_dump())
+    with taken:
+        for running, waited in ((up, client.RETRIES.attempts - 1), (up.model_copy(update={"created": 1.0}), 0)):
+            running.write()
+            waits.clear()
+            with Control(url) as api, pytest.raises(ServiceUnavailable, match="does not answer"):
+                api.flow_run(RUN)
+            assert len(waits) == waited
 
 
 @pytest.mark.parametrize("status", [401, 403])
