@@ -11,7 +11,9 @@ import json
 import platform
 
 PARTS = {
+    "apps": "many_apps",
     "busy": "busy_server",
+    "chatty": "chatty_check",
     "locked": "database_locked",
 }
 
