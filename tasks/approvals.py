@@ -19,7 +19,7 @@ from headway.domain.errors import Expired, HeadwayError, Rejected, Superseded
 from headway.domain.revision import LaunchSpec
 from headway.domain.source import Source
 from headway.ledger import ApprovalRecord, Ledger
-from headway.ledger.records import FORK, WAKE_UP
+from headway.ledger.records import FORK
 from headway.policy.readiness.checklist import Result, unready
 from headway.rollout.markdown import evidence_markdown
 from tasks.approval_evidence import evidence
@@ -175,7 +175,7 @@ async def _wait(
 
 def _decide(ledger: Ledger, request: ApprovalRecord, answer: Approval) -> str:
     """Record the answer of the form; returns the reason when it is refused."""
-    if answer.by == WAKE_UP["by"] or ledger.approvals.get(request.id).state != "waiting":
+    if ledger.approvals.get(request.id).state != "waiting":
         return ""
     decision: Literal["approved", "rejected"] = "approved" if answer.decision == "approve" else "rejected"
     try:

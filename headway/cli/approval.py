@@ -12,7 +12,6 @@ from headway.cli.output import output
 from headway.cli.pending import pending_decision
 from headway.domain.errors import HeadwayError
 from headway.ledger import ApprovalRecord, Ledger, ReleaseRecord
-from headway.ledger.records import WAKE_UP
 from headway.service.prefect.client import Control
 from headway.system.paths import ledger_url
 
@@ -72,6 +71,6 @@ def _decided_before(ledger: Ledger, release: ReleaseRecord, decision: str) -> Ap
 
 def _resume(control: Control, flow_run_id: str) -> None:
     try:
-        control.resume(flow_run_id, WAKE_UP)
+        control.wake(flow_run_id)
     except HeadwayError as error:
         output.say(f"the decision is recorded; the release continues when the Prefect server responds: {error.what}")

@@ -46,8 +46,6 @@ DeliveryState = Literal["waiting", "starting", "started", "superseded", "duplica
 ApprovalState = Literal["waiting", "approved", "rejected", "expired", "void"]
 APPROVAL = "approval"  # `asks` of a request to release a revision
 FORK = "a fork"  # `asks` of a request to run a commit of a fork
-WAKE_UP = {"decision": "reject", "by": "headway", "reason": "the request is closed"}
-"""Answer that resumes a suspended run whose request is closed already. It decides nothing."""
 ChangeState = Literal["waiting", "running", "done", "failed", "cancelled", "reverted"]
 OPEN: tuple[ReleaseState, ...] = ("running", "waiting")
 

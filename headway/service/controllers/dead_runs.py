@@ -71,7 +71,8 @@ class DeadRuns(Controller):
         if run.parent_task_run_id is not None:
             parent = self._control.parent_run(run.parent_task_run_id)
             ours = parent.work_pool == WORK_POOL
-            return self._end(run, f"{parent.name}, which started it, has ended") if ours and parent.final else ""
+            ended = f"{parent.name}, which started it, has ended as {parent.state}"
+            return self._end(run, ended) if ours and parent.final else ""
         if run.infrastructure_pid is not None:
             return "" if _may_run(run.infrastructure_pid) else self._end(run, "its process died")
         if run.type != "PENDING":

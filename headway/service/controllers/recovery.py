@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 
 from headway.domain.errors import NotFound
 from headway.ledger import ApprovalRecord, Ledger, ReleaseRecord, ReleaseState, RolloutRecord
-from headway.ledger.records import WAKE_UP
 from headway.rollout.strategies import TEARDOWN
 from headway.service.controllers.base import Controller, collect_error
 from headway.service.controllers.run_retries import MAX_ATTEMPTS, start_with_retries
@@ -62,7 +61,7 @@ def _end_approvals(ledger: Ledger, control: Control) -> list[str]:
             with collect_error(release.name, done):
                 suspended = control.flow_run(release.flow_run_id).type == "PAUSED"
                 if suspended and ledger.approvals.waiting(release.id) is None:  # it has not asked again meanwhile
-                    control.resume(release.flow_run_id, WAKE_UP)
+                    control.wake(release.flow_run_id)
     return done
 
 

@@ -228,6 +228,15 @@ class Control:
                 f"look at it: {self.run_url(flow_run_id)}",
             )
 
+    def wake(self, flow_run_id: str) -> None:
+        """Have a suspended run start from the top, without an answer to its form: it finds the decision in the ledger.
+
+        Does nothing when the run is not suspended. Works without a form, too: a run whose suspension was answered twice
+        because the first answer was lost has stored none.
+        """
+        if self.flow_run(flow_run_id).type == "PAUSED":
+            self._force(flow_run_id, {"type": "SCHEDULED", "name": "Resuming", "message": "decided"})
+
     def cancel(self, flow_run_id: str) -> None:
         """Ask the run to stop; it brings back what it had begun to change. A run that has ended stays as it ended."""
         self._json(

@@ -180,8 +180,8 @@ async def test_a_subflow_ends_with_the_run_that_started_it(
     prefect: Prefect, controller: DeadRuns, parent: str, pool: str, closed: bool
 ) -> None:
     prefect.has("RUNNING", LONG, parent="task-1")
-    prefect.parents["task-1"] = FlowRun(id="0", name="shop", state="", type=parent, message="", work_pool=pool)
-    expected = ["fox: crashed: shop, which started it, has ended"] if closed else []
+    prefect.parents["task-1"] = FlowRun(id="0", name="shop", state="Ended", type=parent, message="", work_pool=pool)
+    expected = ["fox: crashed: shop, which started it, has ended as Ended"] if closed else []
     assert await controller.reconcile() == expected
 
 

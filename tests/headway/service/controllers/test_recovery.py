@@ -23,7 +23,7 @@ from headway.ledger import (
     RolloutState,
     SchemaChange,
 )
-from headway.ledger.records import APPROVAL, FORK, WAKE_UP
+from headway.ledger.records import APPROVAL, FORK
 from headway.rollout.strategies import TEARDOWN
 from headway.service.controllers import recovery, run_retries
 from headway.service.controllers.recovery import sweep
@@ -56,7 +56,7 @@ class Outside(Control):
 
     def __init__(self) -> None:
         self.runs: dict[str, FlowRun] = {}
-        self.woken: list[tuple[str, dict[str, Any]]] = []
+        self.woken: list[str] = []
         self.started: dict[str, tuple[str, dict[str, Any]]] = {}  # the key -> what it started, once
         self.down = False
 
@@ -84,12 +84,11 @@ class Outside(Control):
             raise NotFound(f"no flow run {flow_run_id}")
         return self.runs[flow_run_id]
 
-    def resume(self, flow_run_id: str, run_input: dict[str, Any]) -> None:
+    def wake(self, flow_run_id: str) -> None:
         self._answers()
-        if flow_run_id not in self.runs or self.runs[flow_run_id].type != "PAUSED":
-            raise HeadwayError("the run could not be resumed: it is not paused")
-        self.has(flow_run_id, "SCHEDULED")
-        self.woken.append((flow_run_id, run_input))
+        if self.runs[flow_run_id].type == "PAUSED":
+            self.has(flow_run_id, "SCHEDULED")
+            self.woken.append(flow_run_id)
 
     def _answers(self) -> None:
         if self.down:
@@ -177,7 +176,7 @@ def test_expired_approval_resumes_its_run_once(ledger: Ledger, outside: Outside,
     outside.has("run-1", "PAUSED")
     assert sweep(ledger, outside) == [f"{release.name}: approval for production expired"]
     assert ledger.approvals.get(asked).state == "expired"
-    assert outside.woken == [("run-1", WAKE_UP)]
+    assert outside.woken == ["run-1"]
     # The run closes its release itself: it has only just been woken.
     assert ledger.releases.get(release.id).open
     assert sweep(ledger, outside) == []
@@ -220,7 +219,7 @@ def test_end_of_a_freeze_resumes_the_waiting_run(ledger: Ledger, outside: Outsid
     assert sweep(ledger, outside) == []
     clock.passes(60)
     assert sweep(ledger, outside) == [f"{release.name}: the freeze of production is over"]
-    assert [run for run, _ in outside.woken] == ["run-1"]
+    assert outside.woken == ["run-1"]
 
 
 def test_an_approval_of_a_release_without_a_run_expires(ledger: Ledger, outside: Outside, clock: Clock) -> None:
@@ -243,7 +242,7 @@ def test_run_that_is_not_paused_is_skipped_and_the_sweep_continues(
         "shop#1: cancelled: by ann",
         "shop#2: approval for production expired",
     ]
-    assert [run for run, _ in outside.woken] == ["run-2"]
+    assert outside.woken == ["run-2"]
     assert state(ledger, cancelled) == ("cancelled", "by ann")
     assert len(outside.started) == 1
 
@@ -269,7 +268,7 @@ def test_a_run_is_woken_until_it_goes_on_whoever_decided_what_while_the_server_w
     for times in (1, 2):  # the first one is lost: the run is suspended again, as after a crash of its worker
         outside.has("run-1", "PAUSED")
         assert sweep(ledger, outside) == []
-        assert outside.woken == [("run-1", WAKE_UP)] * times
+        assert outside.woken == ["run-1"] * times
     ledger.releases.set_waiting(release.id, waiting=False)  # by the run
     outside.has("run-1", "PAUSED")
     sweep(ledger, outside)
@@ -302,7 +301,7 @@ def test_run_is_resumed_once_the_server_is_back(ledger: Ledger, outside: Outside
         sweep(ledger, outside)
     outside.down = False
     sweep(ledger, outside)
-    assert [run for run, _ in outside.woken] == ["run-1"]
+    assert outside.woken == ["run-1"]
 
 
 # --- releases ------------------------------------------------------------------------------------------------------

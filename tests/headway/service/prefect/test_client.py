@@ -243,6 +243,21 @@ def test_resuming_a_deleted_run_is_an_error(api: Control) -> None:
         api.resume(RUN, {})
 
 
+def test_wake_starts_a_suspended_run_from_the_top(prefect: Prefect, api: Control) -> None:
+    prefect.says(READ, known(in_state("PAUSED", "Suspended", None)))
+    prefect.says(CANCEL, Answer(201, {"status": "ACCEPT", "details": {}}))
+    api.wake(RUN)
+    forced = {"state": {"type": "SCHEDULED", "name": "Resuming", "message": "decided"}, "force": True}
+    assert prefect.bodies(CANCEL) == [forced]
+
+
+@pytest.mark.parametrize("type_", ["RUNNING", "SCHEDULED", "CANCELLED"])
+def test_wake_does_nothing_to_a_run_that_is_not_suspended(prefect: Prefect, api: Control, type_: str) -> None:
+    prefect.says(READ, known(in_state(type_, "", None)))
+    api.wake(RUN)
+    assert prefect.bodies(CANCEL) == []
+
+
 def test_cancel_sets_cancelling_not_cancelled(prefect: Prefect, api: Control) -> None:
     prefect.says(CANCEL, Answer(201, {"status": "ACCEPT", "details": {}}))
     api.cancel(RUN)
