@@ -44,6 +44,13 @@ def until(what: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+def has_ended(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def until_content(file: Path, content: str) -> None:
     until(lambda: file.exists() and file.read_text() == content)
 
@@ -52,10 +59,10 @@ def test_a_child_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     command = [sys.executable, "-c", PARENT, str(tmp_path / "log")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
-        pid = int(parent.stdout.readline())
-        assert psutil.pid_exists(pid)
+        child = psutil.Process(int(parent.stdout.readline()))
+        assert not has_ended(child)
         parent.kill()
-        until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+        until(lambda: has_ended(child))
 
 
 async def test_a_large_log_is_renamed_when_its_process_starts_again(
