@@ -29,7 +29,7 @@ LIMIT = Path("/proc/sys/fs/inotify/max_user_instances")
 
 def run() -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="hw-") as place, target_in(Path(place) / "target") as target:
-        spec = launch_spec(sample_bundle(Path(place))).model_copy(update={"instances": 1})
+        spec = launch_spec(sample_bundle(Path(place) / "bundle")).model_copy(update={"instances": 1})
         names = [f"app-{number}" for number in range(APPS)]
         begun = time.monotonic()
         with ThreadPoolExecutor(AT_ONCE) as pool:
