@@ -82,6 +82,8 @@ def _notes(one: dict[str, Any]) -> Iterator[str]:
     """What is going on, waits or has failed, a line each."""
     app = one["app"]
     for place in one["environments"]:
+        if place["split"]:
+            yield output.style(f"{app} {place['environment']}: several versions serve: {place['split']}", "yellow")
         if place["held_by"]:
             yield f"{app} {place['environment']}: held by {place['held_by']}"
         yield from (f"{app} {place['environment']}: {line}" for line in place.get("platform", ()))
@@ -141,6 +143,7 @@ def _environment(ledger: Ledger, app: str, environment: str) -> dict[str, Any]:
         "environment": environment,
         "reached": last is not None,
         "live": live,
+        "split": str(split) if (split := ledger.rollouts.split(app, environment)) else None,
         "held_by": holder.holder if holder and not holder.expired else None,
         "release": release.name if release else None,
         "subject": release.subject if release else None,

@@ -199,6 +199,7 @@ class ApiServer:
 
         class Front(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def do_GET(self) -> None:
                 with server.changed:
@@ -225,6 +226,7 @@ class ApiServer:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are two writes: each answer would wait 40 ms for an acknowledgement
     server: Listening
 
     def do_GET(self) -> None:

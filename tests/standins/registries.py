@@ -95,6 +95,7 @@ def front(behind: str, meddle: Callable[[str, str], Answer | str | None]) -> Ite
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def _any(self) -> None:
             meddled = meddle(self.command, self.path)

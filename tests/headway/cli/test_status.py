@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 from headway.cli.main import app
 from headway.cli.output import output
-from headway.domain.plan import Plan
+from headway.domain.plan import Plan, Route
 from headway.domain.revision import Artifact, LaunchSpec
+from headway.domain.traffic import Traffic
 from headway.ledger import Ledger, ReleaseRecord
 from headway.ledger.release_inputs import SETTINGS as INPUT
 from headway.system.paths import ledger_url
@@ -91,6 +92,21 @@ def test_a_row_says_what_is_live_since_when_by_whom_and_where(ledger: Ledger) ->
     assert production.split() == ["shop", "production", "not", "reached", "yet"]
 
 
+def test_status_says_when_several_versions_serve(ledger: Ledger) -> None:
+    first = live(ledger, started(ledger, "Faster quotes"), "staging")
+    lock = ledger.locks.acquire("shop", "staging", holder="test", revision="new", lease=60)
+    assert lock is not None
+    traffic = Traffic(weights={first: 50, "2222222-bbbbbb": 50})
+    plan = Plan(strategy="canary", new="2222222-bbbbbb", old=first, steps=(Route(traffic=traffic),))
+    rollout = ledger.rollouts.start(None, "shop", "staging", plan, kind="release", reason="", token=lock.token)
+    ledger.rollouts.start_step(rollout, 0, plan.steps[0], lock.token)
+    assert "several versions serve" not in run("status")
+    ledger.rollouts.finish_step(rollout, 0, "done", "", None, lock.token)
+    assert f"shop staging: several versions serve: {first} 50 %, 2222222-bbbbbb 50 %" in run("status")
+    ledger.rollouts.finish(rollout.id, "rolled_back")
+    assert "several versions serve" not in run("status")
+
+
 def test_the_columns_are_in_the_document_too(ledger: Ledger) -> None:
     release = started(ledger, "Faster quotes")
     revision = live(ledger, release, "staging")
@@ -102,6 +118,7 @@ def test_the_columns_are_in_the_document_too(ledger: Ledger) -> None:
         "environment": "staging",
         "reached": True,
         "live": revision,
+        "split": None,
         "held_by": None,
         "release": "shop#1",
         "subject": "Faster quotes",
