@@ -25,14 +25,12 @@ class ProcessIdentity(Frozen):
 
     @property
     def is_here(self) -> bool:
-        """Whether it is, or was, a process of this host, so that `runs` can tell."""
-        return self.host == socket.gethostname()
+        """Whether `runs` can tell: it is of this boot of this host, and of the same PID namespace."""
+        return (self.host, self.boot) == (socket.gethostname(), _boot())
 
     @property
     def runs(self) -> bool:
         """Whether the process exists now. Only for one that `is_here`."""
-        if self.boot != _boot():
-            return False
         try:
             process = psutil.Process(self.pid)
             created, status = process.create_time(), process.status()

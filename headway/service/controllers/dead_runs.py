@@ -24,7 +24,7 @@ from headway.service.prefect.client import WORK_POOL, Control, UnfinishedRun
 
 __all__ = ["DeadRuns"]
 
-SILENCE = 45.0  # seconds without a heartbeat after which a run on another host is dead
+SILENCE = 45.0  # seconds without a heartbeat after which a run of another host, container or boot is dead
 GRACE = 30.0  # seconds in a state before a run without a heartbeat is examined: it may be starting, or ending
 NEVER_STARTED = 120.0  # seconds PENDING without a process, after which a run is scheduled again
 CANCEL = 45.0  # seconds; Prefect's worker ends a cancelled run within 30
@@ -73,10 +73,11 @@ class DeadRuns(Controller):
             ours = parent.work_pool == WORK_POOL
             ended = f"{parent.name}, which started it, has ended as {parent.state}"
             return self._end(run, ended) if ours and parent.final else ""
-        if run.infrastructure_pid is not None:
-            return "" if _may_run(run.infrastructure_pid) else self._end(run, "its process died")
+        if run.infrastructure_pid is not None and _may_run(run.infrastructure_pid):
+            return ""
         if run.type != "PENDING":
             return self._end(run, "its process died")
+        # The process of a run that is resumed may be that of its last attempt.
         return self._schedule_again(run) if seconds > NEVER_STARTED else ""
 
     def _end(self, run: UnfinishedRun, why: str) -> str:

@@ -6,6 +6,7 @@ import subprocess
 import time
 
 import psutil
+import pytest
 
 from headway.system.processes import ProcessIdentity, this_process
 
@@ -38,11 +39,6 @@ def test_another_process_with_the_same_number_is_not_it() -> None:
     assert not this_process().model_copy(update={"created": this_process().created - 3600}).runs
 
 
-def test_after_a_restart_of_the_machine_it_does_not_run() -> None:
-    before = this_process().model_copy(update={"boot": "another"})
-    assert before.is_here
-    assert not before.runs
-
-
-def test_a_process_of_another_host_is_not_here() -> None:
-    assert not this_process().model_copy(update={"host": "another"}).is_here
+@pytest.mark.parametrize("name", ["host", "boot"])
+def test_a_process_of_another_host_boot_or_container_is_not_here(name: str) -> None:
+    assert not this_process().model_copy(update={name: "another"}).is_here

@@ -141,10 +141,14 @@ async def test_a_run_without_a_heartbeat_may_be_starting_or_ending(
 async def test_the_process_of_the_worker_counts_before_the_first_heartbeat(
     prefect: Prefect, controller: DeadRuns, process: subprocess.Popen[bytes]
 ) -> None:
-    prefect.has("PENDING", LONG, pid=f"{socket.gethostname()}:{process.pid}")
+    pid = f"{socket.gethostname()}:{process.pid}"
+    prefect.has("RUNNING", LONG, pid=pid)
     assert await controller.reconcile() == []
     process.kill()
     process.wait()
+    prefect.has("PENDING", GRACE + 5, pid=pid)  # resumed: the worker has not started the next process yet
+    assert await controller.reconcile() == []
+    prefect.has("RUNNING", LONG, pid=pid)
     assert await controller.reconcile() == ["fox: crashed: its process died"]
 
 
@@ -186,9 +190,10 @@ async def test_a_subflow_ends_with_the_run_that_started_it(
 
 
 async def test_heartbeats_of_runs_that_ended_without_removing_them_are_removed(
-    ledger: Ledger, controller: DeadRuns
+    ledger: Ledger, controller: DeadRuns, clock: list[datetime]
 ) -> None:
     ledger.heartbeats.beat("run-1", this_process().model_copy(update={"boot": "another"}))
+    clock[0] += timedelta(seconds=SILENCE + 1)
     ledger.heartbeats.beat("run-2", this_process())
     assert await controller.reconcile() == []
     assert list(ledger.heartbeats.by_run()) == ["run-2"]
