@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 from pydantic import Field, StringConstraints
 
 from headway.domain.base import Frozen
+from headway.domain.git import OBJECT_ID
 
 __all__ = [
     "NOTHING",
@@ -25,8 +26,8 @@ __all__ = [
     "pushed",
 ]
 
-NOTHING = "0" * 40  # git's notation for no commit
-Sha = Annotated[str, StringConstraints(pattern="^[0-9a-f]{40}$")]
+NOTHING = "0" * 40  # git's notation for no commit; hosts send 64 zeros for a repository with SHA-256
+Sha = Annotated[str, StringConstraints(pattern=OBJECT_ID)]
 _NAME = r"[^\x00-\x20\x7f~^:?*\[\\-][^\x00-\x20\x7f~^:?*\[\\]*"
 GitRef = Annotated[str, StringConstraints(pattern=f"^refs/(heads|tags)/{_NAME}$", max_length=255)]
 Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$", max_length=255)]
@@ -126,9 +127,9 @@ Event: TypeAlias = PushEvent | PullRequestEvent | MergeGroupEvent | Ignored
 
 def pushed(places: tuple[str, ...], ref: str, before: str, after: str, by: str) -> PushEvent | Ignored:
     """The event of a push with zeros for no commit, as hosts send it."""
-    if after == NOTHING:
+    if not after.strip("0"):
         return deleted(ref)
-    return PushEvent(places=places, ref=ref, before=None if before == NOTHING else before, after=after, by=by)
+    return PushEvent(places=places, ref=ref, before=before if before.strip("0") else None, after=after, by=by)
 
 
 def deleted(ref: str) -> Ignored:

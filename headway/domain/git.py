@@ -8,7 +8,10 @@ from pydantic import AliasChoices, Field
 
 from headway.domain.base import Frozen
 
-__all__ = ["CommitStatus", "DeploymentStatus", "PullRequest", "StatusState"]
+__all__ = ["OBJECT_ID", "CommitStatus", "DeploymentStatus", "PullRequest", "StatusState"]
+
+OBJECT_ID = "^[0-9a-f]{40}([0-9a-f]{24})?$"
+"""Pattern of the id of a commit or tree: SHA-1, or SHA-256 in a repository of that format."""
 
 
 class StatusState(StrEnum):

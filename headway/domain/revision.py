@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, JsonValue
 
 from headway.domain.base import Frozen
+from headway.domain.git import OBJECT_ID
 
 __all__ = [
     "REVISION_HEADER",
@@ -134,7 +135,7 @@ class Revision(Frozen):
     """A version of an app in an environment: what is launched, routed to and retired."""
 
     app: str
-    sha: str = Field(pattern="^[0-9a-f]{40}$")
+    sha: str = Field(pattern=OBJECT_ID)
     digest: str = Field(pattern="^sha256:[0-9a-f]{64}$")
     configuration: str = Field(description="configuration hash, see LaunchSpec.configuration_hash")
 

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 from pydantic import Field
 
 from headway.domain.base import Frozen
+from headway.domain.git import OBJECT_ID
 
 __all__ = ["CheckReport", "Coverage", "Failure", "SmokeReport", "Source"]
 
@@ -17,8 +18,8 @@ class Source(Frozen):
 
     repo: str = Field(description="path or URL it was fetched from")
     ref: str = Field(description="branch, tag or sha as requested")
-    sha: str = Field(pattern="^[0-9a-f]{40}$", description="the commit; nothing downstream looks at the ref again")
-    tree: str = Field(pattern="^[0-9a-f]{40}$", description="git tree of the commit")
+    sha: str = Field(pattern=OBJECT_ID, description="the commit; nothing downstream looks at the ref again")
+    tree: str = Field(pattern=OBJECT_ID, description="git tree of the commit")
     author: str = Field(description='commit author, "Name <mail>"')
     subject: str = Field(description="first line of the commit message")
     committed_at: datetime = Field(description="commit time, with time zone")

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Dialect
 
 __all__ = ["REVISION", "metadata"]
 
-REVISION = "0011"
+REVISION = "0012"
 """The newest migration. Comparing it with the database needs no import of Alembic, which is slow."""
 
 
@@ -27,6 +27,9 @@ class Utc(sa.TypeDecorator[datetime]):
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
+
+ObjectId = sa.String(40).with_variant(sa.String(64), "postgresql")
+"""Id of a commit or tree, SHA-1 or SHA-256. SQLite ignores the length, and would have to copy a table to change it."""
 
 metadata = sa.MetaData(
     naming_convention={
@@ -51,8 +54,8 @@ releases = sa.Table(
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("started_at", Utc, nullable=False),
     sa.Column("finished_at", Utc),
-    sa.Column("sha", sa.String(40), index=True),
-    sa.Column("tree", sa.String(40)),
+    sa.Column("sha", ObjectId, index=True),
+    sa.Column("tree", ObjectId),
     sa.Column("author", sa.Text),
     sa.Column("subject", sa.Text),
     sa.Column("committed_at", Utc),
@@ -97,7 +100,7 @@ revisions = sa.Table(
     sa.Column("app", sa.String(63), primary_key=True),
     sa.Column("environment", sa.String(63), primary_key=True),
     sa.Column("id", sa.String(20), primary_key=True),
-    sa.Column("sha", sa.String(40), nullable=False),
+    sa.Column("sha", ObjectId, nullable=False),
     sa.Column("revision", sa.JSON, nullable=False),
     sa.Column("spec", sa.JSON, nullable=False),
     sa.Column("saved_at", Utc, nullable=False),
@@ -261,7 +264,7 @@ inbox = sa.Table(
     sa.Column("detail", sa.Text, nullable=False),
     sa.Column("tries", sa.Integer, nullable=False),
     sa.Column("due_at", Utc, nullable=False),
-    sa.Column("sha", sa.String(40)),
+    sa.Column("sha", ObjectId),
     sa.Column("flow_run_id", sa.String(36), index=True),
     sa.Column("followed_by", sa.ForeignKey("inbox.id")),
     sa.UniqueConstraint("app", "delivery", "position"),
@@ -275,7 +278,7 @@ previews = sa.Table(
     sa.Column("of", sa.String(63), nullable=False),
     sa.Column("number", sa.Integer, nullable=False),
     sa.Column("mark", sa.String(32), nullable=False),
-    sa.Column("head", sa.String(40), nullable=False),
+    sa.Column("head", ObjectId, nullable=False),
     sa.Column("fork", sa.Boolean, nullable=False),
     sa.Column("url", sa.Text),
     sa.Column("opened_at", Utc, nullable=False),

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import HEADWAY, SETTINGS, Headway, Repo, Up
+from tests.standins.repositories import Repository
 
 pytestmark = pytest.mark.e2e
 
@@ -162,6 +163,16 @@ def test_file_names_and_subjects_that_are_not_utf_8_are_released(headway: Headwa
     told = headway.release(repo.path)
     assert told["state"] == "succeeded"
     assert told["subject"].startswith("caf")
+
+
+def test_repository_with_sha_256_is_released(headway: Headway, repo: Repo, tmp_path: Path) -> None:
+    modern = Repository(tmp_path / "modern", object_format="sha256")
+    for file in ("app.py", "headway.yaml"):
+        (modern.path / file).write_text((repo.path / file).read_text())
+    sha = modern.commit("First")
+    told = headway.release(modern.path)
+    assert (told["state"], told["sha"]) == ("succeeded", sha)
+    assert len(sha) == 64
 
 
 def test_install_with_a_full_disk(headway: Headway, repo: Repo) -> None:

@@ -17,10 +17,10 @@ AUTHOR = {
 class Repository:
     """A git repository with helpers to commit."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, object_format: str = "sha1") -> None:
         self.path = path
         path.mkdir(parents=True)
-        self.git("init", "--quiet", "--initial-branch=main")
+        self.git("init", "--quiet", "--initial-branch=main", f"--object-format={object_format}")
 
     def git(self, *arguments: str) -> str:
         return subprocess.run(

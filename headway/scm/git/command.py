@@ -11,10 +11,20 @@ from pathlib import Path
 
 from headway.domain.errors import SourceError
 
-__all__ = ["FULL_SHA", "LOCAL_TIMEOUT", "commit_of", "environment", "failure", "git", "run", "without_credentials"]
+__all__ = [
+    "FULL_SHA",
+    "LOCAL_TIMEOUT",
+    "commit_of",
+    "environment",
+    "failure",
+    "git",
+    "object_format",
+    "run",
+    "without_credentials",
+]
 
 LOCAL_TIMEOUT = 120.0  # seconds
-FULL_SHA = re.compile(r"[0-9a-f]{40}")
+FULL_SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 # A git hook sets these. They would redirect every git command to the repository of the hook.
 _HOOK_VARIABLES = re.compile(
     "GIT_(DIR|WORK_TREE|INDEX_FILE|PREFIX|COMMON_DIR|NAMESPACE|OBJECT_DIRECTORY|ALTERNATE_OBJECT_DIRECTORIES"
@@ -102,6 +112,11 @@ def commit_of(repo: Path, ref: str) -> str | None:
     if result.returncode and "fatal" in result.stderr and "Needed a single revision" not in result.stderr:
         raise failure(result, repo)
     return None if result.returncode else result.stdout.strip()
+
+
+def object_format(sha: str) -> str:
+    """Option of `git init` for a repository whose ids have the length of this one."""
+    return f"--object-format={'sha256' if len(sha) == 64 else 'sha1'}"
 
 
 def environment() -> dict[str, str]:

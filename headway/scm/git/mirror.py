@@ -12,7 +12,7 @@ from typing import NamedTuple
 import filelock
 
 from headway.domain.errors import SourceError
-from headway.scm.git.command import commit_of, failure, git, run, without_credentials
+from headway.scm.git.command import commit_of, failure, git, object_format, run, without_credentials
 from headway.scm.git.refs import FETCH_TIMEOUT, local_directory
 
 __all__ = ["Tip", "fetch", "fetch_tip", "locked", "mirror_of", "repository_directory"]
@@ -43,7 +43,11 @@ def fetch_tip(repo: str, ref: str, workspaces: Path, *, timeout: float = FETCH_T
     mirror = directory / "mirror.git"
     tip_ref = f"refs/headway/tip/{hashlib.sha256(ref.encode()).hexdigest()[:16]}"
     with locked(directory / "mirror.lock", timeout):
-        _make_mirror(mirror)
+        if not _exists(mirror):
+            known = git("ls-remote", "--", origin, timeout=timeout).split("\t", 1)[0]
+            if not known:
+                return None  # without a commit nothing tells its format
+            _make_mirror(mirror, known)
         result = run([*FETCH, "--", origin, f"+{ref}:{tip_ref}"], mirror, timeout)
         if result.returncode and "couldn't find remote ref" in result.stderr:
             return None
@@ -87,16 +91,21 @@ def locked(path: Path, timeout: float) -> Iterator[None]:
         ) from error
 
 
-def _make_mirror(mirror: Path) -> None:
-    if not (mirror / "HEAD").exists():
-        git("init", "--quiet", "--bare", "--template=", str(mirror))
+def _exists(mirror: Path) -> bool:
+    return (mirror / "HEAD").exists()
+
+
+def _make_mirror(mirror: Path, sha: str) -> None:
+    """Create the mirror, unless it is there, in the object format of an id of the origin."""
+    if not _exists(mirror):
+        git("init", "--quiet", "--bare", "--template=", object_format(sha), str(mirror))
         # Workspaces may share objects that no ref of the mirror reaches any more.
         git("config", "gc.auto", "0", cwd=mirror)
 
 
 def fetch(mirror: Path, origin: str, sha: str, timeout: float) -> None:
     """Fetch one commit into the mirror, unless it is there. The caller holds the lock. Raises SourceError."""
-    _make_mirror(mirror)
+    _make_mirror(mirror, sha)
     if commit_of(mirror, sha):
         return
     exact = run([*FETCH, "--", origin, f"+{sha}:refs/headway/{sha}"], mirror, timeout)

@@ -11,7 +11,7 @@ from pathlib import Path
 from headway.domain.errors import SourceError
 from headway.domain.source import Source
 from headway.domain.text import printable
-from headway.scm.git.command import LOCAL_TIMEOUT, environment, git, run, without_credentials
+from headway.scm.git.command import LOCAL_TIMEOUT, environment, git, object_format, run, without_credentials
 from headway.scm.git.mirror import fetch, locked, repository_directory
 from headway.scm.git.refs import FETCH_TIMEOUT, resolve
 from headway.system import directories
@@ -76,7 +76,7 @@ def _refuse_incomplete_tree(mirror: Path, sha: str, repo: str) -> None:
 def _create_workspace(mirror: Path, sha: str, workspace: Path) -> None:
     unfinished = workspace.with_name(f"{UNFINISHED}{uuid.uuid4().hex[:12]}")
     try:
-        git("init", "--quiet", "--template=", str(unfinished))
+        git("init", "--quiet", "--template=", object_format(sha), str(unfinished))
         alternates = unfinished / ".git" / "objects" / "info" / "alternates"
         alternates.parent.mkdir(exist_ok=True)
         alternates.write_text(f"{mirror / 'objects'}\n")

@@ -34,6 +34,7 @@ from headway.system.paths import home, ledger_url
 __all__ = ["run"]
 
 PATIENCE = 15.0  # seconds; then /health says that the server is busy, and the next call tries again
+END_DEADLINE = 5.0  # seconds for the controllers to end; less than the API process waits
 
 log = logging.getLogger("uvicorn.error")
 
@@ -99,7 +100,9 @@ async def _run_all() -> None:
             dispatcher.wake.set()
         for task in tasks:
             task.cancel()
-        await asyncio.wait(tasks)
+        await asyncio.wait(tasks, timeout=END_DEADLINE)
+        logging.shutdown()
+        os._exit(0)  # a thread may wait for a server for minutes; what is cut off is repeated by the next process
 
 
 async def _standard_input() -> asyncio.StreamReader:

@@ -395,6 +395,23 @@ def test_damaged_commit_is_not_fetched(repository: Repository, workspaces: Path)
         git.checkout(str(repository.path), "evil", workspaces)
 
 
+def test_repository_with_sha_256_is_fetched_and_checked_out(workspaces: Path, tmp_path: Path) -> None:
+    repository = Repository(tmp_path / "modern", object_format="sha256")
+    assert git.fetch_tip(url(repository), "refs/heads/main", workspaces) is None  # no commit yet
+    first = repository.commit(a="1")
+    assert len(first) == 64
+    tip = git.fetch_tip(url(repository), "refs/heads/main", workspaces)
+    assert tip
+    assert tip.sha == first
+    made = checkout(repository, "main", workspaces)
+    assert (Path(made.workspace) / "a").read_text() == "1"
+    second = repository.commit(a="2")
+    made = git.checkout(url(repository), second, workspaces)
+    assert (made.sha, len(made.tree)) == (second, 64)
+    assert git.changed_paths(tip.mirror, first, second) == ["a"]
+    assert git.inspect(repository.path, "HEAD").sha == second
+
+
 def test_submodules_are_refused(repository: Repository, workspaces: Path, tmp_path: Path) -> None:
     library = Repository(tmp_path / "library")
     library.commit(a="1")

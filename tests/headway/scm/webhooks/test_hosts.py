@@ -58,6 +58,18 @@ SAID: list[tuple[str, str, Sent, list[Event]]] = [
         p.github("push", p.github_push(after=ZEROS)),
         [Ignored(reason="refs/heads/main was deleted")],
     ),
+    (
+        "github",
+        "new branch of a repository with SHA-256",
+        p.github("push", p.github_push(before="0" * 64, after="2" * 64)),
+        [push(before=None).model_copy(update={"after": "2" * 64})],
+    ),
+    (
+        "github",
+        "deletion in a repository with SHA-256",
+        p.github("push", p.github_push(before="1" * 64, after="0" * 64)),
+        [Ignored(reason="refs/heads/main was deleted")],
+    ),
     ("github", "ping", p.github("ping", {"zen": "Keep it"}), [Ignored(reason="ping: starts nothing")]),
     ("github", "unknown", p.github("star", {}), [Ignored(reason="star: starts nothing")]),
     (
