@@ -146,6 +146,7 @@ def _processes(stack: Stack, host: str, prefect_port: int | None, web_port: int)
     environment = _environment(stack.api_url)
     if prefect_port is not None:  # the URL of our own server is plain HTTP: Prefect's client needs no certificates
         environment.setdefault("PREFECT_API_SSL_CERT_FILE", str(one_authority(home() / "one-authority.pem")))
+        environment.setdefault("PREFECT_CLIENT_CSRF_SUPPORT_ENABLED", "false")  # our server asks for no token
     python = sys.executable
     worker_name = f"headway-{os.getpid()}"
     commands = {

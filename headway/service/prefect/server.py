@@ -1,4 +1,4 @@
-"""Prefect's server: SQLite transactions that wait for each other, and requests that wait for a busy database.
+"""Prefect's server: SQLite transactions and requests that wait for a busy database; fewer polls and stored events.
 
 Prefect begins its SQLite transactions as DEFERRED. One that reads and then writes fails at once with "database is
 locked" when another has written in between, whatever the busy timeout: its snapshot is old. A request is answered with
@@ -20,11 +20,16 @@ from contextlib import asynccontextmanager
 from prefect.server.api.server import create_app
 from prefect.server.database.configurations import AioSqliteConfiguration
 from prefect.server.database.dependencies import set_database_config
+from prefect.server.events.schemas.events import ReceivedEvent
+from prefect.server.events.services import event_persister
+from prefect.server.events.storage.database import write_events
 from prefect.server.utilities.database import get_dialect
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from headway.service.prefect.quiet_polls import QuietPolls
 
 __all__ = ["app"]
 
@@ -45,6 +50,14 @@ class ImmediateTransactions(AioSqliteConfiguration):
     ) -> AsyncGenerator[AsyncSessionTransaction, None]:
         async with super().begin_transaction(session, with_for_update=True) as transaction:
             yield transaction
+
+
+async def store_events(session: AsyncSession, events: list[ReceivedEvent]) -> None:
+    """Store events, but for those of task runs. Triggers, the event stream and the task runs themselves still get them.
+
+    They are most of the events of a release, and nothing reads them: what they say is in the task runs.
+    """
+    await write_events(session, [event for event in events if not event.event.startswith("prefect.task-run.")])
 
 
 class RetryBusy:
@@ -117,7 +130,8 @@ class _Request:
 
 def app() -> ASGIApp:
     """The app for uvicorn's --factory. `final`: no routes are added later."""
+    vars(event_persister)["write_events"] = store_events  # Prefect has no setting for it
     database = PREFECT_API_DATABASE_CONNECTION_URL.value()
     if get_dialect(database).name == "sqlite":
         set_database_config(ImmediateTransactions(connection_url=database))
-    return RetryBusy(create_app(final=True))
+    return RetryBusy(QuietPolls(create_app(final=True)))

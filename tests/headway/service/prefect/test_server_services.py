@@ -262,7 +262,8 @@ def test_events_and_task_runs_of_a_flow_are_stored(server: Server) -> None:
         [sys.executable, "-c", FLOW], env=server.environment, check=True, capture_output=True, timeout=PATIENCE
     )
     server.until(lambda: server.post("/task_runs/filter", {"task_runs": {"name": {"like_": "add"}}}))
-    server.until(lambda: server.count("events", "event = 'prefect.task-run.Completed'"))
+    server.until(lambda: server.count("events", "event = 'prefect.flow-run.Completed'"))
+    assert not server.count("events", "event LIKE 'prefect.task-run.%'")
     server.until(lambda: server.count("log", "message = 'adding'"))
 
 
