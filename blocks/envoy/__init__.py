@@ -1,3 +1,3 @@
 """The Envoy proxy in front of an app: process, xDS configuration from traffic weights, request counts."""
 
-__all__ = ["bootstrap", "proxy", "xds", "xds_server"]
+__all__ = ["bootstrap", "proxy", "routes", "statistics", "xds", "xds_server"]

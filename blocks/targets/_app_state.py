@@ -6,13 +6,14 @@ Existing installations have such files: new fields need a default; fields are ne
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel
 
-from blocks.envoy.proxy import Address, Endpoints
-from headway.domain.revision import Health, LaunchSpec, Revision
+from blocks.envoy.xds import Address, Endpoint, Endpoints
+from headway.domain.revision import Health, Http, LaunchSpec, Revision
 from headway.system.atomic_files import write_json
 
 __all__ = ["AppState", "InstanceState", "PublicPorts", "RevisionState", "endpoints"]
@@ -21,11 +22,18 @@ FILE = "state.json"
 REMEMBERED = 100  # length of `carried`
 
 
-class InstanceState(BaseModel):
+class InstancePorts(BaseModel):
+    """The ports of an instance, of any installation on this machine."""
+
+    port: int
+    health_port: int | None = None
+    """Where its launcher answers the proxy's health checks; None: the proxy asks the instance itself."""
+
+
+class InstanceState(InstancePorts):
     """An instance that was launched and is not retired."""
 
     host: str
-    port: int
     draining: bool = False
 
     @property
@@ -33,9 +41,9 @@ class InstanceState(BaseModel):
         return self.host, self.port
 
     @classmethod
-    def at(cls, address: Address) -> InstanceState:
+    def at(cls, address: Address, health_port: int | None = None) -> InstanceState:
         host, port = address
-        return cls(host=host, port=port)
+        return cls(host=host, port=port, health_port=health_port)
 
 
 class RevisionState(BaseModel):
@@ -43,11 +51,14 @@ class RevisionState(BaseModel):
 
     sha: str
     health: Health
+    http: Http = Http()
     drain: float
+    identity: str = ""
+    """Token with which launchers answer the proxy's health checks; empty: the proxy asks the instances themselves."""
 
     @classmethod
-    def of(cls, revision: Revision, spec: LaunchSpec) -> RevisionState:
-        return cls(sha=revision.sha, health=spec.health, drain=spec.drain)
+    def of(cls, revision: Revision, spec: LaunchSpec, identity: str = "") -> RevisionState:
+        return cls(sha=revision.sha, health=spec.health, http=spec.http, drain=spec.drain, identity=identity)
 
 
 class PublicPorts(BaseModel):
@@ -55,6 +66,8 @@ class PublicPorts(BaseModel):
 
     port: int | None = None
     preview_port: int | None = None
+    instances: Mapping[str, Mapping[str, InstancePorts]] = {}
+    """Revision id -> name -> instance."""
 
     @classmethod
     def read(cls, directory: Path) -> Self:
@@ -63,6 +76,11 @@ class PublicPorts(BaseModel):
             return cls.model_validate_json((directory / FILE).read_text())
         return cls()
 
+    def ports(self) -> set[int | None]:
+        """All ports that the app has."""
+        instances = [one for revision in self.instances.values() for one in revision.values()]
+        return {self.port, self.preview_port, *(port for one in instances for port in (one.port, one.health_port))}
+
 
 class AppState(PublicPorts):
     """The defaults are the state of an app that was never launched."""
@@ -70,7 +88,6 @@ class AppState(PublicPorts):
     token: int = 0
     """Highest fencing token that was claimed."""
     instances: dict[str, dict[str, InstanceState]] = {}
-    """Revision id -> name -> instance."""
     specs: dict[str, RevisionState] = {}
     """By revision id."""
     stopping: list[str] = []
@@ -94,6 +111,10 @@ class AppState(PublicPorts):
     def addresses(self) -> set[Address]:
         return {one.address for instances in self.instances.values() for one in instances.values()}
 
+    def http(self) -> dict[str, Http]:
+        """Every launched revision, with its http settings."""
+        return {revision: self.specs[revision].http for revision in self.instances}
+
     def of(self, revision: str) -> dict[str, InstanceState]:
         return self.instances.get(revision, {})
 
@@ -104,4 +125,4 @@ class AppState(PublicPorts):
 
 def endpoints(instances: dict[str, InstanceState]) -> Endpoints:
     """Endpoints for Envoy."""
-    return {one.address: one.draining for one in instances.values()}
+    return {one.address: Endpoint(one.draining, one.health_port) for one in instances.values()}

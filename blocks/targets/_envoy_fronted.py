@@ -11,19 +11,20 @@ import secrets
 import time
 from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from ipaddress import ip_network
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar
 
-import httpx
 from prefect.blocks.core import Block
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, field_validator
 
-from blocks.envoy.proxy import Address, Edge
-from blocks.targets import _public_ports
+from blocks.envoy.proxy import Edge
+from blocks.envoy.xds import Address
+from blocks.targets import _ports
 from blocks.targets._app_state import AppState, InstanceState, RevisionState, endpoints
-from blocks.targets._configuration_server import ConfigurationServer
+from blocks.targets._instance_checks import InstanceStatus, address_text, as_instance, check_all, public_refusal
+from blocks.targets._proxies import Proxies, make_directories
 from headway.domain.errors import TargetError
 from headway.domain.fencing import FencingTokens
 from headway.domain.log_lines import LogLine, by_time
@@ -32,30 +33,19 @@ from headway.domain.ports import Suspendable, Target
 from headway.domain.refusal import Refusal
 from headway.domain.revision import LaunchSpec, Revision, SecretRef
 from headway.domain.traffic import Capability, Instance, InstanceReadiness, Observation, Traffic
-from headway.domain.version_check import unhealthy
-from headway.system import directories, machine_limits, paths, ports_in_use, tls
+from headway.system import directories, machine_limits, paths, ports_in_use
 from headway.system.atomic_files import locked
-from headway.system.supervisor import Program, Supervisor
+from headway.system.supervisor import Supervisor
 
-__all__ = ["LOOPBACK", "BehindEnvoy", "InstanceStatus"]
+__all__ = ["LOOPBACK", "BehindEnvoy"]
 
 LOOPBACK = "127.0.0.1"
+LOCAL = ["127.0.0.0/8", "::1/128"]
 RESTART = 10.0  # seconds that `route` waits for an instance which is being started again
 POLL = 0.05  # seconds
 WHOLE = 100  # percent
 LAST_LINES = 3  # of the log of an instance that is not ready
 NOT_IN_ENVOY = Refusal("Envoy sees it as unhealthy")
-
-
-class InstanceStatus(NamedTuple):
-    """State of an instance according to the platform."""
-
-    run: str | None = None
-    """Different each time it is started; None while it does not run."""
-    failed: Refusal | None = None
-    """Why it will never run."""
-    unhealthy: Refusal | None = None
-    """Why it is not ready, whatever its health path answers."""
 
 
 class BehindEnvoy(Block, Target, Suspendable):
@@ -68,7 +58,19 @@ class BehindEnvoy(Block, Target, Suspendable):
         default=None, description="directory of its files. Default: `targets/NAME` in Headway's home directory"
     )
     host: str = Field(default=LOOPBACK, description="address that the public ports listen on")
+    trusted_proxies: list[str] = Field(
+        default=LOCAL,
+        description="addresses and networks of proxies in front of the public ports. Their `X-Forwarded-*` and "
+        "`X-Request-Id` headers are kept, those of other clients are replaced. Default: this machine",
+    )
     _tokens: FencingTokens = PrivateAttr(default_factory=FencingTokens)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, networks: list[str]) -> list[str]:
+        for network in networks:
+            ip_network(network)  # raises ValueError, which names it
+        return networks
 
     # --- implemented by the platform ---------------------------------------------------------------------------
 
@@ -77,11 +79,19 @@ class BehindEnvoy(Block, Target, Suspendable):
         """Status of these instances, without those that the platform does not know."""
 
     @abstractmethod
-    def _free_address(self, taken: Collection[Address]) -> Address:
+    def _free_address(self, app: str, taken: Collection[Address]) -> Address:
         """An unused address for a new instance, not in `taken`."""
 
+    def _new_identity(self) -> str:
+        """Token with which the platform answers health checks of a new revision; empty: the instances answer."""
+        return ""
+
+    def _free_health_port(self, app: str) -> int | None:  # noqa: ARG002  # by default
+        """Port where the platform answers the proxy's health checks of a new instance, if it does."""
+        return None
+
     @abstractmethod
-    def _start(self, name: str, address: Address, revision: Revision, spec: LaunchSpec) -> None:
+    def _start(self, name: str, instance: InstanceState, revision: Revision, spec: LaunchSpec) -> None:
         """Run this instance at this address. A running one is kept; a failed one is started again."""
 
     def _keep_running(self, names: Collection[str]) -> None:
@@ -122,7 +132,7 @@ class BehindEnvoy(Block, Target, Suspendable):
         statuses = self._statuses(app, state.names())
         instances = {
             revision: tuple(
-                _instance(
+                as_instance(
                     name,
                     one.address,
                     statuses.get(name, InstanceStatus()),
@@ -150,30 +160,34 @@ class BehindEnvoy(Block, Target, Suspendable):
         if revision.id not in self._read(app).carried and (refusal := self._shortage(app)):
             raise TargetError(f"{spec.environment}: {refusal.what}; nothing was changed", refusal.hint)
         with self._writing(app) as state:
-            self._choose_ports(app, state, spec)
-            state.specs[revision.id] = RevisionState.of(revision, spec)
+            self._proxies.choose_ports(app, state, spec)
+            known = state.specs.get(revision.id)
+            identity = known.identity if known else self._new_identity()
+            state.specs[revision.id] = RevisionState.of(revision, spec, identity)
             instances = self._wanted_instances(state, revision, spec)
             # An instance that was stopping runs again: a later stop of the others must not include it.
             state.stopping = [name for name in state.stopping if name not in instances]
-        # Envoy must know even an instance that fails to start: retiring it waits for Envoy to report it.
-        self._write_clusters(app, self._read(app))
+        # Envoy must know even an instance that cannot be started, or retiring it would wait for Envoy in vain.
+        self._proxies.write_clusters(app, self._read(app))
         for name, instance in instances.items():
-            self._start(name, instance.address, revision, spec)
+            self._start(name, instance, revision, spec)
         self._running_edge(app)
 
     def ready(self, revision: Revision) -> InstanceReadiness:
         app = revision.app
         state = self._read(app)
         launched = state.of(revision.id)
-        instances = self._probe(app, state, revision.id)
+        instances = self._check(app, state, revision.id)
         if all(instance.ready for instance in instances):  # Envoy, which sends the requests, must see them too
             seen = self._healthy_in_envoy(revision)
             instances = [one for one in instances if one.address in seen]
         statuses = self._statuses(app, list(launched))
-        failed = next(((name, one.failed) for name, one in statuses.items() if one.failed), None)
+        ready = {instance.name for instance in instances if instance.ready}
+        reasons = ((name, one.failed or (one.crashed if name not in ready else None)) for name, one in statuses.items())
+        failed = next(((name, reason) for name, reason in reasons if reason), None)
         return InstanceReadiness(
             wanted=len(launched),
-            ready=sum(instance.ready for instance in instances),
+            ready=len(ready),
             failed=failed is not None,
             detail=self._detail(app, instances, failed),
         )
@@ -187,7 +201,7 @@ class BehindEnvoy(Block, Target, Suspendable):
         edge = self._running_edge(app)
         edge.await_healthy(ready)
         with self._writing(app) as state:  # fails if another writer took over during the wait
-            edge.set_traffic(traffic, list(state.instances))
+            edge.set_traffic(traffic, state.http())
             state.add_carried([revision for revision, weight in traffic.weights.items() if weight == WHOLE])
         self._keep_running([name for revision in serving for name in state.of(revision)])
 
@@ -195,9 +209,8 @@ class BehindEnvoy(Block, Target, Suspendable):
         state = self._read(app)
         if not state.port:
             return Measurements(at=datetime.now(UTC), counts={})
-        measured = self._edge(app).measure(list(state.instances))
-        pid = self._supervisor.pid(f"{app}-edge")
-        return measured.model_copy(update={"run": str(pid) if pid else None})
+        measured = self._proxies.edge(app).measure(list(state.instances))
+        return measured.model_copy(update={"run": self._proxies.run(app)})
 
     def drain(self, revision: Revision, deadline: float) -> bool:
         addresses = {one.address for one in self._read(revision.app).of(revision.id).values()}
@@ -235,12 +248,12 @@ class BehindEnvoy(Block, Target, Suspendable):
             ports = {state.port, state.preview_port} - {None}
         self._stop(app)
         if ports:
-            self._supervisor.stop(f"{app}-edge")
+            self._proxies.stop(app)
         with self._writing(app) as state:
             state.forget()
             for directory in ("envoy", "logs"):
                 directories.remove(self._directory(app) / directory)
-        _public_ports.release(self._directory(app), ports)
+        _ports.release_unused(self._directory(app), ())
 
     def logs(
         self, app: str, revision: str | None = None, *, lines: int = 100, follow: bool = False
@@ -258,7 +271,26 @@ class BehindEnvoy(Block, Target, Suspendable):
         was_running = self._supervisor.running
         self._supervisor.ensure()
         self._keep_running([name for revision in state.carried[:1] for name in state.of(revision)])
-        return not was_running
+        edge = self._proxies.edge(app)
+        listened_again = edge.answers and not edge.listens and edge.listen_again()
+        return listened_again or not was_running
+
+    def unreachable(self, app: str) -> Refusal | None:
+        state, edge = self._read(app), self._proxies.edge(app)
+        if not state.instances:
+            return None
+        try:
+            traffic, listens = edge.traffic, edge.listens
+        except TargetError as error:
+            return Refusal(error.what)
+        live = [revision for revision, weight in traffic.weights.items() if weight and revision in state.specs]
+        url = self._url(state.port)
+        if not live or not url:
+            return None
+        if not listens:
+            owner = ports_in_use.owner(state.port) if state.port else ""
+            return Refusal(f"{url} is not listened on: the port is taken by {owner}")
+        return public_refusal(url, state.specs[live[0]].health.path, live)
 
     def suspend(self) -> None:
         self._supervisor.shut_down()
@@ -271,7 +303,11 @@ class BehindEnvoy(Block, Target, Suspendable):
         return (self.directory or paths.home() / "targets" / name).absolute()
 
     def _directory(self, app: str) -> Path:
-        return self._home / "apps" / app
+        return self._proxies.directory(app)
+
+    @property
+    def _proxies(self) -> Proxies:
+        return Proxies(self._home, self.host, self.trusted_proxies)
 
     @property
     def _supervisor(self) -> Supervisor:
@@ -280,15 +316,11 @@ class BehindEnvoy(Block, Target, Suspendable):
     def _read(self, app: str) -> AppState:
         return AppState.read(self._directory(app))
 
-    def _make_directories(self, app: str) -> None:
-        for directory in ("envoy", "logs"):
-            (self._directory(app) / directory).mkdir(parents=True, exist_ok=True, mode=0o700)
-
     @contextlib.contextmanager
     def _app(self, app: str) -> Iterator[AppState]:
         """The state, for one process at a time; it is written when the block ends without an error."""
         directory = self._directory(app)
-        self._make_directories(app)
+        make_directories(directory)
         with locked(directory / "lock"):
             state = self._read(app)
             yield state
@@ -308,20 +340,24 @@ class BehindEnvoy(Block, Target, Suspendable):
 
     def _wanted_instances(self, state: AppState, revision: Revision, spec: LaunchSpec) -> dict[str, InstanceState]:
         """The revision's instances in the state, at least as many as the spec wants; none of them drains."""
+        app = revision.app
         instances = state.instances.setdefault(revision.id, {})
+        identified = bool(state.specs[revision.id].identity)
         stopped = [(name, address) for name, address in self._stopped(revision).items() if name not in instances]
         while len(instances) < spec.instances:
             if stopped:
                 name, address = stopped.pop()
             else:
-                name = f"{revision.app}-{revision.id}-{secrets.token_hex(2)}"
-                address = self._free_address(state.addresses())
-            instances[name] = InstanceState.at(address)
-        statuses = self._statuses(revision.app, list(instances))
+                name = f"{app}-{revision.id}-{secrets.token_hex(2)}"
+                address = self._free_address(app, state.addresses())
+            instances[name] = InstanceState.at(address, self._free_health_port(app) if identified else None)
+        statuses = self._statuses(app, list(instances))
         for name, instance in instances.items():
             instance.draining = False  # a draining instance is as good as a new one, and warm
             if statuses.get(name, InstanceStatus()).failed:  # its address may be the cause
-                instance.host, instance.port = self._free_address(state.addresses())
+                instance.host, instance.port = self._free_address(app, state.addresses())
+                if identified:
+                    instance.health_port = self._free_health_port(app)
         return instances
 
     def _identity(self, app: str, revision: Revision, spec: LaunchSpec, port: int) -> dict[str, str]:
@@ -334,25 +370,12 @@ class BehindEnvoy(Block, Target, Suspendable):
             "HEADWAY_VERSION": revision.sha,
         }
 
-    def _probe(self, app: str, state: AppState, revision: str) -> list[Instance]:
-        """Request the health path of every instance that does not drain, all at the same time."""
-        probed = {name: one.address for name, one in state.of(revision).items() if not one.draining}
-        if not probed:
-            return []
-        spec = state.specs[revision]
-        statuses = self._statuses(app, list(probed))
-        with (
-            httpx.Client(timeout=spec.health.timeout, trust_env=False, verify=tls.for_url("http://instance")) as client,
-            ThreadPoolExecutor(len(probed)) as pool,
-        ):
-            results = pool.map(
-                lambda address: unhealthy(client, f"http://{_text(address)}{spec.health.path}", (spec.sha, revision)),
-                probed.values(),
-            )
-            return [
-                _instance(name, address, statuses.get(name, InstanceStatus()), result)
-                for (name, address), result in zip(probed.items(), results, strict=True)
-            ]
+    def _check(self, app: str, state: AppState, revision: str) -> list[Instance]:
+        """Health check of every instance that does not drain."""
+        checked = {name: one.address for name, one in state.of(revision).items() if not one.draining}
+        return (
+            check_all(checked, self._statuses(app, list(checked)), state.specs[revision], revision) if checked else []
+        )
 
     def _detail(self, app: str, instances: list[Instance], failed: tuple[str, Refusal] | None) -> str:
         """Why the revision is not ready, with the last log lines of an instance."""
@@ -381,8 +404,8 @@ class BehindEnvoy(Block, Target, Suspendable):
             if not instances:
                 state.instances.pop(name, None)
                 state.specs.pop(name, None)
-                edge.set_traffic(edge.traffic.without(name), list(state.instances))
-                self._write_clusters(app, state)
+                edge.set_traffic(edge.traffic.without(name), state.http())
+                self._proxies.write_clusters(app, state)
         return instances
 
     def _stop(self, app: str) -> None:
@@ -391,13 +414,14 @@ class BehindEnvoy(Block, Target, Suspendable):
         self._end(app, stopping)
         with self._app(app) as state:
             state.stopping = [name for name in state.stopping if name not in stopping]
+            _ports.release_unused(self._directory(app), state.ports())
 
     def _await_one_ready(self, app: str, revision: str) -> int:
         """Number of ready instances. Waits for an instance that has just crashed and is being restarted."""
         end = time.monotonic() + RESTART
         while True:
             state = self._read(app)
-            if ready := sum(one.ready for one in self._probe(app, state, revision)):
+            if ready := sum(one.ready for one in self._check(app, state, revision)):
                 return ready
             if not state.of(revision) or time.monotonic() >= end:
                 raise TargetError(f"{app}: {revision} has no ready instance to route to", "launch it first")
@@ -406,90 +430,17 @@ class BehindEnvoy(Block, Target, Suspendable):
     def _healthy_in_envoy(self, revision: Revision) -> set[str]:
         """Addresses of the instances that Envoy sends requests to; none while Envoy restarts."""
         try:
-            healthy = self._edge(revision.app).healthy()
+            healthy = self._proxies.edge(revision.app).healthy()
         except TargetError:
             return set()
-        return {_text(address) for name, address in healthy if name == revision.id}
-
-    # --- Envoy -------------------------------------------------------------------------------------------------
-
-    def _log(self, app: str, name: str) -> str:
-        return str(self._directory(app) / "logs" / f"{name}.log")
-
-    def _edge(self, app: str) -> Edge:
-        socket = self._supervisor.socket_directory / f"{app}.admin"
-        server = ConfigurationServer(self._home, self._supervisor)
-        return Edge(
-            app,
-            self._directory(app) / "envoy",
-            socket=socket,
-            log=Path(self._log(app, f"{app}-edge")),
-            server=server.socket,
-            changed=lambda: server.notify(app),
-        )
+        return {address_text(address) for name, address in healthy if name == revision.id}
 
     def _shortage(self, app: str) -> Refusal | None:
         """The limit of this machine that a launch would exceed."""
         lacking = machine_limits.shortage(self._home, self.host)
-        if lacking is None and self._edge(app).reads_files:
+        if lacking is None and self._proxies.edge(app).reads_files:
             lacking = machine_limits.inotify_shortage()
         return lacking
 
     def _running_edge(self, app: str) -> Edge:
-        """Start Envoy with its last configuration if it does not run; return it once it answers."""
-        self._make_directories(app)
-        edge = self._edge(app)
-        edge.prepare()
-        if not edge.has_listeners:  # its files are lost, and with them the routes
-            state = self._read(app)
-            assert state.port
-            assert state.preview_port
-            edge.listen(self.host, state.port, state.preview_port)
-            self._write_clusters(app, state)
-        if not self._supervisor.running or not edge.answers:
-            environment = {"HEADWAY_SUPERVISED_BY": str(self._home)}
-            name = f"{app}-edge"
-            self._supervisor.start(
-                Program(name=name, command=edge.command, env=environment, log=self._log(app, name), grace=5),
-                keep=True,
-            )
-            edge.await_start()
-        return edge
-
-    def _write_clusters(self, app: str, state: AppState) -> None:
-        self._edge(app).set_clusters(
-            {
-                revision: (state.specs[revision].health.path, endpoints(instances))
-                for revision, instances in state.instances.items()
-            }
-        )
-
-    def _choose_ports(self, app: str, state: AppState, spec: LaunchSpec) -> None:
-        """Set the ports of headway.yaml, or reserve some for the app. Raises TargetError when one is taken."""
-        before = (state.port, state.preview_port)
-        state.port = self._port(app, state, spec, "port")
-        state.preview_port = self._port(app, state, spec, "preview_port")
-        if (state.port, state.preview_port) != before:
-            self._edge(app).listen(self.host, state.port, state.preview_port)
-
-    def _port(self, app: str, state: AppState, spec: LaunchSpec, field: Literal["port", "preview_port"]) -> int:
-        current: int | None = getattr(state, field)
-        wanted: int | None = getattr(spec, field) or current
-        if wanted is None:
-            return _public_ports.reserve(self._directory(app), self.host, (state.port, state.preview_port))
-        if wanted != current and not ports_in_use.is_free(self.host, wanted):
-            raise TargetError(
-                f"environments/{spec.environment}/{field}: {wanted} on {self.host} is taken by "
-                f"{ports_in_use.owner(wanted)}",
-                "stop it, or choose another port",
-            )
-        return wanted
-
-
-def _text(address: Address) -> str:
-    return f"{address[0]}:{address[1]}"
-
-
-def _instance(name: str, address: Address, status: InstanceStatus, refusal: Refusal | None) -> Instance:
-    reason = status.unhealthy or refusal
-    return Instance(name=name, address=_text(address), ready=reason is None, detail=str(reason or ""), run=status.run)
+        return self._proxies.running(app, self._read(app))

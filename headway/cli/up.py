@@ -12,6 +12,7 @@ import typer
 from headway.cli.help_text import examples
 from headway.cli.output import output
 from headway.ledger import Ledger
+from headway.service import systemd_unit
 from headway.service.prefect.client import Control
 from headway.service.stack import running
 from headway.system.paths import home, ledger_url
@@ -30,8 +31,16 @@ def up(
     host: Host = "127.0.0.1",
     port: Port = 4300,
     prefect_port: Annotated[int, typer.Option(help="Port of the Prefect server")] = 4200,
+    install: Annotated[
+        bool, typer.Option("--install", help="Write a systemd unit that does so from now on, and exit")
+    ] = False,
 ) -> None:
     """Run Prefect, a worker and Headway on this machine, until Ctrl-C."""
+    if install:
+        arguments = ["--host", host, "--port", str(port), "--prefect-port", str(prefect_port)]
+        written = systemd_unit.install(arguments)
+        output.say("\n".join([f"{written} is written; start it, now and at each boot:", *systemd_unit.commands()]))
+        return
     asyncio.run(_up(host, port, prefect_port))
 
 

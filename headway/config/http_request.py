@@ -30,7 +30,11 @@ class HttpRequest(Section):
     version: StrictBool = Field(
         default=False, description="the response must come from the version that was just deployed"
     )
-    deadline: Timeout = Field(default=30.0, description="time in which the request is repeated until it succeeds")
+    deadline: Timeout = Field(
+        default=30.0,
+        description="time in which the request is repeated until it succeeds. A client "
+        "error of the right version, such as 404, is not repeated",
+    )
 
     @model_validator(mode="after")
     def _one_request(self) -> HttpRequest:

@@ -16,6 +16,7 @@ from headway.config.value_types import (
     Cpu,
     Directory,
     Duration,
+    HostName,
     Image,
     Label,
     Memory,
@@ -34,6 +35,7 @@ __all__ = [
     "Build",
     "Check",
     "Health",
+    "Http",
     "Inputs",
     "Lint",
     "Migrations",
@@ -180,6 +182,11 @@ class Health(Section):
         "causes a rollback",
     )
     startup: Timeout = Field(default=60.0, description="time after which an instance that is not ready has failed")
+    host: HostName | None = Field(
+        default=None,
+        description="header `Host` of a health check, for an app that answers only to its own host names. Default: "
+        "`127.0.0.1`; on Kubernetes the address of the pod",
+    )
     timeout: Timeout = Field(default=2.0, description="timeout of one health check")
     probes: Probes = Field(default=Probes(), description="probes on Kubernetes; other platforms ignore them")
 
@@ -189,12 +196,50 @@ class Health(Section):
         usual = revision.Health()
         return revision.Health(
             path=self.path,
+            host=self.host,
             timeout=self.timeout,
             startup=self.startup,
             startup_probe=self.probes.startup.over(usual.startup_probe),
             readiness_probe=self.probes.readiness.over(usual.readiness_probe),
             liveness_probe=self.probes.liveness.over(usual.liveness_probe),
         )
+
+
+class Http(Section):
+    """How the proxy of the process and docker targets passes requests on. Other platforms ignore it.
+
+    A request is executed once: it is sent again only when it never reached an instance, unless `retry` says more.
+    """
+
+    timeout: Timeout | None = Field(
+        default=None,
+        description="time from a request to the end of its response, after which the proxy answers 504. Not for "
+        "websockets. Default: no limit",
+    )
+    idle_timeout: Timeout | None = Field(
+        default=None,
+        description="time without a byte of a request or response, also of a websocket, after which the proxy ends it. "
+        "Default: no limit",
+    )
+    retry: StrictInt = Field(
+        default=0,
+        ge=0,
+        le=10,
+        description="how often a GET, HEAD, OPTIONS, PUT or DELETE request that got no response, 502, 503 or 504 is "
+        "sent again. Default: never",
+    )
+    max_body: Memory | None = Field(
+        default=None, description="size of a request body above which the proxy answers 413. Default: no limit"
+    )
+    h2c: StrictBool = Field(
+        default=False,
+        description="pass requests that arrive by HTTP/2, such as gRPC, on by HTTP/2 without TLS. Default: by HTTP/1.1",
+    )
+
+    @property
+    def data(self) -> revision.Http:
+        """As a spec keeps it."""
+        return revision.Http(**self.model_dump())
 
 
 class Resources(Section):

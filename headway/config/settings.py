@@ -16,6 +16,7 @@ from headway.config.sections import (
     Build,
     Check,
     Health,
+    Http,
     Migrations,
     On,
     Readiness,
@@ -59,6 +60,7 @@ class Settings(Section):
         "or on Vercel and Railway",
     )
     health: Health = Field(default=Health(), description="health check of an instance")
+    http: Http = Field(default=Http(), description="how the proxy passes requests on to the app")
     env: dict[VariableName, Variable] = Field(
         default={}, description="schema of the app's environment variables, validated before anything is deployed"
     )
@@ -228,6 +230,7 @@ class Settings(Section):
             autoscale=place.instances.autoscale,
             env=self.variables(environment),
             health=self.health.data,
+            http=self.http.data,
             port=place.port,
             preview_port=place.strategy.preview_port if isinstance(place.strategy, BlueGreen) else None,
             stop_grace=place.stop_grace,

@@ -53,6 +53,7 @@ __all__ = [
     "Duration",
     "Freeze",
     "HeaderName",
+    "HostName",
     "Image",
     "Label",
     "Limit",
@@ -273,6 +274,12 @@ Image = Annotated[
 ]
 RuleName = Annotated[str, *_matching("[A-Z]+[0-9]+", "the name of a rule such as DL3008")]
 HeaderName = Annotated[str, *_matching("[A-Za-z0-9-]+", "the name of a header such as x-beta")]
+HostName = Annotated[
+    str,
+    *_matching(
+        r"[A-Za-z0-9._-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?", "a host name such as shop.example.com"
+    ),
+]
 SourceName = Annotated[
     str, *_matching("[a-z][a-z0-9-]*/[a-z0-9][a-z0-9-]*", "TYPE/NAME of a metric source such as prometheus/main")
 ]

@@ -185,6 +185,10 @@ class Target(ABC):
         """
         raise TargetError(f"{app}: this target is one app's: it cannot be forgotten", "remove it on the platform")
 
+    def unreachable(self, app: str) -> Refusal | None:  # noqa: ARG002  # by default
+        """Return why a live app does not answer at its public address, if the target can tell. Nothing by default."""
+        return None
+
     def revive(self, app: str) -> bool:  # noqa: ARG002  # by default
         """Start again what should run and nothing else restarts, after a reboot. True if there was any."""
         return False

@@ -15,6 +15,7 @@ __all__ = [
     "Artifact",
     "Autoscale",
     "Health",
+    "Http",
     "LaunchSpec",
     "Manifest",
     "Migrations",
@@ -56,6 +57,7 @@ class Health(Frozen):
     """Health check of an instance. Times in seconds."""
 
     path: str = "/health"
+    host: str | None = Field(default=None, description="header Host of a check; None: the platform's")
     timeout: float = 2.0
     startup: float = Field(default=60.0, description="an instance that is not ready after this many seconds failed")
     startup_probe: ProbeSettings = Field(
@@ -63,6 +65,16 @@ class Health(Frozen):
     )
     readiness_probe: ProbeSettings = ProbeSettings(period=10, failures=2)
     liveness_probe: ProbeSettings = ProbeSettings(period=30, failures=3, delay=10)
+
+
+class Http(Frozen):
+    """How the proxy passes requests on. Times in seconds; None: no limit."""
+
+    timeout: float | None = Field(default=None, description="from a request to the end of its response")
+    idle_timeout: float | None = Field(default=None, description="without a byte in either direction")
+    retry: int = Field(default=0, ge=0, description="times that an idempotent request which failed is sent again")
+    max_body: int | None = Field(default=None, ge=1, description="bytes of a request body")
+    h2c: bool = Field(default=False, description="requests by HTTP/2 are passed on by HTTP/2, without TLS")
 
 
 class Migrations(Frozen):
@@ -109,6 +121,7 @@ class LaunchSpec(Frozen):
     env: dict[str, str | SecretRef] = Field(default_factory=dict)
     secrets: tuple[str, ...] = Field(default=(), description="variables of `env` that were a SecretRef, now resolved")
     health: Health = Health()
+    http: Http = Http()
     port: int | None = Field(default=None, description="public port of the proxy; None: the target keeps one per app")
     preview_port: int | None = Field(default=None, description="port of the preview route")
     stop_grace: float = Field(default=10.0, description="seconds between SIGTERM and SIGKILL")
@@ -118,11 +131,15 @@ class LaunchSpec(Frozen):
     manifests: tuple[Manifest, ...] = Field(default=(), description="what the app has for Kubernetes, to be completed")
 
     def configuration_hash(self) -> str:
-        """First 12 hex digits of the SHA-256 of the command, environment, health check, limits and manifests.
+        """First 12 hex digits of the SHA-256 of what an instance is started with, but the number of instances.
 
-        Not the instance count.
+        That is the command, environment, health check, http settings, limits and manifests.
         """
-        seen = self.model_dump_json(include={"environment", "run", "env", "health", "cpu", "memory"})
+        # A later setting that is not used leaves the hash as it is: an upgrade makes no new revisions.
+        fields = dict.fromkeys(("environment", "run", "env", "health", "cpu", "memory"), True)
+        unused = {"health": {"host"}} if self.health.host is None else {}
+        seen = self.model_dump_json(include=fields, exclude=unused)
+        seen += "" if self.http == Http() else self.http.model_dump_json()
         seen += "".join(one.model_dump_json(include={"content"}) for one in self.manifests)
         return hashlib.sha256(seen.encode()).hexdigest()[:12]
 

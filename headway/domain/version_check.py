@@ -12,6 +12,7 @@ from headway.domain.revision import REVISION_HEADER
 
 __all__ = ["is_release", "unhealthy", "version_errors"]
 
+EXCERPT = 200  # characters of a body
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 _REVISION = re.compile(r"[0-9a-f]{7}-[0-9a-f]{6}")
 
@@ -29,19 +30,31 @@ def is_release(reported: object, sha: str, revision: str) -> bool | None:
     return False if _REVISION.fullmatch(reported) or (_COMMIT.fullmatch(reported) and not numbered) else None
 
 
-def unhealthy(client: httpx.Client, url: str, versions: tuple[str, str]) -> Refusal | None:
-    """Request an instance's health URL. Returns why it is not ready. `versions`: its commit and its revision id."""
+def unhealthy(client: httpx.Client, url: str, versions: tuple[str, str], *, host: str | None = None) -> Refusal | None:
+    """Request an instance's health URL. Returns why it is not ready. `versions`: its commit and its revision id.
+
+    `host`: the header Host that is sent; None: that of the URL.
+    """
     try:
-        answer = client.get(url)
+        answer = client.get(url, headers={"host": host} if host else None)
+    except httpx.TimeoutException:
+        return Refusal(f"{url}: no answer within {client.timeout.read:g} s")
     except httpx.HTTPError as error:
         return Refusal(f"{url}: {type(error).__name__}")
     if answer.status_code != httpx.codes.OK:
-        return Refusal(f"{url} answers {answer.status_code}")
+        return Refusal(f"{url} answers {answer.status_code} to Host: {answer.request.headers['host']}{_said(answer)}")
     sha, revision = versions
     version = _version(answer)
     if is_release(version, sha, revision) is False:
         return Refusal(f"{url} answers version {version}, expected {sha}")
     return None
+
+
+def _said(answer: httpx.Response) -> str:
+    """Where a redirect leads, and the beginning of the body."""
+    text = f", to {answer.headers['location']}" if "location" in answer.headers else ""
+    body = " ".join(answer.text.split())[:EXCERPT]
+    return text + (f": {body}" if body else "")
 
 
 def version_errors(answer: httpx.Response, versions: tuple[str, str]) -> Iterator[str]:

@@ -24,6 +24,14 @@ __all__ = ["run"]
 
 REQUEST_TIMEOUT = 10.0
 EXCERPT = 300
+PASSING = (  # client errors that another attempt may not get
+    httpx.codes.REQUEST_TIMEOUT,
+    httpx.codes.CONFLICT,
+    httpx.codes.LOCKED,
+    httpx.codes.FAILED_DEPENDENCY,
+    httpx.codes.TOO_EARLY,
+    httpx.codes.TOO_MANY_REQUESTS,
+)
 _CONFIDENTIAL = re.compile("auth|token|key|secret|cookie|password", re.IGNORECASE)
 
 
@@ -58,6 +66,10 @@ class _Failed(Exception):
     """A failed attempt: what was wrong, and the response if there was one."""
 
 
+class _Final(_Failed):
+    """Another attempt would get the same response: the deployed version itself refuses the request."""
+
+
 class _TimedOut(_Failed):
     """No response in time. Near the deadline, the failure of the previous attempt is reported instead."""
 
@@ -73,6 +85,8 @@ async def run(
     headers: Mapping[str, str] = MappingProxyType({}),
 ) -> SmokeReport:
     """Run smoke tests against `url`, one after the other; each is repeated until it passes or its deadline is over.
+
+    A client error such as 404 of the right version is final.
 
     `on_line` gets every failed attempt with the response's status and first 300 characters. `secrets`, the values of
     confidential request headers, and `headers` of all requests are masked there and in errors. Raises SmokeFailed with
@@ -117,7 +131,9 @@ async def _repeat_until_passed(
     attempts, reason = 0, ""
     try:
         async for attempt in tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(_Failed),
+            retry=tenacity.retry_if_exception(
+                lambda error: isinstance(error, _Failed) and not isinstance(error, _Final)
+            ),
             stop=tenacity.stop_before_delay(test.deadline),
             wait=tenacity.wait_exponential_jitter(initial=0.1, max=1.0, jitter=0.1),
             reraise=True,
@@ -168,7 +184,18 @@ async def _attempt(
         raise _Failed(f"no answer: {error or type(error).__name__}") from error
     errors = list(_errors(test, revision, answer, time.monotonic() - sent))
     if errors:
-        raise _Failed(f"{'; '.join(errors)}; it answered {answer.status_code}: {_excerpt(answer)}")
+        failed = _Final if _refuses(test, revision, answer) else _Failed
+        raise failed(f"{'; '.join(errors)}; it answered {answer.status_code}: {_excerpt(answer)}")
+
+
+def _refuses(test: SmokeTest, revision: Revision, answer: httpx.Response) -> bool:
+    """Whether the right version answers that this request is wrong. A proxy or an old version may still change."""
+    wrong = answer.is_client_error and answer.status_code not in (test.expect, *PASSING)
+    return wrong and not any(version_errors(answer, (revision.sha, revision.id)))
+
+
+def _may_pass_later(error: BaseException) -> bool:
+    return isinstance(error, _Failed) and not isinstance(error, _Final)
 
 
 def _excerpt(answer: httpx.Response) -> str:

@@ -1,3 +1,3 @@
 """Long-running processes: HTTP API, controllers, Prefect client and server, local stack."""
 
-__all__ = ["api", "child_process", "controllers", "demo", "prefect", "stack"]
+__all__ = ["api", "apps", "child_process", "controllers", "demo", "prefect", "stack", "systemd_unit"]

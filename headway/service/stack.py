@@ -22,6 +22,7 @@ import httpx
 import psutil
 
 from headway.domain.errors import ServiceUnavailable
+from headway.service.apps import start_apps
 from headway.service.child_process import ChildProcess, Waiting
 from headway.service.prefect import fork_server, program
 from headway.service.prefect.server_settings import server_settings
@@ -103,6 +104,8 @@ async def running(
     (state / "logs").mkdir(exist_ok=True, mode=0o700)
     own_server = "PREFECT_API_URL" not in os.environ
     _refuse_second()
+    for line in await asyncio.to_thread(lambda: list(start_apps(state))):
+        on_line(line)
     if own_server:
         ports_in_use.require_free(host, prefect_port, "--prefect-port")
     ports_in_use.require_free(host, web_port, "--port")

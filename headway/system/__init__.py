@@ -6,6 +6,7 @@ __all__ = [
     "directories",
     "extensions",
     "http_client",
+    "instance_health",
     "launcher",
     "machine_limits",
     "output_log",

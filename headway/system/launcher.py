@@ -1,16 +1,17 @@
 """Run one program for a supervisor: `python -I -S launcher.py FILE`. Standard library only.
 
-FILE is JSON: command, cwd, env, log, secrets (variables whose values are masked in the log), grace in seconds. The
-launcher writes the log, and exits when the last of the program's processes has exited. So an app that still finishes
-requests after SIGTERM does not count as stopped when only its shell has exited.
+FILE is JSON: command, cwd, env, log, secrets (variables whose values are masked in the log), grace in seconds, health
+(settings of headway.system.instance_health, or null). The launcher writes the log, and exits when the last of the
+program's processes has exited. So an app that still finishes requests after SIGTERM does not count as stopped when only
+its shell has exited.
 
 No process outlives its program. Orphans become children of the launcher, in whatever session they are. After SIGTERM,
 and when the shell has failed, it ends them all: SIGTERM, the grace, SIGKILL. Those of a launcher that was itself killed
 have its mark in their environment: the next one ends them before it starts the program.
 
-The supervisor starts the launcher again whenever it exits. A program that ends within UP_AFTER seconds is started again
-after a pause that doubles up to LONGEST_PAUSE, for ever if the file FILE.keep exists. Otherwise the launcher exits with
-GAVE_UP after TRIES of them, and the supervisor leaves it stopped.
+The supervisor starts the launcher again whenever it exits. A program that ends within UP_AFTER seconds, or before its
+first health check has passed, is started again after a pause that doubles up to LONGEST_PAUSE, for ever if the file
+FILE.keep exists. Otherwise the launcher exits with GAVE_UP after TRIES of them, and the supervisor leaves it stopped.
 
 The launcher survives its supervisor. A new supervisor starts a second launcher for the same FILE. That one finds the
 first still running and acts as its proxy: it forwards SIGTERM, and exits when the first or its supervisor does.
@@ -26,6 +27,7 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -108,8 +110,10 @@ def retried(file: str, what: dict[str, Any]) -> int:
     if tries and _stopped_within(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (tries - 1))):
         return 0
     begun = time.monotonic()
-    code, stopped = run(what, file)
-    tries = 0 if stopped or time.monotonic() - begun >= UP_AFTER else tries + 1
+    healthy = threading.Event()
+    code, stopped = run(what, file, healthy)
+    was_up = time.monotonic() - begun >= UP_AFTER and (healthy.is_set() or not what.get("health"))
+    tries = 0 if stopped or was_up else tries + 1
     Path(f"{file}.failures").write_text(f"{tries} {code}")
     if tries >= TRIES and not Path(f"{file}.keep").exists():
         return GAVE_UP
@@ -131,8 +135,11 @@ def _stopped_within(pause: float) -> bool:
         return bool(select.select([woken], [], [], pause)[0])
 
 
-def run(what: dict[str, Any], file: str) -> tuple[int, bool]:
-    """Start the command, and log its output until its last process has exited: its exit code, whether by SIGTERM."""
+def run(what: dict[str, Any], file: str, healthy: threading.Event) -> tuple[int, bool]:
+    """Start the command, and log its output until its last process has exited: its exit code, whether by SIGTERM.
+
+    `healthy` is set when its first health check has passed.
+    """
     system = ctypes.CDLL(None)
     system.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     output, end = os.pipe()
@@ -148,6 +155,7 @@ def run(what: dict[str, Any], file: str) -> tuple[int, bool]:
             system.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
             become(what, file, end)
         os.close(end)
+        _answer_health_checks(what, healthy)
         log = Log(Path(what["log"]), _masker([what["env"][name] for name in what["secrets"]]))
         code = 0
         while True:
@@ -165,6 +173,14 @@ def run(what: dict[str, Any], file: str) -> tuple[int, bool]:
             if woken in select.select(watched, [], [], stop.advance())[0]:
                 os.read(woken, 64)
             log.copy(output)
+
+
+def _answer_health_checks(what: dict[str, Any], healthy: threading.Event) -> None:
+    if settings := what.get("health"):
+        sys.path.append(str(Path(__file__).parents[2]))
+        from headway.system.instance_health import HealthResponder
+
+        HealthResponder(settings, descendants, healthy.set).start()
 
 
 def become(what: dict[str, Any], file: str, output: int) -> None:

@@ -29,7 +29,7 @@ from headway.system import launcher
 from headway.system.atomic_files import locked, write_json
 from headway.system.unix_socket import socket_directory
 
-__all__ = ["MARK", "Program", "Supervisor"]
+__all__ = ["MARK", "HealthChecks", "Program", "Supervisor"]
 
 START_DEADLINE = 15.0  # seconds
 STOP_DEADLINE = 600.0  # seconds; longer than any grace period
@@ -39,6 +39,17 @@ RETRIES = 1_000_000  # of a launcher that the kernel does not start: it may have
 KILL_MARGIN = 10  # seconds that a launcher has after the grace, to end processes that ignored SIGTERM
 MARK = "HEADWAY_SUPERVISED_BY"
 BAD_NAME, NOT_RUNNING, ALREADY_ADDED = 10, 70, 90  # fault codes of Supervisor's XML-RPC
+
+
+class HealthChecks(Frozen):
+    """How the launcher answers the proxy's health checks at `port`: with `token` while the instance is healthy."""
+
+    port: int
+    token: str
+    instance_port: int
+    path: str
+    host: str
+    timeout: float = Field(description="seconds")
 
 
 class Program(Frozen):
@@ -55,6 +66,7 @@ class Program(Frozen):
     secrets: tuple[str, ...] = ()
     log: str
     grace: float = 10.0
+    health: HealthChecks | None = None
 
 
 class Supervisor:

@@ -58,6 +58,7 @@ CHECKED = (
     "judge-by-a-business-metric",
     "keep-the-ledger-in-postgresql",
     "kubernetes",
+    "put-a-proxy-in-front",
     "preview-pull-requests",
     "preview-pull-requests-from-forks",
     "railway",

@@ -27,6 +27,7 @@ from kubernetes import client
 from kubernetes.dynamic import DynamicClient
 
 from blocks.envoy import xds
+from headway.domain.revision import Health, Http
 from headway.system.atomic_files import write_json
 from tests.standins.clusters import Namespace
 
@@ -105,14 +106,16 @@ class Gateway:
 
     def _serve(self, services: Mapping[str, dict[tuple[str, int], bool]], rules: Sequence[Rule]) -> None:
         for service, endpoints in services.items():
-            self._write(f"eds-{service}", xds.endpoints(service, endpoints))
+            self._write(
+                f"eds-{service}", xds.endpoints(service, {at: xds.Endpoint(drains) for at, drains in endpoints.items()})
+            )
         self._write("cds", *(self._cluster(service) for service in services))
         until(lambda: services.keys() <= {one["name"] for one in self._admin("/clusters", "cluster_statuses")})
         version = self._write("rds-edge", _table(rules, services))
         until(lambda: version in [one.get("version_info") for one in self._admin("/config_dump", "configs")])
 
     def _cluster(self, service: str) -> dict[str, Any]:
-        made = xds.cluster(self._directory, service, "/")
+        made = xds.cluster(self._directory, service, xds.Backend(Health(), Http(), "", {}))
         return {
             key: made[key] for key in ("@type", "name", "type", "connect_timeout", "lb_policy", "eds_cluster_config")
         }

@@ -1,3 +1,3 @@
 """Target of containers on a Docker Engine, behind Envoy."""
 
-__all__ = ["containers", "platform", "target"]
+__all__ = ["cleanup", "containers", "network", "platform", "target"]

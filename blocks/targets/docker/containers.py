@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import docker
 
-from blocks.envoy.proxy import Address
-from blocks.targets._envoy_fronted import InstanceStatus
+from blocks.envoy.xds import Address
+from blocks.targets._instance_checks import InstanceStatus
 from headway.domain.refusal import Refusal
 from headway.system.redaction import Masker
 
@@ -33,7 +33,7 @@ __all__ = [
 LABEL = "headway."  # prefix of Headway's labels
 CONFIG_HASH = f"{LABEL}made"
 HEALTHCHECK = 5.0  # seconds between two HEALTHCHECKs, at most: an instance is not ready before the first
-CRASHES = 3  # crashes in a row, after which an instance has failed, as with supervisord
+CRASHES = 2  # after which an instance that was never ready has failed
 SECOND = 1_000_000_000  # in nanoseconds, the engine's unit
 STOPPED = ("exited", "created", "dead")  # states of a container that is not restarted
 
@@ -45,7 +45,13 @@ def status(found: dict[str, Any] | None) -> InstanceStatus:
     state = found["State"]
     if state["Running"] and not state["Restarting"]:
         reason = masker(found)(_unhealthy(state.get("Health")))
-        return InstanceStatus(run=f"{state['StartedAt']}", unhealthy=Refusal(reason) if reason else None)
+        return InstanceStatus(
+            run=f"{state['StartedAt']}",
+            crashed=Refusal(f"keeps dying: it was started {found['RestartCount'] + 1} times")
+            if found["RestartCount"] > CRASHES  # the exit code is known only until the next start
+            else None,
+            unhealthy=Refusal(reason) if reason else None,
+        )
     died = _exit_reason(found)
     failed = None
     if state["Status"] in STOPPED and state["Error"]:

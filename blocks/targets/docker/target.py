@@ -7,26 +7,26 @@ container, so Envoy's configuration need not change.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import math
 import secrets
 import time
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import docker
 from docker.errors import APIError, ImageNotFound, NotFound
-from prefect.logging import get_logger
 from pydantic import Field, SecretStr
 
-from blocks.envoy.proxy import Address
+from blocks.envoy.xds import Address
 from blocks.targets._app_state import AppState, InstanceState, RevisionState
-from blocks.targets._envoy_fronted import BehindEnvoy, InstanceStatus
-from blocks.targets.docker import containers
+from blocks.targets._envoy_fronted import BehindEnvoy
+from blocks.targets._instance_checks import InstanceStatus
+from blocks.targets.docker import containers, network
+from blocks.targets.docker.cleanup import remove_stopped
 from blocks.targets.docker.containers import CONFIG_HASH, LABEL, SECOND, STOPPED
 from headway.build import docker_engine as engines
 from headway.build.docker_engine import connected, words
@@ -35,13 +35,11 @@ from headway.domain.log_lines import LogLine, by_time
 from headway.domain.ports import Command
 from headway.domain.refusal import Refusal
 from headway.domain.revision import LaunchSpec, Revision
-from headway.system.atomic_files import locked
 
 __all__ = ["DockerTarget"]
 
 PORT = 8080  # port of a container; each has its own IP address
 PUBLISHED = range(20000, 32000)  # ports of a remote engine for instances; below the range of ephemeral ports
-CONFLICT = 409
 LOGS = {"type": "json-file", "config": {"max-size": "10m", "max-file": "4"}}
 PROCESSES = 4096  # of one container
 RANDOM = secrets.SystemRandom()
@@ -80,7 +78,7 @@ class DockerTarget(BehindEnvoy):
                     with suppress(NotFound):
                         engine.api.remove_container(container["Id"], force=True, v=True)
             with suppress(NotFound):
-                engine.api.remove_network(self._network)
+                engine.api.remove_network(self._label)
 
     def revive(self, app: str) -> bool:
         """Start Envoy and dead containers again: an engine that was killed does not restart them."""
@@ -106,14 +104,14 @@ class DockerTarget(BehindEnvoy):
         with self._engine() as engine:
             return {name: containers.status(self._inspected(engine, name)) for name in names}
 
-    def _free_address(self, taken: Collection[Address]) -> Address:
+    def _free_address(self, app: str, taken: Collection[Address]) -> Address:  # noqa: ARG002  # one network
         with self._engine() as engine:
             used = {*taken, *(containers.address(one) for one in self._containers(engine)), *self._in_use(engine)}
             enough = len(used) + 1  # at least one of the candidates is free
             if remote := self._remote:
                 candidates = [(remote, port) for port in RANDOM.sample(PUBLISHED, min(enough, len(PUBLISHED)))]
             else:
-                candidates = [(host, PORT) for host in self._hosts(engine, enough)]
+                candidates = [(host, PORT) for host in network.free_hosts(engine, self._label, enough, self._home)]
         free = next((one for one in candidates if one not in used), None)
         if free is None:
             raise TargetError(
@@ -142,16 +140,12 @@ class DockerTarget(BehindEnvoy):
                 for port in one["Ports"]
                 if "PublicPort" in port
             }
-        try:
-            network = engine.api.inspect_network(self._network)
-        except NotFound:
-            return set()
-        return {(one["IPv4Address"].partition("/")[0], PORT) for one in network["Containers"].values()}
+        return {(host, PORT) for host in network.addresses_in_use(engine, self._label)}
 
-    def _start(self, name: str, address: Address, revision: Revision, spec: LaunchSpec) -> None:
+    def _start(self, name: str, instance: InstanceState, revision: Revision, spec: LaunchSpec) -> None:
         with self._engine() as engine:
             image = self._image(engine, spec.artifact.location)
-            wanted = self._config(engine, name, address, revision, spec, image)
+            wanted = self._config(engine, name, instance.address, revision, spec, image)
             found = self._inspected(engine, name)
             if found is not None and not found["State"]["Running"] and not containers.fits(found, wanted):
                 engine.api.remove_container(found["Id"], force=True, v=True)
@@ -165,7 +159,7 @@ class DockerTarget(BehindEnvoy):
         with self._engine() as engine:
             with ThreadPoolExecutor(max(1, len(names))) as pool:
                 list(pool.map(lambda name: self._end_one(engine, name), names))
-            self._remove_stopped(engine, app, self.keep)
+            remove_stopped(engine, self._containers(engine, app), self._read(app).carried, self.keep)
 
     def _end_one(self, engine: docker.DockerClient, name: str) -> None:
         found = self._inspected(engine, name)
@@ -178,35 +172,11 @@ class DockerTarget(BehindEnvoy):
     def forget(self, app: str) -> None:
         super().forget(app)
         with self._engine() as engine:
-            self._remove_stopped(engine, app, 0)
-
-    def _remove_stopped(self, engine: docker.DockerClient, app: str, keep: int) -> None:
-        """Remove stopped containers of all but the `keep` newest revisions, and their images.
-
-        A revision that never had all the traffic is removed first: it is no rollback target.
-        """
-        carried = self._read(app).carried
-        made = self._containers(engine, app)
-        running = {one["Labels"][f"{LABEL}revision"] for one in made if one["State"] not in STOPPED}
-        stopped = [one for one in made if one["State"] in STOPPED]
-        stopped.sort(
-            key=lambda one: (one["Labels"][f"{LABEL}revision"] in carried, _ended(engine, one["Id"])), reverse=True
-        )
-        revisions = list(dict.fromkeys(one["Labels"][f"{LABEL}revision"] for one in stopped))
-        removed = [revision for revision in revisions if revision not in running][keep:]
-        for one in stopped:
-            if one["Labels"][f"{LABEL}revision"] in removed:
-                with _best_effort(one["Id"]):
-                    engine.api.remove_container(one["Id"], v=True)
-        used = {one["ImageID"] for one in engine.api.containers(all=True)}
-        for image, location in {(one["ImageID"], one["Labels"][f"{LABEL}image"]) for one in stopped}:
-            if image not in used:
-                with _best_effort(image):
-                    _remove_image(engine, image, location)
+            remove_stopped(engine, self._containers(engine, app), self._read(app).carried, keep=0)
 
     def execute(self, revision: Revision, spec: LaunchSpec, command: Command) -> int:
         name = self._container_name(f"{revision.app}-command")
-        address = self._free_address(())
+        address = self._free_address(revision.app, ())
         with self._engine() as engine:
             image = self._image(engine, spec.artifact.location)
             wanted = containers.command_config(
@@ -353,10 +323,10 @@ class DockerTarget(BehindEnvoy):
             memswap_limit=spec.memory,  # no swap
             nano_cpus=round(spec.cpu * SECOND) if spec.cpu else None,
             log_config=LOGS,
-            network_mode=None if self._remote else self._network,
+            network_mode=None if self._remote else self._label,
             port_bindings={f"{PORT}/tcp": port} if self._remote else None,
         )
-        endpoint = {self._network: api.create_endpoint_config(ipv4_address=host)}
+        endpoint = {self._label: api.create_endpoint_config(ipv4_address=host)}
         config: dict[str, Any] = api.create_container_config(
             image["Id"],
             ["/bin/sh", "-c", spec.run] if spec.run else None,
@@ -401,67 +371,6 @@ class DockerTarget(BehindEnvoy):
         if not self.username:
             return None
         return {"username": self.username, "password": self.password.get_secret_value() if self.password else ""}
-
-    # --- its network -------------------------------------------------------------------------------------------
-
-    @property
-    def _network(self) -> str:
-        return self._label
-
-    def _hosts(self, engine: docker.DockerClient, number: int) -> list[str]:
-        """At most `number` random IP addresses of the target's network, which is created if it is missing."""
-        self._home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with locked(self._home / "network.lock"):
-            try:
-                network = engine.api.inspect_network(self._network)
-            except NotFound:
-                network = self._create_network(engine)
-        subnet = ipaddress.ip_network(network["IPAM"]["Config"][0]["Subnet"])
-        numbers = range(2, subnet.num_addresses - 1)  # the first host is the gateway
-        return [str(subnet[host]) for host in RANDOM.sample(numbers, min(number, len(numbers)))]
-
-    def _create_network(self, engine: docker.DockerClient) -> dict[str, Any]:
-        """With an explicit subnet, without which addresses cannot be chosen. The engine proposes one that is free."""
-        labels = {f"{LABEL}target": self._label}
-        probe = engine.api.create_network(self._network, driver="bridge", labels=labels)["Id"]
-        subnet = engine.api.inspect_network(probe)["IPAM"]["Config"][0]["Subnet"]
-        engine.api.remove_network(probe)
-        pool = docker.types.IPAMConfig(pool_configs=[docker.types.IPAMPool(subnet=subnet)])
-        engine.api.create_network(self._network, driver="bridge", ipam=pool, labels=labels)
-        return dict(engine.api.inspect_network(self._network))
-
-
-@contextmanager
-def _best_effort(what: str) -> Iterator[None]:
-    """Log what the engine refuses to remove, and leave it for the next time: no release fails for it."""
-    try:
-        yield
-    except NotFound:
-        pass
-    except APIError as error:
-        get_logger("headway.docker").warning("%s could not be removed and is tried again later: %s", what, words(error))
-
-
-def _ended(engine: docker.DockerClient, container: str) -> datetime:
-    """When it last ran, not when it was created: a rollback may have started an old container again."""
-    try:
-        state = engine.api.inspect_container(container)["State"]
-    except NotFound:
-        return datetime.min.replace(tzinfo=UTC)
-    return datetime.fromisoformat(state["FinishedAt"])
-
-
-def _remove_image(engine: docker.DockerClient, image: str, location: str) -> None:
-    """Remove the image with the tags of its own repository. Tags of other repositories stay."""
-    repository = engines.familiar(location.partition("@")[0])
-    with suppress(ImageNotFound):
-        tags = engine.api.inspect_image(image)["RepoTags"] or []
-        for name in (*(tag for tag in tags if tag.rpartition(":")[0] == repository), location):
-            try:
-                engine.api.remove_image(name)
-            except APIError as error:
-                if error.status_code != CONFLICT:  # another image is based on it: it stays
-                    raise
 
 
 def _await_exit(engine: docker.DockerClient, container: str, command: Command) -> int:

@@ -6,15 +6,19 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import socket
+import secrets
 import time
 from collections.abc import Collection, Coroutine, Iterator, Mapping
 from pathlib import Path
 from threading import Event
 from typing import Any
 
-from blocks.envoy.proxy import Address
-from blocks.targets._envoy_fronted import LOOPBACK, BehindEnvoy, InstanceStatus
+from blocks.envoy.xds import HEALTH_HOST, Address
+from blocks.targets import _ports
+from blocks.targets._app_state import InstanceState
+from blocks.targets._envoy_fronted import LOOPBACK, BehindEnvoy
+from blocks.targets._instance_checks import InstanceStatus
+from blocks.targets._proxies import log_path, make_directories
 from blocks.targets.process.log_file import LogFile
 from headway.domain.errors import CommandFailed, TargetError
 from headway.domain.log_lines import LogLine, by_time
@@ -23,7 +27,7 @@ from headway.domain.refusal import Refusal
 from headway.domain.revision import LaunchSpec, Revision
 from headway.domain.workload import Finished
 from headway.system import command_runner
-from headway.system.supervisor import Program
+from headway.system.supervisor import HealthChecks, Program
 
 __all__ = ["ProcessTarget"]
 
@@ -53,26 +57,41 @@ class ProcessTarget(BehindEnvoy):
         failed = Refusal(f"keeps dying: {reason}") if reason else None
         return InstanceStatus(run=str(pid) if pid else None, failed=failed)
 
-    def _free_address(self, taken: Collection[Address]) -> Address:  # noqa: ARG002  # the kernel knows a free one
-        with socket.socket() as probe:
-            probe.bind((LOOPBACK, 0))
-            return LOOPBACK, int(probe.getsockname()[1])
+    def _free_address(self, app: str, taken: Collection[Address]) -> Address:  # noqa: ARG002  # reserved ones are not free
+        return LOOPBACK, _ports.reserve_instance(self._directory(app))
+
+    def _free_health_port(self, app: str) -> int:
+        return _ports.reserve_instance(self._directory(app))
+
+    def _new_identity(self) -> str:
+        return secrets.token_hex(16)
 
     def _environment(self, revision: Revision, spec: LaunchSpec, port: int) -> dict[str, str]:
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
         configured = {name: str(value) for name, value in spec.env.items()}
         return inherited | configured | self._identity(revision.app, revision, spec, port)
 
-    def _start(self, name: str, address: Address, revision: Revision, spec: LaunchSpec) -> None:
+    def _start(self, name: str, instance: InstanceState, revision: Revision, spec: LaunchSpec) -> None:
+        health = None
+        if instance.health_port:
+            health = HealthChecks(
+                port=instance.health_port,
+                token=self._read(revision.app).specs[revision.id].identity,
+                instance_port=instance.port,
+                path=spec.health.path,
+                host=spec.health.host or HEALTH_HOST,
+                timeout=spec.health.timeout,
+            )
         self._supervisor.start(
             Program(
                 name=name,
                 command=spec.run,
                 cwd=spec.artifact.location,
-                env=self._environment(revision, spec, address[1]) | {"HEADWAY_SUPERVISED_BY": str(self._home)},
+                env=self._environment(revision, spec, instance.port) | {"HEADWAY_SUPERVISED_BY": str(self._home)},
                 secrets=spec.secrets,
-                log=self._log(revision.app, name),
+                log=log_path(self._directory(revision.app), name),
                 grace=spec.stop_grace,
+                health=health,
             )
         )
 
@@ -92,7 +111,7 @@ class ProcessTarget(BehindEnvoy):
             raise TargetError(f"{spec.environment}: {refusal.what}", refusal.hint)
         environment = self._environment(revision, spec, port=0)
         del environment["PORT"]
-        self._make_directories(revision.app)
+        make_directories(self._directory(revision.app))
         with self._alone(revision.app, spec) as lock:
             running = command_runner.run(
                 command.text,
@@ -128,7 +147,7 @@ class ProcessTarget(BehindEnvoy):
 
     def _log_lines(self, app: str, name: str, lines: int) -> list[LogLine]:
         try:
-            with contextlib.closing(LogFile(Path(self._log(app, name)))) as log:
+            with contextlib.closing(LogFile(Path(log_path(self._directory(app), name)))) as log:
                 return [LogLine.stamped(name, line) for line in log.last(lines)]
         except FileNotFoundError:
             return []
@@ -140,7 +159,7 @@ class ProcessTarget(BehindEnvoy):
             def open_new(*, from_start: bool) -> None:
                 for name in self._instances_with_logs(app, revision):
                     if name not in logs:
-                        log = LogFile(Path(self._log(app, name)), from_start=from_start)
+                        log = LogFile(Path(log_path(self._directory(app), name)), from_start=from_start)
                         logs[name] = stack.enter_context(contextlib.closing(log))
 
             open_new(from_start=False)

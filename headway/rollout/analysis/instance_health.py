@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from headway.domain.measurements import Measurements, Verdict
-from headway.domain.traffic import Instance
 from headway.rollout.analysis.thresholds import Judgement
 
 __all__ = ["steadiness"]
@@ -17,36 +16,46 @@ UNHEALTHY = 5.0  # seconds; the proxy has checked several times by then
 def steadiness(readings: Sequence[Measurements]) -> Judgement | None:
     """Judge the instances since the first of `readings`; None when the target does not report instances.
 
-    A restarted instance has crashed: a fail. An unhealthy one is inconclusive, and a fail after UNHEALTHY seconds.
+    They are judged as a set: one that was replaced by another ready one is no loss, as when its node is drained. A
+    restarted instance has crashed: a fail. Too few ready ones are inconclusive, and a fail after UNHEALTHY seconds.
     """
     first = next((reading for reading in readings if reading.instances), None)
     if first is None:
         return None
-    now = {instance.name: instance for instance in readings[-1].instances}
-    crashed = [one.name for one in first.instances if _started_again(one, now.get(one.name))]
-    if crashed:
+    wanted, last = len(first.instances), readings[-1]
+    if crashed := _crashed(readings):
         return Judgement(verdict=Verdict.FAIL, evidence=f"{', '.join(crashed)} crashed and was restarted")
-    unhealthy = {one.name: _unhealthy_since(one.name, readings) for one in first.instances}
-    ill = {name: since for name, since in unhealthy.items() if since is not None}
-    if not ill:
-        return Judgement(verdict=Verdict.PASS, evidence=f"{len(first.instances)} instances healthy")
-    name, since = min(ill.items(), key=lambda item: item[1])
-    seconds = (readings[-1].at - since).total_seconds()
-    detail = now[name].detail if name in now else "it is gone"
-    evidence = f"{len(ill)} of {len(first.instances)} instances unhealthy for {seconds:.1f} s: {name}: {detail}"
+    if _ready(last) >= wanted:
+        return Judgement(verdict=Verdict.PASS, evidence=f"{wanted} instances healthy")
+    seconds = (last.at - _too_few_since(readings, wanted)).total_seconds()
+    evidence = f"{_ready(last)} of {wanted} instances healthy for {seconds:.1f} s: {_reason(first, last)}"
     return Judgement(verdict=Verdict.FAIL if seconds >= UNHEALTHY else Verdict.INCONCLUSIVE, evidence=evidence)
 
 
-def _started_again(before: Instance, now: Instance | None) -> bool:
-    return now is not None and None not in (before.run, now.run) and now.run != before.run
+def _crashed(readings: Sequence[Measurements]) -> list[str]:
+    """Instances that were started again since a reading that had them."""
+    first_runs = {one.name: one.run for reading in reversed(readings) for one in reading.instances if one.run}
+    return [one.name for one in readings[-1].instances if one.run and one.run != first_runs[one.name]]
 
 
-def _unhealthy_since(name: str, readings: Sequence[Measurements]) -> datetime | None:
-    """Time since which it has been unhealthy without a break; None when it is healthy."""
-    since = None
+def _ready(reading: Measurements) -> int:
+    return sum(one.ready for one in reading.instances)
+
+
+def _too_few_since(readings: Sequence[Measurements], wanted: int) -> datetime:
+    """Time since which fewer than `wanted` have been ready without a break."""
+    since = readings[-1].at
     for reading in reversed(readings):
-        seen = next((one for one in reading.instances if one.name == name), None)
-        if seen is not None and seen.ready:
+        if _ready(reading) >= wanted:
             break
         since = reading.at
     return since
+
+
+def _reason(first: Measurements, last: Measurements) -> str:
+    """One that is not ready and why; else those that are gone."""
+    for one in last.instances:
+        if not one.ready:
+            return f"{one.name}: {one.detail}"
+    present = {one.name for one in last.instances}
+    return ", ".join(f"{one.name}: it is gone" for one in first.instances if one.name not in present)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from blocks.targets import _public_ports
-from blocks.targets._app_state import AppState, InstanceState, RevisionState, endpoints
+from blocks.envoy.xds import Endpoint
+from blocks.targets._app_state import AppState, InstanceState, PublicPorts, RevisionState, endpoints
 from blocks.targets._hosted import HostedState
 from headway.domain.revision import Artifact, Health, LaunchSpec, ProbeSettings
 
@@ -25,7 +25,7 @@ false}}}, "specs": {"1111111-f3b4a1": {"sha": "111111111111111111111111111111111
 """
 
 
-def test_a_file_of_0_1_0_is_read_and_written_unchanged(tmp_path: Path) -> None:
+def test_file_of_0_1_0_is_read_and_keeps_its_fields(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text(WRITTEN_BY_0_1_0)
     state = AppState.read(tmp_path)
     assert (state.token, state.port, state.preview_port) == (7, 8100, 8101)
@@ -36,7 +36,15 @@ def test_a_file_of_0_1_0_is_read_and_written_unchanged(tmp_path: Path) -> None:
 
     state.write(tmp_path)
 
-    assert json.loads((tmp_path / "state.json").read_text()) == json.loads(WRITTEN_BY_0_1_0)
+    assert _differences(json.loads(WRITTEN_BY_0_1_0), json.loads((tmp_path / "state.json").read_text())) == []
+    assert AppState.read(tmp_path) == state
+
+
+def _differences(old: object, new: object, place: str = "") -> list[str]:
+    """Places where the new content lacks something of the old one, or has another value. It may have more fields."""
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return [] if old == new else [place]
+    return [found for key, value in old.items() for found in _differences(value, new.get(key), f"{place}/{key}")]
 
 
 def test_a_file_of_an_app_that_was_only_claimed_is_read(tmp_path: Path) -> None:
@@ -51,7 +59,7 @@ def test_an_app_without_a_file_was_never_launched(tmp_path: Path) -> None:
 def test_the_ports_of_another_installation_are_respected_whatever_version_wrote_its_state(tmp_path: Path) -> None:
     newer = WRITTEN_BY_0_1_0.replace('"timeout": 2.0', '"timeout": 2.0, "setting_of_a_later_version": null')
     (tmp_path / "state.json").write_text(newer)
-    assert [_public_ports._may_hold(tmp_path, port) for port in (8100, 8101, 8102)] == [True, True, False]
+    assert {8100, 8101} < PublicPorts.read(tmp_path).ports()
 
 
 def test_a_forgotten_app_keeps_its_token(tmp_path: Path) -> None:
@@ -82,8 +90,12 @@ def test_the_label_of_a_container_made_by_0_1_0_is_read() -> None:
 
 def test_envoy_gets_each_address_and_whether_it_drains() -> None:
     instances = {"a": InstanceState(host="10.0.0.2", port=8080), "b": InstanceState(host="10.0.0.3", port=8080)}
+    instances["a"].health_port = 20001
     instances["b"].draining = True
-    assert endpoints(instances) == {("10.0.0.2", 8080): False, ("10.0.0.3", 8080): True}
+    assert endpoints(instances) == {
+        ("10.0.0.2", 8080): Endpoint(drains=False, health_port=20001),
+        ("10.0.0.3", 8080): Endpoint(drains=True),
+    }
 
 
 def test_a_file_of_a_hosted_target_of_0_1_0_is_read() -> None:

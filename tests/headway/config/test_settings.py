@@ -22,7 +22,7 @@ from headway.config.yaml_document import Document
 from headway.domain.errors import NotFound, SettingsError
 from headway.domain.plan import Condition
 from headway.domain.refusal import Refusal
-from headway.domain.revision import Artifact, Autoscale, SecretRef
+from headway.domain.revision import Artifact, Autoscale, Http, LaunchSpec, SecretRef
 
 SHOP = """\
 app: shop
@@ -669,6 +669,22 @@ def test_a_launch_spec_has_all_a_target_needs(shop: Settings) -> None:
     assert (spec.health.path, spec.health.startup, spec.health.timeout) == ("/health", 150.0, 2.0)
     assert (spec.stop_grace, spec.drain) == (10.0, 30.0)
     assert spec.env == shop.variables("production")
+
+
+def test_what_the_proxy_does_is_said_by_the_app(tmp_path: Path) -> None:
+    small = "app: a\nrun: ./b\nenvironments: {staging: {target: process/staging}}\n"
+    http = "http: {timeout: 60s, idle_timeout: 5m, retry: 1, max_body: 100Mi, h2c: true}\nhealth: {host: shop.example.com}\n"
+    spec = load(tmp_path, small + http).launch_spec("staging", ARTIFACT)
+    assert spec.http == Http(timeout=60, idle_timeout=300, retry=1, max_body=100 * 2**20, h2c=True)
+    assert spec.health.host == "shop.example.com"
+    usual = load(tmp_path, small).launch_spec("staging", ARTIFACT)
+    assert usual.http == Http()
+    assert usual.configuration_hash() != spec.configuration_hash()
+
+
+def test_an_upgrade_makes_no_new_revisions() -> None:
+    spec = LaunchSpec(environment="production", artifact=ARTIFACT, run="node server.js", env={"A": "b"}, memory=1000)
+    assert spec.configuration_hash() == "522fd0001ab8"  # as in 0.1.0
 
 
 def test_a_range_of_instances_begins_with_the_fewest(tmp_path: Path) -> None:

@@ -225,6 +225,35 @@ async def test_smoke_test_waits_for_the_version(server: Server, ask: Ask) -> Non
     assert (await ask({"get": "/health", "version": True, "deadline": 30})).attempts == 2
 
 
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 410, 422])
+@pytest.mark.parametrize(
+    "answer",
+    [{"body": {}, "x_headway_revision": REVISION.id}, {"body": {"version": REVISION.sha}}],
+    ids=["proxy", "app"],
+)
+async def test_a_client_error_of_the_right_version_is_final(
+    server: Server, ask: Ask, lines: list[str], status: int, answer: dict[str, Any]
+) -> None:
+    server.answers = [Answer(status, **answer)]
+    assert f"expected status 200; it answered {status}" in await failure(ask({"get": "/shop", "deadline": 30}))
+    assert len(lines) == 1
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        Answer(404),  # of a proxy: no version
+        Answer(404, {}, x_headway_revision="old"),
+        Answer(404, {"version": "b" * 40}, x_headway_revision=REVISION.id),
+        Answer(503, {}, x_headway_revision=REVISION.id),
+        Answer(429, {}, x_headway_revision=REVISION.id),
+    ],
+)
+async def test_what_may_still_change_is_tried_again(server: Server, ask: Ask, first: Answer) -> None:
+    server.answers = [first, Answer()]
+    assert (await ask({"get": "/shop", "deadline": 30})).attempts == 2
+
+
 async def test_secrets_are_masked(server: Server, ask: Ask, lines: list[str]) -> None:
     server.answers = [Answer(403, "hunter22 is not allowed, nor is s3cr3t-token")]
     probe = {"get": "/a", "headers": {"Authorization": "Bearer s3cr3t-token"}, "deadline": 0.1}

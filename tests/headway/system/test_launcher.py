@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -147,6 +148,19 @@ def test_next_launcher_ends_leftovers_of_a_killed_one(tmp_path: Path) -> None:
     os.killpg(second.pid, signal.SIGTERM)
     second.wait(20)
     assert running(f"sleep {seconds}") == []
+
+
+def test_a_program_that_dies_late_and_was_never_healthy_is_given_up(tmp_path: Path) -> None:
+    """However long it takes: an app that fails at the end of a slow start."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    settings = {"port": port, "token": "t", "instance_port": 1, "path": "/", "host": "h", "timeout": 1}
+    file = what(tmp_path, "sleep 0.2; exit 3", health=settings)
+    quick = (
+        "import sys; from headway.system import launcher; launcher.UP_AFTER = 0.1; sys.exit(launcher.main(sys.argv[1]))"
+    )
+    codes = [subprocess.run([sys.executable, "-c", quick, file], check=False, timeout=20).returncode for _ in range(2)]
+    assert codes == [3, launcher.GAVE_UP]
 
 
 def test_a_program_that_keeps_dying_is_given_up(tmp_path: Path) -> None:

@@ -173,9 +173,13 @@ def failure(target: DockerTarget, revision: Revision) -> str:
     ("code", "words"),
     [
         ("raise SystemExit('no such table: users')\n", ["keeps dying: it exited with code 1", "no such table: users"]),
+        (
+            "import time\ntime.sleep(3)\nraise SystemExit('no such table: users')\n",
+            ["keeps dying: it", "no such table: users"],
+        ),
         ("kept = bytearray(200 << 20)\n" + GOOD, ["out of memory (OOMKilled): its limit is 64 MiB"]),
     ],
-    ids=["exits at once", "out of memory"],
+    ids=["exits at once", "exits after a while", "out of memory"],
 )
 def test_crash_loop_fails_with_its_reason(
     target: DockerTarget, spec: LaunchSpec, engine: Engine, code: str, words: list[str]
@@ -220,7 +224,9 @@ def test_container_reactivated_during_its_retirement_is_kept(
     old, new = start(target, spec, instances=1), start(target, spec, "new", 1)
     target.route("shop", Traffic.all_to(new))
     with monkeypatch.context() as broken:
-        broken.setattr(DockerTarget, "_remove_stopped", lambda *_: (_ for _ in ()).throw(TargetError("busy")))
+        broken.setattr(
+            "blocks.targets.docker.target.remove_stopped", lambda *_: (_ for _ in ()).throw(TargetError("busy"))
+        )
         with pytest.raises(TargetError, match="busy"):
             target.retire(old)
     target.launch(old, spec.model_copy(update={"instances": 1}))
@@ -338,11 +344,11 @@ def test_address_taken_meanwhile_is_an_error_at_once(target: DockerTarget, spec:
     target.route("shop", Traffic.all_to(serving))
     target.retire(kept)
     api = engine.client.api
-    network = api.create_networking_config({target._network: api.create_endpoint_config(ipv4_address=address)})
+    network = api.create_networking_config({target._label: api.create_endpoint_config(ipv4_address=address)})
     squatter = api.create_container(
         spec.artifact.location,
         ["/bin/sleep", "100"],
-        host_config=api.create_host_config(network_mode=target._network),
+        host_config=api.create_host_config(network_mode=target._label),
         networking_config=network,
     )
     api.start(squatter)
@@ -363,7 +369,7 @@ def test_container_that_cannot_bind_gets_another_address(
     (instance,) = target.observe("shop").instances[serving.id]
     taken = instance.address.partition(":")[0]
     with monkeypatch.context() as blind:
-        blind.setattr(DockerTarget, "_free_address", lambda self, _: (taken, 8080))
+        blind.setattr(DockerTarget, "_free_address", lambda *_: (taken, 8080))
         with pytest.raises(TargetError, match="in use"):
             start(target, spec, instances=1)
     revision = spec.revision("shop", SHA["old"])

@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +19,7 @@ import psutil
 import pytest
 
 from blocks.envoy import xds
-from blocks.targets import _public_ports
+from blocks.targets._instance_checks import public_refusal
 from blocks.targets.process.target import ProcessTarget
 from headway.domain.errors import LockLost, TargetError
 from headway.domain.refusal import Refusal
@@ -259,6 +261,44 @@ def test_a_live_version_is_started_again_for_as_long_as_it_is_live(
     until(lambda: _serves(target), 30)
 
 
+STRANGER = """
+import http.server, sys
+
+class Stranger(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"stranger")
+
+http.server.HTTPServer(("0.0.0.0", int(sys.argv[1])), Stranger).serve_forever()
+"""
+
+
+def test_another_program_that_takes_the_port_of_a_dead_instance_gets_no_requests(
+    target: ProcessTarget, spec: LaunchSpec, tmp_path: Path
+) -> None:
+    needed = tmp_path / "needed"
+    needed.touch()
+    live = start(target, spec.model_copy(update={"run": f"cat {needed} && exec python3 app.py"}), instances=1)
+    target.route("shop", Traffic.all_to(live))
+    address = url(target)
+    (instance,) = target._read("shop").of(live.id).values()
+    needed.unlink()
+    for pid in _instances(target, live.id):
+        os.kill(pid, signal.SIGKILL)
+    stranger = f"http://127.0.0.1:{instance.port}"
+    with subprocess.Popen([sys.executable, "-c", STRANGER, str(instance.port)], stderr=subprocess.DEVNULL) as taking:
+        until(lambda: _text(stranger) == "stranger")
+        for _ in range(60):
+            assert _text(address) != "stranger"
+            time.sleep(0.1)
+        assert httpx.get(address, trust_env=False).status_code == 503
+        assert not target.observe("shop").ready(live)
+        taking.kill()
+    needed.touch()
+    until(lambda: _serves(target), 60)
+
+
 def test_a_live_version_that_an_earlier_release_has_given_up_is_started_again(
     target: ProcessTarget, spec: LaunchSpec, tmp_path: Path
 ) -> None:
@@ -349,10 +389,10 @@ def test_an_envoy_of_an_earlier_release_reads_its_files(
     sources = {f"{kind}_config": xds._source(directory / f"{kind}.json") for kind in ("lds", "cds")}
     bootstrap |= {"static_resources": {}, "dynamic_resources": sources}
     (directory / "bootstrap.json").write_text(json.dumps(bootstrap))
-    assert not target._edge("shop").reads_files
+    assert not target._proxies.edge("shop").reads_files
     (envoy,) = _programs(target, "envoy")
     envoy.kill()
-    until(lambda: target._edge("shop").reads_files)
+    until(lambda: target._proxies.edge("shop").reads_files)
     until(lambda: _serves(target))
     new = start(target, spec, "new", 1)
     target.route("shop", Traffic.all_to(new))
@@ -366,7 +406,7 @@ def test_an_envoy_of_an_earlier_release_reads_its_files(
     target.launch(new, spec)  # a rollback is tried
     (envoy,) = _programs(target, "envoy")
     envoy.kill()
-    until(lambda: _serves(target) and not target._edge("shop").reads_files)
+    until(lambda: _serves(target) and not target._proxies.edge("shop").reads_files)
 
 
 def test_killed_supervisord_interrupts_no_request(target: ProcessTarget, spec: LaunchSpec, tmp_path: Path) -> None:
@@ -462,12 +502,6 @@ def test_apps_of_two_targets_never_share_a_port(target: ProcessTarget, tmp_path:
         assert target.observe("shop").url != two.observe("shop").url
 
 
-def test_port_of_another_version_of_headway_is_taken(tmp_path: Path) -> None:
-    """Its state has keys that this version does not know."""
-    (tmp_path / "state.json").write_text('{"port": 8123, "preview_port": 8124, "specs": {"r": {"unknown": 1}}}')
-    assert [port for port in range(8120, 8130) if _public_ports._may_hold(tmp_path, port)] == [8123, 8124]
-
-
 def test_older_token_of_another_process_is_refused(target: ProcessTarget, spec: LaunchSpec) -> None:
     target.claim("shop", 7)
     other = ProcessTarget(directory=target.directory)
@@ -475,11 +509,44 @@ def test_older_token_of_another_process_is_refused(target: ProcessTarget, spec: 
         other.launch(spec.revision("shop", SHA["old"]), spec)
 
 
+def test_port_that_was_taken_when_envoy_began_is_tried_again(target: ProcessTarget, spec: LaunchSpec) -> None:
+    live = start(target, spec, instances=1)
+    target.route("shop", Traffic.all_to(live))
+    address = url(target)
+    assert target.unreachable("shop") is None
+    port = int(address.rpartition(":")[2])
+    target.destroy()
+    with socket.create_server(("127.0.0.1", port)):
+        target.revive("shop")
+        until(lambda: "is taken by" in str(target.unreachable("shop")), 60)
+        assert not target.revive("shop")
+    until(lambda: target.revive("shop"))
+    until(lambda: target.unreachable("shop") is None, 60)
+    assert _serves(target)
+
+
+def test_another_program_at_the_public_address_is_reported(target: ProcessTarget, spec: LaunchSpec) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with subprocess.Popen([sys.executable, "-c", STRANGER, str(port)], stderr=subprocess.DEVNULL) as taking:
+        until(lambda: _text(f"http://127.0.0.1:{port}") == "stranger")
+        refusal = public_refusal(f"http://127.0.0.1:{port}", "/", ["r"])
+        taking.kill()
+    assert str(refusal) == f"http://127.0.0.1:{port} is answered by another program"
+
+
 def _serves(target: ProcessTarget) -> bool:
     try:
         return httpx.get(url(target), trust_env=False).status_code == 200
     except (httpx.HTTPError, TargetError):
         return False
+
+
+def _text(address: str) -> str:
+    try:
+        return httpx.get(address, trust_env=False).text
+    except httpx.HTTPError:
+        return ""
 
 
 def _mark(one: psutil.Process) -> str | None:

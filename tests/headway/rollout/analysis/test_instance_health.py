@@ -60,10 +60,41 @@ def test_unhealthy_instance_is_inconclusive_then_fails(gone: bool) -> None:
     assert short is not None
     assert short.verdict is Verdict.INCONCLUSIVE
     why = "it is gone" if gone else "it answers 500"
-    assert short.evidence == f"1 of 2 instances unhealthy for 1.0 s: a: {why}"
+    assert short.evidence == f"1 of 2 instances healthy for 1.0 s: a: {why}"
     long = steadiness(readings(whole, *[ill] * (int(UNHEALTHY) + 1)))
     assert long is not None
     assert long.verdict is Verdict.FAIL
+
+
+def test_instance_replaced_by_a_ready_one_passes() -> None:
+    whole = [instance("a"), instance("b")]
+    starting = [instance("b"), instance("c", ready=False)]
+    replaced = [instance("b"), instance("c")]
+    found = steadiness(readings(whole, *[starting] * 3, *[replaced] * 10))
+    assert found is not None
+    assert (found.verdict, found.evidence) == (Verdict.PASS, "2 instances healthy")
+
+
+def test_replacements_that_do_not_become_ready_fail() -> None:
+    seen = [[instance("b"), instance(f"c{number}", ready=False)] for number in range(int(UNHEALTHY) + 1)]
+    found = steadiness(readings([instance("a"), instance("b")], *seen))
+    assert found is not None
+    assert found.verdict is Verdict.FAIL
+    assert found.evidence == "1 of 2 instances healthy for 5.0 s: c5: it answers 500"
+
+
+def test_crashed_replacement_fails() -> None:
+    found = steadiness(
+        readings([instance("a")], [instance("b", ready=False)], [instance("b", run=None)], [instance("b", run="2")])
+    )
+    assert found is not None
+    assert (found.verdict, found.evidence) == (Verdict.FAIL, "b crashed and was restarted")
+
+
+def test_losing_additional_instances_passes() -> None:
+    found = steadiness(readings([instance("a")], [instance("a"), instance("b")], *[[instance("b")]] * 10))
+    assert found is not None
+    assert found.verdict is Verdict.PASS
 
 
 def test_recovered_instance_passes() -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from blocks.envoy import xds
+from blocks.envoy import statistics
 from headway.domain.measurements import Bucket, RequestCounts
-from headway.domain.traffic import HeaderRule, Traffic
 
 
 def told(name: str, *totals: tuple[float, float, int]) -> dict[str, object]:
@@ -16,7 +15,7 @@ def told(name: str, *totals: tuple[float, float, int]) -> dict[str, object]:
 
 
 def test_milliseconds_become_seconds_in_adjacent_buckets() -> None:
-    found = xds.histograms(told("h", (0, 0, 7), (1, 0.1, 5), (1.1, 0.1, 1), (1.2, 0.1, 1), (300, 10, 2)))["h"]
+    found = statistics.histograms(told("h", (0, 0, 7), (1, 0.1, 5), (1.1, 0.1, 1), (1.2, 0.1, 1), (300, 10, 2)))["h"]
     assert found == (
         Bucket(0.0, 0.001, 7),
         Bucket(0.001, 0.0011, 5),
@@ -27,7 +26,7 @@ def test_milliseconds_become_seconds_in_adjacent_buckets() -> None:
 
 
 def test_duration_below_a_millisecond_is_in_the_first_bucket() -> None:
-    (buckets,) = xds.histograms(told("h", (0, 0, 90), (2, 0.1, 10))).values()
+    (buckets,) = statistics.histograms(told("h", (0, 0, 90), (2, 0.1, 10))).values()
     assert RequestCounts(requests=100, latency=buckets).slower(buckets[0].upper) == 10
 
 
@@ -61,7 +60,7 @@ def cluster(**values: int) -> dict[str, int]:
     ],
 )
 def test_every_request_counts_once(stats: dict[str, int], counted: RequestCounts) -> None:
-    assert xds.counts(stats | {"cluster.r2.upstream_rq_completed": 7}, {}, "r1") == counted
+    assert statistics.counts(stats | {"cluster.r2.upstream_rq_completed": 7}, {}, "r1") == counted
 
 
 def test_broken_response_counts_as_an_error_of_users() -> None:
@@ -71,18 +70,4 @@ def test_broken_response_counts_as_an_error_of_users() -> None:
         "http.edge.downstream_rq_tx_reset": 1,
         "http.edge.downstream_rq_rx_reset": 4,
     }
-    assert xds.edge_counts(stats, {}) == RequestCounts(requests=10, errors=3, unanswered=3)
-
-
-def test_active_traffic_is_read_from_the_config_dump() -> None:
-    rule = HeaderRule(name="x-beta", value="yes", revision="r2")
-    for wanted in (
-        Traffic(),
-        Traffic.all_to("r1"),
-        Traffic(weights={"r1": 95, "r2": 5}, headers=(rule,), sticky=True),
-        Traffic(weights={"r1": 100}, preview="r2"),
-    ):
-        dumped = [{"version_info": "v", "route_config": xds.preview(wanted)}]
-        dumped.append({"version_info": "w", "route_config": xds.routes(wanted, ["r1", "r2"])})
-        assert xds.route_traffic({"configs": dumped}) == ("w", wanted)
-    assert xds.route_traffic({}) == ("", Traffic())
+    assert statistics.edge_counts(stats, {}) == RequestCounts(requests=10, errors=3, unanswered=3)
