@@ -49,7 +49,8 @@ def status(
         apps = [app] if app else sorted({*ledger.releases.apps(), *previews} - ledger.previews.names())
         if app and app not in {*ledger.releases.apps(), *previews}:
             raise unknown_app(app, ledger)
-        found = [_app(ledger, name) for name in apps]
+        open_releases = ledger.releases.unfinished()
+        found = [_app(ledger, name, open_releases) for name in apps]
         if live:
             _ask_platforms(ledger, found)
     if not found:
@@ -97,8 +98,7 @@ def _notes(one: dict[str, Any]) -> Iterator[str]:
         yield output.style(one["failed"], "red")
 
 
-def _app(ledger: Ledger, app: str) -> dict[str, Any]:
-    open_releases = ledger.releases.unfinished()
+def _app(ledger: Ledger, app: str, open_releases: list[ReleaseRecord]) -> dict[str, Any]:
     going = [
         {"name": release.name, "state": release.state, "waits_for": pending_decision(ledger, release)}
         for release in open_releases

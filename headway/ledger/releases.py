@@ -124,15 +124,12 @@ class Releases(Repository):
         """
         app, _, number = text.rpartition("#")
         column = t.releases.c
-        rows = self._read(
-            sa.select(t.releases).where(
-                sa.or_(
-                    column.id.startswith(text, autoescape=True),
-                    column.flow_run_id.startswith(text, autoescape=True),
-                    sa.and_(column.app == app, column.number == int(number)) if number.isdecimal() else sa.false(),
-                )
-            )
-        )
+        if app and number.isdecimal():  # no id has a `#`; a query for both would read every release
+            wanted = sa.and_(column.app == app, column.number == int(number))
+        else:
+            ids = (column.id, column.flow_run_id)
+            wanted = sa.or_(*(one.startswith(text, autoescape=True) for one in ids))
+        rows = self._read(sa.select(t.releases).where(wanted))
         if not rows:
             raise NotFound(f"there is no release {text}", "releases are named like shop#14: see headway history APP")
         if len(rows) > 1:

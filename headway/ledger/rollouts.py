@@ -216,9 +216,11 @@ class Rollouts(Repository):
 
     def environments(self, app: str) -> list[str]:
         """Environments that the app was rolled out to, by their first rollout."""
-        first = sa.func.min(t.rollouts.c.started_at).label("first")
-        query = sa.select(t.rollouts.c.environment, first).where(t.rollouts.c.app == app)
-        return [row["environment"] for row in self._read(query.group_by(t.rollouts.c.environment).order_by("first"))]
+        rollouts = t.rollouts.c
+        same = sa.and_(rollouts.app == t.locks.c.app, rollouts.environment == t.locks.c.environment)
+        first = sa.select(rollouts.environment).select_from(t.locks.join(t.rollouts, same))
+        first = first.where(t.locks.c.app == app, rollouts.sequence == 1).order_by(rollouts.started_at)
+        return [row["environment"] for row in self._read(first)]
 
     def _select(self, *wanted: sa.ColumnElement[bool]) -> list[RolloutRecord]:
         query = sa.select(t.rollouts).where(*wanted).order_by(t.rollouts.c.started_at, t.rollouts.c.sequence)

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from typer.testing import CliRunner
 
+from headway.cli.main import app
 from headway.domain.plan import Plan
 from headway.ledger import Ledger
 from headway.ledger import schema as t
@@ -89,6 +91,9 @@ ALL_THE_TIME: list[tuple[str, Callable[[Ledger], object], int]] = [
     ("unfinished rollouts", lambda ledger: ledger.rollouts.unfinished(), 1),
     ("last releases of an app", lambda ledger: ledger.releases.recent("app-1", 1), 1),
     ("live revision of an environment", lambda ledger: ledger.rollouts.live("app-1", "staging"), 1),
+    ("environments of an app", lambda ledger: ledger.rollouts.environments("app-1"), 1),
+    ("a release by its name", lambda ledger: ledger.releases.find("app-1#1"), 1),
+    ("a revision", lambda ledger: ledger.revisions.find("app-1", SHA, environment="staging"), 1),
     ("due contract migrations", lambda ledger: ledger.schema_changes.due_contracts(NOW), 1),
     ("approvals that expire", lambda ledger: ledger.approvals.expire(NOW), 2),
     ("void approvals", lambda ledger: ledger.approvals.void_superseded(), 2),
@@ -129,3 +134,35 @@ def test_a_longer_history_takes_no_more_queries(tmp_path: Path) -> None:
                     ask(ledger)
             counts.append(len(seen))
     assert counts[0] == counts[1]
+
+
+def test_status_of_an_app_takes_as_many_queries_after_a_long_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = []
+    for releases in (1, 60):
+        home = tmp_path / str(releases)
+        home.mkdir()
+        monkeypatch.setenv("HEADWAY_HOME", str(home))
+        monkeypatch.delenv("HEADWAY_LEDGER_URL", raising=False)
+        with Ledger.open(f"sqlite:///{home / 'ledger.db'}") as ledger:
+            with ledger._engine.begin() as db:
+                for table, values in history("app-1", releases):
+                    db.execute(table.insert().values(values))
+            with statements(ledger) as seen:
+                monkeypatch.setattr("headway.cli.status.Ledger", Opened(ledger))
+                result = CliRunner().invoke(app, ["status", "--json"])
+            assert "app-1" in result.stdout
+            counts.append(len(seen))
+    assert counts[0] == counts[1]
+
+
+class Opened:
+    """Gives out a ledger that is open."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    @contextmanager
+    def open(self, _url: str) -> Iterator[Ledger]:
+        yield self._ledger
