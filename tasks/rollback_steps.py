@@ -124,7 +124,10 @@ async def _require_launchable(
 
 
 async def finish_rollback(session: EnvironmentSession, context: RolloutContext) -> None:
-    """Record the end of the rollback and of the incomplete rollouts before it; cancel contract migrations after it."""
+    """Record the end of the rollback and of the incomplete rollouts before it; cancel contract migrations after it.
+
+    When nothing is live now, as after a first release that failed, nothing is left running.
+    """
     ledger, app, environment = session.ledger, session.app, session.environment
     for rollout in ledger.rollouts.incomplete(app, environment):
         ledger.rollouts.finish(rollout.id, "done" if rollout.id == context.record.id else "rolled_back")
@@ -132,3 +135,5 @@ async def finish_rollback(session: EnvironmentSession, context: RolloutContext) 
     for change in ledger.schema_changes.contracts_after(app, environment, live):
         if change.state == "waiting":
             ledger.schema_changes.finish(change.id, "cancelled", f"{live or 'nothing'} came back")
+    if live is None:
+        await asyncio.to_thread(context.target.stop_idle, app)

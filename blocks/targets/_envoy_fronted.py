@@ -241,6 +241,10 @@ class BehindEnvoy(Block, Target, Suspendable):
         if remaining:
             edge.set_endpoints(name, endpoints(remaining))
 
+    def stop_idle(self, app: str) -> None:
+        if not self._read(app).instances:
+            self._supervisor.stop(f"{app}-edge")
+
     def forget(self, app: str) -> None:
         with self._writing(app) as state:
             if state.instances:

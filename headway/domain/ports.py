@@ -177,6 +177,12 @@ class Target(ABC):
         """
         return None
 
+    def stop_idle(self, app: str) -> None:  # noqa: B027  # by default
+        """Stop what serves an app of which nothing runs, such as its proxy. By default nothing does. Repeatable.
+
+        Ports, objects and logs stay. The next launch starts it again.
+        """
+
     def forget(self, app: str) -> None:
         """Remove everything that is kept for an app of which nothing runs: ports, proxy, objects, logs. Repeatable.
 
