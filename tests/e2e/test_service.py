@@ -68,8 +68,9 @@ def test_killed_services_are_started_again_and_close_their_releases(own: Up, rep
     for service in [own.child(words) for words in ("http_server", "prefect.server", "worker start")]:
         service.kill()
     headway.until(lambda: own.log.read_text().count("has ended (SIGKILL) and is started again") == 3)
-    with headway.control() as control:
-        control.cancel(run_id)  # waits for the server
+    release = headway.ledger.releases.by_run(run_id)
+    assert release is not None
+    headway.run("cancel", release.name, "--no-follow")  # waits for the server, which is starting
     is_back(headway, repo, run_id, good, "cancelled")
 
     repo.behave(SLOW, "another")
