@@ -12,7 +12,7 @@ from tasks.schema_migrations import contract_schema, idle_revisions
 __all__ = ["contract"]
 
 
-@flow(name="contract", flow_run_name="{app} {environment} {revision}")
+@flow(name="contract", flow_run_name="contract {app} {environment} {revision}")
 async def contract(app: str, environment: str, revision: str) -> None:
     """Run the contract migration of a release whose rollback window is over. Headway starts this when it is due.
 

@@ -27,12 +27,13 @@ from tasks.previews import (
     require_open,
 )
 from tasks.release_record import ReleaseSession, close_release, launch_specs, open_ledger, run_state, undelivered
+from tasks.run_names import release_run_name
 from tasks.supersede import while_newest
 
 __all__ = ["preview"]
 
 
-@flow(name="preview", flow_run_name="{app} #{number}")
+@flow(name="preview", flow_run_name=release_run_name)
 async def preview(
     app: str, number: int, sha: str, base: str = "main", fork: bool = False, by: str = ""
 ) -> ReleaseRecord | State[ReleaseRecord]:

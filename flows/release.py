@@ -21,12 +21,13 @@ from tasks.release_record import (
     open_release,
     run_state,
 )
+from tasks.run_names import release_run_name
 from tasks.supersede import while_newest
 
 __all__ = ["release"]
 
 
-@flow(name="release", flow_run_name="{repo} {ref}")
+@flow(name="release", flow_run_name=release_run_name)
 async def release(
     repo: str, ref: str = "main", to: str | None = None, yes: bool = False, by: str = ""
 ) -> ReleaseRecord | State[ReleaseRecord]:

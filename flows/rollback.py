@@ -14,7 +14,7 @@ from tasks.schema_migrations import revert_schema
 __all__ = ["roll_back_failed", "rollback"]
 
 
-@flow(name="rollback", flow_run_name="{app} {environment}")
+@flow(name="rollback", flow_run_name="roll back {app} {environment}")
 async def rollback(
     app: str,
     environment: str,
@@ -44,7 +44,7 @@ async def rollback(
             await _roll_back(session, request)
 
 
-@flow(name="rollback", flow_run_name="{session}", validate_parameters=False)
+@flow(name="rollback", flow_run_name="roll back {session}", validate_parameters=False)
 async def roll_back_failed(session: EnvironmentSession, reason: str) -> None:
     """Roll back the rollout that has failed, in the session that holds the environment."""
     await _roll_back(session, RollbackRequest(reason=reason))

@@ -49,7 +49,7 @@ async def deliver_revision(
         raise
 
 
-@flow(name="rollout", flow_run_name="{spec.environment} {revision}", validate_parameters=False)
+@flow(name="rollout", flow_run_name="roll out {revision} to {spec.environment}", validate_parameters=False)
 async def rollout(
     release: ReleaseSession, session: EnvironmentSession, environment: Environment, revision: Revision, spec: LaunchSpec
 ) -> None:

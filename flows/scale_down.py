@@ -12,7 +12,7 @@ from tasks.rollout_steps import retire_idle
 __all__ = ["scale_down"]
 
 
-@flow(name="scale-down", flow_run_name="{app} {environment} {revision}")
+@flow(name="scale-down", flow_run_name="stop {revision} of {app} {environment}")
 async def scale_down(app: str, environment: str, revision: str) -> None:
     """Stop a revision that gets no traffic. One that gets traffic again is kept.
 

@@ -19,7 +19,7 @@ from tasks.rollout_steps import take_steps
 __all__ = ["teardown"]
 
 
-@flow(name="teardown", flow_run_name="{app} #{number}")
+@flow(name="teardown", flow_run_name="remove the preview of {app} #{number}")
 async def teardown(app: str, number: int, reason: str = "", by: str = "", seen: datetime | None = None) -> None:
     """Tear down the preview of a pull request, after the run that deploys it, if there is one.
 

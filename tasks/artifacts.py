@@ -49,7 +49,7 @@ async def draw_verdict(ledger: Ledger, rollout: RolloutRecord) -> None:
             canary=rollout.plan.new,
             stable=rollout.plan.replaced,
             marks=[(step.started_at, names[step.position]) for step in routed],
-            title=f"{rollout.app} {rollout.environment}: {names[last.position]}: {last.outcome}",
+            title=f"{rollout.app} {rollout.environment}: {names[last.position]}: {last.outcome or 'interrupted'}",
         )
         await acreate_image_artifact(
             image_url="data:image/svg+xml;base64," + base64.b64encode(picture.encode()).decode(),

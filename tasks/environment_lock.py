@@ -16,6 +16,7 @@ from headway.domain.ports import Target
 from headway.domain.revision import LaunchSpec, Revision
 from headway.ledger import Ledger, Lock
 from headway.rollout.availability import answered
+from headway.rollout.own_requests import OwnRequests
 from tasks.release_record import ReleaseSession
 from tasks.supersede import require_newest
 
@@ -33,13 +34,14 @@ class EnvironmentSession:
     It has slots and no `__dict__`: Prefect then shows `<EnvironmentSession>` as a parameter, and stores nothing of it.
     """
 
-    __slots__ = ("_targets", "app", "environment", "ledger", "lock")
+    __slots__ = ("_targets", "app", "environment", "ledger", "lock", "own")
 
     def __init__(self, ledger: Ledger, lock: Lock) -> None:
         self.ledger = ledger
         self.lock = lock
         self.app = lock.app
         self.environment = lock.environment
+        self.own = OwnRequests()
         self._targets: dict[str, Target] = {}
 
     def __str__(self) -> str:

@@ -21,6 +21,7 @@ from headway.ledger import AppRecord, Ledger, ReleaseRecord
 from headway.policy import nightly
 from headway.policy.nightly import NightlyResult
 from headway.scm.branch_head import head_of
+from headway.service.prefect import deployments
 from headway.system.paths import home
 
 __all__ = ["check_head", "registered_apps", "release_head", "summarize"]
@@ -63,7 +64,7 @@ async def release_head(ledger: Ledger, app: AppRecord, found: NightlyResult, ove
     if found.outcome != "released":
         return found
     run = await arun_deployment(
-        "release/main",
+        deployments.RELEASE,
         parameters={"repo": app.repo, "ref": found.sha, "by": by},
         timeout=0,
         as_subflow=False,

@@ -27,6 +27,7 @@ from tasks.checkout import SETTINGS, checkout, read_settings
 from tasks.environment_lock import EnvironmentSession
 from tasks.release_record import ReleaseSession, start_release
 from tasks.rollout_steps import RolloutRequest, start_rollout
+from tasks.run_names import rename_run
 
 __all__ = [
     "Pull",
@@ -104,6 +105,7 @@ async def open_preview(ledger: Ledger, pull: Pull, source: Source, by: str) -> R
     """Record the preview and this release of it. Raises UsageError when another app has its name."""
     ledger.previews.open(pull.name, of=pull.app, number=pull.number, head=pull.sha, fork=pull.fork)
     release = start_release(ledger, pull.name, source, by, preview=True)
+    await rename_run(release)
     ledger.inputs.fix(release.id, PULL, pull.model_dump(mode="json"))
     return release
 

@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.deployments import arun_deployment
 from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
-from prefect.states import Cancelled
+from prefect.states import Cancelled, Failed
 
 from headway.build.retention import prune
 from headway.config import BlueGreen, Settings, StoredSettings, Strategy
@@ -20,10 +20,12 @@ from headway.domain.errors import Aborted, Expired, HeadwayError, Rejected, Supe
 from headway.domain.revision import Artifact, LaunchSpec, Revision
 from headway.domain.source import Source
 from headway.ledger import Ledger, ReleaseRecord, ReleaseState, StageRecord, StageState
+from headway.service.prefect import deployments
 from headway.system.paths import home, ledger_url
 from tasks.artifacts import draw_verdict, publish_summary
 from tasks.checkout import SETTINGS
 from tasks.heartbeat import beating
+from tasks.run_names import rename_run
 
 __all__ = [
     "ReleaseSession",
@@ -107,6 +109,7 @@ async def open_release(ledger: Ledger, source: Source, settings: Settings, by: s
     Raises UsageError when that release has ended.
     """
     release = start_release(ledger, settings.app, source, by)
+    await rename_run(release)
     ledger.inputs.fix(release.id, SETTINGS, StoredSettings.document(settings))
     return release
 
@@ -180,7 +183,7 @@ async def accept(release: ReleaseSession, environment: str, strategy: Strategy) 
     warm = done[-1].plan.replaced if done else None
     if isinstance(strategy, BlueGreen) and strategy.scale_down_delay and warm:
         await arun_deployment(
-            "scale-down/main",
+            deployments.SCALE_DOWN,
             parameters={"app": app, "environment": environment, "revision": warm},
             scheduled_time=datetime.now(UTC) + timedelta(seconds=strategy.scale_down_delay),
             timeout=0,
@@ -211,9 +214,17 @@ def _remove_old_files(ledger: Ledger) -> None:
 
 
 def run_state(closed: ReleaseRecord, error: BaseException) -> State[ReleaseRecord]:
-    """State of a run whose release did not succeed: Cancelled when that was decided. Raises the error otherwise."""
+    """State of a run whose release did not succeed, with the reason first: Cancelled when that was decided.
+
+    Raises the error when it is none of a release: then the state has the traceback.
+    """
+    message = f"{closed.reason} ({closed.name})"
     if closed.state in ("rejected", "expired", "superseded"):
-        return Cancelled(message=f"{closed.name}: {closed.reason}", name=closed.state.capitalize())
+        return Cancelled(message=message, name=closed.state.capitalize())
+    if closed.state == "rolled_back":
+        return Failed(message=message, name="Rolled back")
+    if closed.state == "failed" and isinstance(error, HeadwayError):
+        return Failed(message=message)
     raise error
 
 

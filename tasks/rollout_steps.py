@@ -129,6 +129,7 @@ async def start_rollout(session: EnvironmentSession, target: Target, request: Ro
         patience=request.patience,
         sources=sources,
         reading=request.reading,
+        own=session.own,
     )
 
 

@@ -50,6 +50,7 @@ async def smoke_test(
             on_line=get_run_logger().info,
             secrets=[str(resolved.env[name]) for name in resolved.secrets],
             headers=target.request_headers,
+            own=session.own,
         )
         stage.detail = f"{report.probes} probes"
         return report
@@ -117,7 +118,8 @@ async def _detailed_health(session: EnvironmentSession, spec: LaunchSpec) -> dep
     url = await _url(target, session.app, spec)
     headers = dict(target.request_headers)
     try:
-        async with httpx.AsyncClient(trust_env=False, timeout=TIMEOUT, verify=tls.for_url(url)) as client:
+        transport = session.own.transport(tls.for_url(url))
+        async with httpx.AsyncClient(trust_env=False, timeout=TIMEOUT, transport=transport) as client:
             answer = await client.get(f"{url.rstrip('/')}{spec.detailed}", headers=headers)
     except httpx.HTTPError as error:
         raise SmokeFailed(

@@ -85,7 +85,7 @@ def conclude(ledger: Ledger, found: ReleaseRecord, run_url: str) -> int:
 
 
 def _run_failed(run: FlowRun, control: Control) -> HeadwayError:
-    return HeadwayError(run.message or f"the run ended as {run.state}", f"details: {control.run_url(run.id)}")
+    return HeadwayError(run.error or f"the run ended as {run.state}", f"details: {control.run_url(run.id)}")
 
 
 def _say_changes(stages: list[StageRecord], shown: dict[str, str]) -> None:

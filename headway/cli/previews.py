@@ -21,6 +21,7 @@ from headway.domain.errors import HeadwayError, NotFound, UsageError
 from headway.ledger import Delivery, Ledger, PreviewRecord
 from headway.policy.previews import name as preview_name
 from headway.service.controllers.preview_reconciler import event_of
+from headway.service.prefect import deployments
 from headway.service.prefect.client import Control
 from headway.service.prefect.connections import connections
 from headway.system.paths import ledger_url
@@ -117,10 +118,10 @@ def _teardown(app: str, number: int, reason: str) -> None:
         if preview is None or not preview.active:
             raise NotFound(f"{app}: pull request {number} has no preview environment", "list them: headway previews")
         run_id = control.start(
-            "teardown/main", {"app": app, "number": number, "reason": reason, "by": current_user(Path())}
+            deployments.TEARDOWN, {"app": app, "number": number, "reason": reason, "by": current_user(Path())}
         )
         run = wait(control, run_id)
         if run.type != "COMPLETED":
-            raise HeadwayError(f"{preview.app}: {run.message}", f"details: {control.run_url(run_id)}")
+            raise HeadwayError(f"{preview.app}: {run.error or run.state}", f"details: {control.run_url(run_id)}")
     output.say(f"{preview.app} is torn down")
     output.result({"app": preview.app, "flow_run_id": run_id})

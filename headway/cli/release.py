@@ -15,6 +15,7 @@ from headway.cli.options import Json, PathArgument
 from headway.cli.output import output
 from headway.cli.work_tree import committed
 from headway.ledger import Ledger
+from headway.service.prefect import deployments
 from headway.service.prefect.client import Control
 from headway.system.paths import ledger_url
 
@@ -43,7 +44,7 @@ def release(
         config.load(local.root).release_path(to)  # errors in headway.yaml are reported before anything starts
     with Control() as control, Ledger.open(ledger_url()) as ledger:
         parameters = {"repo": str(local.root), "ref": local.sha, "to": to, "yes": yes, "by": current_user(local.root)}
-        run_id = control.start("release/main", parameters)
+        run_id = control.start(deployments.RELEASE, parameters)
         output.say(f"{local.sha[:7]}: {control.run_url(run_id)}")
         if not follow:
             output.result({"flow_run_id": run_id, "url": control.run_url(run_id)})

@@ -14,6 +14,7 @@ from headway.cli.output import output
 from headway.cli.wait import wait
 from headway.domain.errors import HeadwayError, NotFound, UsageError
 from headway.ledger import Ledger
+from headway.service.prefect import deployments
 from headway.service.prefect.client import Control
 from headway.system.paths import ledger_url
 
@@ -42,14 +43,14 @@ def rollback(
     with Ledger.open(ledger_url()) as ledger, Control() as control:
         _require_released(ledger, app, environment, to)
         run_id = control.start(
-            "rollback/main",
+            deployments.ROLLBACK,
             {"app": app, "environment": environment, "to": to, "reason": reason, "by": by or current_user(Path())}
             | {"force": force, "revert": revert},
         )
         run = wait(control, run_id)
         live = ledger.rollouts.live(app, environment)
         if run.type != "COMPLETED":
-            raise HeadwayError(f"{app} {environment}: {run.message}", f"details: {control.run_url(run_id)}")
+            raise HeadwayError(f"{app} {environment}: {run.error or run.state}", f"details: {control.run_url(run_id)}")
         output.say(f"{app} {environment}: {live or 'nothing'} is live")
         output.result({"app": app, "environment": environment, "live": live, "flow_run_id": run_id})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -47,6 +48,7 @@ ApprovalState = Literal["waiting", "approved", "rejected", "expired", "void"]
 APPROVAL = "approval"  # `asks` of a request to release a revision
 FORK = "a fork"  # `asks` of a request to run a commit of a fork
 ChangeState = Literal["waiting", "running", "done", "failed", "cancelled", "reverted"]
+TITLE = 100  # characters
 OPEN: tuple[ReleaseState, ...] = ("running", "waiting")
 
 
@@ -74,6 +76,11 @@ class ReleaseRecord(Frozen):
     @property
     def name(self) -> str:
         return f"{self.app}#{self.number}"
+
+    @property
+    def title(self) -> str:
+        """Name and subject, such as `shop#5 Faster quotes`, in one line."""
+        return textwrap.shorten(f"{self.name} {self.subject or ''}", TITLE, placeholder=" ...")
 
     @property
     def open(self) -> bool:

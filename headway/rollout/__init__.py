@@ -8,6 +8,7 @@ __all__ = [
     "markdown",
     "monitor",
     "operator_commands",
+    "own_requests",
     "planning",
     "request_counter",
     "smoke_tests",

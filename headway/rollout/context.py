@@ -13,6 +13,7 @@ from headway.domain.ports import MetricSource, Target
 from headway.domain.revision import LaunchSpec, Revision
 from headway.ledger import RolloutRecord
 from headway.rollout.analysis import Tally
+from headway.rollout.own_requests import OwnRequests
 from headway.rollout.request_counter import RequestCounter
 
 __all__ = ["Journal", "Outcome", "RolloutContext"]
@@ -62,6 +63,7 @@ class RolloutContext:
     patience: float = 0.0
     sources: Mapping[str, MetricSource] = field(default_factory=dict)
     reading: Measurements | None = None
+    own: OwnRequests = field(default_factory=OwnRequests)  # one for a rollout, its smoke tests and its rollback
     request_counter: RequestCounter = field(init=False)
     analysis_reading: Measurements | None = field(default=None, init=False)  # the last one of the present step
     promoted: OperatorCommand | None = field(default=None, init=False)
@@ -69,7 +71,7 @@ class RolloutContext:
     tally: Tally = field(default_factory=Tally, init=False)  # one for all analyses: the error budget is the rollout's
 
     def __post_init__(self) -> None:
-        self.request_counter = RequestCounter(self.target, self.app)
+        self.request_counter = RequestCounter(self.target, self.app, self.own)
 
     @property
     def app(self) -> str:

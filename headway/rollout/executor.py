@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-from headway.domain.errors import TargetError
+from headway.domain.errors import Aborted, Superseded, TargetError
 from headway.domain.measurements import Measurements, RequestCounts
 from headway.domain.plan import Drain, Promote, Retire
 from headway.domain.traffic import Capability
@@ -32,11 +32,12 @@ async def take(context: RolloutContext, index: int) -> Outcome:
     context.journal.started(index, step)
     if context.reading is None:
         context.reading = await _measure(context, index)
+        context.own.clear()
     try:
         outcome = await _perform(context, index)
     except BaseException as error:
         users = await asyncio.shield(_users(context, index))
-        context.journal.finished(index, "failed", f"{type(error).__name__}: {error}", users)
+        context.journal.finished(index, *_failure(error), users)
         raise
     context.journal.finished(index, "done", outcome.detail, await _users(context, index))
     if outcome.detail:
@@ -79,7 +80,7 @@ async def _measure(context: RolloutContext, index: int) -> Measurements | None:
 
 
 async def _users(context: RolloutContext, index: int) -> RequestCounts | None:
-    """Responses to users since the last reading. The last reading of an analysis serves here, too."""
+    """Responses to users since the last reading, which may be one of an analysis; our own requests are left out."""
     before, now = context.reading, context.analysis_reading
     context.analysis_reading = None
     if now is None:
@@ -89,4 +90,17 @@ async def _users(context: RolloutContext, index: int) -> RequestCounts | None:
     context.reading = now
     if before is None or now.edge is None or before.edge is None:
         return None
-    return now.edge.since(before.edge)
+    return context.own.users(now.edge.since(before.edge))
+
+
+def _failure(error: BaseException) -> tuple[str, str]:
+    """Outcome and detail of a step that did not end by itself, or failed."""
+    match error:
+        case Aborted():
+            return "aborted", error.what
+        case Superseded():
+            return "superseded", error.what
+        case Exception():
+            return "failed", f"{type(error).__name__}: {error}"
+        case _:  # cancelling a run, or ending its process, raises what is no Exception
+            return "cancelled", "the release was cancelled"

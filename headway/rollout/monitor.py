@@ -10,8 +10,9 @@ from contextlib import asynccontextmanager
 from headway.domain.errors import HeadwayError
 from headway.domain.measurements import Measurements, RequestCounts
 from headway.domain.plan import Analyze, MetricLimit
-from headway.domain.ports import MetricSource, Target
+from headway.domain.ports import MetricSource
 from headway.domain.traffic import Capability
+from headway.rollout.own_requests import OwnRequests
 from headway.rollout.request_counter import RequestCounter
 from headway.rollout.synthetic_requests import DirectRequests, RoutedRequests, SyntheticRequests
 
@@ -76,7 +77,7 @@ async def monitoring(
     step: Analyze, meter: RequestCounter, sources: Mapping[str, MetricSource]
 ) -> AsyncIterator[Monitor]:
     """A monitor whose synthetic requests and metric queries run until the block ends."""
-    requests = await _requests(step, meter.target, meter.app)
+    requests = await _requests(step, meter)
     monitor = Monitor(step, meter, sources, requests)
     tasks = [asyncio.create_task(monitor.query(limit)) for limit in step.metrics]
     if requests:
@@ -89,7 +90,8 @@ async def monitoring(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _requests(step: Analyze, target: Target, app: str) -> SyntheticRequests | None:
+async def _requests(step: Analyze, meter: RequestCounter) -> SyntheticRequests | None:
+    target, app = meter.target, meter.app
     if step.synthetic is None:
         return None
     if Capability.METRICS not in target.capabilities and target.sends_requests:
@@ -97,7 +99,11 @@ async def _requests(step: Analyze, target: Target, app: str) -> SyntheticRequest
         return DirectRequests(step.synthetic, target, app, revisions)
     seen = await asyncio.to_thread(target.observe, app)
     url = seen.preview_url if step.preview else seen.url
-    return RoutedRequests(step.synthetic, target, url, step.revision if step.preview else "") if url else None
+    if not url:
+        return None
+    if step.preview:  # its requests are counted apart from those of users
+        return RoutedRequests(step.synthetic, target, url, OwnRequests(), step.revision)
+    return RoutedRequests(step.synthetic, target, url, meter.own)
 
 
 def _real_rate(last: Measurements, now: Measurements) -> float:

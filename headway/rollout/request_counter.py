@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from headway.domain.measurements import Measurements, RequestCounts
 from headway.domain.ports import Target
+from headway.rollout.own_requests import OwnRequests
 
 __all__ = ["RequestCounter"]
 
@@ -11,9 +12,10 @@ __all__ = ["RequestCounter"]
 class RequestCounter:
     """Cumulative readings of one app. Use one for a whole rollout: two may have seen different restarts."""
 
-    def __init__(self, target: Target, app: str) -> None:
+    def __init__(self, target: Target, app: str, own: OwnRequests | None = None) -> None:
         self.target = target
         self.app = app
+        self.own = own or OwnRequests()
         self._run: str | None = None
         self._last: Measurements | None = None
         self._carried: Measurements | None = None  # counts before the last restart of the proxy

@@ -17,6 +17,7 @@ from headway.domain.errors import SmokeFailed
 from headway.domain.revision import Revision
 from headway.domain.source import SmokeReport
 from headway.domain.version_check import version_errors
+from headway.rollout.own_requests import OwnRequests
 from headway.system import tls
 from headway.system.redaction import Masker
 
@@ -83,20 +84,23 @@ async def run(
     on_line: Callable[[str], None],
     secrets: Iterable[str] = (),
     headers: Mapping[str, str] = MappingProxyType({}),
+    own: OwnRequests | None = None,
 ) -> SmokeReport:
     """Run smoke tests against `url`, one after the other; each is repeated until it passes or its deadline is over.
 
     A client error such as 404 of the right version is final.
 
     `on_line` gets every failed attempt with the response's status and first 300 characters. `secrets`, the values of
-    confidential request headers, and `headers` of all requests are masked there and in errors. Raises SmokeFailed with
-    the last failure of the first test that does not pass.
+    confidential request headers, and `headers` of all requests are masked there and in errors. `own` counts them.
+
+    Raises SmokeFailed with the last failure of the first test that does not pass.
     """
     started = time.monotonic()
     masker = Masker([*secrets, *headers.values(), *_confidential(tests)])
     attempts = 0
     # As users do: without the proxies and credentials of this machine.
-    async with httpx.AsyncClient(headers=dict(headers), trust_env=False, verify=tls.for_url(url)) as client:
+    transport = (own or OwnRequests()).transport(tls.for_url(url))
+    async with httpx.AsyncClient(headers=dict(headers), transport=transport, trust_env=False) as client:
         for test in tests:
             attempts += await _repeat_until_passed(client, url, test, revision, environment, masker, on_line)
     return SmokeReport(

@@ -17,6 +17,7 @@ from headway.domain.measurements import Bucket, RequestCounts
 from headway.domain.plan import Probe, Synthetic
 from headway.domain.ports import Target
 from headway.domain.revision import REVISION_HEADER
+from headway.rollout.own_requests import OwnRequests
 from headway.system import tls
 
 __all__ = ["DirectRequests", "RoutedRequests", "SyntheticRequests"]
@@ -62,19 +63,18 @@ class SyntheticRequests(ABC):
 class RoutedRequests(SyntheticRequests):
     """Requests to the app's URL: the proxy splits them as it does those of users, and says who answered.
 
-    `preview` is the revision behind the URL of the preview route. Use as an asynchronous context manager.
+    `own` counts them. `preview` is the revision behind the URL of the preview route.
     """
 
-    def __init__(self, synthetic: Synthetic, target: Target, url: str, preview: str = "") -> None:
+    def __init__(self, synthetic: Synthetic, target: Target, url: str, own: OwnRequests, preview: str = "") -> None:
         super().__init__(synthetic)
         self._preview = preview
         self._client = httpx.AsyncClient(
             base_url=url,
             headers=target.request_headers,
             timeout=TIMEOUT,
-            limits=httpx.Limits(max_connections=MOST_IN_FLIGHT),
             trust_env=False,
-            verify=tls.for_url(url),
+            transport=own.transport(tls.for_url(url), httpx.Limits(max_connections=MOST_IN_FLIGHT)),
         )
 
     async def run(self) -> None:

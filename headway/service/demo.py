@@ -23,6 +23,7 @@ from headway.ledger import Ledger, ReleaseRecord
 from headway.rollout.load_generator import Load
 from headway.scm import git
 from headway.service import stack
+from headway.service.prefect import deployments
 from headway.service.prefect.client import Control
 from headway.service.prefect.connections import connections
 from headway.system import directories
@@ -115,7 +116,7 @@ def _release(repo: Path, version: str, subject: str, console: Console) -> DemoRe
     control = Control(patience=PATIENCE)
     with Ledger.open(ledger_url()) as ledger, control, _load(ledger, console) as load:
         ref = _git(repo, "rev-parse", "HEAD")
-        run_id = control.start("release/main", {"repo": str(repo), "ref": ref, "by": "demo"})
+        run_id = control.start(deployments.RELEASE, {"repo": str(repo), "ref": ref, "by": "demo"})
         while not (state := control.flow_run(run_id)).final:
             if time.monotonic() - begun > RELEASE_DEADLINE:
                 raise HeadwayError(
@@ -124,7 +125,7 @@ def _release(repo: Path, version: str, subject: str, console: Console) -> DemoRe
             time.sleep(0.2)
         release = ledger.releases.by_run(run_id)
         if release is None:
-            raise HeadwayError(f"{version}: {state.message}", f"look at it: {control.run_url(run_id)}")
+            raise HeadwayError(f"{version}: {state.error or state.state}", f"look at it: {control.run_url(run_id)}")
         time.sleep(0.5 if load else 0)  # requests after the release count too
         live = {
             name: ledger.rollouts.live(release.app, name) or "nothing"

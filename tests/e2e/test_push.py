@@ -63,7 +63,7 @@ def test_a_merge_group_is_checked_and_deploys_nothing(server: Server, headway: H
     server.push("main:refs/heads/gh-readonly-queue/main/pr-1")
     sha = repo.git("rev-parse", "HEAD")
     with headway.control() as control:
-        control.start("merge-group/main", {"app": repo.app, "sha": sha, "by": "ann"})
+        control.start("merge-group/check-merge-group", {"app": repo.app, "sha": sha, "by": "ann"})
     queue = f"{repo.app}.queue"
     headway.until(lambda: [one.state for one in headway.ledger.releases.recent(queue)] == ["succeeded"])
     (release,) = headway.ledger.releases.recent(queue)

@@ -117,6 +117,10 @@ def test_bad_version_rolls_back_automatically(headway: Headway, tmp_path: Path) 
     kinds = [(rollout.kind, rollout.state) for rollout in headway.ledger.rollouts.by_release(told["id"])]
     assert kinds == [("release", "rolled_back"), ("rollback", "done")]
     assert 0 < told["users"]["failed"] < told["users"]["requests"]
+    with headway.control() as control:
+        run = headway.until(lambda: (one := control.flow_run(told["flow_run_id"])).final and one)
+    assert (run.name, run.state) == ("bad#2 breaks buying", "Rolled back")
+    assert run.message.startswith(told["reason"])
 
 
 def test_canary_worse_than_stable_rolls_back_automatically(headway: Headway, tmp_path: Path) -> None:
@@ -223,6 +227,7 @@ def test_failed_smoke_test_rolls_back(headway: Headway, repo: Repo) -> None:
     told = headway.release(repo.path, code=1)
     assert told["state"] == "rolled_back"
     assert "welcome" in told["reason"]
+    assert told["users"] == {"requests": 0, "failed": 0, "worst": None}  # the smoke tests are no user's
     assert version(headway.url(repo.app, "staging")) == good
     assert all(stage["name"] != "production" for stage in told["stages"])
 

@@ -36,7 +36,7 @@ class FakeControl(Control):
         self.fault: HeadwayError | None = None
 
     def start(self, deployment: str, parameters: dict[str, Any], *, idempotency_key: str | None = None) -> str:
-        assert deployment == "release/main"
+        assert deployment == "release/release-commit"
         if self.fault:
             raise self.fault
         key = idempotency_key or str(len(self.runs))

@@ -24,7 +24,10 @@ async def rehearse(context: RolloutContext, _: int, step: Rehearse) -> Outcome:
     assert url is not None  # a revision is live: there would be no rollback otherwise
     path = next(iter(context.specs.values()))[1].health.path
     load = Load(url, paths=[path], rate=RATE, headers=context.target.request_headers)
-    seconds = await run_to_end(_switch_and_back, context.target, context.app, step, load)
+    try:
+        seconds = await run_to_end(_switch_and_back, context.target, context.app, step, load)
+    finally:
+        context.own.add(load.sent, errors=load.failed)
     result = f"the rollback took {1000 * seconds:.0f} ms, {load.failed} of {load.sent} requests failed"
     if load.failed or seconds > step.within:
         failures = f" ({load.failures[0]})" if load.failures else ""

@@ -24,6 +24,7 @@ from headway.service.api.responses import (
     too_many_requests,
 )
 from headway.service.api.services import Services, ServicesDependency
+from headway.service.prefect import deployments
 
 __all__ = ["TOKEN", "router"]
 
@@ -118,7 +119,7 @@ async def _start(request: Request, services: Services, key: str | None) -> Start
     app = await asyncio.to_thread(_registered_app, services.ledger, wanted.app)
     parameters = wanted.model_dump(exclude={"app"}) | {"repo": app.repo, "by": wanted.by or "API token"}
     run_key = None if key is None else "api-" + hashlib.sha256(f"{app.name} {key}".encode()).hexdigest()
-    run = await asyncio.to_thread(services.control.start, "release/main", parameters, idempotency_key=run_key)
+    run = await asyncio.to_thread(services.control.start, deployments.RELEASE, parameters, idempotency_key=run_key)
     return StartedRelease(flow_run_id=run, url=services.control.run_url(run))
 
 

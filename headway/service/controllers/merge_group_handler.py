@@ -10,6 +10,7 @@ from headway.ledger import DeliveryRecord
 from headway.policy import merge_queue, trigger_rules
 from headway.scm import git
 from headway.service.controllers.trigger_handler import EARLY_ATTEMPTS, FlowStart, TriggerHandler
+from headway.service.prefect import deployments
 
 __all__ = ["MergeGroupHandler"]
 
@@ -43,7 +44,7 @@ class MergeGroupHandler(TriggerHandler):
     def flow_start(self, row: DeliveryRecord) -> FlowStart:
         by = f"{row.event.by or 'somebody'} at {self._app.host}"
         parameters = {"app": self._app.name, "sha": row.sha, "by": by}
-        return FlowStart("merge-group/main", parameters, release_of=merge_queue.name(self._app.name))
+        return FlowStart(deployments.MERGE_GROUP, parameters, release_of=merge_queue.name(self._app.name))
 
 
 def _event(row: DeliveryRecord) -> MergeGroupEvent:

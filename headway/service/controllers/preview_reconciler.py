@@ -22,6 +22,7 @@ from headway.scm.webhooks import HOSTS, PullRequestEvent
 from headway.service.controllers.backoff import Backoff
 from headway.service.controllers.base import Controller
 from headway.service.controllers.run_retries import MAX_ATTEMPTS, start_with_retries
+from headway.service.prefect import deployments
 from headway.service.prefect.client import Control
 
 __all__ = ["PreviewReconciler", "event_of"]
@@ -154,7 +155,7 @@ class PreviewReconciler(Controller):
         parameters = {"app": preview.of, "number": preview.number, "reason": reason, "by": "headway"}
         parameters["seen"] = preview.updated_at.isoformat()
         key = f"teardown-{preview.app}-{parameters['seen']}" + (f"-{stuck_at.isoformat()}" if stuck_at else "")
-        if start_with_retries("teardown/main", parameters, key, self._control):
+        if start_with_retries(deployments.TEARDOWN, parameters, key, self._control):
             return "tearing it down"
         self._ledger.previews.mark_stuck(preview.app)
         return STUCK

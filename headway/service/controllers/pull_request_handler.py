@@ -13,6 +13,7 @@ from headway.ledger import DeliveryRecord
 from headway.policy import previews, trigger_rules
 from headway.scm import git
 from headway.service.controllers.trigger_handler import EARLY_ATTEMPTS, FlowStart, TriggerHandler
+from headway.service.prefect import deployments
 
 __all__ = ["PullRequestHandler"]
 
@@ -46,9 +47,11 @@ class PullRequestHandler(TriggerHandler):
         parameters = {"app": self._app.name, "number": event.number, "by": by}
         if event.action(sha) == "teardown":
             closed = {"reason": "the pull request was closed"}
-            return FlowStart("teardown/main", parameters | closed, release_of=None)
+            return FlowStart(deployments.TEARDOWN, parameters | closed, release_of=None)
         commit = {"sha": sha, "base": event.base, "fork": event.fork}
-        return FlowStart("preview/main", parameters | commit, release_of=previews.name(self._app.name, event.number))
+        return FlowStart(
+            deployments.PREVIEW, parameters | commit, release_of=previews.name(self._app.name, event.number)
+        )
 
     def _current(self, event: PullRequestEvent) -> _CurrentState:
         host = self._context.git_host

@@ -11,6 +11,7 @@ from headway.ledger import DeliveryRecord
 from headway.policy import trigger_rules
 from headway.scm import git
 from headway.service.controllers.trigger_handler import EARLY_ATTEMPTS, FlowStart, TriggerHandler
+from headway.service.prefect import deployments
 
 __all__ = ["PushHandler"]
 
@@ -45,7 +46,7 @@ class PushHandler(TriggerHandler):
     def flow_start(self, row: DeliveryRecord) -> FlowStart:
         by = f"{row.event.by or 'somebody'} at {self._app.host}"
         parameters = {"repo": self._app.repo, "ref": row.sha, "by": by}
-        return FlowStart("release/main", parameters, release_of=self._app.name)
+        return FlowStart(deployments.RELEASE, parameters, release_of=self._app.name)
 
     def _refusal(self, tip: git.Tip, ref: str, previous: str | None) -> Refusal | None:
         settings = self._settings(tip, tip.sha, fallback=previous)

@@ -7,7 +7,6 @@ compares what the ledger has recorded with the state of the flow runs. It is saf
 from __future__ import annotations
 
 import asyncio
-import re
 from datetime import UTC, datetime
 
 from headway.domain.errors import NotFound
@@ -15,12 +14,12 @@ from headway.ledger import ApprovalRecord, Ledger, ReleaseRecord, ReleaseState, 
 from headway.rollout.strategies import TEARDOWN
 from headway.service.controllers.base import Controller, collect_error
 from headway.service.controllers.run_retries import MAX_ATTEMPTS, start_with_retries
+from headway.service.prefect import deployments
 from headway.service.prefect.client import Control
 
 __all__ = ["Recovery", "sweep"]
 
 RELEASE_STATES: dict[str, ReleaseState] = {"CANCELLED": "cancelled"}
-ERROR_PREFIX = re.compile(r"^Flow run encountered an exception: (\w+: )?")
 
 
 class Recovery(Controller):
@@ -97,12 +96,7 @@ def _run_end(release: ReleaseRecord, control: Control) -> tuple[ReleaseState, st
         return "failed", gone.what
     if not run.final:
         return None
-    return RELEASE_STATES.get(run.type, "failed"), _error_text(run.message) or f"its run ended as {run.state}"
-
-
-def _error_text(message: str) -> str:
-    """First line of a run's error, without Prefect's prefix and the class name. The run's log has the hint."""
-    return next(iter(ERROR_PREFIX.sub("", message).strip().splitlines()), "")
+    return RELEASE_STATES.get(run.type, "failed"), run.error or f"its run ended as {run.state}"
 
 
 def _roll_back_unfinished(ledger: Ledger, control: Control) -> list[str]:
@@ -136,7 +130,7 @@ def _start_rollback(rollout: RolloutRecord, control: Control) -> bool:
         "reason": _reason(rollout),
         "only_unfinished": True,
     }
-    return start_with_retries("rollback/main", parameters, f"recover-{rollout.id}", control)
+    return start_with_retries(deployments.ROLLBACK, parameters, f"recover-{rollout.id}", control)
 
 
 def _start_contracts(ledger: Ledger, control: Control) -> list[str]:
@@ -149,7 +143,7 @@ def _start_contracts(ledger: Ledger, control: Control) -> list[str]:
             continue
         with collect_error(subject, done):
             parameters = {"app": change.app, "environment": change.environment, "revision": change.revision}
-            if start_with_retries("contract/main", parameters, f"contract-{change.id}", control):
+            if start_with_retries(deployments.CONTRACT, parameters, f"contract-{change.id}", control):
                 done.append(f"{subject}: running the contract migration of {change.revision}")
                 continue
             ledger.schema_changes.finish(change.id, "failed", f"its run died {MAX_ATTEMPTS} times")

@@ -1,7 +1,7 @@
 """Client of the Prefect API: start, resume, watch and cancel runs.
 
 Plain REST, because importing Prefect's own client takes seconds that a command line does not have. Deployments are
-named by string ("release/main"); nothing here imports a flow.
+named by string, see headway.service.prefect.deployments; nothing here imports a flow.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import base64
 import json
 import logging
 import os
+import re
 import uuid
 from dataclasses import replace
 from datetime import datetime
@@ -20,6 +21,7 @@ from tenacity import wait_exponential_jitter
 
 from headway.domain.base import Frozen
 from headway.domain.errors import HeadwayError, NotFound, ServiceUnavailable
+from headway.service.prefect.deployments import present_name
 from headway.service.up_record import UpRecord
 from headway.system import tls
 from headway.system.http_client import Failure, Failures, HttpClient, Limits, Repeat
@@ -45,6 +47,7 @@ ABSENT = replace(
 
 log = logging.getLogger("headway.prefect")
 WORK_POOL = "headway"
+PREFIX = re.compile(r"^Flow run encountered an exception: (\w+: )?")
 FINAL = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 
 
@@ -59,6 +62,11 @@ class FlowRun(Frozen):
     deployment_id: str | None = None
     ended: datetime | None = None
     work_pool: str | None = None
+
+    @property
+    def error(self) -> str:
+        """First line of the error that ended it, without Prefect's words and the class of the error; may be empty."""
+        return next(iter(PREFIX.sub("", self.message).strip().splitlines()), "")
 
     @property
     def final(self) -> bool:
@@ -145,15 +153,17 @@ class Control:
         return f"{self.ui_url}/runs/flow-run/{flow_run_id}"
 
     def start(self, deployment: str, parameters: dict[str, Any], *, idempotency_key: str | None = None) -> str:
-        """Start a run of a deployment such as "release/main"; returns its id. The same key gives the same run again.
+        """Start a run of a deployment and return its id. The same key gives the same run again.
+
+        The deployment has its present name, or the one of the last version.
 
         Raises NotFound if the deployment is not registered, HeadwayError if the parameters are refused.
         """
-        flow, name = deployment.split("/")
+        flow, name = present_name(deployment).split("/")
         found = self._ask("GET", f"/deployments/name/{flow}/{name}")
         if found.status_code == httpx.codes.NOT_FOUND:
             raise NotFound(
-                f"{self.url} has no deployment {deployment}", "register them: headway up, or prefect deploy --all"
+                f"{self.url} has no deployment {flow}/{name}", "register them: headway up, or prefect deploy --all"
             )
         key = idempotency_key or uuid.uuid4().hex  # so that a repeated request starts one run
         asked = {"parameters": parameters, "idempotency_key": key, "state": {"type": "SCHEDULED"}}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headway.config.platforms import platforms
-from headway.service.prefect import program
+from headway.service.prefect import former_deployments, program
 from headway.service.prefect.connections import connections
 from headway.system.project_root import project_root
 
@@ -35,6 +35,7 @@ async def register() -> None:
     deploying = asyncio.create_task(asyncio.to_thread(_deploy))
     await _blocks()
     await deploying
+    await former_deployments.upgrade()
 
 
 async def _blocks() -> None:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from headway import config
-from headway.domain.errors import Aborted, LockLost, RolloutFailed, TargetError, UsageError
+from headway.domain.errors import Aborted, LockLost, RolloutFailed, Superseded, TargetError, UsageError
 from headway.domain.measurements import Bucket, Measurements, RequestCounts, Verdict
 from headway.domain.plan import (
     Analyze,
@@ -596,7 +596,27 @@ def test_abort_works_while_waiting_for_instances() -> None:
     going.journal.when, going.journal.orders = {"await_ready"}, [None, order("abort")]
     with pytest.raises(Aborted):
         asyncio.run(walk(going))
-    assert [line for line in going.journal.lines if line.startswith("1 failed")]
+    assert [line for line in going.journal.lines if line.startswith("1 aborted")]
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (asyncio.CancelledError(), "cancelled the release was cancelled"),
+        (SystemExit(1), "cancelled the release was cancelled"),
+        (Superseded("production: shop#6 takes its place"), "superseded production: shop#6 takes its place"),
+        (Aborted("r2 was aborted by ann"), "aborted r2 was aborted by ann"),
+        (TargetError("no answer"), "failed TargetError: no answer"),
+    ],
+)
+def test_a_step_that_a_person_ended_has_not_failed(error: BaseException, outcome: str) -> None:
+    target = live()
+    going = rollout(planned(target, "rolling"), target, 2)
+    target.faults["launch"] = [error]  # type: ignore[list-item]  # also what is no Exception
+    assert isinstance(going.journal, Journal)
+    with pytest.raises(type(error)):
+        asyncio.run(walk(going))
+    assert going.journal.lines[-1] == f"0 {outcome}"
 
 
 def test_skipped_analysis_records_who_skipped_it() -> None:

@@ -81,14 +81,14 @@ class Outside(Control):
 
     @property
     def released(self) -> list[str]:
-        assert set(self.flows.values()) <= {"release/main"}
+        assert set(self.flows.values()) <= {"release/release-commit"}
         return [run["ref"] for run in self.runs.values()]
 
     @property
     def pulls(self) -> list[tuple[str, int, str]]:
         """The flow, the pull request, and its commit or why it is torn down."""
         runs = zip(self.flows.values(), self.runs.values(), strict=True)
-        return [(flow.removesuffix("/main"), run["number"], run.get("sha") or run["reason"]) for flow, run in runs]
+        return [(flow.partition("/")[0], run["number"], run.get("sha") or run["reason"]) for flow, run in runs]
 
 
 class Place:
@@ -344,7 +344,7 @@ def test_a_merge_group_is_checked(place: Place) -> None:
     place.repo.git("update-ref", QUEUE, head)
     place.group(head)
     (run,) = place.outside.runs.values()
-    assert list(place.outside.flows.values()) == ["merge-group/main"]
+    assert list(place.outside.flows.values()) == ["merge-group/check-merge-group"]
     assert run == {"app": "shop", "sha": head, "by": "ann at generic"}
     (release,) = place.ledger.releases.recent("shop.queue")
     assert release.sha == head

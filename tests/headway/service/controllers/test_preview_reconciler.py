@@ -88,7 +88,7 @@ async def test_preview_is_torn_down_if_the_close_webhook_was_lost(place: Place) 
         place.host.has_pull(number, SHA, open=number != 42)
     assert await place.reconciler.reconcile() == [f"shop-pr-42: {CLOSED}: tearing it down"]
     assert list(place.outside.started.values()) == [
-        ("teardown/main", {"app": "shop", "number": 42, "reason": CLOSED, "by": "headway", "seen": seen})
+        ("teardown/remove-preview", {"app": "shop", "number": 42, "reason": CLOSED, "by": "headway", "seen": seen})
     ]
 
 

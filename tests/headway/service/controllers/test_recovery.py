@@ -398,7 +398,7 @@ def test_rollout_with_an_expired_lease_is_rolled_back(ledger: Ledger, outside: O
     reason = f"the run of rollout {rollout.id} died"
     assert sweep(ledger, outside) == [f"shop staging: rolling back: {reason}"]
     ((key, (deployment, parameters)),) = outside.started.items()
-    assert deployment == "rollback/main"
+    assert deployment == "rollback/roll-back-environment"
     place = {"app": "shop", "environment": "staging"}
     assert parameters == place | {"by": "headway", "reason": reason, "only_unfinished": True}
     assert rollout.id in key
@@ -580,7 +580,7 @@ def test_due_contract_migration_is_started_once(ledger: Ledger, outside: Outside
     due(ledger, clock)
     assert sweep(ledger, outside) == ["shop staging: running the contract migration of r2"]
     assert sweep(ledger, outside) == ["shop staging: running the contract migration of r2"]
-    assert [deployment for deployment, _ in outside.started.values()] == ["contract/main"]
+    assert [deployment for deployment, _ in outside.started.values()] == ["contract/contract-schema"]
 
 
 def test_contract_migration_waits_for_the_environment_lock(ledger: Ledger, outside: Outside, clock: Clock) -> None:

@@ -21,7 +21,7 @@ from headway.service.up_record import UpRecord
 from headway.system.processes import this_process
 
 RUN = "0f3c2a9c-0000-4000-8000-000000000001"
-DEPLOYMENT = "GET /deployments/name/release/main"
+DEPLOYMENT = "GET /deployments/name/release/release-commit"
 START = "POST /deployments/d1/create_flow_run"
 READ = f"GET /flow_runs/{RUN}"
 RESUME = f"POST /flow_runs/{RUN}/resume"
@@ -129,7 +129,7 @@ def nowhere() -> tuple[socket.socket, str]:
 
 
 def test_a_run_of_a_deployment_is_started_with_its_parameters(prefect: Prefect, api: Control) -> None:
-    assert api.start("release/main", {"repo": "/r"}, idempotency_key="once") == RUN
+    assert api.start("release/release-commit", {"repo": "/r"}, idempotency_key="once") == RUN
     assert [asked for asked, _ in prefect.asked] == [DEPLOYMENT, START]
     assert prefect.bodies(START) == [
         {"parameters": {"repo": "/r"}, "idempotency_key": "once", "state": {"type": "SCHEDULED"}}
@@ -138,7 +138,7 @@ def test_a_run_of_a_deployment_is_started_with_its_parameters(prefect: Prefect, 
 
 def test_every_start_without_a_key_gets_its_own(prefect: Prefect, api: Control) -> None:
     for _ in range(2):
-        api.start("release/main", {})
+        api.start("release/release-commit", {})
     first, second = (body["idempotency_key"] for body in prefect.bodies(START))
     assert first
     assert first != second
@@ -147,8 +147,8 @@ def test_every_start_without_a_key_gets_its_own(prefect: Prefect, api: Control) 
 def test_unregistered_deployment_is_not_found(prefect: Prefect, api: Control) -> None:
     prefect.says(DEPLOYMENT, Answer(404, {"detail": "Deployment not found"}))
     with pytest.raises(NotFound) as missing:
-        api.start("release/main", {})
-    assert missing.value.what == f"{prefect.url} has no deployment release/main"
+        api.start("release/release-commit", {})
+    assert missing.value.what == f"{prefect.url} has no deployment release/release-commit"
     assert "headway up" in missing.value.hint
     assert prefect.bodies(START) == []
 
@@ -156,12 +156,12 @@ def test_unregistered_deployment_is_not_found(prefect: Prefect, api: Control) ->
 def test_refused_parameters_quote_the_servers_message(prefect: Prefect, api: Control) -> None:
     prefect.says(START, Answer(409, {"detail": "Validation failed: 'repo' is a required property"}))
     with pytest.raises(HeadwayError, match=r"answered 409: .*'repo' is a required property"):
-        api.start("release/main", {"rep": "/r"})
+        api.start("release/release-commit", {"rep": "/r"})
 
 
 def test_retry_after_503_keeps_the_key_and_starts_one_run(prefect: Prefect, api: Control) -> None:
     prefect.says(START, Answer(503), Answer(503), Answer(201, {"id": RUN}))
-    assert api.start("release/main", {}) == RUN
+    assert api.start("release/release-commit", {}) == RUN
     assert len({body["idempotency_key"] for body in prefect.bodies(START)}) == 1
     assert len(prefect.bodies(START)) == 3
 
@@ -346,8 +346,8 @@ def test_a_server_that_headway_up_restarts_is_waited_for(
 @pytest.mark.parametrize(
     ("question", "ask"),
     [
-        (DEPLOYMENT, lambda api: api.start("release/main", {})),
-        (START, lambda api: api.start("release/main", {})),
+        (DEPLOYMENT, lambda api: api.start("release/release-commit", {})),
+        (START, lambda api: api.start("release/release-commit", {})),
         (READ, lambda api: api.flow_run(RUN)),
         (RESUME, lambda api: api.resume(RUN, {})),
         (CANCEL, lambda api: api.cancel(RUN)),
@@ -384,14 +384,14 @@ def test_html_instead_of_json_is_an_error(prefect: Prefect, api: Control) -> Non
 def test_proxy_settings_of_the_environment_are_ignored(prefect: Prefect, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     with Control(prefect.url) as api:
-        assert api.start("release/main", {}) == RUN
+        assert api.start("release/release-commit", {}) == RUN
 
 
 # --- credentials and address -----------------------------------------------------------------------------------------
 
 
 def test_without_credentials_none_are_sent(prefect: Prefect, api: Control) -> None:
-    api.start("release/main", {})
+    api.start("release/release-commit", {})
     assert prefect.credentials == {None}
 
 
@@ -399,14 +399,14 @@ def test_an_api_key_is_sent_as_a_bearer_token(prefect: Prefect, monkeypatch: pyt
     monkeypatch.setenv("PREFECT_API_KEY", "pnu_1")
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", "admin:pass")
     with Control(prefect.url) as api:
-        api.start("release/main", {})
+        api.start("release/release-commit", {})
     assert prefect.credentials == {"Bearer pnu_1"}
 
 
 def test_a_login_is_sent_as_basic_authentication(prefect: Prefect, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", "admin:pässword")
     with Control(prefect.url) as api:
-        api.start("release/main", {})
+        api.start("release/release-commit", {})
     (sent,) = prefect.credentials
     assert sent is not None
     assert base64.b64decode(sent.removeprefix("Basic ")).decode() == "admin:pässword"
@@ -422,7 +422,7 @@ def test_default_url_is_the_local_headway_up(tmp_path: Path, prefect: Prefect) -
     (tmp_path / "up.json").write_text(json.dumps({"api_url": prefect.url, "pid": 1}))
     assert api_url() == prefect.url
     with Control() as api:
-        assert api.start("release/main", {}) == RUN
+        assert api.start("release/release-commit", {}) == RUN
 
 
 def test_no_local_or_configured_server_is_an_error_with_a_hint() -> None:
