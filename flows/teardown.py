@@ -16,7 +16,7 @@ from tasks.release_record import open_ledger
 from tasks.rollback_steps import finish_rollback
 from tasks.rollout_steps import take_steps
 
-__all__ = ["teardown"]
+__all__ = ["clear_all", "teardown"]
 
 
 @flow(name="teardown", flow_run_name="remove the preview of {app} #{number}")
@@ -40,11 +40,11 @@ async def teardown(app: str, number: int, reason: str = "", by: str = "", seen: 
             if late := why_keep(ledger, name, str(flow_run.get_root_flow_run_id()), seen):
                 get_run_logger().info("%s: not torn down: %s", name, late)
                 return
-            await _clear_all(session, reason)
+            await clear_all(session, reason)
             close_preview(session, reason)
 
 
-async def _clear_all(session: EnvironmentSession, reason: str) -> None:
+async def clear_all(session: EnvironmentSession, reason: str) -> None:
     """Clear every target, and raise the first error at the end."""
     errors: list[HeadwayError] = []
     for target in preview_targets(session):
@@ -58,7 +58,7 @@ async def _clear_all(session: EnvironmentSession, reason: str) -> None:
 
 
 async def _clear(session: EnvironmentSession, target: str, reason: str) -> None:
-    """Stop and remove everything of the preview on one target."""
+    """Stop and remove everything of the app on one target."""
     context = await plan_teardown(session, target, reason)
     await take_steps(session, context)
     await finish_rollback(session, context)

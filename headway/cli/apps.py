@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 import typer
 
+from headway.cli import completion
+from headway.cli.delete_app import delete_app
 from headway.cli.help_text import examples
 from headway.cli.identity import current_user
 from headway.cli.lazy_group import typer_app
@@ -139,6 +141,28 @@ def remove(name: AppArgument, _json: Json = False) -> None:
         gone = ledger.apps.unregister(name)
     output.say(f"{gone.name} is no longer registered")
     output.result(gone.model_dump(mode="json"))
+
+
+@commands.command()
+@examples(
+    "headway app delete shop",
+    "headway app delete shop --env staging --yes",
+)
+def delete(
+    name: AppArgument,
+    environment: Annotated[
+        str | None,
+        typer.Option("--env", help="Only this environment", autocompletion=completion.environments),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for a confirmation")] = False,
+    _json: Json = False,
+) -> None:
+    """Stop an app and delete everything of it, after a confirmation.
+
+    That is its instances, ports, logs and objects on every target, its releases and its registration. Prefect's runs
+    stay until their retention ends.
+    """
+    delete_app(name, environment, yes=yes)
 
 
 @commands.command()

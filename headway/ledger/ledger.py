@@ -19,6 +19,7 @@ from headway.ledger.queue import Queue
 from headway.ledger.readings import Readings
 from headway.ledger.release_inputs import ReleaseInputs
 from headway.ledger.releases import Releases
+from headway.ledger.removal import Removal
 from headway.ledger.reported_statuses import ReportedStatuses
 from headway.ledger.revisions import Revisions
 from headway.ledger.rollouts import Rollouts
@@ -38,6 +39,7 @@ class Ledger:
         self.heartbeats = Heartbeats(engine, clock)
         self.inputs = ReleaseInputs(engine, clock)
         self.stages = Stages(engine, clock)
+        self.removal = Removal(engine, clock)
         self.checks = Checks(engine, clock)
         self.readings = Readings(engine, clock)
         self.journal = JournalRetention(engine, clock)

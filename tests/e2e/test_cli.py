@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -88,3 +89,24 @@ def _version(headway: Headway, app: str) -> str | None:
     except (OSError, KeyError, ValueError):
         time.sleep(0.2)
         return None
+
+
+def test_an_app_is_deleted_with_everything_of_it_after_a_confirmation(headway: Headway, repo: Repo) -> None:
+    headway.release(repo.path)
+    production = headway.url(repo.app, "production")
+    refused = headway.run("app", "delete", repo.app, code=2)
+    assert f"{repo.app} was not deleted" in refused.stderr
+    assert version(production) == repo.git("rev-parse", "HEAD")
+
+    headway.run("app", "delete", repo.app, "--env", "staging", "--yes")
+    assert headway.ledger.rollouts.environments(repo.app) == ["production"]
+    assert len(_instances(repo.app)) == 2
+
+    headway.run("app", "delete", repo.app, "--yes")
+    assert _instances(repo.app) == []
+    assert repo.app not in headway.ledger.releases.apps()
+    assert f"no app {repo.app}" in headway.run("status", repo.app, code=2).stderr
+    with pytest.raises(httpx.ConnectError):
+        version(production)
+
+    assert headway.release(repo.path)["number"] == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "CONTRACT",
+    "DELETE",
     "FORMER",
     "MERGE_GROUP",
     "NIGHTLY",
@@ -25,6 +26,7 @@ SCALE_DOWN = "scale-down/stop-idle-revision"
 CONTRACT = "contract/contract-schema"
 ROLLBACK = "rollback/roll-back-environment"
 NIGHTLY = "nightly/release-nightly"
+DELETE = "delete/delete-app"
 
 FORMER = {
     f"{name.partition('/')[0]}/main": name

@@ -210,3 +210,17 @@ def test_an_untracked_file_is_named_and_an_untracked_headway_yaml_is_an_error(le
     repository.git("commit", "--quiet", "--message", "without it")
     for name in ("check", "release"):
         assert "headway.yaml is not committed" in command(name, repository.path, code=2).stderr
+
+
+def test_an_app_is_not_deleted_without_a_confirmation_or_during_a_release(ledger: Ledger) -> None:
+    release = started(ledger, "Faster quotes")
+    live(ledger, release, "staging")
+    said = command("app", "delete", "shop", "--yes", code=2).stderr
+    assert "shop#1 is in progress" in said
+    assert "headway cancel shop#1" in said
+    ledger.releases.finish(release.id, "succeeded", "")
+    asked = command("app", "delete", "shop", code=2)
+    assert "shop will be deleted, with:" in asked.stdout
+    assert "shop was not deleted" in asked.stderr
+    assert "never released to production" in command("app", "delete", "shop", "--env", "production", code=2).stderr
+    assert ledger.releases.apps() == ["shop"]

@@ -1,0 +1,32 @@
+"""Delete: an app, or one of its environments, with everything that its targets and the ledger keep of it."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from flows.teardown import clear_all
+from tasks.environment_lock import hold
+from tasks.release_record import open_ledger
+
+__all__ = ["delete"]
+
+
+@flow(name="delete", flow_run_name="delete {app}")
+async def delete(app: str, environment: str | None = None, by: str = "") -> None:
+    """Stop an app, and remove what its targets and the ledger keep of it. It cannot be undone.
+
+    An environment whose target fails stays in the ledger, and with it the app.
+
+    Args:
+        app: name of the app, as in its headway.yaml
+        environment: the one to delete; every one, and the app itself, by default
+        by: who asks for it
+    """
+    reason, holder = f"deleted by {by or 'somebody'}", f"delete by {by or 'somebody'}"
+    with open_ledger() as ledger:
+        for each in [environment] if environment else ledger.rollouts.environments(app):
+            async with hold(ledger, app, each, holder=holder, revision="nothing") as session:
+                await clear_all(session, reason)
+            ledger.removal.environment(app, each)
+        if environment is None:
+            ledger.removal.app(app)
