@@ -45,29 +45,29 @@ def test_a_release_that_is_cancelled_is_rolled_back_and_says_by_whom(headway: He
     assert f"{repo.app}#2 cannot be cancelled: it is cancelled" in again.stderr
 
 
+@pytest.mark.timeout(600)
 def test_down_stops_the_service_and_the_apps_and_up_brings_them_back(tmp_path: Path, repo: Repo) -> None:
     (tmp_path / "home").mkdir()
     own = Up(tmp_path / "home").with_database()
     headway = Headway(own)
+    headway.patience = 240.0
     with own.running():
         headway.release(repo.path)
-        instances = _instances(repo.app)
-        assert len(instances) == 3
+        assert len(_instances(repo.app)) == 3
 
-        assert "stopped" in headway.run("down").stdout
-        assert own.process.wait(10) == 0
-        assert all(one.is_running() for one in instances)
-        assert headway.run("down").stdout == "headway up is not running\n"
-
-        own.start()
         headway.run("down", "--apps")
         assert own.process.wait(10) == 0
         assert _instances(repo.app) == []
+        assert headway.run("down").stdout == "headway up is not running\n"
 
         own.start()
         headway.until(lambda: len(_instances(repo.app)) == 3)
         sha = repo.git("rev-parse", "HEAD")
         headway.until(lambda: _version(headway, repo.app) == sha)
+
+        assert "stopped" in headway.run("down").stdout
+        assert own.process.wait(10) == 0
+        assert len(_instances(repo.app)) == 3
 
 
 def _instances(app: str) -> list[psutil.Process]:

@@ -25,7 +25,7 @@ def api(headway: Headway, path: str, body: dict[str, Any] | None = None) -> Any:
 def test_each_deployment_is_named_for_what_it_does(headway: Headway) -> None:
     named = {one["name"] for one in api(headway, "deployments/filter", {"limit": 100})}
     assert named - {"main"} == {
-        name.partition("/")[2] for name in (*deployments.FORMER.values(), deployments.MERGE_GROUP)
+        name.partition("/")[2] for name in (*deployments.FORMER.values(), deployments.MERGE_GROUP, deployments.DELETE)
     }
 
 

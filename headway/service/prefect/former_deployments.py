@@ -2,17 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from headway.service.prefect.deployments import FORMER
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.objects import DeploymentSchedule
     from prefect.client.schemas.responses import DeploymentResponse
 
-__all__ = ["upgrade"]
+__all__ = ["present_schedules", "restore", "upgrade"]
 
 MARK = "former-name"  # tag of a deployment whose schedules have moved
+
+
+async def present_schedules() -> dict[str, list[DeploymentSchedule]]:
+    """Schedules of the deployments that the server has, by name."""
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    found = {}
+    async with get_client() as client:
+        for name in FORMER.values():
+            with contextlib.suppress(ObjectNotFound):
+                found[name] = (await client.read_deployment_by_name(name)).schedules
+    return found
+
+
+async def restore(schedules: Mapping[str, list[DeploymentSchedule]]) -> None:
+    """Set the schedules again that `prefect deploy` has replaced by those of prefect.yaml."""
+    from prefect.client.orchestration import get_client
+
+    async with get_client() as client:
+        for name, kept in schedules.items():
+            deployment = await client.read_deployment_by_name(name)
+            if _told(deployment.schedules) != _told(kept):
+                await _set_schedules(client, deployment, kept)
+
+
+def _told(schedules: Sequence[DeploymentSchedule]) -> list[tuple[object, ...]]:
+    return [(one.schedule, one.active, one.parameters, one.slug) for one in schedules]
 
 
 async def upgrade() -> None:
@@ -37,11 +68,21 @@ async def upgrade() -> None:
 
 async def _move_schedules(client: PrefectClient, old: DeploymentResponse, new: DeploymentResponse) -> None:
     """Give the present deployment the schedules of the former one, with what somebody has changed of them."""
-    from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
+    from prefect.client.schemas.actions import DeploymentUpdate
 
-    for schedule in new.schedules:
-        await client.delete_deployment_schedule(new.id, schedule.id)
-    moved = [
+    await _set_schedules(client, new, old.schedules)
+    if old.paused:
+        await client.update_deployment(new.id, DeploymentUpdate(paused=True))
+
+
+async def _set_schedules(
+    client: PrefectClient, deployment: DeploymentResponse, schedules: Sequence[DeploymentSchedule]
+) -> None:
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+
+    for schedule in deployment.schedules:
+        await client.delete_deployment_schedule(deployment.id, schedule.id)
+    wanted = [
         DeploymentScheduleCreate(
             schedule=one.schedule,
             active=one.active,
@@ -49,12 +90,10 @@ async def _move_schedules(client: PrefectClient, old: DeploymentResponse, new: D
             parameters=one.parameters,
             slug=one.slug,
         )
-        for one in old.schedules
+        for one in schedules
     ]
-    if moved:
-        await client.create_deployment_schedules(new.id, moved)
-    if old.paused:
-        await client.update_deployment(new.id, DeploymentUpdate(paused=True))
+    if wanted:
+        await client.create_deployment_schedules(deployment.id, wanted)
 
 
 async def _follow(client: PrefectClient, old: DeploymentResponse, new: DeploymentResponse, present: str) -> None:

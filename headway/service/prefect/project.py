@@ -32,9 +32,11 @@ async def register() -> None:
     Safe to repeat: it updates what prefect.yaml and Headway define, and changes nothing else.
     """
     await _work_pool()
+    schedules = await former_deployments.present_schedules()
     deploying = asyncio.create_task(asyncio.to_thread(_deploy))
     await _blocks()
     await deploying
+    await former_deployments.restore(schedules)
     await former_deployments.upgrade()
 
 
