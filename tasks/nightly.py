@@ -15,13 +15,12 @@ from prefect.client.orchestration import get_client
 from prefect.deployments import arun_deployment
 from prefect.runtime import flow_run
 
-from headway.domain import freeze_windows
+from headway.domain import deployments, freeze_windows
 from headway.domain.errors import HeadwayError
 from headway.ledger import AppRecord, Ledger, ReleaseRecord
 from headway.policy import nightly
 from headway.policy.nightly import NightlyResult
 from headway.scm.branch_head import head_of
-from headway.service.prefect import deployments
 from headway.system.paths import home
 
 __all__ = ["check_head", "registered_apps", "release_head", "summarize"]

@@ -16,11 +16,11 @@ from prefect.states import Cancelled, Failed
 
 from headway.build.retention import prune
 from headway.config import BlueGreen, Settings, StoredSettings, Strategy
+from headway.domain import deployments
 from headway.domain.errors import Aborted, Expired, HeadwayError, Rejected, Superseded, UsageError
 from headway.domain.revision import Artifact, LaunchSpec, Revision
 from headway.domain.source import Source
 from headway.ledger import Ledger, ReleaseRecord, ReleaseState, StageRecord, StageState
-from headway.service.prefect import deployments
 from headway.system.paths import home, ledger_url
 from tasks.artifacts import draw_verdict, publish_summary
 from tasks.checkout import SETTINGS

@@ -12,9 +12,9 @@ from headway.cli.identity import current_user
 from headway.cli.output import output
 from headway.cli.status import unknown_app
 from headway.cli.wait import wait
+from headway.domain import deployments
 from headway.domain.errors import HeadwayError, NotFound, UsageError
 from headway.ledger import Ledger
-from headway.service.prefect import deployments
 from headway.service.prefect.client import Control
 from headway.system.paths import ledger_url
 

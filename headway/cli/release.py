@@ -14,8 +14,8 @@ from headway.cli.identity import current_user
 from headway.cli.options import Json, PathArgument
 from headway.cli.output import output
 from headway.cli.work_tree import committed
+from headway.domain import deployments
 from headway.ledger import Ledger
-from headway.service.prefect import deployments
 from headway.service.prefect.client import Control
 from headway.system.paths import ledger_url
 

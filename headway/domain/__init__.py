@@ -3,6 +3,7 @@
 __all__ = [
     "base",
     "dependency_health",
+    "deployments",
     "errors",
     "events",
     "fencing",

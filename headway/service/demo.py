@@ -17,13 +17,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from headway.domain import deployments
 from headway.domain.base import Frozen
 from headway.domain.errors import HeadwayError
 from headway.ledger import Ledger, ReleaseRecord
 from headway.rollout.load_generator import Load
 from headway.scm import git
 from headway.service import stack
-from headway.service.prefect import deployments
 from headway.service.prefect.client import Control
 from headway.service.prefect.connections import connections
 from headway.system import directories

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from headway.service.prefect import deployments
+from headway.domain import deployments
 from tests.e2e.conftest import Headway, Repo
 
 pytestmark = pytest.mark.e2e

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from headway.config.value_types import Label
+from headway.domain import deployments
 from headway.domain.errors import HeadwayError, NotFound
 from headway.domain.events import Line
 from headway.ledger import AppRecord, Ledger
@@ -24,7 +25,6 @@ from headway.service.api.responses import (
     too_many_requests,
 )
 from headway.service.api.services import Services, ServicesDependency
-from headway.service.prefect import deployments
 
 __all__ = ["TOKEN", "router"]
 

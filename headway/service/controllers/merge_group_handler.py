@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from headway.domain import deployments
 from headway.domain.errors import SettingsError, SourceError
 from headway.domain.events import MergeGroupEvent
 from headway.ledger import DeliveryRecord
 from headway.policy import merge_queue, trigger_rules
 from headway.scm import git
 from headway.service.controllers.trigger_handler import EARLY_ATTEMPTS, FlowStart, TriggerHandler
-from headway.service.prefect import deployments
 
 __all__ = ["MergeGroupHandler"]
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 from headway.config import PREVIEW
+from headway.domain import deployments
 from headway.domain.errors import GitHostError, HeadwayError, NotFound, ServiceUnavailable
 from headway.domain.events import NOTHING
 from headway.domain.git import PullRequest
@@ -22,7 +23,6 @@ from headway.scm.webhooks import HOSTS, PullRequestEvent
 from headway.service.controllers.backoff import Backoff
 from headway.service.controllers.base import Controller
 from headway.service.controllers.run_retries import MAX_ATTEMPTS, start_with_retries
-from headway.service.prefect import deployments
 from headway.service.prefect.client import Control
 
 __all__ = ["PreviewReconciler", "event_of"]

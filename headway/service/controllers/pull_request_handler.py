@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from headway.domain import deployments
 from headway.domain.errors import GitHostError, HeadwayError, UsageError
 from headway.domain.events import NOTHING, PullRequestEvent
 from headway.domain.git import PullRequest
@@ -13,7 +14,6 @@ from headway.ledger import DeliveryRecord
 from headway.policy import previews, trigger_rules
 from headway.scm import git
 from headway.service.controllers.trigger_handler import EARLY_ATTEMPTS, FlowStart, TriggerHandler
-from headway.service.prefect import deployments
 
 __all__ = ["PullRequestHandler"]
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
+from headway.domain import deployments
 from headway.domain.errors import NotFound
 from headway.ledger import ApprovalRecord, Ledger, ReleaseRecord, ReleaseState, RolloutRecord
 from headway.rollout.strategies import TEARDOWN
 from headway.service.controllers.base import Controller, collect_error
 from headway.service.controllers.run_retries import MAX_ATTEMPTS, start_with_retries
-from headway.service.prefect import deployments
 from headway.service.prefect.client import Control
 
 __all__ = ["Recovery", "sweep"]

@@ -1,7 +1,7 @@
 """Client of the Prefect API: start, resume, watch and cancel runs.
 
 Plain REST, because importing Prefect's own client takes seconds that a command line does not have. Deployments are
-named by string, see headway.service.prefect.deployments; nothing here imports a flow.
+named by string, see headway.domain.deployments; nothing here imports a flow.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import httpx
 from tenacity import wait_exponential_jitter
 
 from headway.domain.base import Frozen
+from headway.domain.deployments import present_name
 from headway.domain.errors import HeadwayError, NotFound, ServiceUnavailable
-from headway.service.prefect.deployments import present_name
 from headway.service.up_record import UpRecord
 from headway.system import tls
 from headway.system.http_client import Failure, Failures, HttpClient, Limits, Repeat

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from headway.service.prefect.deployments import FORMER
+from headway.domain.deployments import FORMER
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
