@@ -189,6 +189,8 @@ class Analyze(Frozen):
     synthetic: Synthetic | None = None
     preview: bool = Field(default=False, description="the revision is in the preview: all its requests are synthetic")
     counted_by: str = Field(default="", description="what counts the requests that it is judged by")
+    startup: float = Field(default=0.0, description="seconds in which an instance that replaces another may start")
+    at_least: int | None = Field(default=None, description="instances that an autoscaler may leave; None: all of them")
 
     @property
     def limits(self) -> tuple[Condition | MetricLimit | Comparison, ...]:

@@ -37,7 +37,11 @@ def plan_for(
     observation = target.observe(revision.app)
     plan = strategies.plan(environment, observation, revision, spec, stable=stable, capabilities=target.capabilities)
     plan = plan.model_copy(
-        update={"steps": tuple(_counted(target, spec.environment, spec.target, step) for step in plan.steps)}
+        update={
+            "steps": tuple(
+                _counted(target, spec.environment, spec.target, _with_instances(spec, step)) for step in plan.steps
+            )
+        }
     )
     target.check(revision.app, plan)
     remarks = target.remarks(revision.app, plan)
@@ -53,6 +57,14 @@ def require_supported(target: Target, environment: Environment, name: str) -> No
     strategies.require_capabilities(environment, name, environment.instances.min, target.capabilities)
     for analysis in environment.strategy.analyses:
         _counted(target, name, environment.target, analysis.step("new", "stable"))
+
+
+def _with_instances(spec: LaunchSpec, step: Step) -> Step:
+    """The step with what it has to know of the app's instances, if it is an analysis."""
+    if not isinstance(step, Analyze):
+        return step
+    at_least = spec.autoscale.min if spec.autoscale else None
+    return step.model_copy(update={"startup": spec.health.startup, "at_least": at_least})
 
 
 def _counted(target: Target, environment: str, slug: str, step: Step) -> Step:

@@ -31,7 +31,7 @@ def evaluate(tally: Tally, step: Analyze, readings: Sequence[Measurements]) -> t
     found = [metric(limit, readings) for limit in step.metrics]
     if step.conditions or step.against:
         found.insert(0, judge(step.conditions, own, step.min_requests))
-    if steady := steadiness(readings):
+    if steady := steadiness(readings, startup=step.startup, at_least=step.at_least):
         found += [steady] if steady.verdict is not Verdict.PASS else []
     if step.against is not None:
         tally, compared = _compare(tally, step, start, last, now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,9 +23,10 @@ from headway.domain.revision import Artifact, Health, LaunchSpec, Revision
 from headway.domain.traffic import Traffic
 from headway.ledger import RolloutRecord
 from headway.rollout import availability
+from headway.rollout.analysis import instance_health
 from headway.rollout.executor import RolloutContext, walk
 from headway.rollout.planning import plan_for
-from tests.blocks.targets.kubernetes.test_target import until
+from tests.blocks.targets.kubernetes.test_target import get_well, until
 from tests.headway.rollout.test_executor import Journal
 from tests.standins.kubernetes_api import ApiServer, Object, Trouble, serving
 
@@ -208,3 +210,27 @@ async def test_rollout_goes_on_after_an_outage_of_the_api_server(
     assert outages[0] < time.monotonic()
     assert target.observe("shop").live == NEW.id
     assert set(target.observe("shop").instances) == {NEW.id}
+
+
+@pytest.mark.parametrize("slow", [False, True])
+async def test_deleted_pod_does_not_fail_the_analysis_if_its_replacement_becomes_ready(
+    api: ApiServer, target: KubernetesTarget, slow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(instance_health, "UNHEALTHY", 0.5)
+    removed: list[str] = []
+
+    def drained(_method: str, _path: str, pod: Object) -> int:
+        if len(api.passed_on) == 10:
+            removed.append(pod["metadata"]["name"])
+            with api.changed:
+                api.unready |= {ARTIFACT.location} if slow else set()
+                api.write("pods", pod, "DELETED")
+                api.reconcile()
+            threading.Timer(1.5, lambda: get_well(api)).start()
+        return 200
+
+    api.app = drained
+    context, _ = rollout(target, planned(target, {"canary": JUDGED["canary"]}), deadline=30)
+    await walk(context)
+    assert len(removed) == 1
+    assert target.observe("shop").live == NEW.id

@@ -83,6 +83,35 @@ def test_replacements_that_do_not_become_ready_fail() -> None:
     assert found.evidence == "1 of 2 instances healthy for 5.0 s: c5: it answers 500"
 
 
+def test_replacement_has_the_time_that_an_instance_has_to_start() -> None:
+    whole = [instance("a"), instance("b")]
+    starting = [instance("b"), instance("c", ready=False)]
+    long = int(UNHEALTHY) + 10
+    found = [steadiness(readings(whole, *[starting] * seconds), startup=long) for seconds in (long, long + 1)]
+    assert [one.verdict for one in found if one] == [Verdict.INCONCLUSIVE, Verdict.FAIL]
+    ill = [instance("b"), instance("a", ready=False)]
+    judged = steadiness(readings(whole, *[ill] * (int(UNHEALTHY) + 1)), startup=long)
+    assert judged is not None
+    assert judged.verdict is Verdict.FAIL
+
+
+def test_one_that_was_ready_and_is_unhealthy_is_not_starting() -> None:
+    whole, ill = [instance("a"), instance("b")], [instance("b"), instance("c", ready=False)]
+    found = steadiness(readings(whole, [instance("b"), instance("c")], *[ill] * (int(UNHEALTHY) + 1)), startup=60)
+    assert found is not None
+    assert found.verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize(
+    ("at_least", "verdict"), [(2, Verdict.PASS), (3, Verdict.FAIL), (9, Verdict.FAIL), (None, Verdict.FAIL)]
+)
+def test_autoscaler_may_remove_instances_down_to_its_minimum(at_least: int | None, verdict: Verdict) -> None:
+    whole = [instance(name) for name in "abc"]
+    found = steadiness(readings(whole, *[whole[:2]] * 10), startup=60, at_least=at_least)
+    assert found is not None
+    assert found.verdict is verdict
+
+
 def test_crashed_replacement_fails() -> None:
     found = steadiness(
         readings([instance("a")], [instance("b", ready=False)], [instance("b", run=None)], [instance("b", run="2")])
