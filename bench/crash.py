@@ -42,7 +42,7 @@ run: exec python3 app.py
 environments:
   staging: {{target: process/staging, {ENVIRONMENT}}}
   production:
-    {{target: process/production, instances: 2, approval: APPROVAL, smoke: [{{get: /smoke, timeout: 10s}}],
+    {{target: process/production, instances: 2, approval: APPROVAL, smoke: [{{get: /smoke, deadline: 8s}}],
     {ENVIRONMENT}}}
 """
 APP = """
