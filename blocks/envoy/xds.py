@@ -208,7 +208,7 @@ def _health_check(health: Health, identity: str) -> dict[str, Any]:
         "unhealthy_interval": "0.2s",
         "no_traffic_interval": "0.2s",
         "no_traffic_healthy_interval": "1s",
-        "unhealthy_threshold": 2,
+        "unhealthy_threshold": 1 if identity else 2,  # another program may have the port of a dead instance
         "healthy_threshold": 1,
         "http_health_check": check,
     }

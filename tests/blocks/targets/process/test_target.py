@@ -289,7 +289,9 @@ def test_another_program_that_takes_the_port_of_a_dead_instance_gets_no_requests
     stranger = f"http://127.0.0.1:{instance.port}"
     with subprocess.Popen([sys.executable, "-c", STRANGER, str(instance.port)], stderr=subprocess.DEVNULL) as taking:
         until(lambda: _text(stranger) == "stranger")
-        for _ in range(60):
+        # Envoy looks once a second; until then it does not know that the instance is dead.
+        until(lambda: httpx.get(address, trust_env=False).status_code == 503, 10)
+        for _ in range(50):
             assert _text(address) != "stranger"
             time.sleep(0.1)
         assert httpx.get(address, trust_env=False).status_code == 503
