@@ -38,7 +38,7 @@ class ConfigurationServer:
     def __init__(self, home: Path) -> None:
         self._home = home
         self._changed: dict[str, asyncio.Event] = {}
-        self._sent: dict[tuple[str, str], str] = {}
+        self._sent: dict[tuple[str, str], tuple[str, float]] = {}
         self.app = Starlette(
             routes=[
                 Route("/v3/discovery:{kind}", self.discover, methods=["POST"]),
@@ -59,14 +59,16 @@ class ConfigurationServer:
         if file is None or not all(map(NAME.fullmatch, (app, file))):
             return Response(status_code=404)
         known = asked.get("version_info", "")
-        if known and self._sent.get((app, file)) not in (None, known):
-            await asyncio.sleep(SAME_AGAIN)
-        end = asyncio.get_running_loop().time() + HOLD
+        clock = asyncio.get_running_loop().time
+        end = clock() + HOLD
         while True:
             changed = self._changed.setdefault(app, asyncio.Event())
             content = self._read(app, file)
             if content is not None and content["version_info"] != known:
-                self._sent[app, file] = content["version_info"]
+                version, at = self._sent.get((app, file), ("", 0.0))
+                if version == content["version_info"] and (early := at + SAME_AGAIN - clock()) > 0:
+                    await asyncio.sleep(early)
+                self._sent[app, file] = content["version_info"], clock()
                 return JSONResponse(served(content))
             try:
                 async with asyncio.timeout_at(end):

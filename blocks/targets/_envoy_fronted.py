@@ -287,13 +287,13 @@ class BehindEnvoy(Block, Target, Suspendable):
             traffic, listens = edge.traffic, edge.listens
         except TargetError as error:
             return Refusal(error.what)
-        live = [revision for revision, weight in traffic.weights.items() if weight and revision in state.specs]
         url = self._url(state.port)
-        if not live or not url:
-            return None
-        if not listens:
+        if url and not listens:  # Envoy has no routes then either
             owner = ports_in_use.owner(state.port) if state.port else ""
             return Refusal(f"{url} is not listened on: the port is taken by {owner}")
+        live = [revision for revision, weight in traffic.weights.items() if weight and revision in state.specs]
+        if not live or not url:
+            return None
         return public_refusal(url, state.specs[live[0]].health.path, live)
 
     def suspend(self) -> None:
