@@ -14,7 +14,7 @@ from headway.domain.errors import BuildFailed, SettingsError, UsageError
 from headway.domain.plan import Plan
 from headway.domain.revision import Artifact, LaunchSpec, Manifest
 from headway.domain.source import Source
-from headway.ledger import Ledger
+from headway.ledger import Ledger, ReleaseRecord
 from headway.policy.readiness.checklist import Result
 from headway.system import directories
 from tasks import build, checkout, checks, previews, readiness, release_record
@@ -39,6 +39,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PREFECT__FLOW_RUN_ID", RUN)
     for module in (build, checks, checkout):
         monkeypatch.setattr(module, "get_run_logger", lambda: logging.getLogger("of the run"))
+
+    async def no_run(release: ReleaseRecord) -> None:
+        """There is no Prefect server, and so no run to rename."""
+
+    for opening in (release_record, previews):
+        monkeypatch.setattr(opening, "rename_run", no_run)
     return tmp_path / "home"
 
 
