@@ -28,6 +28,7 @@ SETTINGS = """
 app: {app}
 run: exec python3 app.py
 health: {{startup: 8s, timeout: 1s}}
+http: {{retry: %(retry)s}}
 environments:
   production:
     target: process/production
@@ -111,7 +112,7 @@ def under_load(
     headway: Headway, tmp_path: Path, name: str, app: str | None = None, workers: int = 24, **settings: str
 ) -> Iterator[tuple[Repo, Load, str]]:
     """A good version is live under load; yields its revision."""
-    chosen = {"deadline": "20s", "steps": "20%, 100%", "window": "5s", "more": ""} | settings
+    chosen = {"deadline": "20s", "steps": "20%, 100%", "window": "5s", "more": "", "retry": "0"} | settings
     repo = Repo(tmp_path / "app", name, SETTINGS % chosen)
     if app is not None:
         repo.commit("as it is", {"app.py": app + APP})
@@ -238,7 +239,7 @@ def test_crashing_canary_rolls_back(headway: Headway, tmp_path: Path, fault: str
 
 
 def test_canary_with_failures_hidden_by_retries_rolls_back(headway: Headway, tmp_path: Path) -> None:
-    with under_load(headway, tmp_path, "breaks-off") as (repo, load, stable):
+    with under_load(headway, tmp_path, "breaks-off", retry="2") as (repo, load, stable):
         release = goes_back(headway, repo, stable, BREAKS_OFF.format(marker=str(tmp_path / "first")))
     rollout = rollout_of(headway, release)
     (_, last) = headway.ledger.readings.by_rollout(rollout.id)[-1]
