@@ -454,6 +454,8 @@ def test_rollback_to_a_named_revision(headway: Headway, repo: Repo) -> None:
 
 
 def test_dead_instance_is_restarted(headway: Headway, repo: Repo) -> None:
+    """The requests in flight at its death are sent to another instance, since the app asks for it."""
+    repo.commit("retry", {"headway.yaml": SETTINGS.format(app=repo.app) + "http: {retry: 2}\n"})
     headway.release(repo.path)
     url = headway.url(repo.app, "production")
     instances = [process for process in psutil.process_iter() if _is_instance(process, repo.app, "production")]
