@@ -202,7 +202,7 @@ def test_app_that_exits_after_it_was_ready(headway: Headway, repo: Repo) -> None
     assert told["state"] == "rolled_back"
     assert "staging: smoke: GET /: expected status 200; it answered 503" in told["reason"]
     assert version(headway.url(repo.app, "staging")) == version(headway.url(repo.app, "production")) == good
-    assert "out of memory" in headway.run("logs", repo.app, "staging").stdout
+    assert "out of memory" in headway.run("logs", repo.app, "staging", "--revision", told["sha"][:7]).stdout
 
 
 def test_failed_first_release_leaves_nothing_behind(headway: Headway, repo: Repo) -> None:
