@@ -19,7 +19,7 @@ from tests.e2e.conftest import SETTINGS, Headway, Repo, Up
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "examples" / "headway-bare"
-CLI = ["-c", "from headway.cli import main; main()"]
+CLI = ["-P", "-c", "from headway.cli import main; main()"]
 BARE = SETTINGS.replace("process/", "bare/")
 
 
