@@ -60,7 +60,7 @@ def titles(headway: Headway, name: str, run: str) -> list[str]:
     with headway.control() as control:
         asked = {"flow_runs": {"parent_task_run_id": {"is_null_": False}}, "sort": "START_TIME_ASC"}
         runs = httpx.post(f"{control.url}/flow_runs/filter", json=asked | {"limit": 200}, trust_env=False).json()
-        rollouts = [one["id"] for one in runs if one["name"].startswith(name) and root(control, one) == run]
+        rollouts = [one["id"] for one in runs if one["name"].endswith(f" to {name}") and root(control, one) == run]
         tasks = httpx.post(
             f"{control.url}/task_runs/filter",
             json={"task_runs": {"flow_run_id": {"any_": rollouts}}, "sort": "EXPECTED_START_TIME_ASC", "limit": 200},
