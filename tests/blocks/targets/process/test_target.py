@@ -20,6 +20,7 @@ import pytest
 
 from blocks.envoy import xds
 from blocks.targets._instance_checks import public_refusal
+from blocks.targets._ports import RESERVATIONS
 from blocks.targets.process.target import ProcessTarget
 from headway.domain.errors import LockLost, TargetError
 from headway.domain.refusal import Refusal
@@ -585,7 +586,7 @@ def _revision(one: psutil.Process) -> str | None:
 def test_port_of_a_forgotten_app_is_free_again(target: ProcessTarget, spec: LaunchSpec) -> None:
     revision = start(target, spec)
     port = httpx.URL(str(target.observe("shop").url)).port
-    reservation = Path(f"/tmp/headway-{os.getuid()}-ports") / str(port)
+    reservation = RESERVATIONS / str(port)
     assert reservation.read_text() == str(target._directory("shop"))
     target.route("shop", Traffic())
     target.retire(revision)
