@@ -464,7 +464,7 @@ def test_followed_logs_show_any_bytes_and_instances_that_start_later(
     def follow() -> None:
         for line in target.logs("shop", follow=True):
             seen.append(line.text)
-            if line.text.endswith("2"):
+            if line.text == "caf\ufffd \ufffd2":
                 return
 
     following = threading.Thread(target=follow, daemon=True)
