@@ -41,7 +41,9 @@ class Trust:
             builder = x509.CertificateBuilder(name, subject, key.public_key(), x509.random_serial_number())
             builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
             for extension in extensions:
-                builder = builder.add_extension(extension, critical=False)
+                # Python 3.13 verifies that these are critical, as RFC 5280 demands.
+                critical = isinstance(extension, x509.BasicConstraints | x509.KeyUsage)
+                builder = builder.add_extension(extension, critical=critical)
             return builder.sign(root, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
         identifier = x509.SubjectKeyIdentifier.from_public_key(root.public_key())
