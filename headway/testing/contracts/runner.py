@@ -31,7 +31,7 @@ class RunnerContract:
 
     @pytest.fixture
     def runner(self) -> Runner:
-        raise NotImplementedError
+        raise NotImplementedError("define the fixture `runner`")
 
     @pytest.fixture
     def lines(self) -> list[str]:
