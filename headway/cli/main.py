@@ -95,7 +95,7 @@ def options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit")
     ] = False,
 ) -> None:
-    output.debug = debug
+    output.debug, output.json = debug, False  # a command that takes --json sets it after this
 
 
 def main() -> None:

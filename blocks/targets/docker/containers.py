@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import time
 from datetime import datetime
 from typing import Any, Literal
 
@@ -38,7 +39,7 @@ SECOND = 1_000_000_000  # in nanoseconds, the engine's unit
 STOPPED = ("exited", "created", "dead")  # states of a container that is not restarted
 
 
-def status(found: dict[str, Any] | None) -> InstanceStatus:
+def status(engine: docker.DockerClient, found: dict[str, Any] | None) -> InstanceStatus:
     """Status of an inspected container."""
     if found is None:
         return InstanceStatus(unhealthy=Refusal("its container is gone: somebody removed it"))
@@ -47,8 +48,10 @@ def status(found: dict[str, Any] | None) -> InstanceStatus:
         reason = masker(found)(_unhealthy(state.get("Health")))
         return InstanceStatus(
             run=f"{state['StartedAt']}",
-            crashed=Refusal(f"keeps dying: it was started {found['RestartCount'] + 1} times")
-            if found["RestartCount"] > CRASHES  # the exit code is known only until the next start
+            crashed=Refusal(
+                f"keeps dying: it was started {found['RestartCount'] + 1} times{_last_exit(engine, found['Id'])}"
+            )
+            if found["RestartCount"] > CRASHES
             else None,
             unhealthy=Refusal(reason) if reason else None,
         )
@@ -59,6 +62,13 @@ def status(found: dict[str, Any] | None) -> InstanceStatus:
     elif found["RestartCount"] >= CRASHES:
         failed = Refusal(f"keeps dying: {died}")
     return InstanceStatus(failed=failed, unhealthy=Refusal(died))
+
+
+def _last_exit(engine: docker.DockerClient, container: str) -> str:
+    """The last exit of a container that runs again, from the engine's events: its state has it only until the start."""
+    filters = {"container": container, "event": "die"}
+    ends = list(engine.api.events(since=0, until=f"{time.time():.6f}", filters=filters, decode=True))
+    return f", and exited with code {ends[-1]['Actor']['Attributes']['exitCode']}" if ends else ""
 
 
 def _exit_reason(found: dict[str, Any]) -> str:

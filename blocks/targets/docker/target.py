@@ -102,7 +102,7 @@ class DockerTarget(BehindEnvoy):
 
     def _statuses(self, app: str, names: Collection[str]) -> Mapping[str, InstanceStatus]:  # noqa: ARG002  # one engine
         with self._engine() as engine:
-            return {name: containers.status(self._inspected(engine, name)) for name in names}
+            return {name: containers.status(engine, self._inspected(engine, name)) for name in names}
 
     def _free_address(self, app: str, taken: Collection[Address]) -> Address:  # noqa: ARG002  # one network
         with self._engine() as engine:

@@ -36,6 +36,7 @@ __all__ = ["BareTarget"]
 HOST = "127.0.0.1"
 ROUTER_START = 30.0  # seconds
 POLL = 0.05  # seconds
+MISSED = 5  # looks in a row that do not find a process, after which it has ended
 INHERITED = ("PATH", "HOME", "LANG", "TZ", "TMPDIR")
 
 
@@ -261,8 +262,10 @@ class BareTarget(Block, Target):
             command = f'exec "{sys.executable}" -m headway_bare.router "{files / "routes.json"}" {port}'
             processes.start(mark, command, cwd=files, env=os.environ, log=self._log(app, "router"))
         end = time.monotonic() + ROUTER_START
+        missed = 0  # looks in a row that did not find it: the environment of a process is empty while it calls exec
         while not _listens(port):
-            if time.monotonic() >= end or not processes.find([mark]):
+            missed = 0 if processes.find([mark]) else missed + 1
+            if time.monotonic() >= end or missed == MISSED:
                 last = " | ".join(_last_lines(self._log(app, "router")))
                 raise TargetError(f"{app}: the router does not listen on port {port}: {last}", "is the port taken?")
             time.sleep(POLL)

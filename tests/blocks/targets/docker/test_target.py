@@ -245,6 +245,22 @@ def test_command_missing_in_the_image_is_an_error(target: DockerTarget, spec: La
     assert "gunicorn" in detail
 
 
+def test_exit_code_of_a_crash_loop_is_known_while_it_runs(
+    target: DockerTarget, spec: LaunchSpec, engine: Engine
+) -> None:
+    wrong = spec.model_copy(update=app(engine, GOOD, 'CMD ["python3", "-c", "import time; time.sleep(1); exit(7)"]'))
+    revision = spec.revision("shop", SHA["new"])
+    target.launch(revision, wrong)
+    details: list[str] = []
+
+    def failed_while_running() -> bool:
+        details.append(failure(target, revision))
+        return "it was started" in details[-1]
+
+    until(failed_while_running)
+    assert "exited with code 7" in details[-1]
+
+
 def test_unreachable_engine_is_an_error(spec: LaunchSpec, tmp_path: Path) -> None:
     target = DockerTarget(directory=tmp_path / "other", url=f"unix://{tmp_path}/nothing.sock")
     with pytest.raises(TargetError, match="does not answer"):
