@@ -14,6 +14,7 @@ from headway.ledger.deliveries import Deliveries
 from headway.ledger.heartbeats import Heartbeats
 from headway.ledger.journal_retention import JournalRetention
 from headway.ledger.locks import Locks
+from headway.ledger.prefect_requests import PrefectRequests
 from headway.ledger.previews import Previews
 from headway.ledger.queue import Queue
 from headway.ledger.readings import Readings
@@ -45,6 +46,7 @@ class Ledger:
         self.journal = JournalRetention(engine, clock)
         self.apps = Apps(engine, clock)
         self.previews = Previews(engine, clock)
+        self.prefect_requests = PrefectRequests(engine, clock)
         self.deliveries = Deliveries(engine, clock)
         self.statuses = ReportedStatuses(engine, clock)
         self.queue = Queue(engine, clock, self.releases)

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Dialect
 
 __all__ = ["REVISION", "metadata"]
 
-REVISION = "0012"
+REVISION = "0015"
 """The newest migration. Comparing it with the database needs no import of Alembic, which is slow."""
 
 
@@ -297,4 +297,16 @@ reported_statuses = sa.Table(
     sa.Column("release_id", sa.ForeignKey(releases.c.id), primary_key=True),
     sa.Column("name", sa.String(100), primary_key=True),
     sa.Column("said", sa.Text, nullable=False),
+)
+
+prefect_requests = sa.Table(
+    "prefect_requests",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("principal", sa.JSON, nullable=False),
+    sa.Column("method", sa.String(8), nullable=False),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("flow_run_id", sa.String(36), index=True),
+    sa.Column("requested_at", Utc, nullable=False),
+    sa.Index("ix_prefect_requests_path_requested_at", "path", "requested_at"),
 )
