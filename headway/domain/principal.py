@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from headway.domain.base import Frozen
 
@@ -28,8 +28,11 @@ class Role(StrEnum):
         return list(Role).index(self)
 
 
+RESERVED = ("group:", "service:", "token:")  # how groups and other kinds of principals are written
+
+
 class Principal(Frozen):
-    """Who asks for something. `name` is unique within its `kind`."""
+    """Who asks for something. `name` is unique within its `kind`. Raises ValueError for a user with another's name."""
 
     kind: Literal["user", "token", "service"]
     name: str = Field(min_length=1, description="login of a person, name of a token, or name of a service")
@@ -37,3 +40,11 @@ class Principal(Frozen):
 
     def __str__(self) -> str:
         return self.name if self.kind == "user" else f"{self.kind}:{self.name}"
+
+    @model_validator(mode="after")
+    def _cannot_be_confused(self) -> Principal:
+        if self.name != self.name.strip() or not self.name.isprintable():
+            raise ValueError("a name has no line breaks, and no spaces around it")
+        if self.kind == "user" and self.name.casefold().startswith(RESERVED):
+            raise ValueError(f"the name of a user does not begin with {' or '.join(RESERVED)}")
+        return self

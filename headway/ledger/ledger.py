@@ -11,6 +11,7 @@ from headway.ledger.checks import Checks
 from headway.ledger.commands import Commands
 from headway.ledger.database import connect
 from headway.ledger.deliveries import Deliveries
+from headway.ledger.grants import Grants
 from headway.ledger.heartbeats import Heartbeats
 from headway.ledger.journal_retention import JournalRetention
 from headway.ledger.locks import Locks
@@ -26,6 +27,7 @@ from headway.ledger.revisions import Revisions
 from headway.ledger.rollouts import Rollouts
 from headway.ledger.schema_changes import SchemaChanges
 from headway.ledger.stages import Stages
+from headway.ledger.tokens import Tokens
 
 __all__ = ["Ledger"]
 
@@ -45,6 +47,8 @@ class Ledger:
         self.readings = Readings(engine, clock)
         self.journal = JournalRetention(engine, clock)
         self.apps = Apps(engine, clock)
+        self.tokens = Tokens(engine, clock)
+        self.grants = Grants(engine, clock, self.tokens)
         self.previews = Previews(engine, clock)
         self.prefect_requests = PrefectRequests(engine, clock)
         self.deliveries = Deliveries(engine, clock)

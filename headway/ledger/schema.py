@@ -9,7 +9,7 @@ from sqlalchemy.engine import Dialect
 
 __all__ = ["REVISION", "metadata"]
 
-REVISION = "0015"
+REVISION = "0017"
 """The newest migration. Comparing it with the database needs no import of Alembic, which is slow."""
 
 
@@ -309,4 +309,40 @@ prefect_requests = sa.Table(
     sa.Column("flow_run_id", sa.String(36), index=True),
     sa.Column("requested_at", Utc, nullable=False),
     sa.Index("ix_prefect_requests_path_requested_at", "path", "requested_at"),
+)
+
+grants = sa.Table(
+    "grants",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("subject", sa.String(255), nullable=False),
+    sa.Column("role", sa.String(16), nullable=False),
+    sa.Column("app", sa.String(63)),
+    sa.Column("granted_at", Utc, nullable=False),
+    sa.Column("granted_by", sa.Text, nullable=False),
+    sa.Column("revoked_at", Utc),
+    sa.Column("revoked_by", sa.Text),
+)
+
+members = sa.Table(
+    "members",
+    metadata,
+    sa.Column("group", sa.String(255), primary_key=True),
+    sa.Column("member", sa.String(255), primary_key=True),
+    sa.Column("source", sa.String(16), primary_key=True),
+    sa.Column("since", Utc, nullable=False),
+)
+
+tokens = sa.Table(
+    "tokens",
+    metadata,
+    sa.Column("name", sa.String(63), primary_key=True),
+    sa.Column("owner", sa.String(255), nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False, unique=True),
+    sa.Column("scope", sa.JSON, nullable=False),
+    sa.Column("created_at", Utc, nullable=False),
+    sa.Column("expires_at", Utc),
+    sa.Column("last_used_at", Utc),
+    sa.Column("revoked_at", Utc),
+    sa.Column("revoked_by", sa.Text),
 )

@@ -6,10 +6,12 @@ import grp
 import os
 import pwd
 
+from pathlib import Path
+
 from headway.domain.errors import UsageError
 from headway.domain.principal import Principal
 
-__all__ = ["os_user"]
+__all__ = ["home_owner", "os_user"]
 
 
 def os_user() -> Principal:
@@ -25,6 +27,15 @@ def os_user() -> Principal:
         raise UsageError(f"the user id {uid} has no name here", "add the user to the system's directory") from None
     groups = {_group(gid) for gid in (os.getgid(), *os.getgroups())}
     return Principal(kind="user", name=name, groups=tuple(sorted(groups)))
+
+
+def home_owner(home: Path) -> str:
+    """The user who owns Headway's home directory: always an admin. Its number when it has no name here."""
+    uid = home.stat().st_uid
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def _group(gid: int) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from headway.domain.errors import UsageError
 from headway.domain.principal import Principal
-from headway.system.os_user import os_user
+from headway.system.os_user import home_owner, os_user
 
 ASK = "from headway.system.os_user import os_user; print(os_user().name)"
 
@@ -37,3 +37,7 @@ def test_a_user_id_without_a_name_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(os, "getuid", lambda: 3_999_999_999)
     with pytest.raises(UsageError, match="the user id 3999999999 has no name here"):
         os_user()
+
+
+def test_the_owner_of_a_directory(tmp_path: Path) -> None:
+    assert home_owner(tmp_path) == os_user().name
