@@ -29,7 +29,7 @@ class Removal(Repository):
                 db.execute(table.delete().where(table.c.app == app, table.c.environment == environment))
 
     def app(self, app: str) -> None:
-        """Remove an app with its releases, events and registration.
+        """Remove an app with its releases, events, roles and registration.
 
         Raises UsageError when a release is in progress, or the app has preview environments.
         """
@@ -48,6 +48,7 @@ class Removal(Repository):
                 db.execute(table.delete().where(table.c.app == app))
             db.execute(t.inbox.update().where(t.inbox.c.app == app).values(followed_by=None))
             db.execute(t.inbox.delete().where(t.inbox.c.app == app))
+            db.execute(t.grants.delete().where(t.grants.c.app == app))
             db.execute(t.apps.delete().where(t.apps.c.name == app))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-
 from pathlib import Path
 
 from headway.domain.errors import UsageError

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from headway.domain.errors import UsageError
 from headway.domain.measurements import Measurements
 from headway.domain.plan import OperatorCommand, Plan, Promote
+from headway.domain.principal import Role
 from headway.domain.revision import Artifact, LaunchSpec
 from headway.ledger import Ledger
 from headway.ledger.schema import metadata
@@ -63,6 +64,7 @@ def test_an_app_is_removed_with_all_its_rows(ledger: Ledger) -> None:
     ledger.releases.finish(release(ledger, "other", ("staging", "production")), "succeeded", "")
     others = rows(ledger)
     ledger.apps.register("shop", repo="/shop", host="generic", secret="shop-webhook", by="ann")
+    ledger.grants.grant("ann", Role.APPROVER, "shop", by="root")
     ledger.releases.finish(release(ledger, "shop", ("staging", "production")), "succeeded", "")
     assert all(rows(ledger)[table] > others[table] for table in ("rollouts", "steps", "releases", "apps", "revisions"))
 
