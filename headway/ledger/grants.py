@@ -20,7 +20,7 @@ __all__ = ["Grants"]
 
 
 class Grants(Repository):
-    """One role of a user or group per app. Rows stay after the role has ended: they say who gave and took it, and when."""
+    """One role of a user or group per app. A row stays when the role has ended, with who gave and took it."""
 
     def __init__(self, engine: sa.Engine, clock: Clock, tokens: Tokens) -> None:
         super().__init__(engine, clock)
