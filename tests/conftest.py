@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from headway.system import tls
+from tests.standins import process_state
 from tests.standins.clusters import Borrowed, Namespace, borrowed
 from tests.standins.docker_engine import Engine, running
 from tests.standins.hosted_apps import Trust
@@ -97,6 +98,13 @@ def _processes_of(place: Path) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
+
+
+@pytest.fixture(autouse=True)
+def _process_state() -> Iterator[None]:
+    """The next test of this process finds it as this one did, in whatever order they run."""
+    with process_state.restored():
+        yield
 
 
 @pytest.fixture(scope="session")
