@@ -6,7 +6,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +69,13 @@ def _use_wal(file: str) -> None:
 
 
 def _make_private(file: str) -> None:
-    """Make the file if it is not there, for this user only. SQLite gives its -wal and -shm files the same mode."""
-    os.close(os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    """Make the file if it is not there, for this user only. SQLite gives its -wal and -shm files the same mode.
+
+    A file that is there must not be opened: closing it would cancel all locks that SQLite has on it in this process
+    (https://sqlite.org/howtocorrupt.html, 2.2).
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
 
 
 @contextmanager

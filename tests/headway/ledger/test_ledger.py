@@ -371,6 +371,17 @@ def test_concurrent_first_opens_create_one_ledger(tmp_path: Path) -> None:
             assert pool.starmap(_open_once, asked) == [[]] * 8
 
 
+def test_second_open_in_a_process_keeps_the_locks_of_the_first(tmp_path: Path) -> None:
+    """Without them, a process that ends deletes the log that the others write to: what they write is lost."""
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    with multiprocessing.get_context("spawn").Pool(1) as pool, Ledger.open(url) as first:
+        first.releases.apps()
+        with Ledger.open(url):
+            assert pool.apply(_open_once, (url, 0.0)) == []
+            start(first)
+            assert pool.apply(_open_once, (url, 0.0)) == ["shop"]
+
+
 def test_processes_opening_a_new_ledger_get_one_lock(database: str) -> None:
     with multiprocessing.get_context("spawn").Pool(4) as pool:
         tokens = pool.starmap(_acquire_once, [(database, time.time() + 3)] * 4)
