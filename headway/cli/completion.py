@@ -12,7 +12,7 @@ from headway.cli.help_text import examples
 if TYPE_CHECKING:
     from headway.ledger import Ledger
 
-__all__ = ["COMPLETE", "apps", "completion", "environments", "releases"]
+__all__ = ["COMPLETE", "apps", "completion", "environments", "releases", "tokens"]
 
 COMPLETE = "_HEADWAY_COMPLETE"  # set by the scripts: the shell asks for completions
 RELEASES = 20
@@ -54,6 +54,11 @@ def releases(incomplete: str) -> list[tuple[str, str]]:
     with _ledger() as ledger:
         recent = ledger.releases.recent(limit=RELEASES)
     return [(one.name, f"{one.state} {one.subject or ''}") for one in recent if one.name.startswith(incomplete)]
+
+
+def tokens(incomplete: str) -> list[str]:
+    with _ledger() as ledger:
+        return [token.name for token in ledger.tokens.all() if token.name.startswith(incomplete)]
 
 
 def _ledger() -> Ledger:

@@ -60,6 +60,8 @@ class Commands(LazyGroup):
         },
         "Manage": {
             "app": "apps.commands",
+            "role": "roles.commands",
+            "token": "tokens.commands",
             "preview": "previews.preview",
             "adopt": "adopt.adopt",
             "prune": "prune.prune",

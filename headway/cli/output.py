@@ -40,6 +40,12 @@ class Output:
             for line in lines:
                 print(line, flush=True)
 
+    def note(self, *lines: str) -> None:
+        """Print lines to standard error, unless `--json` is given: standard output is for a program."""
+        if not self.json:
+            for line in lines:
+                print(line, file=sys.stderr, flush=True)
+
     def table(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print rows below their heads, in columns as wide as they need; columns without any text are left out."""
         kept = [column for column in range(len(heads)) if any(row[column] for row in rows)]

@@ -59,5 +59,5 @@ def _able(authority: Authority, needed: Role, app: str | None) -> list[str]:
 
 
 def _described(action: Action, app: str | None, environment: str | None) -> str:
-    where = f" in {environment}" if environment else ""
-    return f"{action} {app}{where}" if app else f"{action} every app{where}"
+    verb = "administer" if action is Action.ADMIN else action
+    return f"{verb} {app or 'every app'}{f' in {environment}' if environment else ''}"

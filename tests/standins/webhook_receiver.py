@@ -61,6 +61,7 @@ class Receiver:
         self.control = FakeControl()
         self.services = Services(
             ledger=ledger,
+            owner="root",
             control=self.control,
             load_secret=self._secret,
             rate_limits=RateLimits(),

@@ -25,7 +25,8 @@ from headway.service.controllers.process import ControllerProcess
 from headway.service.controllers.runner import run
 from headway.service.prefect.client import Control
 from headway.service.prefect.connections import connections
-from headway.system.paths import ledger_url
+from headway.system.os_user import home_owner
+from headway.system.paths import ledger_url, make_home
 
 __all__ = ["app"]
 
@@ -47,6 +48,7 @@ def _open_services() -> Iterator[tuple[Services, list[Controller]]]:
         process = ControllerProcess(checks.__setitem__)
         services = Services(
             ledger=ledger,
+            owner=home_owner(make_home()),
             control=control,
             load_secret=load_secret,
             rate_limits=RateLimits(),

@@ -23,6 +23,8 @@ class Services:
     """Shared by all requests."""
 
     ledger: Ledger
+    owner: str
+    """The OS user who owns HEADWAY_HOME: always an admin."""
     control: Control
     load_secret: Callable[[str, str], Awaitable[str]]
     rate_limits: RateLimits
