@@ -113,7 +113,7 @@ def test_colours_are_for_terminals_without_no_color(monkeypatch: pytest.MonkeyPa
 def test_mistyped_command_suggests_the_nearest_one() -> None:
     done = CliRunner().invoke(app, ["relese"])
     assert done.exit_code == 2
-    assert "Did you mean 'release'?" in done.output
+    assert "Did you mean 'release'" in done.output
 
 
 def test_a_group_without_a_command_prints_its_commands() -> None:
