@@ -112,7 +112,9 @@ def _migrate(engine: sa.Engine) -> None:
 
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS))
-        with engine.connect() as connection:
+        # A transaction that begins to read and then wants to write fails at once while another has the write lock: a
+        # reader that meets a commit takes it for a moment, too.
+        with engine.connect().execution_options(writing=True) as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
             connection.commit()

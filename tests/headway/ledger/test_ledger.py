@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -369,6 +371,20 @@ def test_concurrent_first_opens_create_one_ledger(tmp_path: Path) -> None:
         for number in range(10):
             asked = [(f"sqlite:///{tmp_path}/{number}", time.time() + 0.05)] * 8
             assert pool.starmap(_open_once, asked) == [[]] * 8
+
+
+def test_migration_waits_for_a_writer(tmp_path: Path) -> None:
+    """SQLite does not wait when a transaction that began to read wants to write."""
+    file = tmp_path / "ledger.db"
+    Ledger.open(f"sqlite:///{file}").close()
+    with ThreadPoolExecutor() as pool, closing(sqlite3.connect(file, isolation_level=None)) as writer:
+        for table in writer.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            writer.execute(f"DROP TABLE {table[0]}")
+        writer.execute("BEGIN IMMEDIATE")
+        opened = pool.submit(_open_once, f"sqlite:///{file}", 0.0)
+        wait([opened], 2)
+        writer.execute("COMMIT")
+        assert opened.result(60) == []
 
 
 def test_second_open_in_a_process_keeps_the_locks_of_the_first(tmp_path: Path) -> None:
