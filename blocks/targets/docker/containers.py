@@ -36,6 +36,7 @@ CONFIG_HASH = f"{LABEL}made"
 HEALTHCHECK = 5.0  # seconds between two HEALTHCHECKs, at most: an instance is not ready before the first
 CRASHES = 2  # after which an instance that was never ready has failed
 SECOND = 1_000_000_000  # in nanoseconds, the engine's unit
+KILLED = 137  # exit code of a process that SIGKILL ended
 STOPPED = ("exited", "created", "dead")  # states of a container that is not restarted
 
 
@@ -48,11 +49,7 @@ def status(engine: docker.DockerClient, found: dict[str, Any] | None) -> Instanc
         reason = masker(found)(_unhealthy(state.get("Health")))
         return InstanceStatus(
             run=f"{state['StartedAt']}",
-            crashed=Refusal(
-                f"keeps dying: it was started {found['RestartCount'] + 1} times{_last_exit(engine, found['Id'])}"
-            )
-            if found["RestartCount"] > CRASHES
-            else None,
+            crashed=_crashed(engine, found) if found["RestartCount"] > CRASHES else None,
             unhealthy=Refusal(reason) if reason else None,
         )
     died = _exit_reason(found)
@@ -64,18 +61,31 @@ def status(engine: docker.DockerClient, found: dict[str, Any] | None) -> Instanc
     return InstanceStatus(failed=failed, unhealthy=Refusal(died))
 
 
-def _last_exit(engine: docker.DockerClient, container: str) -> str:
-    """The last exit of a container that runs again, from the engine's events: its state has it only until the start."""
-    filters = {"container": container, "event": "die"}
-    ends = list(engine.api.events(since=0, until=f"{time.time():.6f}", filters=filters, decode=True))
-    return f", and exited with code {ends[-1]['Actor']['Attributes']['exitCode']}" if ends else ""
+def _crashed(engine: docker.DockerClient, found: dict[str, Any]) -> Refusal:
+    """Why a container that runs again ended last, from the engine's events: its state says so only until the start."""
+    what = f"keeps dying: it was started {found['RestartCount'] + 1} times"
+    filters = {"container": found["Id"], "event": ["start", "oom", "die"]}
+    runs: list[dict[str, dict[str, Any]]] = [{}]  # the events of each, by name; the engine has the last 256
+    for event in engine.api.events(since=0, until=f"{time.time():.6f}", filters=filters, decode=True):
+        if event["Action"] == "start":
+            runs.append({})
+        runs[-1][event["Action"]] = event["Actor"]["Attributes"]
+    ended = [run for run in runs if "die" in run]
+    if not ended:
+        return Refusal(what)
+    code = int(ended[-1]["die"]["exitCode"])
+    # The kernel may also have killed a process of the container other than its first, which went on.
+    killed = "oom" in ended[-1] and code == KILLED
+    return Refusal(f"{what}; {_out_of_memory(found) if killed else f'it exited with code {code}'}")
 
 
 def _exit_reason(found: dict[str, Any]) -> str:
     state = found["State"]
-    if state["OOMKilled"]:
-        return f"out of memory (OOMKilled): its limit is {found['HostConfig']['Memory'] // 2**20} MiB"
-    return state["Error"] or f"it exited with code {state['ExitCode']}"
+    return _out_of_memory(found) if state["OOMKilled"] else state["Error"] or f"it exited with code {state['ExitCode']}"
+
+
+def _out_of_memory(found: dict[str, Any]) -> str:
+    return f"out of memory (OOMKilled): its limit is {found['HostConfig']['Memory'] // 2**20} MiB"
 
 
 def _unhealthy(health: dict[str, Any] | None) -> str:

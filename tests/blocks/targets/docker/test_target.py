@@ -245,11 +245,20 @@ def test_command_missing_in_the_image_is_an_error(target: DockerTarget, spec: La
     assert "gunicorn" in detail
 
 
-def test_exit_code_of_a_crash_loop_is_known_while_it_runs(
-    target: DockerTarget, spec: LaunchSpec, engine: Engine
+@pytest.mark.parametrize(
+    ("ends", "reason"),
+    [
+        ("exit(7)", "it exited with code 7"),
+        ("bytearray(200 << 20)", "out of memory (OOMKilled): its limit is 64 MiB"),
+    ],
+    ids=["exit code", "out of memory"],
+)
+def test_reason_of_a_crash_loop_is_known_while_it_runs(
+    target: DockerTarget, spec: LaunchSpec, engine: Engine, ends: str, reason: str
 ) -> None:
-    wrong = spec.model_copy(update=app(engine, GOOD, 'CMD ["python3", "-c", "import time; time.sleep(1); exit(7)"]'))
-    revision = spec.revision("shop", SHA["new"])
+    command = f'CMD ["python3", "-c", "import time; time.sleep(1); {ends}"]'
+    wrong = spec.model_copy(update={"instances": 1, "memory": 64 << 20, **app(engine, GOOD, command)})
+    revision = wrong.revision("shop", SHA["new"])
     target.launch(revision, wrong)
     details: list[str] = []
 
@@ -258,7 +267,7 @@ def test_exit_code_of_a_crash_loop_is_known_while_it_runs(
         return "it was started" in details[-1]
 
     until(failed_while_running)
-    assert "exited with code 7" in details[-1]
+    assert reason in details[-1]
 
 
 def test_unreachable_engine_is_an_error(spec: LaunchSpec, tmp_path: Path) -> None:
