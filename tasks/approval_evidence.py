@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from headway import config
@@ -78,17 +78,18 @@ async def schema_decision(ledger: Ledger, app: str, source: Source, spec: Launch
 
 
 def _new_migrations(source: Source, before: str | None, patterns: tuple[str, ...]) -> dict[str, str]:
-    workspace = Path(source.workspace)
+    """Path -> text of the migrations that the commit adds or changes. Checks may have changed the workspace."""
     if before is None:
         return {}
-    changed = git.changed_paths(git.mirror_of(workspace), before, source.sha)
+    mirror = git.mirror_of(source.workspace)
+    changed = git.changed_paths(mirror, before, source.sha)
     if changed is None:
         raise MigrationRefused(
             f"cannot determine which migrations are new: this repository has no commit {before}, which is live",
             "was its history rewritten? migrations/kind says what they are for this release",
         )
-    paths = [path for path in is_migration(patterns, changed) if (workspace / path).is_file()]
-    return {path: (workspace / path).read_text(errors="replace") for path in paths}
+    texts = {path: git.file_of(mirror, source.sha, path, limit=sys.maxsize) for path in is_migration(patterns, changed)}
+    return {path: text for path, text in texts.items() if text is not None}
 
 
 async def _schema_decision(ledger: Ledger, app: str, source: Source, spec: LaunchSpec) -> str:

@@ -104,6 +104,7 @@ async def _image(record: ReleaseRecord, source: Source, settings: Settings, repo
         args=how.args,
         platform=how.platform,
         cache=how.cache,
+        domain=record.app,
     )
     secrets = await values_of(how.secrets if source.trusted else {}, "build/secrets")
     with tempfile.TemporaryDirectory(prefix="headway-build-") as place:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from prefect.runtime import flow_run
 from prefect.tasks import exponential_backoff
 
 from headway import config as headway_yaml
-from headway.domain.errors import UsageError
+from headway.build import bundles
+from headway.domain.errors import SettingsError, UsageError
 from headway.domain.source import Source
 from headway.ledger import Ledger
 from headway.ledger.release_inputs import SETTINGS
@@ -60,7 +63,22 @@ async def read_settings(source: Source, ledger: Ledger | None = None) -> headway
     release = ledger.releases.by_run(str(flow_run.get_id())) if ledger else None
     if ledger and release and (stored := ledger.inputs.get(release.id, SETTINGS)):
         return headway_yaml.StoredSettings.load(stored, release.name)
-    settings = await asyncio.to_thread(headway_yaml.load, Path(source.workspace))
+    settings = await _settings_of(source)
     for warning in settings.warnings:
         get_run_logger().warning(warning)
     return settings
+
+
+async def _settings_of(source: Source) -> headway_yaml.Settings:
+    """headway.yaml and its manifests as the commit has them: commands may have changed the workspace."""
+    with tempfile.TemporaryDirectory(prefix="headway-settings-") as directory:
+        tree, say = Path(directory) / "commit", get_run_logger().info
+        file = tree / headway_yaml.FILE_NAME
+        await bundles.export(source, tree, say, [file.name])
+        if not await asyncio.to_thread(os.path.lexists, file):
+            raise SettingsError(f"{source.repo}: {source.sha[:7]} has no {file.name}", "headway init writes one")
+        settings = await asyncio.to_thread(headway_yaml.load, file)
+        if not any(settings.manifests_of(name) for name in settings.environments):
+            return settings
+        await bundles.export(source, tree, say)  # a kustomization may use any file
+        return await asyncio.to_thread(headway_yaml.load, tree)

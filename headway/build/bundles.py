@@ -8,27 +8,27 @@ import errno
 import hashlib
 import os
 import re
-import shlex
 import stat
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import filelock
 
 from headway.domain.errors import BuildFailed, CommandFailed
 from headway.domain.ports import Runner
+from headway.domain.refusal import Refusal
 from headway.domain.revision import Artifact
 from headway.domain.source import Source
 from headway.domain.workload import Workload
 from headway.scm import git
 from headway.system import directories as trees
+from headway.system import sealed_tree
 from headway.system.runners.host import HostRunner
 
-__all__ = ["build", "digest_of", "export", "prune"]
+__all__ = ["build", "export", "prune", "refusal"]
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # git prints "unable to write file" without the cause. In a directory that was just created, the cause is a full disk.
@@ -48,27 +48,30 @@ async def build(
     Guarantees:
 
     * The artifact is STORE/sha256/HEX. HEX is the SHA-256 of its content: every path, sorted, with its kind, executable
-      bit, and bytes or link target. Times, owners and other permission bits are not hashed. Files are read-only.
-    * The same files, command and environment are built once on a machine. A second build returns the existing artifact,
-      so the digest does not depend on `install` being reproducible, which few installers are.
-    * `install` runs in the final directory, STORE/trees/KEY, where KEY is a hash of files, command and environment.
+      bit, and bytes or link target. Times, owners and other permission bits are not hashed. Files and directories are
+      read-only. STORE/manifests/HEX is the list that is hashed.
+    * The same files, command, environment and home directory are built once on a machine. A second build returns the
+      existing artifact, so the digest does not depend on `install` being reproducible, which few installers are.
+      Builds with another home directory, such as those of forks, share none: its caches can change the result.
+    * `install` runs in the final directory, STORE/trees/KEY, where KEY is a hash of these.
       STORE/sha256/HEX is a link to it. Absolute paths that `install` writes, as virtual environments do, therefore stay
       valid on this machine and for this store.
     * The artifact appears complete or not at all. Concurrent builds of the same key run once.
 
-    Raises BuildFailed when `install` fails or times out, a symbolic link points outside the tree, or the disk is full.
+    Raises BuildFailed when `install` fails or times out, a symbolic link points outside the tree, the disk is full, or
+    the existing artifact was changed.
     Links to the interpreter of a virtual environment may point outside.
     """
     key = _key(commit.tree, install)
     timeout = install.timeout if install else git.LOCAL_TIMEOUT
     tree = store / "trees" / key
     with _said_when_full(store):
-        for directory in ("sha256", "trees", "keys"):
+        for directory in ("sha256", "trees", "keys", "manifests"):
             (store / directory).mkdir(parents=True, exist_ok=True)
         async with _locked(store, key, timeout):
             if known := _known(store, key):
                 on_line(f"built before: sha256:{known.name}")
-                return await asyncio.to_thread(_artifact, known)
+                return await asyncio.to_thread(_unchanged, known)
             try:
                 await _fill(tree, commit, install, runner, on_line)
                 return await asyncio.to_thread(_seal, store, key, tree)
@@ -78,7 +81,8 @@ async def build(
 
 
 def _key(tree: str, install: Workload | None) -> str:
-    seen = [tree, install.command if install else None, sorted(install.env.items()) if install else []]
+    seen = ["sealed", tree, install.command if install else None, sorted(install.env.items()) if install else []]
+    seen += [str(install.home)] if install and install.home else []
     return hashlib.sha256(repr(seen).encode()).hexdigest()[:24]
 
 
@@ -122,15 +126,14 @@ async def _fill(
         await asyncio.to_thread(_refuse_escapes, tree)
 
 
-async def export(commit: Source, tree: Path, on_line: Callable[[str], None]) -> None:
+async def export(commit: Source, tree: Path, on_line: Callable[[str], None], paths: Sequence[str] = ()) -> None:
     """Write the files of the commit to this directory, without files that checks left in the workspace.
 
-    Raises BuildFailed.
+    With `paths`, only those of them that are in the commit. Raises BuildFailed.
     """
     await asyncio.to_thread(_empty, tree)
     index = tree.with_suffix(".index")
-    argvs, git_env = git.export_command(git.mirror_of(commit.workspace), commit.sha, tree, index)
-    command = " && ".join(map(shlex.join, argvs))
+    command, git_env = git.export_command(git.mirror_of(commit.workspace), commit.sha, tree, index, paths)
     try:
         await _run(Workload(command, tree, git_env, git.LOCAL_TIMEOUT, on_line, "build"), HostRunner())
     finally:
@@ -160,7 +163,7 @@ async def _run(workload: Workload, runner: Runner) -> None:
 def _refuse_escapes(tree: Path) -> None:
     """Raise BuildFailed for a link out of the tree: what it points to differs between machines and over time."""
     root = os.path.realpath(tree)
-    for entry in _entries(tree):
+    for entry in sealed_tree.entries(tree):
         path = tree / entry.path
         if entry.link is None or Path(os.path.realpath(path)).is_relative_to(root) or _is_interpreter(path):
             continue
@@ -180,76 +183,51 @@ def _is_interpreter(link: Path) -> bool:
     )
 
 
-# --- content hash ------------------------------------------------------------------------------------------------
-
-
-class _Entry(NamedTuple):
-    path: str  # below the tree
-    kind: int  # stat.S_IFMT
-    executable: bool
-    size: int
-    link: str | None
-
-
-def _entries(tree: Path) -> Iterator[_Entry]:
-    """Files, directories and links of a tree, sorted by path. Links are not followed."""
-    found = []
-    for directory, directories, files in os.walk(tree, onerror=_raise):
-        for name in (*directories, *files):
-            path = Path(directory, name)
-            status = path.lstat()
-            # Not Path.readlink, which normalizes `./a` to `a`.
-            link = os.readlink(path) if stat.S_ISLNK(status.st_mode) else None  # noqa: PTH115
-            kind, executable = stat.S_IFMT(status.st_mode), bool(status.st_mode & stat.S_IXUSR)
-            found.append(_Entry(str(path.relative_to(tree)), kind, executable, status.st_size, link))
-    yield from sorted(found)
-
-
-def _raise(error: OSError) -> None:
-    raise error
-
-
-def digest_of(tree: Path) -> str:
-    """SHA-256 (hex) of a directory's content: one line of kind, path and content hash for each path, sorted.
-
-    Raises BuildFailed for entries that are neither file, directory nor link.
-    """
-    digest = hashlib.sha256()
-    for entry in _entries(tree):
-        if entry.link is not None:
-            line = ("link", entry.path, entry.link)
-        elif entry.kind == stat.S_IFDIR:
-            line = ("directory", entry.path, "")
-        elif entry.kind == stat.S_IFREG:
-            with (tree / entry.path).open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-            line = ("program" if entry.executable else "file", entry.path, content)
-        else:
-            raise BuildFailed(f"build: {entry.path} is neither file, directory nor link", "have the build remove it")
-        digest.update(("\0".join(line) + "\n").encode(errors="surrogateescape"))
-    return digest.hexdigest()
+# --- sealing -----------------------------------------------------------------------------------------------------
 
 
 def _seal(store: Path, key: str, tree: Path) -> Artifact:
-    """Make the files of a tree read-only, and link it under its content hash and its key."""
-    for entry in _entries(tree):
-        if entry.kind == stat.S_IFREG:
-            path = tree / entry.path
-            path.chmod(stat.S_IMODE(path.stat().st_mode) & ~0o222)
-    digest = digest_of(tree)
+    """Make a tree read-only, and link it under its content hash and its key, beside its manifest."""
+    sealed_tree.seal(tree)
+    content = sealed_tree.manifest_of(tree)
+    digest = hashlib.sha256(content).hexdigest()
     place = store / "sha256" / digest
-    if place.exists():
+    if sealed_tree.manifest_file(place).exists() and place.exists() and not place.samefile(tree):
         trees.remove(tree)
     else:
+        _put(sealed_tree.manifest_file(place), lambda temporary: temporary.write_bytes(content))
         _put(place, lambda temporary: temporary.symlink_to(Path("..", "trees", key)))
     _put(store / "keys" / key, lambda temporary: temporary.symlink_to(Path("..", "sha256", digest)))
     return _artifact(place)
 
 
-def _put(path: Path, make: Callable[[Path], None]) -> None:
+def _put(path: Path, make: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
-    make(temporary)
-    temporary.rename(path)
+    try:
+        make(temporary)
+        temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def refusal(artifact: Artifact) -> Refusal | None:
+    """Why this bundle cannot be launched on this machine: it is not there, or it was changed since it was built."""
+    place = Path(artifact.location)
+    if artifact.kind != "bundle" or not place.is_dir():
+        return Refusal(f"there is no bundle {artifact.location} on this machine", "release it again")
+    if not artifact.sealed:
+        return None
+    try:
+        changed = sealed_tree.changes(place, artifact.digest.removeprefix("sha256:"), sealed_tree.manifest_file(place))
+    except (OSError, BuildFailed) as error:
+        changed = [str(error)]
+    if not changed:
+        return None
+    others = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+    return Refusal(
+        f"bundle {artifact.digest[:19]} was changed after its build: {changed[0]}{others}",
+        f"find out what wrote to it; to build it again: rm -r {place.resolve()}, then release the commit",
+    )
 
 
 def _known(store: Path, key: str) -> Path | None:
@@ -258,10 +236,17 @@ def _known(store: Path, key: str) -> Path | None:
     return store / "sha256" / record.readlink().name if record.exists() else None
 
 
+def _unchanged(place: Path) -> Artifact:
+    artifact = _artifact(place)
+    if refused := refusal(artifact):
+        raise BuildFailed(f"build: {refused.what}", refused.hint)
+    return artifact
+
+
 def _artifact(place: Path) -> Artifact:
     os.utime(place, follow_symlinks=False)  # time of last use, for `prune`
-    size = sum(entry.size for entry in _entries(place.resolve()) if entry.kind == stat.S_IFREG)
-    return Artifact(digest=f"sha256:{place.name}", location=str(place), size=size)
+    size = sum(entry.size for entry in sealed_tree.entries(place.resolve()) if entry.kind == stat.S_IFREG)
+    return Artifact(digest=f"sha256:{place.name}", location=str(place), size=size, sealed=True)
 
 
 # --- pruning -----------------------------------------------------------------------------------------------------
@@ -288,7 +273,9 @@ def prune(store: Path, keep: Collection[str], older_than: float, *, dry_run: boo
             for place in names:
                 place.unlink()
             trees.remove(tree)
-    for record in store.glob("keys/*"):
-        if not dry_run and not record.exists():
-            record.unlink()
+    known = {place.name for place in store.glob("sha256/*")}
+    without_tree = [record for record in store.glob("keys/*") if not record.exists()]
+    without_tree += [record for record in store.glob("manifests/*") if record.name not in known]
+    for record in [] if dry_run else without_tree:
+        record.unlink(missing_ok=True)
     return gone

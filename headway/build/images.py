@@ -61,6 +61,8 @@ class Recipe(Frozen):
     platform: str | None = None
     cache: bool | str = True
     """Reuse layers of the branch's last image: True takes it from the registry, a path from that directory."""
+    domain: str = ""
+    """The app whose builds share what `RUN --mount=type=cache` keeps. Builds of forks share with none of them."""
 
 
 def tags(source: Source) -> tuple[str, ...]:
@@ -310,8 +312,9 @@ def _command(
     words += ["--platform", recipe.platform] if recipe.platform else []
     words += [word for image in earlier for word in ("--cache-from", image)]
     words += ["--build-arg", "BUILDKIT_INLINE_CACHE=1"] if recipe.cache else ["--no-cache"]
-    # Forks get their own namespace for RUN --mount=type=cache, so that they cannot poison the cache of trusted builds.
-    words += [] if source.trusted else ["--build-arg", f"BUILDKIT_CACHE_MOUNT_NS={STRANGERS}"]
+    # RUN --mount=type=cache has a namespace for each app and one for forks: what a build leaves there changes others.
+    namespace = f"headway-{recipe.domain}" if source.trusted else STRANGERS
+    words += ["--build-arg", f"BUILDKIT_CACHE_MOUNT_NS={namespace}"]
     return [*words, "."]
 
 

@@ -77,7 +77,11 @@ class Target(ABC):
 
     @abstractmethod
     def missing(self, spec: LaunchSpec) -> Refusal | None:
-        """Return why the spec's artifact cannot be launched any more. Called before a rollback depends on it."""
+        """Return why the spec's artifact cannot be launched any more: it is gone, or not what was built.
+
+        Called before a rollback depends on it. Targets that run the files of a bundle use
+        headway.build.bundles.refusal, and refuse a launch for the same reasons.
+        """
 
     @abstractmethod
     def ready(self, revision: Revision) -> InstanceReadiness:

@@ -34,6 +34,10 @@ class Artifact(Frozen):
     digest: str = Field(pattern="^sha256:[0-9a-f]{64}$")
     location: str = Field(description="bundle: absolute path of the unpacked, read-only tree; image: repository@digest")
     size: int = Field(ge=0, description="bytes")
+    sealed: bool = Field(
+        default=False,
+        description="bundle: compared with its digest at each launch. Those of 0.1.0 are not: apps could write to them",
+    )
 
 
 class SecretRef(Frozen):

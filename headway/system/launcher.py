@@ -1,9 +1,9 @@
 """Run one program for a supervisor: `python -I -S launcher.py FILE`. Standard library only.
 
 FILE is JSON: command, cwd, env, log, secrets (variables whose values are masked in the log), grace in seconds, health
-(settings of headway.system.instance_health, or null). The launcher writes the log, and exits when the last of the
-program's processes has exited. So an app that still finishes requests after SIGTERM does not count as stopped when only
-its shell has exited.
+(settings of headway.system.instance_health, or null), digest (of the bundle in cwd, or null). The launcher writes the
+log, and exits when the last of the program's processes has exited. So an app that still finishes requests after SIGTERM
+does not count as stopped when only its shell has exited.
 
 No process outlives its program. Orphans become children of the launcher, in whatever session they are. After SIGTERM,
 and when the shell has failed, it ends them all: SIGTERM, the grace, SIGKILL. Those of a launcher that was itself killed
@@ -12,6 +12,9 @@ have its mark in their environment: the next one ends them before it starts the 
 The supervisor starts the launcher again whenever it exits. A program that ends within UP_AFTER seconds, or before its
 first health check has passed, is started again after a pause that doubles up to LONGEST_PAUSE, for ever if the file
 FILE.keep exists. Otherwise the launcher exits with GAVE_UP after TRIES of them, and the supervisor leaves it stopped.
+
+Before each start the bundle is compared with its digest. A program whose bundle was changed is not started; that counts
+as a failure, with CHANGED as exit code.
 
 The launcher survives its supervisor. A new supervisor starts a second launcher for the same FILE. That one finds the
 first still running and acts as its proxy: it forwards SIGTERM, and exits when the first or its supervisor does.
@@ -36,11 +39,12 @@ from typing import Any
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 MARK = "HEADWAY_PROGRAM"
 TRIES = 2  # of a program that is not kept
-GAVE_UP = 99  # exit code
+CHANGED, GAVE_UP = 98, 99  # exit codes
 UP_AFTER = 10.0  # seconds
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds
 GRACE = 10.0  # seconds, in a FILE that names none
 LEFT_OVER = 5.0  # seconds of grace, at most, for processes of an earlier launcher
+SHOWN = 10  # changes of a bundle, in the log
 LOG_BYTES, LOG_FILES = 10_000_000, 4
 LONGEST_LINE = 65_536
 
@@ -111,13 +115,34 @@ def retried(file: str, what: dict[str, Any]) -> int:
         return 0
     begun = time.monotonic()
     healthy = threading.Event()
-    code, stopped = run(what, file, healthy)
+    code, stopped = (CHANGED, False) if _is_changed(what) else run(what, file, healthy)
     was_up = time.monotonic() - begun >= UP_AFTER and (healthy.is_set() or not what.get("health"))
     tries = 0 if stopped or was_up else tries + 1
     Path(f"{file}.failures").write_text(f"{tries} {code}")
     if tries >= TRIES and not Path(f"{file}.keep").exists():
         return GAVE_UP
     return 1 if code == GAVE_UP else code
+
+
+def _is_changed(what: dict[str, Any]) -> bool:
+    """Whether the bundle is not the one that was built. Then its log says what was changed."""
+    if not what.get("digest"):
+        return False
+    _import_headway()
+    from headway.system import sealed_tree
+
+    place = Path(what["cwd"])
+    digest = what["digest"].removeprefix("sha256:")
+    try:
+        changed = sealed_tree.changes(place, digest, sealed_tree.manifest_file(place))
+    except Exception as error:  # noqa: BLE001 - whatever cannot be read is not what was built
+        changed = [str(error)]
+    if changed:
+        log = Log(Path(what["log"]), None)
+        for change in changed[:SHOWN]:
+            log.write(f"headway: not started: the bundle was changed after its build: {change}\n".encode())
+        log.close()
+    return bool(changed)
 
 
 def failures(file: str) -> tuple[int, int]:
@@ -177,10 +202,17 @@ def run(what: dict[str, Any], file: str, healthy: threading.Event) -> tuple[int,
 
 def _answer_health_checks(what: dict[str, Any], healthy: threading.Event) -> None:
     if settings := what.get("health"):
-        sys.path.append(str(Path(__file__).parents[2]))
+        _import_headway()
         from headway.system.instance_health import HealthResponder
 
         HealthResponder(settings, descendants, healthy.set).start()
+
+
+def _import_headway() -> None:
+    """Make `import headway` work: -I and -S leave it out of the path. Its modules of the standard library alone do."""
+    place = str(Path(__file__).parents[2])
+    if place not in sys.path:
+        sys.path.append(place)
 
 
 def become(what: dict[str, Any], file: str, output: int) -> None:
@@ -307,14 +339,14 @@ class Log:
             if lines and not lines[-1].endswith(b"\n") and len(lines[-1]) < LONGEST_LINE:
                 self._rest = lines.pop()
             for line in lines:
-                self._write(line)
+                self.write(line)
 
     def close(self) -> None:
         if self._rest:
-            self._write(self._rest + b"\n")
+            self.write(self._rest + b"\n")
         self._file.close()
 
-    def _write(self, line: bytes) -> None:
+    def write(self, line: bytes) -> None:
         if self._mask:
             line = self._mask(line.decode(errors="replace")).encode()
         try:
@@ -344,7 +376,7 @@ def _stamp() -> bytes:
 def _masker(secrets: list[str]) -> Callable[[str], str] | None:
     if not secrets:
         return None
-    sys.path.append(str(Path(__file__).parents[2]))
+    _import_headway()
     from headway.system.redaction import Masker
 
     return Masker(secrets)

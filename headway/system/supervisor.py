@@ -67,6 +67,7 @@ class Program(Frozen):
     log: str
     grace: float = 10.0
     health: HealthChecks | None = None
+    digest: str | None = Field(default=None, description="of the bundle in `cwd`; one that was changed is not started")
 
 
 class Supervisor:
@@ -191,6 +192,8 @@ class Supervisor:
         state = self._state(name)
         if _is_down(state):
             tries, code = launcher.failures(str(self._what(name)))
+            if code == launcher.CHANGED:
+                return "its bundle was changed after its build"
             return f"it ended with exit code {code}, {tries} times in a row"
         return str(state["spawnerr"]) if state.get("statename") == "BACKOFF" else None
 

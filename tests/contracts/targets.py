@@ -17,6 +17,7 @@ from blocks.targets.process.target import ProcessTarget
 from blocks.targets.railway.target import RailwayTarget
 from blocks.targets.vercel.target import VercelTarget
 from headway.domain.revision import Artifact, LaunchSpec
+from headway.system import sealed_tree
 from headway.testing.contracts import SAMPLE_APP, SHA, launch_spec, sample_bundle
 from tests.e2e.conftest import Repo
 from tests.standins import gateway_controller as gateways
@@ -39,6 +40,7 @@ __all__ = [
     "pushed_spec",
     "railway",
     "vercel",
+    "with_files",
 ]
 
 
@@ -124,6 +126,18 @@ def kubernetes_api_only(directory: Path) -> Iterator[KubernetesTarget]:
 
 def bundle_spec(directory: Path, instances: int = 2) -> LaunchSpec:
     return launch_spec(sample_bundle(directory / "bundle"), instances=instances)
+
+
+def with_files(spec: LaunchSpec, **sources: str) -> LaunchSpec:
+    """The spec with a bundle that has these files, NAME.py each, besides or instead of its own."""
+    place = Path(spec.artifact.location)
+    place.chmod(0o755)
+    for name, source in sources.items():
+        (place / f"{name}.py").unlink(missing_ok=True)
+        (place / f"{name}.py").write_text(source)
+    sealed_tree.seal(place)
+    artifact = spec.artifact.model_copy(update={"digest": f"sha256:{sealed_tree.digest_of(place)}"})
+    return spec.model_copy(update={"artifact": artifact})
 
 
 def image_spec(engine: Engine) -> LaunchSpec:

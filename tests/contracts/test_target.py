@@ -92,6 +92,7 @@ def walk(target: Target, plan: Plan, revisions: Mapping[str, Revision], spec: La
 
 class TestFake(Contract):
     serves_requests = False
+    launches_bundles = False
 
     @pytest.fixture
     def target(self) -> FakeTarget:
@@ -206,6 +207,7 @@ class TestVercel(Contract):
 
 class TestRailway(Contract):
     single_app = True
+    launches_bundles = False  # it builds the commit
 
     @pytest.fixture
     def target(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:

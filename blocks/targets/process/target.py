@@ -20,6 +20,7 @@ from blocks.targets._envoy_fronted import LOOPBACK, BehindEnvoy
 from blocks.targets._instance_checks import InstanceStatus
 from blocks.targets._proxies import log_path, make_directories
 from blocks.targets.process.log_file import LogFile
+from headway.build import bundles
 from headway.domain.errors import CommandFailed, TargetError
 from headway.domain.log_lines import LogLine, by_time
 from headway.domain.ports import Command
@@ -33,6 +34,7 @@ __all__ = ["ProcessTarget"]
 
 STOP = 0.1  # seconds between two checks whether a command was stopped
 FOLLOW = 0.2  # seconds between two reads of the logs
+SEALED = {"PYTHONDONTWRITEBYTECODE": "1"}  # as root, Python would change the bundle
 INHERITED = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER", "SSL_CERT_FILE")
 
 
@@ -66,10 +68,15 @@ class ProcessTarget(BehindEnvoy):
     def _new_identity(self) -> str:
         return secrets.token_hex(16)
 
+    def launch(self, revision: Revision, spec: LaunchSpec) -> None:
+        if refusal := self.missing(spec):
+            raise TargetError(f"{spec.environment}: {refusal.what}; nothing was launched", refusal.hint)
+        super().launch(revision, spec)
+
     def _environment(self, revision: Revision, spec: LaunchSpec, port: int) -> dict[str, str]:
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
         configured = {name: str(value) for name, value in spec.env.items()}
-        return inherited | configured | self._identity(revision.app, revision, spec, port)
+        return SEALED | inherited | configured | self._identity(revision.app, revision, spec, port)
 
     def _start(self, name: str, instance: InstanceState, revision: Revision, spec: LaunchSpec) -> None:
         health = None
@@ -92,6 +99,7 @@ class ProcessTarget(BehindEnvoy):
                 log=log_path(self._directory(revision.app), name),
                 grace=spec.stop_grace,
                 health=health,
+                digest=spec.artifact.digest if spec.artifact.sealed else None,
             )
         )
 
@@ -102,9 +110,7 @@ class ProcessTarget(BehindEnvoy):
         self._supervisor.stop(*names)
 
     def missing(self, spec: LaunchSpec) -> Refusal | None:
-        if spec.artifact.kind == "bundle" and Path(spec.artifact.location).is_dir():
-            return None
-        return Refusal(f"there is no bundle {spec.artifact.location} on this machine", "release it again")
+        return bundles.refusal(spec.artifact)
 
     def execute(self, revision: Revision, spec: LaunchSpec, command: Command) -> int:
         if refusal := self.missing(spec):

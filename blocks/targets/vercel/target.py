@@ -21,6 +21,7 @@ from blocks.targets._hosted import LAST_LINES, Api, Hosted, Token, Unsure, senda
 from blocks.targets.vercel import source
 from blocks.targets.vercel.client import WAITING, Deployment, Vercel
 from blocks.targets.vercel.traffic_switch import TrafficSwitch
+from headway.build import bundles
 from headway.domain.errors import TargetError, UsageError
 from headway.domain.log_lines import LogLine
 from headway.domain.plan import Plan, Rehearse, Route
@@ -154,9 +155,7 @@ class VercelTarget(Hosted):
             state.launched[revision.id] = made.id
 
     def missing(self, spec: LaunchSpec) -> Refusal | None:
-        if self.from_git or (spec.artifact.kind == "bundle" and Path(spec.artifact.location).is_dir()):
-            return None
-        return Refusal(f"there is no bundle {spec.artifact.location} on this machine", "release it again")
+        return None if self.from_git else bundles.refusal(spec.artifact)
 
     def ready(self, revision: Revision) -> InstanceReadiness:
         self._pace()

@@ -18,6 +18,7 @@ import httpx
 from prefect.blocks.core import Block
 from pydantic import Field, PrivateAttr
 
+from headway.build import bundles
 from headway.domain.errors import TargetError
 from headway.domain.fencing import FencingTokens
 from headway.domain.log_lines import LogLine
@@ -93,9 +94,7 @@ class BareTarget(Block, Target):
         self._ensure_router(app)
 
     def missing(self, spec: LaunchSpec) -> Refusal | None:
-        if spec.artifact.kind == "bundle" and Path(spec.artifact.location).is_dir():
-            return None
-        return Refusal(f"there is no bundle {spec.artifact.location} on this machine", "release it again")
+        return bundles.refusal(spec.artifact)
 
     def ready(self, revision: Revision) -> InstanceReadiness:
         instances = self._instances(revision.app, read(self._files(revision.app)), revision.id)

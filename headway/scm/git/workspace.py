@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -118,8 +119,15 @@ def prune(workspaces: Path, *, older_than: float, keep: Collection[Path] = (), d
     return old
 
 
-def export_command(mirror: Path, sha: str, into: Path, index: Path) -> tuple[list[list[str]], dict[str, str]]:
-    """Commands, and their environment variables, that write the files of a commit `into` a directory, without .git."""
-    command = ["git", f"--git-dir={mirror}", f"--work-tree={into}"]
-    write = [*command, "checkout-index", "--all", "--force"]
-    return [[*command, "read-tree", sha], write], {**environment(), "GIT_INDEX_FILE": str(index)}
+def export_command(
+    mirror: Path, sha: str, into: Path, index: Path, paths: Sequence[str] = ()
+) -> tuple[str, dict[str, str]]:
+    """A shell command, and its environment variables, that writes files of a commit `into` a directory, without .git.
+
+    Without `paths` it writes all of them; of `paths`, those that are in the commit.
+    """
+    command = ["git", "--literal-pathspecs", f"--git-dir={mirror}", f"--work-tree={into}"]
+    read = shlex.join([*command, "read-tree", sha])
+    listed = shlex.join([*command, "ls-files", "-z", "--", *paths])
+    write = shlex.join([*command, "checkout-index", "-z", "--stdin", "--force"])
+    return f"{read} && {listed} | {write}", {**environment(), "GIT_INDEX_FILE": str(index)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from headway.domain.revision import Artifact, Health, LaunchSpec, ProbeSettings
+from headway.system import sealed_tree
 
 __all__ = ["SAMPLE_APP", "launch_spec", "sample_bundle"]
 
@@ -16,7 +17,9 @@ def sample_bundle(directory: Path) -> Artifact:
     """A bundle with the sample app as `app.py`. Makes the directory."""
     directory.mkdir(parents=True)
     (directory / "app.py").write_text(SAMPLE_APP)
-    return Artifact(digest="sha256:" + "a" * 64, location=str(directory), size=len(SAMPLE_APP))
+    sealed_tree.seal(directory)
+    digest = f"sha256:{sealed_tree.digest_of(directory)}"
+    return Artifact(digest=digest, location=str(directory), size=len(SAMPLE_APP), sealed=True)
 
 
 def launch_spec(artifact: Artifact, run: str = "exec python3 app.py", instances: int = 1) -> LaunchSpec:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import ClassVar
 
 import httpx
@@ -33,6 +34,8 @@ class TargetContract:
     """A target is one app, as in its Platform: `forget` is refused."""
     serves_requests: ClassVar[bool] = True
     """False for a target in memory: its URL answers nothing."""
+    launches_bundles: ClassVar[bool] = True
+    """False for a target that runs nothing of a bundle's files."""
     keeps_artifacts: ClassVar[bool] = True
     """False when `forget` removes an artifact that cannot be fetched again."""
 
@@ -66,6 +69,23 @@ class TargetContract:
     def test_a_missing_artifact_is_reported_before_a_launch(self, target: Target, spec: LaunchSpec) -> None:
         assert not target.missing(spec)
         assert target.missing(self.unavailable(target, spec))
+
+    def test_a_bundle_that_was_changed_is_not_launched(self, target: Target, spec: LaunchSpec) -> None:
+        if spec.artifact.kind != "bundle" or not self.launches_bundles:
+            return
+        running = start(target, spec, instances=1)
+        file = Path(spec.artifact.location) / "app.py"
+        file.chmod(0o644)
+        for content in (file.read_text(), "print('another program')"):  # its mode, then its content
+            file.write_text(content)
+            more = spec.model_copy(update={"instances": _copies(target)})
+            others = [running] if Capability.INSTANCES in target.capabilities else []  # a second instance
+            for revision in (*others, spec.revision("shop", SHA["new"])):
+                with pytest.raises(TargetError, match="was changed"):
+                    target.launch(revision, more)
+            assert "was changed" in str(target.missing(spec))
+        assert set(target.observe("shop").instances) == {running.id}
+        assert target.observe("shop").ready(running) == 1
 
     def test_launching_twice_equals_launching_once(self, target: Target, spec: LaunchSpec) -> None:
         revision = start(target, spec)

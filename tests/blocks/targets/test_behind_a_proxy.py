@@ -102,8 +102,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def apps(place: Path) -> Iterator[tuple[str, str]]:
     """URLs of the Envoys of an app, and of one with gRPC."""
     spec = targets.bundle_spec(place).model_copy(update={"instances": 1})
-    for source in (data_plane_app, grpc_app):
-        shutil.copy(str(source.__file__), Path(spec.artifact.location))
+    sources = {"data_plane_app": data_plane_app, "grpc_app": grpc_app}
+    texts = {name: Path(str(module.__file__)).read_text() for name, module in sources.items()}
+    spec = targets.with_files(spec, **texts)
     with targets.process(place / "target") as target:
         yield (
             serve(target, spec, "plain", run=f"exec {sys.executable} data_plane_app.py"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import os
 import re
-import shutil
 import socket
 import ssl
 from collections.abc import Iterator
@@ -34,8 +33,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def spec(place: Path) -> LaunchSpec:
     made = targets.bundle_spec(place).model_copy(update={"instances": 1})
-    shutil.copy(data_plane_app.__file__, Path(made.artifact.location) / "app.py")
-    return made
+    return targets.with_files(made, app=Path(data_plane_app.__file__).read_text())
 
 
 @pytest.fixture(scope="module")

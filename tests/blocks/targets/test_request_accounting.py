@@ -165,8 +165,7 @@ def send_and_count(
 ) -> None:
     """Send requests, `path`, `method`, `saw`, and compare what the proxy counts."""
     path, method, saw = requests
-    (Path(spec.artifact.location) / "app.py").write_text(APP)
-    revision = start(target, spec)
+    revision = start(target, targets.with_files(spec, app=APP))
     target.route("shop", Traffic.all_to(revision))
     meter = RequestCounter(target, "shop")
     first = meter.read()
@@ -189,8 +188,7 @@ def send(url: str, method: str) -> str:
 
 
 def test_counts_continue_after_envoy_is_killed(target: ProcessTarget, spec: LaunchSpec) -> None:
-    (Path(spec.artifact.location) / "app.py").write_text(APP)
-    revision = start(target, spec)
+    revision = start(target, targets.with_files(spec, app=APP))
     target.route("shop", Traffic.all_to(revision))
     url = target.observe("shop").url
     assert url is not None

@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from headway.domain.revision import Artifact
 from headway.domain.source import Source
 from headway.domain.workload import Workload
 from headway.scm import git
-from headway.system import command_runner
+from headway.system import command_runner, sealed_tree
 from headway.system.runners.host import HostRunner
 from tests.standins.repositories import Repository
 
@@ -86,7 +87,7 @@ async def test_bundle_has_the_tree_of_the_commit_only(repository: Repository, bu
     artifact = await build()
     assert content(artifact) == {"a": "1", "deep/er/b": "2"}
     assert artifact.location == str(store / "sha256" / artifact.digest.removeprefix("sha256:"))
-    assert artifact.digest == f"sha256:{bundles.digest_of(Path(artifact.location))}"
+    assert artifact.digest == f"sha256:{sealed_tree.digest_of(Path(artifact.location))}"
     assert artifact.size == 2
 
 
@@ -144,47 +145,75 @@ async def test_concurrent_builds_make_one_bundle(
     assert sorted(lines) == [f"built before: {first.digest}", "installing"]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda root: (root / "a").write_text("2"),
-        lambda root: (root / "a").chmod(0o755),
-        lambda root: (root / "a").rename(root / "c"),
-        lambda root: (root / "link").unlink(),
-        lambda root: (root / "new").symlink_to("a"),
-        lambda root: (root / "empty").mkdir(),
-        lambda root: (root / "deep/b").write_text("1"),
-    ],
-)
-def test_every_difference_changes_the_digest(tmp_path: Path, change: Callable[[Path], object]) -> None:
-    root = tmp_path / "tree"
-    (root / "deep").mkdir(parents=True)
-    (root / "a").write_text("1")
-    (root / "link").symlink_to("a")
-    before = bundles.digest_of(root)
-    change(root)
-    assert bundles.digest_of(root) != before
-
-
-def test_times_owners_and_mode_bits_do_not_change_the_digest(tmp_path: Path) -> None:
-    root = tmp_path / "tree"
-    root.mkdir()
-    (root / "a").write_text("1")
-    before = bundles.digest_of(root)
-    os.utime(root / "a", (0, 0))
-    (root / "a").chmod(0o440)
-    assert bundles.digest_of(root) == before
-
-
-def test_file_names_that_are_not_utf_8(tmp_path: Path) -> None:
-    (tmp_path / os.fsdecode(b"\xff")).write_text("1")
-    assert len(bundles.digest_of(tmp_path)) == 64
-
-
-async def test_files_are_read_only(repository: Repository, build: Build) -> None:
+async def test_a_bundle_is_read_only(repository: Repository, build: Build) -> None:
     repository.write(a="1")
-    root = Path((await build("echo 1 > b; chmod 755 b")).location)
-    assert [(root / name).stat().st_mode & 0o777 for name in "ab"] == [0o444, 0o555]
+    root = Path((await build("echo 1 > b; chmod 4755 b; mkdir c; touch c/d; chmod 600 c/d")).location)
+    assert [(root / name).stat().st_mode & 0o7777 for name in ("", "a", "b", "c", "c/d")] == [
+        *(0o555, 0o444, 0o555, 0o555),
+        0o400,
+    ]
+    # Its manifest is what its digest is the hash of.
+    assert (root.parents[1] / "manifests" / root.name).read_bytes() == sealed_tree.manifest_of(root)
+
+
+async def test_a_bundle_that_was_changed_is_not_released_again(repository: Repository, build: Build) -> None:
+    repository.write(a="1", b="1")
+    artifact = await build("true")
+    root = Path(artifact.location)
+    assert bundles.refusal(artifact) is None
+    (root / "a").unlink()
+    (root / "a").write_text("2")
+    (root / "b").unlink()
+    changed = bundles.refusal(artifact)
+    assert changed
+    assert changed.what.endswith("was changed after its build: a: has other content (and 1 more)")
+    with pytest.raises(BuildFailed, match="a: has other content"):
+        await build("true")
+    tree = changed.hint.partition("rm -r ")[2].partition(",")[0]
+    shutil.rmtree(tree)
+    again = await build("true")
+    assert again == artifact
+    assert bundles.refusal(again) is None
+
+
+async def test_bundles_of_an_earlier_version_are_launched_unseen_and_not_released_again(
+    repository: Repository, build: Build, store: Path
+) -> None:
+    """Their directories were writable, and every Python app has written to them."""
+    repository.write(a="1")
+    artifact = await build()
+    root = Path(artifact.location).resolve()
+    shutil.rmtree(store / "manifests")
+    shutil.rmtree(store / "keys")
+    root.chmod(0o755)
+    older = root.rename(root.with_name("older"))
+    (older / "__pycache__").mkdir()
+    Path(artifact.location).unlink()
+    Path(artifact.location).symlink_to("../trees/older")
+    stored = artifact.model_dump(exclude={"sealed"})
+    assert bundles.refusal(Artifact.model_validate(stored)) is None
+    assert await build() == artifact
+    assert content(artifact) == {"a": "1"}
+    assert bundles.refusal(artifact) is None
+    assert older.exists()
+
+
+async def test_another_home_directory_makes_another_build(
+    repository: Repository, store: Path, tmp_path: Path, lines: list[str]
+) -> None:
+    """A fork's commands fill the caches of its own home. What it builds from them is not released."""
+    repository.write(a="1")
+    commit = committed(repository, tmp_path)
+
+    async def built_by(home: str, cached: str) -> Artifact:
+        (tmp_path / home).mkdir()
+        (tmp_path / home / "cache").write_text(cached)
+        command = installing(f"cat {tmp_path}/*/cache > built; rm {tmp_path}/*/cache", on_line=lines.append)
+        install = replace(command, home=tmp_path / home)
+        return await bundles.build(commit, install, runner=HostRunner(), store=store, on_line=lines.append)
+
+    assert content(await built_by("fork", "poisoned"))["built"] == "poisoned"
+    assert content(await built_by("release", "good"))["built"] == "good"
 
 
 async def test_a_virtual_environment_works_where_it_was_built(

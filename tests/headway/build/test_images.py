@@ -305,9 +305,15 @@ def test_tags_are_valid_in_registries(source: Source, ref: str, wanted: tuple[st
     assert images.tags(source.model_copy(update={"ref": ref})) == wanted
 
 
-def test_builds_of_forks_have_separate_cache_mounts(source: Source, tmp_path: Path) -> None:
-    recipe = images.Recipe(repository="here/shop")
-    theirs = source.model_copy(update={"trusted": False})
-    ours, strange = (images._command(one, recipe, {}, [], [], tmp_path / "id") for one in (source, theirs))
-    assert "BUILDKIT_CACHE_MOUNT_NS=headway-strangers" in strange
-    assert not [word for word in ours if "CACHE_MOUNT_NS" in word]
+def test_cache_mounts_belong_to_one_app_or_to_forks(source: Source, tmp_path: Path) -> None:
+    def namespace(app: str, *, trusted: bool) -> str:
+        recipe = images.Recipe(repository="here/shop", domain=app)
+        commit = source.model_copy(update={"trusted": trusted})
+        (word,) = (word for word in images._command(commit, recipe, {}, [], [], tmp_path / "id") if "MOUNT_NS" in word)
+        return word.partition("=")[2]
+
+    apps = {namespace(app, trusted=True) for app in ("shop", "shop-pr-42", "other")}
+    assert len(apps) == 3
+    strangers = {namespace(app, trusted=False) for app in ("shop", "shop-pr-42")}
+    assert strangers == {"headway-strangers"}
+    assert not apps & strangers

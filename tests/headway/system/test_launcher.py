@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from headway.domain.log_lines import LogLine
-from headway.system import launcher
+from headway.system import launcher, sealed_tree
 from headway.system.launcher import Log
 
 
@@ -226,7 +226,7 @@ def test_a_log_that_has_grown_is_renamed_and_the_oldest_goes(tmp_path: Path, mon
     monkeypatch.setattr(launcher, "LOG_BYTES", 10)
     log = Log(tmp_path / "log", None)
     for number in range(6):
-        log._write(b"line no. %d\n" % number)
+        log.write(b"line no. %d\n" % number)
     log.close()
     kept = {path.name: unstamped(path).strip() for path in tmp_path.glob("log*")}
     assert kept == {"log": "", "log.1": "line no. 5", "log.2": "line no. 4", "log.3": "line no. 3"}
@@ -236,9 +236,30 @@ def test_full_disk_drops_lines_and_logs_their_number(tmp_path: Path) -> None:
     log = Log(tmp_path / "log", None)
     with Path("/dev/full").open("wb", buffering=0) as full:
         mine, log._file = log._file, full
-        log._write(b"lost\n")
-        log._write(b"lost too\n")
+        log.write(b"lost\n")
+        log.write(b"lost too\n")
         log._file = mine
-    log._write(b"back\n")
+    log.write(b"back\n")
     log.close()
     assert said(tmp_path) == "(2 lines lost: the disk was full)\nback\n"
+
+
+def test_a_program_whose_bundle_was_changed_is_not_started(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    (bundle / "app.sh").write_text("echo started")
+    sealed_tree.seal(bundle)
+    file = what(tmp_path, "sh app.sh", cwd=str(bundle), digest=f"sha256:{sealed_tree.digest_of(bundle)}")
+    assert run(file) == 0
+    bundle.chmod(0o755)
+    (bundle / "more").touch(mode=0o444)
+    assert [run(file), run(file)][1] == launcher.GAVE_UP
+    assert launcher.failures(file)[1] == launcher.CHANGED
+    assert said(tmp_path).count("started\n") == 1
+    assert "headway: not started: the bundle was changed after its build: its content has another digest" in said(
+        tmp_path
+    )
+    (bundle / "more").unlink()
+    Path(f"{file}.failures").unlink()
+    assert run(file) == 0
+    assert said(tmp_path).count("started\n") == 2

@@ -27,8 +27,8 @@ from headway.domain.refusal import Refusal
 from headway.domain.revision import LaunchSpec
 from headway.domain.traffic import HeaderRule, Traffic
 from headway.rollout.load_generator import Load
-from headway.system import machine_limits
-from headway.testing.contracts import SHA, start, until
+from headway.system import machine_limits, sealed_tree
+from headway.testing.contracts import SHA, launch_spec, sample_bundle, start, until
 from tests.contracts import targets
 from tests.e2e.conftest import APP
 
@@ -169,7 +169,7 @@ def test_preview_port_is_configurable(target: ProcessTarget, spec: LaunchSpec) -
 
 def test_latency_is_measured_at_the_proxy(target: ProcessTarget, spec: LaunchSpec, tmp_path: Path) -> None:
     slow = "import time\ndef answer(path):\n    time.sleep(0.2 if path == '/slow' else 0)\n    return 200, {}\n"
-    (tmp_path / "bundle" / "app.py").write_text(slow + APP)
+    spec = targets.with_files(spec, app=slow + APP)
     revision = start(target, spec)
     target.route("shop", Traffic.all_to(revision))
     before = target.measure("shop")
@@ -322,10 +322,35 @@ def test_a_live_version_that_an_earlier_release_has_given_up_is_started_again(
     until(lambda: _serves(target), 30)
 
 
+def test_an_app_that_edits_its_bundle_is_not_started_again(target: ProcessTarget, tmp_path: Path) -> None:
+    artifact = sample_bundle(tmp_path / "store" / "sha256" / "bundle")
+    place = Path(artifact.location)
+    built = (place / "app.py").read_text()
+    sealed_tree.manifest_file(place).parent.mkdir()
+    sealed_tree.manifest_file(place).write_bytes(sealed_tree.manifest_of(place))
+    editing = "chmod u+w app.py && echo '# more' >> app.py && chmod u-w app.py && exec python3 app.py"
+    spec = launch_spec(artifact, run=editing)
+    live = start(target, spec, instances=1)
+    target.route("shop", Traffic.all_to(live))
+    assert _serves(target)
+    with pytest.raises(TargetError, match="has other content; nothing was launched"):
+        target.launch(live, spec.model_copy(update={"instances": 2}))
+    with pytest.raises(TargetError, match="has other content; nothing was launched"):
+        target.launch(spec.revision("shop", SHA["old"]), spec)
+    for pid in _instances(target, live.id):
+        os.kill(pid, signal.SIGKILL)
+    refused = "headway: not started: the bundle was changed after its build: app.py: has other content"
+    until(lambda: refused in {line.text for line in target.logs("shop")})
+    assert not _serves(target)
+    (place / "app.py").chmod(0o644)
+    (place / "app.py").write_text(built)
+    (place / "app.py").chmod(0o444)
+    until(lambda: _serves(target), 60)  # it is live: its launcher has gone on trying
+
+
 def test_errors_are_counted(target: ProcessTarget, spec: LaunchSpec, tmp_path: Path) -> None:
-    (tmp_path / "bundle" / "app.py").write_text(
-        "def answer(path):\n    return (500 if path == '/bad' else 200), {}\n" + APP
-    )
+    source = "def answer(path):\n    return (500 if path == '/bad' else 200), {}\n" + APP
+    spec = targets.with_files(spec, app=source)
     revision = start(target, spec)
     target.route("shop", Traffic.all_to(revision))
     before = target.measure("shop")
@@ -413,9 +438,8 @@ def test_an_envoy_of_an_earlier_release_reads_its_files(
 
 
 def test_killed_supervisord_interrupts_no_request(target: ProcessTarget, spec: LaunchSpec, tmp_path: Path) -> None:
-    (tmp_path / "bundle" / "app.py").write_text(
-        "def answer(path):\n    print(path, flush=True)\n    return 200, {}\n" + APP
-    )
+    source = "def answer(path):\n    print(path, flush=True)\n    return 200, {}\n" + APP
+    spec = targets.with_files(spec, app=source)
     old = start(target, spec)
     target.route("shop", Traffic.all_to(old))
     running, address = _instances(target, old.id), url(target)
@@ -452,12 +476,13 @@ def test_program_of_a_killed_supervisord_is_killed_after_the_grace_time(
 def test_followed_logs_show_any_bytes_and_instances_that_start_later(
     target: ProcessTarget, spec: LaunchSpec, tmp_path: Path
 ) -> None:
-    (tmp_path / "bundle" / "app.py").write_text(
+    source = (
         "import os, sys\n"
         "sys.stdout.buffer.write(b'caf\\xe9 \\xff' + os.environ['HEADWAY_VERSION'][:1].encode() + b'\\n')\n"
         "sys.stdout.flush()\n"
         "def answer(path):\n    return 200, {}\n" + APP
     )
+    spec = targets.with_files(spec, app=source)
     start(target, spec, instances=1)
     seen: list[str] = []
 

@@ -22,6 +22,7 @@ from headway.domain.revision import Artifact, Health, LaunchSpec, Revision
 from headway.domain.traffic import Traffic
 from headway.rollout import strategies
 from headway.rollout.planning import plan_for
+from headway.system import sealed_tree
 from tests.e2e.conftest import APP, GOOD, Repo
 from tests.standins.hosted_apps import Trust
 from tests.standins.vercel import BYPASS, TEAM, TOKEN, Vercel, vercel
@@ -65,12 +66,12 @@ def made(server: Vercel, directory: Path, **changed: object) -> VercelTarget:
 def bundle(tmp_path: Path) -> Callable[..., LaunchSpec]:
     def made(files: dict[str, str] | None = None, **changed: object) -> LaunchSpec:
         files = {"app.py": GOOD + APP} | (files or {})
-        digest = f"{abs(hash(frozenset(files.items()))):064x}"
-        place = tmp_path / "bundles" / digest[-8:]
-        for name, content in files.items():
+        place = tmp_path / "bundles" / f"{abs(hash(frozenset(files.items())))}"
+        for name, content in files.items() if not place.exists() else ():
             (place / name).parent.mkdir(parents=True, exist_ok=True)
             (place / name).write_text(content)
-        artifact = Artifact(digest=f"sha256:{digest}", location=str(place), size=1)
+        sealed_tree.seal(place)
+        artifact = Artifact(digest=f"sha256:{sealed_tree.digest_of(place)}", location=str(place), size=1, sealed=True)
         spec = LaunchSpec(environment="production", target="vercel/prod", artifact=artifact, health=Health(startup=20))
         return spec.model_copy(update=changed)
 
