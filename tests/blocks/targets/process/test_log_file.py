@@ -65,7 +65,7 @@ def test_no_line_is_lost_at_a_rotation(path: Path, monkeypatch: pytest.MonkeyPat
     log = LogFile(path, from_start=True)
     seen: list[str] = []
     for number in range(40):
-        written._write(b"line %d\n" % number)
+        written.write(b"line %d\n" % number)
         if number % between == 0:
             seen += log.new()
     seen += log.new()
