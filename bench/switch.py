@@ -34,7 +34,6 @@ import platform
 import re
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -63,6 +62,7 @@ from headway.domain.traffic import Traffic
 from headway.ledger import RolloutRecord
 from headway.rollout.executor import RolloutContext, walk
 from headway.rollout.strategies import Share, Situation, blue_green, canary, rollback, rolling
+from headway.system import ports_in_use
 
 BENCH = Path(__file__).parent.absolute()
 APP = "switch"
@@ -382,19 +382,17 @@ def starts(rounds: int, quiet: float) -> int:
 
         def work(_: int) -> None:
             for _ in range(stand.instances):
-                with socket.socket() as free:
-                    free.bind(("127.0.0.1", 0))
-                    environment = {"PORT": str(free.getsockname()[1]), "HEADWAY_VERSION": "beside"}
-                app = subprocess.Popen(
-                    [sys.executable, "-I", "-S", str(BENCH / "switch_app.py")],
-                    env=environment,
-                    stdout=subprocess.DEVNULL,
-                )
-                try:
-                    time.sleep(START)
-                finally:
-                    app.terminate()
-                    app.wait()
+                with ports_in_use.reserved() as port:
+                    app = subprocess.Popen(
+                        [sys.executable, "-I", "-S", str(BENCH / "switch_app.py")],
+                        env={"PORT": str(port), "HEADWAY_VERSION": "beside"},
+                        stdout=subprocess.DEVNULL,
+                    )
+                    try:
+                        time.sleep(START)
+                    finally:
+                        app.terminate()
+                        app.wait()
 
         return under_load("only starts", stand, rounds, quiet, work)
 

@@ -6,7 +6,6 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -26,7 +25,7 @@ from headway.scm import git
 from headway.service import stack
 from headway.service.prefect.client import Control
 from headway.service.prefect.connections import connections
-from headway.system import directories
+from headway.system import directories, ports_in_use
 from headway.system.paths import ledger_url
 from headway.system.project_root import project_root
 
@@ -68,7 +67,8 @@ def run(*, keep: bool = False, console: Console | None = None) -> list[DemoRelea
     os.environ.pop("PREFECT_API_URL", None)
     os.environ.pop("HEADWAY_LEDGER_URL", None)
     try:
-        results = asyncio.run(_release_all(directory, keep, console))
+        with ports_in_use.reserved() as prefect_port, ports_in_use.reserved() as web_port:
+            results = asyncio.run(_release_all(directory, (prefect_port, web_port), keep, console))
     except HeadwayError:
         _stop_targets(directory)
         console.print(f"stopped; logs stay in {directory}")
@@ -80,14 +80,13 @@ def run(*, keep: bool = False, console: Console | None = None) -> list[DemoRelea
     return results
 
 
-async def _release_all(directory: Path, keep: bool, console: Console) -> list[DemoRelease]:
+async def _release_all(directory: Path, ports: tuple[int, int], keep: bool, console: Console) -> list[DemoRelease]:
     begun = time.monotonic()
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGHUP):  # asyncio does the same for SIGINT
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     repo = _repository(directory / "shop")
-    ports = _free_ports(2)
     async with stack.running(
         host="127.0.0.1", prefect_port=ports[0], web_port=ports[1], on_line=console.print
     ) as service:
@@ -241,13 +240,3 @@ def _stop_targets(directory: Path) -> None:
 def _clean_up(directory: Path) -> None:
     _stop_targets(directory)
     directories.remove(directory)
-
-
-def _free_ports(number: int) -> list[int]:
-    probes = [socket.socket() for _ in range(number)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import psutil
 
 from headway.domain.errors import ServiceUnavailable
 
-__all__ = ["is_free", "owner", "require_free"]
+__all__ = ["is_free", "owner", "require_free", "reserved"]
+
+LOOPBACK = "127.0.0.1"
+
+
+@contextmanager
+def reserved() -> Iterator[int]:
+    """A port of loopback for a server that sets SO_REUSEADDR, as nearly all do.
+
+    The kernel gives it to no other program that asks for any port, and to no connection, until the block ends.
+    """
+    with socket.socket() as reservation:
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reservation.bind((LOOPBACK, 0))
+        yield int(reservation.getsockname()[1])
 
 
 def is_free(host: str, port: int) -> bool:

@@ -13,6 +13,7 @@ import pytest
 from prefect.client.base import PrefectHttpxAsyncClient, PrefectHttpxSyncClient
 
 from blocks import prefect_clients
+from tests.standins.ports import free_port
 
 Ask = Callable[[str], "httpx.Response"]
 DROP = 0  # in place of a status: the connection is closed without an answer
@@ -126,9 +127,7 @@ def test_an_address_where_nothing_listens_is_reported_at_once(ask: Ask) -> None:
 
 def test_a_flow_run_that_starts_waits_for_a_server_that_restarts(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "1")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
+    port = free_port()
     answers: list[int] = []
     asking = threading.Thread(target=lambda: answers.append(ask(f"http://127.0.0.1:{port}").status_code))
     asking.start()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from tests.docs.pages import Sandbox
 from tests.e2e.conftest import HEADWAY, Up
+from tests.standins.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 APP_PORTS = ("8101", "8102")  # in headway.yaml on the pages
@@ -51,9 +51,3 @@ def ports(service: Up) -> dict[str, str]:
     where = json.loads((service.home / "up.json").read_text())
     prefect, headway = (str(urlsplit(where[name]).port) for name in ("api_url", "web_url"))
     return {"4200": prefect, "4300": headway, **{port: str(free_port()) for port in APP_PORTS}}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -20,9 +20,10 @@ from ruamel.yaml import YAML
 
 from headway import config
 from headway.ledger import Ledger
-from tests.docs.conftest import environment, free_port
+from tests.docs.conftest import environment
 from tests.docs.pages import Block, Sandbox, blocks
 from tests.e2e.conftest import Up
+from tests.standins.ports import free_port
 
 GUIDES = Path(__file__).parents[2] / "docs" / "guides"
 AT_ONCE = 2

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from headway.ledger import Ledger
 from headway.service.prefect.client import Control
 from headway.system import directories
 from headway.system.supervisor import Supervisor
+from tests.standins.ports import free_port
 from tests.standins.prefect_server import errors_in
 
 HEADWAY = [str(Path(sys.executable).with_name("headway"))]
@@ -184,7 +184,7 @@ class Up:
         self.environment = {**ours, "HEADWAY_HOME": str(home), "NO_COLOR": "1", **signs, **environment}
         self.log = home / "up.log"
         self.folder = home / "folder"
-        self._ports = _free_ports(2)
+        self._ports = free_port(), free_port()
 
     def with_database(self) -> Up:
         """Start with a migrated Prefect database: migrating takes 10 s of CPU time."""
@@ -291,13 +291,3 @@ def repo(tmp_path: Path, request: pytest.FixtureRequest) -> Repo:
     """A repository with one good commit; the app is named after the test."""
     name = request.node.name.removeprefix("test_").replace("_", "-")
     return Repo(tmp_path / "app", name[:40].strip("-"))
-
-
-def _free_ports(number: int) -> list[int]:
-    probes = [socket.socket() for _ in range(number)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,16 +16,11 @@ import httpx
 import pytest
 
 from headway.domain.dependency_health import read
+from tests.standins.ports import free_port
 
 pytestmark = pytest.mark.slow
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -14,7 +14,8 @@ import pytest
 
 from headway import config
 from headway.domain.dependency_health import read
-from tests.examples.test_dependencies import free_port, until
+from tests.examples.test_dependencies import until
+from tests.standins.ports import free_port
 
 pytestmark = pytest.mark.slow
 

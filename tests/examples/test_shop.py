@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from headway.build import test_reports
 from headway import config
 from headway.rollout import smoke_tests
 from headway.domain.revision import Revision
+from tests.standins.ports import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -53,9 +53,7 @@ def environment() -> dict[str, str]:
 @contextmanager
 def running(root: Path) -> Iterator[str]:
     """The shop as a target runs it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     env = {**environment(), **config.load(root).variables("production"), "PORT": str(port), "HEADWAY_VERSION": SHA}
     command = ["/bin/sh", "-c", f"exec {config.load(root).run}"]
     process = subprocess.Popen(command, cwd=root, env={key: str(value) for key, value in env.items()})

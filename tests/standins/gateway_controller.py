@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import socket
 import subprocess
 import threading
 import time
@@ -30,6 +29,7 @@ from blocks.envoy import xds
 from headway.domain.revision import Health, Http
 from headway.system.atomic_files import write_json
 from tests.standins.clusters import Namespace
+from tests.standins.ports import free_port
 
 __all__ = ["NAME", "Gateway", "gateway"]
 
@@ -52,9 +52,7 @@ class Gateway:
     """`refuses` is what it answers instead of accepting a route: a reason."""
 
     def __init__(self, namespace: Namespace, directory: Path) -> None:
-        with socket.socket() as found:
-            found.bind(("127.0.0.1", 0))
-            self.port = found.getsockname()[1]
+        self.port = free_port()
         self.name = f"{namespace.name}/{NAME}"
         self.refuses = ""
         self.failure: BaseException | None = None

@@ -22,6 +22,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.standins.ports import free_port
+
 __all__ = ["PYTHON", "App", "Edge", "Trust", "serving"]
 
 STARTING = 20.0  # seconds
@@ -69,8 +71,7 @@ class App:
     """An app's process, as a platform starts it: in the files it was given, with PORT and variables."""
 
     def __init__(self, place: Path, command: str, environment: Mapping[str, str]) -> None:
-        with socket.create_server((LOOPBACK, 0)) as probe:
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.log = place.with_suffix(".log")
         inherited = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
         with self.log.open("ab") as log:

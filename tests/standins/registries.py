@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from blocks.registries import oci_documents
+from tests.standins.ports import free_port
 
 __all__ = ["PASSWORD", "USER", "front", "image", "serving", "summed"]
 
@@ -33,8 +34,7 @@ def serving(place: Path, *, login: bool = False) -> Iterator[str]:
     if program is None:
         pytest.skip("no docker-registry on this machine: apt-get install docker-registry")
     place.mkdir(parents=True, exist_ok=True)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     settings: dict[str, object] = {
         "version": "0.1",
         "storage": {"filesystem": {"rootdirectory": str(place / "images")}, "delete": {"enabled": True}},

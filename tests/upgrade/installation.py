@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -28,6 +27,8 @@ from typing import Any, TypeVar
 import httpx
 import psutil
 import pytest
+
+from tests.standins.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 START = 240.0  # seconds until every service of a `headway up` is healthy; takes 10 on an idle machine
@@ -66,7 +67,7 @@ class Installation:
         self.home = place / "home"
         self.home.mkdir()
         self._bin = place / "venv" / "bin"
-        self._ports = _free_ports(2)
+        self._ports = free_port(), free_port()
         ours = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "HEADWAY_"))}
         ours.pop("PYTHONDONTWRITEBYTECODE", None)  # every process would compile Prefect again
         ours.pop("PYTHONPATH", None)
@@ -312,13 +313,3 @@ def _uv() -> str:
 def _run(*command: str | Path, cwd: Path) -> None:
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, f"{' '.join(map(str, command))}: {done.stdout}{done.stderr}"
-
-
-def _free_ports(number: int) -> list[int]:
-    probes = [socket.socket() for _ in range(number)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 import secrets
 import shutil
 import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
@@ -35,6 +36,7 @@ from headway_bare.state import AppState, Launched, Routes, changing, read, read_
 __all__ = ["BareTarget"]
 
 HOST = "127.0.0.1"
+PORTS = range(12_000, 20_000)  # the kernel gives those above 32767 to other programs' connections
 ROUTER_START = 30.0  # seconds
 POLL = 0.05  # seconds
 MISSED = 5  # looks in a row that do not find a process, after which it has ended
@@ -297,9 +299,10 @@ def _launched(revision: Revision, spec: LaunchSpec) -> Launched:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    for port in random.sample(PORTS, len(PORTS)):
+        with suppress(OSError), socket.create_server((HOST, port)):
+            return port
+    raise TargetError(f"no port from {PORTS.start} to {PORTS.stop - 1} is free", "end some programs on this machine")
 
 
 def _listens(port: int | None) -> bool:

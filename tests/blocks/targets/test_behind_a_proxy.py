@@ -23,6 +23,7 @@ from headway.testing.contracts import until
 from tests.blocks.targets.test_data_plane import MEBIBYTE, messages, serve
 from tests.contracts import targets
 from tests.standins import data_plane_app, grpc_app
+from tests.standins.ports import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -112,14 +113,6 @@ def apps(place: Path) -> Iterator[tuple[str, str]]:
         )
 
 
-def free_ports(number: int) -> list[int]:
-    taken = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [int(one.getsockname()[1]) for one in taken]
-    for one in taken:
-        one.close()
-    return ports
-
-
 @contextmanager
 def running(*command: str, ports: list[int], **environment: str) -> Iterator[None]:
     """Run a proxy until the block ends; it has begun when all ports answer."""
@@ -151,7 +144,7 @@ def program(name: str) -> str:
 def nginx(place: Path, apps: tuple[str, str]) -> Iterator[tuple[Front, Front]]:
     """As the guide has it; with its defaults."""
     command = program("nginx")
-    port, plain, grpc_port = free_ports(3)
+    port, plain, grpc_port = (free_port() for _ in range(3))
     app, grpc_app_port = (url.rpartition(":")[2] for url in apps)
     text = NGINX.format(place=place, port=port, plain=plain, grpc=grpc_port, app=app, grpc_app=grpc_app_port)
     (place / "nginx.conf").write_text(text)
@@ -162,7 +155,7 @@ def nginx(place: Path, apps: tuple[str, str]) -> Iterator[tuple[Front, Front]]:
 @pytest.fixture(scope="module")
 def caddy(place: Path, apps: tuple[str, str]) -> Iterator[Front]:
     command = program("caddy")
-    port, grpc_port = free_ports(2)
+    port, grpc_port = (free_port() for _ in range(2))
     app, grpc_app_port = (url.rpartition(":")[2] for url in apps)
     (place / "Caddyfile").write_text(
         CADDY.format(place=place, port=port, grpc=grpc_port, app=app, grpc_app=grpc_app_port)

@@ -28,6 +28,7 @@ from headway.build.scaffold.project import GoProject, NodeProject, PythonProject
 from headway.build.scaffold.versions import node_range, pick, python_range
 from headway.config.yaml_document import Document
 from headway.domain.errors import NotFound, UsageError
+from tests.standins.ports import free_port
 from tests.standins.repositories import Repository
 
 pytestmark = pytest.mark.slow
@@ -687,11 +688,8 @@ def test_full_disk_leaves_existing_files_unchanged(monkeypatch: pytest.MonkeyPat
 
 def environment() -> dict[str, str]:
     """With a free port, and a proxy that the health check must not ask."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     proxy = dict.fromkeys(("http_proxy", "HTTP_PROXY"), "http://127.0.0.1:9")
-    return {"PATH": f"{BIN}:{os.environ['PATH']}", "PORT": str(port), **proxy}
+    return {"PATH": f"{BIN}:{os.environ['PATH']}", "PORT": str(free_port()), **proxy}
 
 
 @contextmanager

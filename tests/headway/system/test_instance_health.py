@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ import httpx
 import pytest
 
 from headway.system.instance_health import HealthResponder
+from tests.standins.ports import free_port
 
 TOKEN = "s3cr3t-token"
 HANG = 2.0  # seconds
@@ -40,15 +40,10 @@ class App(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def app() -> Iterator[ThreadingHTTPServer]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), App) as serving:
+    with ThreadingHTTPServer(("127.0.0.1", free_port()), App) as serving:
         threading.Thread(target=serving.serve_forever, args=(0.01,), daemon=True).start()
         yield serving
         serving.shutdown()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 class Responder:

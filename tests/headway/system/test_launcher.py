@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import pytest
 from headway.domain.log_lines import LogLine
 from headway.system import launcher, sealed_tree
 from headway.system.launcher import Log
+from tests.standins.ports import free_port
 
 
 def what(tmp_path: Path, command: str, **more: Any) -> str:
@@ -152,9 +152,7 @@ def test_next_launcher_ends_leftovers_of_a_killed_one(tmp_path: Path) -> None:
 
 def test_a_program_that_dies_late_and_was_never_healthy_is_given_up(tmp_path: Path) -> None:
     """However long it takes: an app that fails at the end of a slow start."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    settings = {"port": port, "token": "t", "instance_port": 1, "path": "/", "host": "h", "timeout": 1}
+    settings = {"port": free_port(), "token": "t", "instance_port": 1, "path": "/", "host": "h", "timeout": 1}
     file = what(tmp_path, "sleep 0.2; exit 3", health=settings)
     quick = (
         "import sys; from headway.system import launcher; launcher.UP_AFTER = 0.1; sys.exit(launcher.main(sys.argv[1]))"

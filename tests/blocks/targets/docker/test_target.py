@@ -31,6 +31,7 @@ from headway.testing.contracts import SHA, start, until
 from tests.contracts import targets
 from tests.e2e.conftest import APP, GOOD
 from tests.standins.docker_engine import Engine
+from tests.standins.ports import free_port
 from tests.standins.registries import serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("docker")]
@@ -562,8 +563,7 @@ def ssh(engine: Engine, place: Path) -> Iterator[Path]:
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", place / name], check=True, timeout=20)
     forced = f'command="DOCKER_HOST={engine.url} docker system dial-stdio"'
     (place / "authorized").write_text(f"{forced} {(place / 'user.pub').read_text()}")
-    with create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     options = {"Port": port, "ListenAddress": "127.0.0.1", "HostKey": place / "host", "StrictModes": "no"}
     options |= {"AuthorizedKeysFile": place / "authorized", "PidFile": "none", "UsePAM": "no", "PermitRootLogin": "yes"}
     (place / "sshd").write_text("".join(f"{key} {value}\n" for key, value in options.items()))

@@ -31,6 +31,7 @@ from headway.system import machine_limits, sealed_tree
 from headway.testing.contracts import SHA, launch_spec, sample_bundle, start, until
 from tests.contracts import targets
 from tests.e2e.conftest import APP
+from tests.standins.ports import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -155,9 +156,8 @@ def test_preview_has_its_own_port_and_header(target: ProcessTarget, spec: Launch
 
 
 def test_preview_port_is_configurable(target: ProcessTarget, spec: LaunchSpec) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)):
         named = spec.model_copy(update={"preview_port": port})
         with pytest.raises(TargetError, match=f"environments/staging/preview_port: {port} on 127.0.0.1 is taken"):
             target.launch(spec.revision("shop", SHA["new"]), named)
@@ -554,8 +554,7 @@ def test_port_that_was_taken_when_envoy_began_is_tried_again(target: ProcessTarg
 
 
 def test_another_program_at_the_public_address_is_reported(target: ProcessTarget, spec: LaunchSpec) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with subprocess.Popen([sys.executable, "-c", STRANGER, str(port)], stderr=subprocess.DEVNULL) as taking:
         until(lambda: _text(f"http://127.0.0.1:{port}") == "stranger")
         refusal = public_refusal(f"http://127.0.0.1:{port}", "/", ["r"])

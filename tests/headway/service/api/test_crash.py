@@ -10,7 +10,6 @@ import itertools
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -30,6 +29,7 @@ import pytest
 
 from headway.ledger import Ledger
 from tests.standins import webhook_payloads as p
+from tests.standins.ports import free_port
 from tests.standins.repositories import Repository
 from tests.standins.webhook_payloads import SECRET
 
@@ -108,9 +108,7 @@ class Web:
     """Headway's web app as `headway up` starts it, killed and started again at will."""
 
     def __init__(self, home: Path, api: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = home / "web.log"
         self._environment = {

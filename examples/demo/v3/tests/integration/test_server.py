@@ -20,12 +20,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def start(**env: str) -> subprocess.Popen[str]:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **env}
     return subprocess.Popen(
@@ -39,7 +33,11 @@ def start(**env: str) -> subprocess.Popen[str]:
 
 class Shop:
     def __init__(self) -> None:
-        self.port = free_port()
+        # Bound until the test ends: no other program gets the port before the shop listens on it.
+        self.reserved = socket.socket()
+        self.reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.reserved.bind(("127.0.0.1", 0))
+        self.port = self.reserved.getsockname()[1]
         self.process = start(PORT=str(self.port), HEADWAY_VERSION="abc1234")
 
     def connect(self) -> http.client.HTTPConnection:
@@ -72,6 +70,7 @@ def shop() -> Iterator[Shop]:
     yield running
     running.process.kill()
     running.process.communicate()
+    running.reserved.close()
 
 
 def test_health(shop: Shop) -> None:
