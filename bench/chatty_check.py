@@ -88,7 +88,7 @@ class Slowest:
 
 def rows(service: Service) -> int:
     """Log records in Prefect's database that come from the chatty check's task."""
-    with httpx.Client(base_url=service.api, trust_env=False, timeout=60) as client:
+    with service.prefect as client:
         task = {"name": {"any_": ["noisy"]}}
         runs = client.post("/task_runs/filter", json={"task_runs": task, "limit": 1}).raise_for_status().json()
         count, page = 0, 200

@@ -81,7 +81,7 @@ class Site:
         smoke = 500 if moment == "mid-rollback" else 200
         app = f"SMOKE, NUMBER = {smoke}, {self.number}\n{APP}"
         commit(self.repo, {"headway.yaml": settings, "app.py": app})
-        with Control(self.service.api) as control:
+        with Control(self.service.api, login=self.service.login) as control:
             return control.start("release/main", {"repo": str(self.repo), "ref": "main", "by": "bench"})
 
     def of(self, run: str) -> ReleaseRecord | None:

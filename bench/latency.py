@@ -20,11 +20,9 @@ from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 
-import httpx
 from service import Service, commit, repository, running
 
 from headway.ledger import Ledger
-from headway.service.prefect.client import Control
 
 PUSHES = 20
 PAUSE = 3.0  # seconds between two pushes: pushes within 2 s are coalesced
@@ -143,7 +141,7 @@ def start_buildbot(pushed: Pushed, stack: ExitStack) -> None:
 def report(service: Service, ours: Pushed, theirs: Pushed) -> None:
     figures: dict[str, list[float]] = {"Buildbot": [], "Headway": []}
     parts: dict[str, list[float]] = {}
-    with Ledger.open(f"sqlite:///{service.home / 'ledger.db'}") as ledger, Control(service.api) as control:
+    with Ledger.open(f"sqlite:///{service.home / 'ledger.db'}") as ledger:
         for number in range(-1, PUSHES):  # the first push creates mirrors and caches, and does not count
             took = {}
             for name, pushed in (("Buildbot", theirs), ("Headway", ours)):
@@ -153,7 +151,7 @@ def report(service: Service, ours: Pushed, theirs: Pushed) -> None:
             if number >= 0:
                 for name, seconds in took.items():
                     figures[name].append(seconds)
-                for name, seconds in durations(ledger, control, begun, started).items():
+                for name, seconds in durations(ledger, service, begun, started).items():
                     parts.setdefault(name, []).append(seconds)
             time.sleep(PAUSE)
     base = statistics.median(figures["Buildbot"])
@@ -167,10 +165,10 @@ def report(service: Service, ours: Pushed, theirs: Pushed) -> None:
     print("goal: p50 under 1.5 s")
 
 
-def durations(ledger: Ledger, control: Control, begun: float, started: float) -> dict[str, float]:
+def durations(ledger: Ledger, service: Service, begun: float, started: float) -> dict[str, float]:
     """Seconds of each phase, from the newest push to the start of its first check."""
     (push,), (release,) = ledger.deliveries.recent("timed", 1), ledger.releases.recent("timed", 1)
-    with httpx.Client(base_url=control.url, trust_env=False) as client:
+    with service.prefect as client:
         asked = {"flow_run_id": release.flow_run_id}
         states = client.get("/flow_run_states/", params=asked).raise_for_status().json()
     at = {state["type"]: datetime.fromisoformat(state["timestamp"]).timestamp() for state in reversed(states)}

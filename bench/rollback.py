@@ -91,7 +91,11 @@ class Figures:
 
 def main() -> None:
     with running() as service:
-        os.environ |= {"HEADWAY_HOME": str(service.home), "PREFECT_API_URL": service.api}
+        os.environ |= {
+            "HEADWAY_HOME": str(service.home),
+            "PREFECT_API_URL": service.api,
+            "PREFECT_API_AUTH_STRING": service.login,
+        }
         repo = repository(service.place / "shop", {"headway.yaml": SETTINGS, "app.py": f"STATUS = 200\n{APP}"})
         release(service, repo)
         target = asyncio.run(connections().load_target("process/production"))

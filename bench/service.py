@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import psutil
 
 from headway.system.supervisor import Supervisor
@@ -35,6 +36,17 @@ class Service:
     @property
     def home(self) -> Path:
         return self.place / "home"
+
+    @property
+    def login(self) -> str:
+        """Credential of the Prefect server, as `user:password`."""
+        return (self.home / "prefect-credential").read_text()
+
+    @property
+    def prefect(self) -> httpx.Client:
+        """A client of the Prefect API."""
+        user, _, password = self.login.partition(":")
+        return httpx.Client(base_url=self.api, auth=(user, password), trust_env=False, timeout=60)
 
     def process(self, words: str) -> psutil.Process:
         """The child process of `headway up` whose command line contains these words."""

@@ -30,6 +30,7 @@ class Commands(LazyGroup):
             "up": "up.up",
             "down": "down.down",
             "serve": "up.serve",
+            "open": "open.open_pages",
             "demo": "demo.demo",
         },
         "Prepare an app": {

@@ -26,6 +26,7 @@ from headway.ledger.reported_statuses import ReportedStatuses
 from headway.ledger.revisions import Revisions
 from headway.ledger.rollouts import Rollouts
 from headway.ledger.schema_changes import SchemaChanges
+from headway.ledger.sessions import Sessions
 from headway.ledger.stages import Stages
 from headway.ledger.tokens import Tokens
 
@@ -52,6 +53,7 @@ class Ledger:
         self.previews = Previews(engine, clock)
         self.prefect_requests = PrefectRequests(engine, clock)
         self.deliveries = Deliveries(engine, clock)
+        self.sessions = Sessions(engine, clock)
         self.statuses = ReportedStatuses(engine, clock)
         self.queue = Queue(engine, clock, self.releases)
         self.approvals = Approvals(engine, clock, self.releases)

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Dialect
 
 __all__ = ["REVISION", "metadata"]
 
-REVISION = "0017"
+REVISION = "0018"
 """The newest migration. Comparing it with the database needs no import of Alembic, which is slow."""
 
 
@@ -345,4 +345,22 @@ tokens = sa.Table(
     sa.Column("last_used_at", Utc),
     sa.Column("revoked_at", Utc),
     sa.Column("revoked_by", sa.Text),
+)
+
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("secret_hash", sa.String(64), primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, index=True),
+    sa.Column("principal", sa.JSON, nullable=False),
+    sa.Column("began_at", Utc, nullable=False),
+    sa.Column("seen_at", Utc, nullable=False),
+)
+
+sign_in_codes = sa.Table(
+    "sign_in_codes",
+    metadata,
+    sa.Column("code_hash", sa.String(64), primary_key=True),
+    sa.Column("principal", sa.JSON, nullable=False),
+    sa.Column("expires_at", Utc, nullable=False),
 )

@@ -130,9 +130,10 @@ class Waiting:
             await self.process.stop(deadline=0.0)
         return await self.process.wait() == 0
 
-    async def until_healthy(self, url: str) -> None:
-        """Wait until a GET of the URL has status 200."""
-        async with httpx.AsyncClient(trust_env=False, timeout=2.0) as client:
+    async def until_healthy(self, url: str, socket: Path | None = None) -> None:
+        """Wait until a GET of the URL has status 200; of a server that listens on a Unix socket, with `socket`."""
+        transport = httpx.AsyncHTTPTransport(uds=str(socket)) if socket else None
+        async with httpx.AsyncClient(trust_env=False, timeout=2.0, transport=transport) as client:
 
             async def healthy() -> bool:
                 try:
@@ -141,6 +142,19 @@ class Waiting:
                     return False
 
             await self.until(healthy, url)
+
+    async def until_listening(self, host: str, port: int) -> None:
+        """Wait until a connection to the port is accepted."""
+
+        async def listening() -> bool:
+            try:
+                _, connection = await asyncio.open_connection(host, port)
+            except OSError:
+                return False
+            connection.close()
+            return True
+
+        await self.until(listening, f"port {port}")
 
     async def until_exists(self, path: Path) -> None:
         async def exists() -> bool:

@@ -87,10 +87,8 @@ async def _release_all(directory: Path, ports: tuple[int, int], keep: bool, cons
     for number in (signal.SIGTERM, signal.SIGHUP):  # asyncio does the same for SIGINT
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     repo = _repository(directory / "shop")
-    async with stack.running(
-        host="127.0.0.1", prefect_port=ports[0], web_port=ports[1], on_line=console.print
-    ) as service:
-        console.print(f"Prefect UI: {service.ui_url}")
+    addresses = stack.Addresses("127.0.0.1", ports[1], ports[0])
+    async with stack.running(addresses, console.print) as service:
         results: list[DemoRelease] = []
         for version, subject, expected in VERSIONS:
             _commit_version(repo, version, subject)
@@ -100,10 +98,10 @@ async def _release_all(directory: Path, ports: tuple[int, int], keep: bool, cons
                 what = f"{version}: expected {expected}, but it {result.release.state}: {result.release.reason}"
                 raise HeadwayError(what, f"logs: {service.logs}")
         console.print(_table(results))
-        console.print(f"{time.monotonic() - begun:.0f} s in total. Prefect UI: {service.ui_url}")
+        console.print(f"{time.monotonic() - begun:.0f} s in total")
         if keep:
             console.print(f"still running, in {directory}; Ctrl-C stops it")
-            console.print(f"try: HEADWAY_HOME={directory / 'home'} headway status")
+            console.print(f"try: HEADWAY_HOME={directory / 'home'} headway open    (or: headway status)")
             await _until_interrupted(service, console)
         else:
             console.print("removing everything; to keep it running: headway demo --keep")

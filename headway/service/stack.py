@@ -1,9 +1,10 @@
 """Headway on this machine: the processes that `headway up` starts together and stops together.
 
 warm     fork server: a process that has imported the flows, see headway.service.prefect.fork_server
-server   Prefect's API and UI (not started if PREFECT_API_URL is set)
+server   Prefect's API and UI, for our own services (not started if PREFECT_API_URL is set)
 worker   Prefect's process worker of the work pool `headway`
 web      HTTP API and webhooks; starts the controllers, see headway.service.controllers.process
+door     Envoy, the only one that others reach: sign-in, see headway.service.door
 """
 
 from __future__ import annotations
@@ -18,24 +19,29 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
 import psutil
 
 from headway.domain.errors import ServiceUnavailable
 from headway.service.apps import start_apps
 from headway.service.child_process import ChildProcess, Waiting
+from headway.service.door import process as door
+from headway.service.door.envoy import PREFECT, Tls
 from headway.service.prefect import fork_server, program
+from headway.service.prefect.client import Control
+from headway.service.prefect.credential import authorization, make_login
 from headway.service.prefect.server_settings import server_settings
 from headway.service.up_record import UpRecord
 from headway.system import ports_in_use
+from headway.system.origin import LISTEN, URL
 from headway.system.paths import home, make_home
 from headway.system.processes import this_process
 from headway.system.project_root import project_root
 from headway.system.tls import one_authority
 from headway.system.unix_socket import socket_directory
 
-__all__ = ["Stack", "running", "running_pid", "stop"]
+__all__ = ["Addresses", "Stack", "running", "running_pid", "serving", "stop"]
 
+LOOPBACK = "127.0.0.1"
 DOWN = 240.0  # seconds to stop everything; each service has 45
 
 # The fork server imports these, so that no flow run has to. Prefect and the libraries import the last four late.
@@ -54,12 +60,9 @@ class Stack:
 
     api_url: str
     web_url: str
+    ui_url: str
     logs: Path
     processes: list[ChildProcess] = field(default_factory=list)
-
-    @property
-    def ui_url(self) -> str:
-        return self.api_url.removesuffix("/api")
 
     async def keep_running(self, on_line: Callable[[str], None]) -> None:
         """Start each process again that ends. Raises ServiceUnavailable when one ends too often."""
@@ -91,10 +94,24 @@ async def _keep_running(process: ChildProcess, on_line: Callable[[str], None]) -
         await process.start()
 
 
+@dataclass(frozen=True)
+class Addresses:
+    """Where Headway listens: the door, for everybody, and Prefect's server, on the loopback interface only."""
+
+    host: str
+    port: int
+    prefect_port: int
+    tls: Tls | None = None
+
+    @property
+    def url(self) -> str:
+        """HEADWAY_URL, or the address that the door listens on."""
+        here = f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
+        return os.environ.get(URL, "").rstrip("/") or here
+
+
 @asynccontextmanager
-async def running(
-    *, host: str, prefect_port: int, web_port: int, on_line: Callable[[str], None]
-) -> AsyncIterator[Stack]:
+async def running(addresses: Addresses, on_line: Callable[[str], None]) -> AsyncIterator[Stack]:
     """Start every process, wait until each is healthy, and stop them all at the end.
 
     Raises ServiceUnavailable when a port is in use, or a process ends or makes no progress; then nothing is left
@@ -107,13 +124,14 @@ async def running(
     for line in await asyncio.to_thread(lambda: list(start_apps(state))):
         on_line(line)
     if own_server:
-        ports_in_use.require_free(host, prefect_port, "--prefect-port")
-    ports_in_use.require_free(host, web_port, "--port")
-    api_url = f"http://{host}:{prefect_port}/api" if own_server else os.environ["PREFECT_API_URL"]
-    stack = Stack(api_url=api_url, web_url=f"http://{host}:{web_port}", logs=state / "logs")
-    processes = _processes(stack, host, prefect_port if own_server else None, web_port)
+        ports_in_use.require_free(LOOPBACK, addresses.prefect_port, "--prefect-port")
+    ports_in_use.require_free(addresses.host, addresses.port, "--port")
+    api_url = f"http://{LOOPBACK}:{addresses.prefect_port}/api" if own_server else os.environ["PREFECT_API_URL"]
+    ui_url = f"{addresses.url}{PREFECT}" if own_server else api_url.removesuffix("/api")
+    stack = Stack(api_url=api_url, web_url=addresses.url, ui_url=ui_url, logs=state / "logs")
+    processes = _processes(stack, addresses, make_login() if own_server else None)
     try:
-        await _start(stack, processes, on_line)
+        await _start(stack, addresses, processes, on_line)
         yield stack
     finally:
         for process in reversed(processes.values()):
@@ -121,52 +139,95 @@ async def running(
         UpRecord.file().unlink(missing_ok=True)
 
 
-async def _start(stack: Stack, processes: Mapping[str, ChildProcess], on_line: Callable[[str], None]) -> None:
+@asynccontextmanager
+async def serving(addresses: Addresses, api_url: str, on_line: Callable[[str], None]) -> AsyncIterator[Stack]:
+    """Start the web service and the door alone, for a Prefect server and workers elsewhere; stop them at the end.
+
+    Raises ServiceUnavailable.
+    """
+    logs = make_home() / "logs"
+    logs.mkdir(exist_ok=True, mode=0o700)
+    ports_in_use.require_free(addresses.host, addresses.port, "--port")
+    stack = Stack(api_url=api_url, web_url=addresses.url, ui_url=api_url.removesuffix("/api"), logs=logs)
+    all_processes = _processes(stack, addresses, None)
+    processes = {name: all_processes[name] for name in ("web", "door")}
+    try:
+        for process in processes.values():
+            stack.processes.append(process)
+            await process.start()
+        await _wait_for_door(processes, addresses, on_line)
+        yield stack
+    finally:
+        for process in reversed(processes.values()):
+            await asyncio.shield(process.stop())
+
+
+async def _start(
+    stack: Stack, addresses: Addresses, processes: Mapping[str, ChildProcess], on_line: Callable[[str], None]
+) -> None:
     async def start(*names: str) -> None:
         for process in (processes[name] for name in names if name in processes):
             stack.processes.append(process)
             await process.start()
 
-    warm, worker, web = (processes[name] for name in ("warm", "worker", "web"))
+    warm, worker = processes["warm"], processes["worker"]
     await start("warm", "server")  # the fork server imports for seconds while the Prefect server starts
     on_line(f"waiting for Prefect at {stack.api_url}")
     await Waiting(processes.get("server", warm), on_line).until_healthy(f"{stack.api_url}/health")
-    UpRecord(api_url=stack.api_url, web_url=stack.web_url, **this_process().model_dump()).write()
+    urls = {"api_url": stack.api_url, "web_url": stack.web_url, "ui_url": stack.ui_url}
+    UpRecord(**urls, **this_process().model_dump()).write()
     on_line("registering blocks and deployments")
     await _register(warm.environment, stack.logs / "register.log", on_line)
     await Waiting(warm, on_line).until_exists(Path(warm.environment["HEADWAY_WARM"]))
     on_line("starting the worker and the web service")
-    await start("worker", "web")
-    await Waiting(web, on_line).until_healthy(f"{stack.web_url}/health")
-    await _wait_until_online(stack.api_url, Waiting(worker, on_line))
+    await start("worker", "web", "door")
+    await _wait_for_door(processes, addresses, on_line)
+    with Control(stack.api_url, login=worker.environment.get("PREFECT_API_AUTH_STRING")) as control:
+        await _wait_until_online(control, Waiting(worker, on_line))
 
 
-def _processes(stack: Stack, host: str, prefect_port: int | None, web_port: int) -> dict[str, ChildProcess]:
+async def _wait_for_door(
+    processes: Mapping[str, ChildProcess], addresses: Addresses, on_line: Callable[[str], None]
+) -> None:
+    await Waiting(processes["web"], on_line).until_healthy("http://web/health", socket=door.web_socket())
+    await Waiting(processes["door"], on_line).until_listening(addresses.host, addresses.port)
+
+
+def _processes(stack: Stack, addresses: Addresses, login: str | None) -> dict[str, ChildProcess]:
     """Name -> process, in reverse order of stopping: flow runs record their end in the server, so the worker is first.
 
-    Without a `prefect_port` there is no server.
+    Without the `login` of a Prefect server of our own there is no server.
     """
-    environment = _environment(stack.api_url)
-    if prefect_port is not None:  # the URL of our own server is plain HTTP: Prefect's client needs no certificates
+    environment = _environment(stack.api_url) | {
+        URL: addresses.url,
+        LISTEN: f"{addresses.host}:{addresses.port}",
+        "PREFECT_UI_URL": stack.ui_url,
+    }
+    server_environment: dict[str, str] = {}
+    if login is not None:  # the URL of our own server is plain HTTP: Prefect's client needs no certificates
         environment.setdefault("PREFECT_API_SSL_CERT_FILE", str(one_authority(home() / "one-authority.pem")))
         environment.setdefault("PREFECT_CLIENT_CSRF_SUPPORT_ENABLED", "false")  # our server asks for no token
+        environment["PREFECT_API_AUTH_STRING"] = login
+        # With PREFECT_API_URL the server would use itself as a client does.
+        server_environment = {name: value for name, value in environment.items() if name != "PREFECT_API_URL"}
+        server_environment |= server_settings(login, home() / "prefect-ui")
     python = sys.executable
     worker_name = f"headway-{os.getpid()}"
+    prefect = (LOOPBACK, addresses.prefect_port) if login is not None else None
     commands = {
         "server": [
             *(python, "-m", "uvicorn", "--factory", "headway.service.prefect.server:app"),
-            *("--app-dir", environment["HEADWAY_PROJECT"], "--host", host, "--port", str(prefect_port)),
+            *("--app-dir", environment["HEADWAY_PROJECT"], "--host", LOOPBACK, "--port", str(addresses.prefect_port)),
         ],
         "warm": [python, "-P", str(Path(fork_server.__file__)), "serve", environment["HEADWAY_WARM"], *PRELOADED],
-        "web": [python, "-m", "headway.service.api.http_server", host, str(web_port)],
+        "door": door.command(
+            addresses.host, addresses.port, addresses.tls, prefect, authorization(login) if login else ""
+        ),
+        "web": [python, "-m", "headway.service.api.http_server", str(door.web_socket())],
         "worker": [python, "-m", program.__name__, "worker", "start", "--pool", "headway", "--name", worker_name],
     }
-    if prefect_port is None:
+    if login is None:
         del commands["server"]
-    # With PREFECT_API_URL the server would use itself as a client does.
-    server_environment = server_settings() | {
-        name: value for name, value in environment.items() if name != "PREFECT_API_URL"
-    }
     return {
         name: ChildProcess(
             name, command, stack.logs / f"{name}.log", server_environment if name == "server" else environment
@@ -181,7 +242,6 @@ def _environment(api_url: str) -> dict[str, str]:
     ours = {
         "PREFECT_API_URL": api_url,
         "PREFECT_HOME": os.environ.get("PREFECT_HOME", str(state / "prefect")),
-        "PREFECT_UI_API_URL": "/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_WORKER_QUERY_SECONDS": "0.25",  # the default of 10 s is longer than most steps of a small release
         "PREFECT_WORKER_PREFETCH_SECONDS": "1",
@@ -211,19 +271,14 @@ async def _register(environment: Mapping[str, str], log: Path, on_line: Callable
         )
 
 
-async def _wait_until_online(api_url: str, waiting: Waiting) -> None:
+async def _wait_until_online(control: Control, waiting: Waiting) -> None:
     name = waiting.process.command[-1]
-    async with httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
 
-        async def online() -> bool:
-            try:
-                answer = await client.post(f"{api_url}/work_pools/headway/workers/filter", json={})
-            except httpx.TransportError:
-                return False
-            found = answer.json() if answer.is_success else []
-            return any(known["status"] == "ONLINE" and known["name"] == name for known in found)
+    async def online() -> bool:
+        found = await asyncio.to_thread(control.query, "/work_pools/headway/workers/filter", {})
+        return any(known["status"] == "ONLINE" and known["name"] == name for known in found)
 
-        await waiting.until(online, "its first heartbeat at the Prefect server")
+    await waiting.until(online, "its first heartbeat at the Prefect server")
 
 
 def running_pid() -> int | None:
@@ -252,6 +307,6 @@ def _refuse_second() -> None:
     running = UpRecord.read()
     if running and running.is_here and running.runs:
         raise ServiceUnavailable(
-            f"headway is up already (pid {running.pid}): {running.api_url.removesuffix('/api')}",
+            f"headway is up already (pid {running.pid}): {running.web_url}",
             "stop it with `headway down`, or set another HEADWAY_HOME for this one",
         )

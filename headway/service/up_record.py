@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from headway.system.atomic_files import write_json
 from headway.system.paths import home
@@ -18,6 +18,7 @@ class UpRecord(ProcessIdentity):
 
     api_url: str
     web_url: str
+    ui_url: str = Field(default="", description="Prefect's UI behind the sign-in; empty before 0.2")
 
     @staticmethod
     def file() -> Path:

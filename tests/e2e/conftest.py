@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 from filelock import FileLock
@@ -121,7 +122,24 @@ class Headway:
             return control.start("release/main", {"repo": str(repo), "ref": "main", "by": "test", **parameters})
 
     def control(self) -> Control:
-        return Control(json.loads((self.home / "up.json").read_text())["api_url"])
+        return Control(json.loads((self.home / "up.json").read_text())["api_url"], login=self.login)
+
+    @property
+    def login(self) -> str:
+        """The credential of the Prefect server."""
+        return (self.home / "prefect-credential").read_text()
+
+    @property
+    def prefect(self) -> httpx.Client:
+        """For requests to the Prefect API, as Headway's own services send them."""
+        url = json.loads((self.home / "up.json").read_text())["api_url"]
+        user, _, password = self.login.partition(":")
+        return httpx.Client(base_url=url, auth=(user, password), trust_env=False)
+
+    @property
+    def ui_url(self) -> str:
+        """Prefect's UI behind the sign-in."""
+        return str(json.loads((self.home / "up.json").read_text())["ui_url"])
 
     @property
     def web_url(self) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import httpx
 import pytest
 from selenium.common.exceptions import TimeoutException, WebDriverException
 from selenium.webdriver import Chrome, ChromeOptions
@@ -74,7 +74,7 @@ def test_release_is_followed_and_approved_in_the_browser(headway: Headway, tmp_p
     told = headway.release(repo.path, code=3)
     with headway.control() as control:
         headway.until(lambda: control.flow_run(told["flow_run_id"]).type == "PAUSED")
-        browser.get(control.run_url(told["flow_run_id"]))
+    sign_in(headway, browser, f"{headway.ui_url}/runs/flow-run/{told['flow_run_id']}")
     headway.until(lambda: "Suspended" in text(browser))
     headway.until(lambda: browser.find_elements(By.CSS_SELECTOR, "canvas"))  # the graph is drawn, not written
     click(headway, browser, "Resume")
@@ -86,7 +86,7 @@ def test_release_is_followed_and_approved_in_the_browser(headway: Headway, tmp_p
     assert stages["production approval"] == "approved by bob@example.com: seen in the browser"
     with headway.control() as control:  # the table of the whole release is the last thing that its run does
         headway.until(lambda: control.flow_run(told["flow_run_id"]).type == "COMPLETED")
-        browser.get(f"{control.ui_url}/artifacts/artifact/{artifact(control.url, 'release-watched')}")
+    browser.get(f"{headway.ui_url}/artifacts/artifact/{artifact(headway, 'release-watched')}")
     headway.until(lambda: "production approval" in text(browser))
     assert f"{told['name']}: succeeded" in text(browser)
 
@@ -99,12 +99,21 @@ def test_verdict_plot_is_shown_in_the_browser(headway: Headway, tmp_path: Path, 
     repo.behave(bad)
     with Load(headway.url("drawn", "production"), rate=100):
         assert headway.release(repo.path, code=1)["state"] == "rolled_back"
-    with headway.control() as control:
-        drawing = headway.until(lambda: artifact(control.url, "verdict-drawn-production"))
-        browser.get(f"{control.ui_url}/artifacts/artifact/{drawing}")
+    drawing = headway.until(lambda: artifact(headway, "verdict-drawn-production"))
+    sign_in(headway, browser, f"{headway.ui_url}/artifacts/artifact/{drawing}")
     headway.until(lambda: "false-alarm chance under 1 %" in text(browser))
     picture = headway.until(lambda: [one for one in images(browser) if one.get_attribute("naturalWidth") != "0"])[0]
     assert int(picture.get_attribute("naturalWidth") or 0) > 500
+
+
+def sign_in(headway: Headway, browser: Chrome, page: str) -> None:
+    """As a person who opens a link to this page, and has to sign in first."""
+    browser.get(page)
+    headway.until(lambda: "headway open" in text(browser))
+    browser.get(json.loads(headway.run("open", "--json").stdout)["url"])
+    browser.find_element(By.TAG_NAME, "button").click()
+    headway.until(lambda: "Signed in as" in text(browser))
+    browser.get(page)
 
 
 def images(browser: Chrome) -> list[WebElement]:
@@ -112,9 +121,10 @@ def images(browser: Chrome) -> list[WebElement]:
     return [one for one in found if (one.get_attribute("src") or "").startswith("data:image/svg+xml")]
 
 
-def artifact(api: str, key: str) -> str:
+def artifact(headway: Headway, key: str) -> str:
     asked = {"artifacts": {"key": {"any_": [key]}}}
-    found = httpx.post(f"{api}/artifacts/filter", json=asked, trust_env=False).raise_for_status().json()
+    with headway.prefect as prefect:
+        found = prefect.post("/artifacts/filter", json=asked).raise_for_status().json()
     return str(found[0]["id"]) if found else ""
 
 

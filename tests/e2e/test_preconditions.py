@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.e2e.conftest import Headway, Repo
@@ -31,9 +30,9 @@ def test_production_preconditions_are_checked_before_the_build(headway: Headway,
     assert {stage["name"]: stage["state"] for stage in told["stages"]} == {"configuration": "failed"}
     assert told["reason"].startswith("configuration: staging: KEY: !secret unfit-staging/key")
     assert told["reason"].endswith("(and 2 more)")
-    with headway.control() as control:
+    with headway.prefect as prefect:
         wanted = {"artifacts": {"key": {"any_": ["configuration-unfit"]}}}
-        (table,) = httpx.post(f"{control.url}/artifacts/latest/filter", json=wanted, trust_env=False).json()
+        (table,) = prefect.post("/artifacts/latest/filter", json=wanted).json()
     assert [(row["environment"], row["variable"], "error" in row) for row in json.loads(table["data"])] == [
         ("production", "KEY", True),
         ("production", "OTHER", True),

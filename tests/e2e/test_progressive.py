@@ -11,7 +11,6 @@ import pytest
 
 from headway.ledger import ReleaseRecord
 from headway.rollout.load_generator import Load
-from headway.service.prefect.client import Control
 from tests.e2e.conftest import Headway, Repo
 
 pytestmark = pytest.mark.e2e
@@ -57,20 +56,17 @@ def ended(headway: Headway, release: ReleaseRecord) -> ReleaseRecord:
 
 def titles(headway: Headway, name: str, run: str) -> list[str]:
     """The names of the task runs that the rollout of this release has in the UI, in their order."""
-    with headway.control() as control:
+    with headway.prefect as prefect:
         asked = {"flow_runs": {"parent_task_run_id": {"is_null_": False}}, "sort": "START_TIME_ASC"}
-        runs = httpx.post(f"{control.url}/flow_runs/filter", json=asked | {"limit": 200}, trust_env=False).json()
-        rollouts = [one["id"] for one in runs if one["name"].endswith(f" to {name}") and root(control, one) == run]
-        tasks = httpx.post(
-            f"{control.url}/task_runs/filter",
-            json={"task_runs": {"flow_run_id": {"any_": rollouts}}, "sort": "EXPECTED_START_TIME_ASC", "limit": 200},
-            trust_env=False,
-        ).json()
+        runs = prefect.post("/flow_runs/filter", json=asked | {"limit": 200}).json()
+        rollouts = [one["id"] for one in runs if one["name"].endswith(f" to {name}") and root(prefect, one) == run]
+        asked = {"task_runs": {"flow_run_id": {"any_": rollouts}}, "sort": "EXPECTED_START_TIME_ASC"}
+        tasks = prefect.post("/task_runs/filter", json=asked | {"limit": 200}).json()
     return [task["name"] for task in sorted(tasks, key=lambda task: str(task["start_time"]))]
 
 
-def root(control: Control, run: dict[str, Any]) -> str:
-    task = httpx.get(f"{control.url}/task_runs/{run['parent_task_run_id']}", trust_env=False).json()
+def root(prefect: httpx.Client, run: dict[str, Any]) -> str:
+    task = prefect.get(f"/task_runs/{run['parent_task_run_id']}").json()
     return str(task["flow_run_id"])
 
 

@@ -206,8 +206,8 @@ def test_a_night_starts_from_its_schedule(server: Server, headway: Headway, repo
     repo.commit("merged in the evening", {"n": "1"})
     server.push("main")
 
-    with headway.control() as control, httpx.Client(base_url=control.url, trust_env=False) as api:
-        deployment = api.get("/deployments/name/nightly/main").json()["id"]
+    with headway.prefect as api:
+        deployment = api.get("/deployments/name/nightly/release-nightly").json()["id"]
         every_minute = {"cron": "* * * * *", "timezone": "UTC"}
         schedule = {"active": True, "schedule": every_minute, "parameters": {"apps": [repo.app]}}
         (made,) = api.post(f"/deployments/{deployment}/schedules", json=[schedule]).raise_for_status().json()
@@ -227,5 +227,6 @@ def _night(headway: Headway, repo: Repo) -> str:
         headway.until(lambda: control.flow_run(run).final, 120)
         assert control.flow_run(run).state == "Completed"
         asked = {"artifacts": {"flow_run_id": {"any_": [run]}, "key": {"any_": ["nightly"]}}}
-        (summary,) = httpx.post(f"{control.url}/artifacts/filter", json=asked, trust_env=False).json()
+        with headway.prefect as prefect:
+            (summary,) = prefect.post("/artifacts/filter", json=asked).json()
     return str(summary["data"])

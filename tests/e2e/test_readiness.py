@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import httpx
 import pytest
 
 from headway.system import directories
@@ -38,9 +37,9 @@ def test_unready_environment_waits_for_an_approver(headway: Headway, tmp_path: P
         "runbook: no RUNBOOK* and no docs/runbook*",
     ]
     assert "production is not ready (rehearsed: " in headway.run("status", "unready").stdout
-    with headway.control() as control:
+    with headway.prefect as prefect:
         wanted = {"artifacts": {"key": {"any_": ["readiness-unready-production"]}}}
-        (table,) = httpx.post(f"{control.url}/artifacts/latest/filter", json=wanted, trust_env=False).json()
+        (table,) = prefect.post("/artifacts/latest/filter", json=wanted).json()
     assert {row["item"]: row["state"] for row in json.loads(table["data"])} == states
     headway.run("approve", told["name"], "--by", "bob", "--reason", "the first release")
     headway.until(lambda: headway.ledger.releases.get(told["id"]).state == "succeeded")

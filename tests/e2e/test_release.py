@@ -290,9 +290,9 @@ checks: {{unit: {{run: "true", reports: junit.xml, coverage: lcov.info}}}}
     repo.commit("more tests", {"lcov.info": lcov % (1, 1)})
     stages = {stage["name"]: stage["detail"] for stage in headway.release(repo.path)["stages"]}
     assert stages["unit"] == "2 tests passed"
-    with headway.control() as control:
+    with headway.prefect as prefect:
         asked = {"artifacts": {"key": {"any_": ["covered-unit"]}}}
-        (artifact,) = httpx.post(f"{control.url}/artifacts/latest/filter", json=asked, trust_env=False).json()
+        (artifact,) = prefect.post("/artifacts/latest/filter", json=asked).json()
     assert "2 tests, 0 failed" in artifact["data"]
     assert "Coverage: **75.0 %** (3 of 4 lines), +50.0 points since the last release (25.0 %)" in artifact["data"]
 

@@ -16,8 +16,9 @@ from fastapi import FastAPI
 
 from headway.domain.errors import HeadwayError, NotFound
 from headway.ledger import Ledger
-from headway.service.api import releases, webhooks
+from headway.service.api import authorize, releases, sign_in, webhooks
 from headway.service.api.app import app as whole
+from headway.service.api.authentication import Site
 from headway.service.api.delivery_batcher import DeliveryBatcher
 from headway.service.api.http_server import DeadlineProtocol
 from headway.service.api.rate_limits import RateLimits
@@ -57,7 +58,8 @@ class Receiver:
         self.client = httpx.Client()
         self.app = FastAPI()
         self.app.include_router(webhooks.router)
-        self.app.include_router(releases.router)
+        for router in (releases.router, authorize.router, sign_in.router):
+            self.app.include_router(router)
         self.control = FakeControl()
         self.services = Services(
             ledger=ledger,
@@ -68,6 +70,7 @@ class Receiver:
             delivery_batcher=DeliveryBatcher(ledger),
             webhook_secrets=WebhookSecrets(ledger, self._secret),
             deliveries_stored=asyncio.Event(),
+            site=Site("http://127.0.0.1:4300", frozenset({"127.0.0.1:4300"})),
             checks={},
         )
         self.app.dependency_overrides[current_services] = self._current_services

@@ -186,12 +186,21 @@ class Installation:
         method = "GET" if body is None else "POST"
 
         def answered() -> httpx.Response | None:
-            answer = httpx.request(method, url, json=body, trust_env=False, timeout=30)
+            answer = httpx.request(method, url, json=body, auth=self._login, trust_env=False, timeout=30)
             return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer  # another one writes
 
         answer = until(answered)
         assert answer.is_success, answer.text
         return answer.json()
+
+    @property
+    def _login(self) -> tuple[str, str] | None:
+        """Prefect's server asks for one since 0.2."""
+        file = self.home / "prefect-credential"
+        if not file.exists():
+            return None
+        user, _, password = file.read_text().partition(":")
+        return user, password
 
     def start_release(self, repository: Path, ref: str) -> None:
         """As the form in Prefect's UI does: the run finds out itself which commit the ref names."""

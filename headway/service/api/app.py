@@ -14,7 +14,8 @@ from pydantic import BaseModel, Field
 
 from headway.domain.errors import HeadwayError
 from headway.ledger import Ledger
-from headway.service.api import releases, webhooks
+from headway.service.api import authorize, releases, sign_in, webhooks
+from headway.service.api.authentication import Site
 from headway.service.api.delivery_batcher import DeliveryBatcher
 from headway.service.api.rate_limits import RateLimits
 from headway.service.api.services import Services, ServicesDependency
@@ -55,6 +56,7 @@ def _open_services() -> Iterator[tuple[Services, list[Controller]]]:
             delivery_batcher=DeliveryBatcher(ledger),
             webhook_secrets=secrets,
             deliveries_stored=process.deliveries_stored,
+            site=Site.of_environment(),
             checks=checks,
         )
         yield services, [secrets, process]
@@ -91,4 +93,6 @@ VERSION = importlib.metadata.version("headway")
 app = FastAPI(title="Headway", version=VERSION, lifespan=_lifespan, docs_url=None, redoc_url=None)
 app.include_router(webhooks.router)
 app.include_router(releases.router)
+app.include_router(authorize.router)
+app.include_router(sign_in.router)
 app.get("/health", summary="Health")(health)

@@ -1,18 +1,25 @@
 """The HTTP server: uvicorn, with a deadline for the head of a request.
 
-`python -m headway.service.api.http_server HOST PORT` until SIGTERM or SIGINT.
+`python -m headway.service.api.http_server SOCKET` until SIGTERM or SIGINT.
 """
 
 from __future__ import annotations
 
+import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 import h11
 import uvicorn
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-__all__ = ["DeadlineProtocol", "serve"]
+from headway.service.api.app import app
+from headway.service.door.envoy import CLIENT
+
+__all__ = ["ClientAddress", "DeadlineProtocol", "serve"]
 
 IDLE_DEADLINE = 10.0  # seconds for the head of a request to arrive; `read_body` has a deadline for the body
 
@@ -53,10 +60,27 @@ class DeadlineProtocol(H11Protocol):
         self._idle_check = self.loop.call_later(IDLE_DEADLINE, self._close_if_idle)
 
 
-def serve(host: str, port: int) -> None:
-    """Run the API until SIGTERM or SIGINT."""
-    uvicorn.run("headway.service.api:app", host=host, port=port, access_log=False, http=DeadlineProtocol, ws="none")
+class ClientAddress:
+    """The client's address from the door's header: the door is the only client of a Unix socket for this user."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (address := Headers(scope=scope).get(CLIENT)):
+            scope["client"] = (address, 0)
+        await self._app(scope, receive, send)
+
+
+def serve(path: str) -> None:
+    """Run the API on a Unix socket that only this user can open, until SIGTERM or SIGINT."""
+    Path(path).unlink(missing_ok=True)  # of a service that was killed
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(path)
+    Path(path).chmod(0o600)
+    config = uvicorn.Config(ClientAddress(app), access_log=False, http=DeadlineProtocol, ws="none", proxy_headers=False)
+    uvicorn.Server(config).run(sockets=[listening])
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], int(sys.argv[2]))
+    serve(sys.argv[1])

@@ -10,6 +10,7 @@ from typing import Annotated, TypeAlias, cast
 from fastapi import Depends, Request
 
 from headway.ledger import Ledger
+from headway.service.api.authentication import Site
 from headway.service.api.delivery_batcher import DeliveryBatcher
 from headway.service.api.rate_limits import RateLimits
 from headway.service.api.webhook_secrets import WebhookSecrets
@@ -32,6 +33,8 @@ class Services:
     webhook_secrets: WebhookSecrets
     deliveries_stored: asyncio.Event
     """Set it when the dispatcher has a new delivery."""
+    site: Site
+    """The origins under which people may sign in."""
     checks: dict[str, str]
     """Name of a controller -> `ok`, or what is wrong."""
 

@@ -6,7 +6,6 @@ named by string, see headway.domain.deployments; nothing here imports a flow.
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import os
@@ -22,6 +21,7 @@ from tenacity import wait_exponential_jitter
 from headway.domain.base import Frozen
 from headway.domain.deployments import present_name
 from headway.domain.errors import HeadwayError, NotFound, ServiceUnavailable
+from headway.service.prefect.credential import authorization, server_login
 from headway.service.up_record import UpRecord
 from headway.system import tls
 from headway.system.http_client import Failure, Failures, HttpClient, Limits, Repeat
@@ -117,12 +117,14 @@ def _is_restarted(url: str) -> bool:
     return up is not None and up.api_url == url and up.is_here and up.runs
 
 
-def _credentials() -> dict[str, str]:
+def _credentials(url: str) -> dict[str, str]:
+    """Those of the environment, or of the server that a `headway up` of this HEADWAY_HOME started."""
     if key := os.environ.get("PREFECT_API_KEY"):
         return {"Authorization": f"Bearer {key}"}
-    if login := os.environ.get("PREFECT_API_AUTH_STRING"):
-        return {"Authorization": "Basic " + base64.b64encode(login.encode()).decode()}
-    return {}
+    login = os.environ.get("PREFECT_API_AUTH_STRING")
+    if login is None and (up := UpRecord.read()) and up.api_url == url:
+        login = server_login()
+    return {"Authorization": authorization(login)} if login else {}
 
 
 class Control:
@@ -132,11 +134,12 @@ class Control:
     request may be repeated: a start has an idempotency key, `resume` and `cancel` do the same twice as once.
     """
 
-    def __init__(self, url: str | None = None, *, patience: float = PATIENCE) -> None:
+    def __init__(self, url: str | None = None, *, patience: float = PATIENCE, login: str | None = None) -> None:
         self.url = url or api_url()
+        credentials = {"Authorization": authorization(login)} if login else _credentials(self.url)
         failures = RESTARTING if _is_restarted(self.url) else ABSENT
         policy = replace(RETRIES, deadline=patience)
-        self._http = HttpClient(self.url, LIMITS, policy, self._failed, failures, headers=_credentials())
+        self._http = HttpClient(self.url, LIMITS, policy, self._failed, failures, headers=credentials)
 
     def __enter__(self) -> Control:
         return self
@@ -146,7 +149,11 @@ class Control:
 
     @property
     def ui_url(self) -> str:
-        return self.url.removesuffix("/api")
+        """PREFECT_UI_URL, or Prefect's UI behind the sign-in of the `headway up` of this HEADWAY_HOME."""
+        if named := os.environ.get("PREFECT_UI_URL"):
+            return named.rstrip("/")
+        up = UpRecord.read()
+        return up.ui_url if up and up.ui_url and up.api_url == self.url else self.url.removesuffix("/api")
 
     def run_url(self, flow_run_id: str) -> str:
         """Where a person looks at the run."""

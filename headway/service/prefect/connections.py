@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from headway.domain.ports import GitHost, MetricSource, Target
 from headway.service.prefect.client import api_url
+from headway.service.prefect.credential import server_login
+from headway.service.up_record import UpRecord
 from headway.system.project_root import project_root
 
 if TYPE_CHECKING:
@@ -41,8 +43,10 @@ class Connections(Protocol):
 def connections() -> Connections:
     """The loaders of blocks, imported at the first call because Prefect takes a second to import."""
     project_root()
-    # Prefect reads it at its first import. Without it, Prefect starts a temporary server.
-    os.environ.setdefault("PREFECT_API_URL", api_url())
+    # Prefect reads them at its first import. Without a URL, Prefect starts a temporary server.
+    url = os.environ.setdefault("PREFECT_API_URL", api_url())
+    if (up := UpRecord.read()) and up.api_url == url and (login := server_login()):
+        os.environ.setdefault("PREFECT_API_AUTH_STRING", login)
     return cast("Connections", importlib.import_module("blocks.loading"))
 
 

@@ -29,6 +29,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from headway.service.prefect.door_requests import DoorRequests
 from headway.service.prefect.quiet_polls import QuietPolls
 
 __all__ = ["app"]
@@ -134,4 +135,4 @@ def app() -> ASGIApp:
     database = PREFECT_API_DATABASE_CONNECTION_URL.value()
     if get_dialect(database).name == "sqlite":
         set_database_config(ImmediateTransactions(connection_url=database))
-    return RetryBusy(QuietPolls(create_app(final=True)))
+    return DoorRequests(RetryBusy(QuietPolls(create_app(final=True))))

@@ -120,7 +120,7 @@ async def test_a_process_that_is_killed_is_started_again(tmp_path: Path) -> None
     child = shell(tmp_path, f"echo x >> {tmp_path / 'starts'}; sleep 600")
     said: list[str] = []
     await child.start()
-    keeping = asyncio.create_task(stack.Stack("", "", tmp_path, [child]).keep_running(said.append))
+    keeping = asyncio.create_task(stack.Stack("", "", "", tmp_path, [child]).keep_running(said.append))
     starts = tmp_path / "starts"
     for number in (1, 2):
         await asyncio.to_thread(until_content, starts, "x\n" * number)
@@ -138,4 +138,4 @@ async def test_a_process_that_cannot_stay_ends_everything(tmp_path: Path, monkey
     child = shell(tmp_path, "echo the port is taken; exit 1")
     await child.start()
     with pytest.raises(ServiceUnavailable, match=r"child has ended 3 times in .* \(exit 1\):\n(the port is taken\n?)+"):
-        await stack.Stack("", "", tmp_path, [child]).keep_running(print)
+        await stack.Stack("", "", "", tmp_path, [child]).keep_running(print)

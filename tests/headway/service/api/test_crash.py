@@ -29,7 +29,6 @@ import pytest
 
 from headway.ledger import Ledger
 from tests.standins import webhook_payloads as p
-from tests.standins.ports import free_port
 from tests.standins.repositories import Repository
 from tests.standins.webhook_payloads import SECRET
 
@@ -108,8 +107,8 @@ class Web:
     """Headway's web app as `headway up` starts it, killed and started again at will."""
 
     def __init__(self, home: Path, api: str) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.socket = home / "web.sock"
+        self.client = httpx.Client(base_url="http://web", transport=httpx.HTTPTransport(uds=str(self.socket)))
         self.log = home / "web.log"
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "HEADWAY_"))},
@@ -120,7 +119,7 @@ class Web:
         }
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "headway.service.api.http_server", "127.0.0.1", str(self.port)]
+        command = [sys.executable, "-m", "headway.service.api.http_server", str(self.socket)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command, env=self._environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
@@ -129,7 +128,7 @@ class Web:
 
     def checks(self) -> dict[str, str]:
         try:
-            checks: dict[str, str] = httpx.get(f"{self.url}/health", trust_env=False).json()["checks"]
+            checks: dict[str, str] = self.client.get("/health").json()["checks"]
         except httpx.TransportError:
             return {}
         return checks
@@ -181,7 +180,7 @@ def sending(web: Web, sent: list[p.Sent], kept: list[str]) -> Iterator[None]:
     def send(one: p.Sent) -> None:
         while not over.is_set():
             try:
-                answer = httpx.post(f"{web.url}/hooks/github", headers=one.headers, content=one.body, trust_env=False)
+                answer = web.client.post("/hooks/github", headers=one.headers, content=one.body)
             except httpx.TransportError:
                 over.wait(0.05)
                 continue

@@ -12,6 +12,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -33,6 +34,8 @@ from tests.standins.prefect_server import errors_in
 pytestmark = pytest.mark.slow
 
 PATIENCE = 60.0  # seconds
+LOGIN = "headway:a login of the tests"
+AUTH = ("headway", "a login of the tests")
 
 LOOPS = {
     f"PREFECT_SERVER_SERVICES_{name}_LOOP_SECONDS": "1"
@@ -42,7 +45,8 @@ LOOPS = {
     )
 }
 SETTINGS = {
-    **server_settings(),
+    **server_settings(LOGIN, Path(tempfile.gettempdir()) / "prefect-ui"),
+    "PREFECT_API_AUTH_STRING": LOGIN,
     **LOOPS,
     "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "1",
     "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS": "1",
@@ -105,7 +109,7 @@ class Server:
     environment: dict[str, str]
 
     def post(self, path: str, body: Any) -> Any:
-        answer = httpx.post(f"{self.url}{path}", json=body, trust_env=False, timeout=30)
+        answer = httpx.post(f"{self.url}{path}", json=body, auth=AUTH, trust_env=False, timeout=30)
         assert answer.is_success, f"{path}: {answer.text}"
         return answer.json() if answer.content else None
 
@@ -122,7 +126,7 @@ class Server:
         self.post(f"/flow_runs/{flow_run}/set_state", {"state": state, "force": True})
 
     def state(self, flow_run: str, kind: str = "flow_runs") -> str:
-        answer = httpx.get(f"{self.url}/{kind}/{flow_run}", trust_env=False, timeout=30)
+        answer = httpx.get(f"{self.url}/{kind}/{flow_run}", auth=AUTH, trust_env=False, timeout=30)
         return str(answer.json()["state"]["name"]) if answer.is_success else "removed"
 
     def count(self, table: str, where: str, *values: str) -> int:
@@ -272,7 +276,7 @@ async def test_events_are_streamed(server: Server) -> None:
     period = {"since": now.isoformat(), "until": (now + timedelta(hours=1)).isoformat()}
     address = f"{server.url.replace('http', 'ws', 1)}/events/out"
     async with asyncio.timeout(PATIENCE), websockets.connect(address, subprotocols=[Subprotocol("prefect")]) as stream:
-        await stream.send(json.dumps({"type": "auth", "token": None}))
+        await stream.send(json.dumps({"type": "auth", "token": LOGIN}))
         assert json.loads(await stream.recv())["type"] == "auth_success"
         await stream.send(json.dumps({"type": "filter", "filter": {"occurred": period}}))
         received = ""
@@ -286,3 +290,24 @@ def _event(name: str, age: timedelta = timedelta()) -> dict[str, Any]:
     occurred = (datetime.now(UTC) - age).isoformat()
     resource = {"prefect.resource.id": f"test.{uuid.uuid4()}"}
     return {"id": str(uuid.uuid4()), "event": name, "occurred": occurred, "resource": resource}
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Basic aGVhZHdheTpndWVzcw=="}, {"x-headway-door": "1"}])
+def test_clients_without_the_login_are_refused(server: Server, headers: dict[str, str]) -> None:
+    """Any user of the machine, and any page in a browser on it, can reach the port."""
+    secrets = {"include_secrets": True}
+    answer = httpx.post(f"{server.url}/block_documents/filter", json=secrets, headers=headers, trust_env=False)
+    assert answer.status_code == 401
+    origin = {"origin": "http://evil.example", "access-control-request-method": "POST"} | headers
+    asked = httpx.options(f"{server.url}/block_documents/filter", headers=origin, trust_env=False)
+    assert "access-control-allow-origin" not in asked.headers
+
+
+@pytest.mark.parametrize("headers", [{}, {"x-headway-door": "1"}])
+async def test_streams_without_the_login_are_refused(server: Server, headers: dict[str, str]) -> None:
+    address = f"{server.url.replace('http', 'ws', 1)}/events/out"
+    connecting = websockets.connect(address, subprotocols=[Subprotocol("prefect")], additional_headers=headers)
+    async with asyncio.timeout(PATIENCE), connecting as stream:
+        await stream.send(json.dumps({"type": "auth", "token": "headway:guess"}))
+        with pytest.raises(websockets.ConnectionClosed):
+            await stream.recv()
