@@ -29,6 +29,7 @@ from tasks.previews import (
 from tasks.release_record import ReleaseSession, close_release, launch_specs, open_ledger, run_state, undelivered
 from tasks.run_names import release_run_name
 from tasks.supersede import while_newest
+from tasks.workloads import require_runner
 
 __all__ = ["preview"]
 
@@ -52,6 +53,7 @@ async def preview(
         commit = await look(pull.repo, sha)
         release = ReleaseSession(ledger, await open_preview(ledger, pull, commit, by))
         try:
+            require_runner(trusted=not pull.fork)
             if pull.fork:
                 await wait_for_fork_approval(release, commit, await base_settings(release, pull))
             source = (await checkout(pull.repo, sha)).model_copy(update={"trusted": not pull.fork})

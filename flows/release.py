@@ -23,6 +23,7 @@ from tasks.release_record import (
 )
 from tasks.run_names import release_run_name
 from tasks.supersede import while_newest
+from tasks.workloads import require_runner
 
 __all__ = ["release"]
 
@@ -45,6 +46,7 @@ async def release(
         settings = await read_settings(source, ledger)
         run = ReleaseSession(ledger, await open_release(ledger, source, settings, by))
         try:
+            require_runner(trusted=source.trusted)
             await preconditions(run, source, settings, settings.release_path(to))
             async with while_newest(run):
                 await verify(run, source, settings)

@@ -74,7 +74,9 @@ async def _bundle(record: ReleaseRecord, source: Source, how: Build) -> Artifact
     """Build a bundle. Its digest depends on the commit and the result of `build.install`; it is stored once."""
     with output_log(command_output(record.id, "build"), get_run_logger().info) as log:
         install = workload(record.app, source, how.install, how.env, how.timeout, log) if how.install else None
-        return await bundles.build(source, install, runner=runner(), store=home() / "bundles", on_line=log)
+        return await bundles.build(
+            source, install, runner=runner(trusted=source.trusted), store=home() / "bundles", on_line=log
+        )
 
 
 def _lint(source: Source, settings: Settings) -> None:

@@ -68,7 +68,7 @@ async def _run(release: ReleaseSession, source: Source, name: str, check: Check)
     try:
         with output_log(command_output(release.record.id, name), get_run_logger().info) as log:
             command = workload(app, source, check.run, check.env, check.timeout, log)
-            finished = await runner().run(replace(command, name=name))
+            finished = await runner(trusted=source.trusted).run(replace(command, name=name))
     except CommandFailed as failed:
         raise CheckFailed(failed.what, failed.hint) from failed
     passed = finished.exit_code == 0
@@ -129,7 +129,9 @@ async def _cache_key(release: ReleaseSession, source: Source, check: Check) -> s
     for tool in check.inputs.tools:
         printed = hashlib.sha256()
         say = partial(_add_line, printed)
-        finished = await runner().run(workload(release.record.app, source, tool, {}, TOOL_TIMEOUT, say))
+        finished = await runner(trusted=source.trusted).run(
+            workload(release.record.app, source, tool, {}, TOOL_TIMEOUT, say)
+        )
         if finished.exit_code:
             raise CheckFailed(
                 f"inputs/tools: `{tool}` ended with {finished.exit_code}", "name commands that print a version"

@@ -44,7 +44,7 @@ async def readiness(release: ReleaseSession, source: Source, settings: Settings,
     with release.stage(f"{spec.environment} readiness") as stage:
         tree = Path(source.workspace)
         found = await asyncio.to_thread(repository_checks.examine, tree, settings, spec.environment)
-        if scanned := await vulnerability_scan.examine(tree, runner()):
+        if scanned := await vulnerability_scan.examine(tree, runner(trusted=source.trusted)):
             found["vulnerabilities"] = scanned
         found = await _staged(release, settings, spec) | found  # findings of the environment itself take precedence
         found |= {

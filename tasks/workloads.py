@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from prefect import get_run_logger
+
 from headway.domain.source import Source
 from headway.domain.workload import Workload
 from headway.scm import git
 from headway.system import command_runner
 from headway.system.paths import home
+from headway.system.runners import runner
 
-__all__ = ["workload"]
+__all__ = ["require_runner", "workload"]
+
+
+def require_runner(*, trusted: bool) -> None:
+    """Log how commands of this commit will run. Raises UsageError when they cannot run here."""
+    found = runner(trusted=trusted)
+    get_run_logger().info("runner of commands: %s%s", found.name, "" if found.isolated else ", which does not isolate")
 
 
 def workload(

@@ -301,6 +301,8 @@ class SecretStore(ABC):
 class Runner(ABC):
     """Runs an app's commands on the worker: checks, build commands, scanners. They are not trusted."""
 
+    name: ClassVar[str]
+    """Name of its entry point, which HEADWAY_RUNNER names."""
     isolated: ClassVar[bool]
     """Whether a workload is kept from the files, processes and loopback addresses of this machine."""
 

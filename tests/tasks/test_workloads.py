@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from headway.domain.errors import UsageError
 from headway.domain.source import Source
 from headway.domain.workload import Finished
 from headway.scm import git
-from headway.system.runners import runner
+from headway.system.runners import runner, sandbox
 from headway.system.runners.sandbox import SandboxRunner
 from tasks.workloads import workload
 from tests.standins.repositories import Repository
@@ -29,7 +30,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
 
 
 def run(source: Source, command: str) -> Finished:
-    return asyncio.run(runner().run(workload("shop", source, command, {}, 60.0, print)))
+    return asyncio.run(runner(trusted=source.trusted).run(workload("shop", source, command, {}, 60.0, print)))
 
 
 def test_git_works_in_the_sandbox(source: Source) -> None:
@@ -52,7 +53,7 @@ def test_the_home_directory_is_kept_for_the_app(source: Source) -> None:
     assert run(source, 'echo cached > "$HOME/cache"').exit_code == 0
     assert run(source, 'grep cached "$HOME/cache"').exit_code == 0
     other = workload("other", source, 'grep cached "$HOME/cache"', {}, 60.0, print)
-    assert asyncio.run(runner().run(other)).exit_code != 0
+    assert asyncio.run(runner(trusted=True).run(other)).exit_code != 0
 
 
 def test_a_fork_has_a_home_directory_of_its_own(source: Source) -> None:
@@ -63,18 +64,57 @@ def test_a_fork_has_a_home_directory_of_its_own(source: Source) -> None:
 
 def test_an_unknown_runner_is_refused_with_those_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADWAY_RUNNER", "sandbx")
-    with pytest.raises(UsageError, match=r"no runner 'sandbx'\n  hint: choose one of host, sandbox"):
-        runner()
+    with pytest.raises(UsageError, match=r"no runner 'sandbx'\n  hint: choose one of auto, host, sandbox"):
+        runner(trusted=True)
 
 
-def test_a_sandbox_that_does_not_work_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from headway.system.runners import sandbox
-
-    monkeypatch.setenv("HEADWAY_RUNNER", "sandbox")
+@pytest.fixture
+def no_sandbox(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """A machine without bubblewrap."""
     monkeypatch.setenv("PATH", str(tmp_path))
     sandbox._missing.cache_clear()
-    try:
-        with pytest.raises(UsageError, match=r"HEADWAY_RUNNER=sandbox: the sandbox needs `bwrap`"):
-            runner()
-    finally:
-        sandbox._missing.cache_clear()
+    yield
+    sandbox._missing.cache_clear()
+
+
+@pytest.mark.usefixtures("no_sandbox")
+def test_a_sandbox_that_does_not_work_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADWAY_RUNNER", "sandbox")
+    with pytest.raises(UsageError, match=r"HEADWAY_RUNNER=sandbox: the sandbox needs `bwrap`"):
+        runner(trusted=True)
+
+
+@pytest.mark.usefixtures("no_sandbox")
+@pytest.mark.parametrize("chosen", ["host", "auto"])
+def test_a_fork_without_isolation_is_refused(monkeypatch: pytest.MonkeyPatch, chosen: str) -> None:
+    monkeypatch.setenv("HEADWAY_RUNNER", chosen)
+    monkeypatch.setenv("HEADWAY_FORK_RUNNER", "auto")
+    with pytest.raises(UsageError) as refused:
+        runner(trusted=False)
+    assert refused.value.what == (
+        "commands of a fork run only in isolation: the sandbox needs `bwrap`, which is not installed"
+    )
+    assert refused.value.hint.startswith("apt-get install bubblewrap. HEADWAY_FORK_RUNNER=host runs them")
+    assert not runner(trusted=True).isolated
+
+
+@pytest.mark.usefixtures("no_sandbox")
+def test_the_operator_can_allow_forks_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADWAY_FORK_RUNNER", "host")
+    assert runner(trusted=False).name == "host"
+
+
+def test_a_fork_is_isolated_also_where_the_repository_s_own_commits_are_not(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADWAY_RUNNER", "host")
+    secret = Path(source.workspace).parent / "secret"
+    secret.write_text("of the worker")
+    fork = source.model_copy(update={"trusted": False})
+    assert run(source, f"cat {secret}").exit_code == 0
+    assert run(fork, f"cat {secret}").exit_code != 0
+
+
+def test_auto_is_the_sandbox_where_it_works(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADWAY_RUNNER", "auto")
+    assert runner(trusted=True).name == "sandbox"

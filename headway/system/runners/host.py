@@ -14,6 +14,7 @@ __all__ = ["HostRunner"]
 class HostRunner(Runner):
     """Runs workloads as the worker's user, who can read and change everything of Headway."""
 
+    name: ClassVar[str] = "host"
     isolated: ClassVar[bool] = False
 
     def missing(self) -> None:

@@ -52,6 +52,7 @@ class SandboxRunner(Runner):
     At its end, a timeout or a cancellation, the kernel kills all its processes at once.
     """
 
+    name: ClassVar[str] = "sandbox"
     isolated: ClassVar[bool] = True
 
     def missing(self) -> Refusal | None:
