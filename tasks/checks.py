@@ -68,7 +68,9 @@ async def _run(release: ReleaseSession, source: Source, name: str, check: Check)
     try:
         with output_log(command_output(release.record.id, name), get_run_logger().info) as log:
             command = workload(app, source, check.run, check.env, check.timeout, log)
-            finished = await runner(trusted=source.trusted).run(replace(command, name=name))
+            finished = await runner(trusted=source.trusted).run(
+                replace(command, name=name, network=check.network == "open")
+            )
     except CommandFailed as failed:
         raise CheckFailed(failed.what, failed.hint) from failed
     passed = finished.exit_code == 0
@@ -139,7 +141,15 @@ async def _cache_key(release: ReleaseSession, source: Source, check: Check) -> s
         versions.append((tool, printed.hexdigest()))
     tree = git.tree_of(git.mirror_of(source.workspace), source.sha, check.inputs.paths)
     # The key includes app and repository: the same files can pass in another app without a meaning for this one.
-    inputs = [release.record.app, source.public_repo, tree, check.run, sorted(check.env.items()), versions]
+    inputs = [
+        release.record.app,
+        source.public_repo,
+        tree,
+        check.run,
+        check.network,
+        sorted(check.env.items()),
+        versions,
+    ]
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
 
 

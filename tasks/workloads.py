@@ -40,5 +40,6 @@ def workload(
         on_line=on_line,
         name=command,
         home=home() / "workload-homes" / app if source.trusted else Path(f"{workspace}.home"),
+        services=source.trusted,
         readable=(git.mirror_of(workspace) / "objects",),
     )

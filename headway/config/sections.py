@@ -87,6 +87,10 @@ class Check(Section):
     coverage: RepoPath | None = Field(
         default=None, description="path of the coverage report that the command writes: lcov or Cobertura"
     )
+    network: Literal["open", "none"] = Field(
+        default="open",
+        description="`none`: the check reaches no server, and fails without a runner that isolates",
+    )
     inputs: Inputs | None = Field(default=None, description="inputs of the check. Default: the check always runs")
 
 

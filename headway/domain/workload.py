@@ -46,7 +46,9 @@ class Workload:
     secrets: tuple[str, ...] = ()
     """Values to mask in its output."""
     network: bool = True
-    """Whether it reaches other hosts. It never reaches the loopback addresses of this machine in isolation."""
+    """Whether it reaches other hosts. In isolation it reaches no address of this machine but its `services`."""
+    services: bool = False
+    """Whether it also reaches the services of this machine that the operator has opened to workloads."""
     limits: Limits = field(default=Limits())
 
 

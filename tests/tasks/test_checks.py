@@ -13,6 +13,7 @@ from headway.domain.errors import CheckFailed
 from headway.domain.source import Source
 from headway.ledger import Ledger
 from headway.scm import git
+from headway.system.runners.sandbox import SandboxRunner
 from tasks import checks
 from tasks.release_record import ReleaseSession
 from tests.standins.repositories import Repository
@@ -73,6 +74,20 @@ async def test_check_of_a_fork_does_not_run_in_the_users_home(
     assert f"HOME={commit.workspace}.home\n" in told
     assert "hunter2" not in told
     assert "tcp://engine" not in told
+
+
+async def test_a_check_without_a_network(books: Ledger, commit: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = ReleaseSession(books, books.releases.start("shop", "/repo", "main", flow_run_id=None, requested_by="ann"))
+    count = "python3 -c 'import socket; raise SystemExit(len(socket.if_nameindex()) - 1)'"
+    monkeypatch.setenv("HEADWAY_RUNNER", "host")
+    with pytest.raises(CheckFailed, match="unit: runs without a network, which the host runner cannot take away"):
+        await checks.run_check.fn(release, commit, "unit", Check(run=count, network="none"))
+    if refusal := SandboxRunner().missing():
+        pytest.skip(f"{refusal.what}: {refusal.hint}")
+    monkeypatch.setenv("HEADWAY_RUNNER", "sandbox")
+    assert (await checks.run_check.fn(release, commit, "unit", Check(run=count, network="none"))).passed
+    with pytest.raises(CheckFailed, match="open: exit code 1"):
+        await checks.run_check.fn(release, commit, "open", Check(run=count))
 
 
 class Shown(logging.Handler):

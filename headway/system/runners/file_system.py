@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,8 +54,11 @@ class Mounts:
     env: Mapping[str, str]
 
 
-def file_system(workload: Workload, scratch: Path) -> Mounts:
-    """The file system for a workload. `scratch` is an empty directory that lives as long as the workload."""
+def file_system(workload: Workload, scratch: Path, sockets: Sequence[Path]) -> Mounts:
+    """The file system for a workload, with these Unix sockets of the machine.
+
+    `scratch` is an empty directory that lives as long as the workload.
+    """
     own_home = workload.home or scratch / "home"
     own_home.mkdir(mode=0o700, parents=True, exist_ok=True)
     (scratch / "tmp").mkdir(mode=0o700)
@@ -79,7 +82,7 @@ def file_system(workload: Workload, scratch: Path) -> Mounts:
             "/run",
         ),
         *_read_only([*tool_directories(workload.env), *workload.readable]),
-        *_writable([own_home, workload.workspace, *workload.writable]),
+        *_writable([own_home, workload.workspace, *workload.writable, *sockets]),
         *("--chdir", str(workload.workspace)),
     ]
     return Mounts(tuple(options), {"HOME": str(own_home), "TMPDIR": TEMPORARY})

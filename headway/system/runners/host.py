@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from headway.domain.errors import CommandFailed
 from headway.domain.ports import Runner
 from headway.domain.workload import Finished, Workload
 from headway.system import command_runner
@@ -21,6 +22,11 @@ class HostRunner(Runner):
         """Every machine has it."""
 
     async def run(self, workload: Workload) -> Finished:
+        if not workload.network:
+            raise CommandFailed(
+                f"{workload.name}: runs without a network, which the host runner cannot take away",
+                "HEADWAY_RUNNER=sandbox can; or remove `network: none` from headway.yaml",
+            )
         return await command_runner.run(
             workload.command,
             cwd=workload.workspace,

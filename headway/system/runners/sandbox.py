@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,6 +23,7 @@ from headway.system.runners import user_network
 from headway.system.runners.cgroup import limited
 from headway.system.runners.file_system import Mounts, file_system
 from headway.system.runners.seccomp import system_call_filter
+from headway.system.runners.services import Services, opened_services
 
 __all__ = ["SandboxRunner"]
 
@@ -48,7 +49,8 @@ class SandboxRunner(Runner):
     """Runs workloads in new user, process, IPC, mount and network namespaces, without capabilities.
 
     A workload sees its workspace, its home directory, the toolchain and certificates, and no other files. It reaches
-    other hosts through slirp4netns, but neither this machine nor link-local addresses, where clouds serve credentials.
+    other hosts through slirp4netns, but no link-local addresses, where clouds serve credentials, and nothing of this
+    machine but the services that the operator has opened.
     At its end, a timeout or a cancellation, the kernel kills all its processes at once.
     """
 
@@ -63,12 +65,13 @@ class SandboxRunner(Runner):
             raise CommandFailed(f"{workload.name}: {refusal.what}", refusal.hint)
         scratch = Path(tempfile.mkdtemp(prefix="headway-sandbox-"))
         try:
-            return await _run(workload, file_system(workload, scratch))
+            services = opened_services() if workload.network and workload.services else Services()
+            return await _run(workload, file_system(workload, scratch, services.sockets), services.ports)
         finally:
             await asyncio.to_thread(directories.remove, scratch)
 
 
-async def _run(workload: Workload, files: Mounts) -> Finished:
+async def _run(workload: Workload, files: Mounts, ports: Sequence[int]) -> Finished:
     with contextlib.ExitStack() as stack:
         info_read, info_write = _pipe(stack)
         block_read, block_write = _pipe(stack)
@@ -80,7 +83,7 @@ async def _run(workload: Workload, files: Mounts) -> Finished:
         options = [part for option, descriptor in descriptors.items() for part in (option, str(descriptor))]
         try:
             async with asyncio.TaskGroup() as group:
-                supply = group.create_task(_supply(workload, limit, info_read, block_write))
+                supply = group.create_task(_supply(workload, ports, limit, info_read, block_write))
                 finished = await command_runner.run(
                     [*_limited(workload.limits), *_bwrap(files), *options, "--", "/bin/sh", "-c", workload.command],
                     cwd=workload.workspace,
@@ -114,12 +117,15 @@ def _bwrap(files: Mounts) -> list[str]:
     return ["bwrap", *NAMESPACES, *identity, "--cap-drop", "ALL", "--die-with-parent", *files.options]
 
 
-async def _supply(workload: Workload, limit: Callable[[int], None], info: int, block: int) -> None:
+async def _supply(
+    workload: Workload, ports: Sequence[int], limit: Callable[[int], None], info: int, block: int
+) -> None:
     """Wait for the sandbox, limit and connect it, start the command, and keep it connected until cancelled."""
     try:
         pid = await _first_process(info)
         limit(pid)
-        async with user_network.connected(pid, workload.name) if workload.network else contextlib.nullcontext():
+        network = user_network.connected(pid, workload.name, ports) if workload.network else contextlib.nullcontext()
+        async with network:
             os.write(block, b"1")
             await asyncio.get_running_loop().create_future()
     except OSError as error:  # TimeoutError is one

@@ -9,13 +9,14 @@ import os
 import signal
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 import psutil
 
 from headway.domain.errors import CommandFailed
+from headway.system.runners import services
 
 __all__ = ["connected", "readable"]
 
@@ -25,12 +26,15 @@ LINK_LOCAL = "169.254.0.0/16"  # clouds serve the credentials of the machine at 
 
 
 @contextlib.asynccontextmanager
-async def connected(pid: int, name: str) -> AsyncIterator[None]:
-    """Connect the network namespace of a process to other hosts. Raises CommandFailed for the workload `name`."""
+async def connected(pid: int, name: str, ports: Sequence[int] = ()) -> AsyncIterator[None]:
+    """Connect the network namespace of a process to other hosts, and to `ports` of this machine's loopback address.
+
+    Raises CommandFailed for the workload `name`.
+    """
     await _mapped(pid)
     with _owner(pid) as user_namespace:
         await _close(pid, user_namespace, name)
-        async with _slirp4netns(pid, user_namespace, name):
+        async with _slirp4netns(pid, user_namespace, name), services.opened(pid, user_namespace, ports, name):
             yield
 
 

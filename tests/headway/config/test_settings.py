@@ -255,6 +255,7 @@ TOP_FAULTS = [
     ("app: a\nchecks:\n  unit: {run: x, retries: 1.5}", "3: checks/unit/retries: expected an integer, got 1.5"),
     ("app: a\nchecks:\n  unit: {run: x, retries: true}", "3: checks/unit/retries: expected an integer, got true"),
     ("app: a\nchecks:\n  unit: {run: x, retries: -1}", "3: checks/unit/retries: expected at least 0, got -1"),
+    ("app: a\nchecks:\n  unit: {run: x, network: closed}", "3: checks/unit/network: expected 'open' or 'none', got 'closed'"),
     ("app: a\nchecks:\n  unit: {run: x, retries: 99}", "3: checks/unit/retries: expected at most 10, got 99"),
     ("app: a\nchecks:\n  unit:\n    run: x\n    timeout: soon", f"5: checks/unit/timeout: {DURATION}, got 'soon'"),
     ("app: a\nchecks:\n  unit: {run: x, timeout: 0}", "3: checks/unit/timeout: expected a duration above zero (nothing waits for ever), got 0"),
