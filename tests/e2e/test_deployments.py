@@ -6,7 +6,6 @@ import subprocess
 import sys
 from typing import Any
 
-import httpx
 import pytest
 
 from headway.domain import deployments
@@ -16,10 +15,8 @@ pytestmark = pytest.mark.e2e
 
 
 def api(headway: Headway, path: str, body: dict[str, Any] | None = None) -> Any:
-    with headway.control() as control:
-        answer = httpx.request("GET" if body is None else "POST", f"{control.url}/{path}", json=body, trust_env=False)
-    answer.raise_for_status()
-    return answer.json()
+    with headway.prefect as prefect:
+        return prefect.request("GET" if body is None else "POST", f"/{path}", json=body).raise_for_status().json()
 
 
 def test_each_deployment_is_named_for_what_it_does(headway: Headway) -> None:
