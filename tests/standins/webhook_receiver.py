@@ -22,6 +22,7 @@ from headway.service.api.authentication import Site
 from headway.service.api.delivery_batcher import DeliveryBatcher
 from headway.service.api.http_server import DeadlineProtocol
 from headway.service.api.rate_limits import RateLimits
+from headway.service.api.responses import LargeBodies
 from headway.service.api.services import Services, current_services
 from headway.service.api.webhook_secrets import WebhookSecrets
 from headway.service.prefect.client import Control
@@ -67,6 +68,7 @@ class Receiver:
             control=self.control,
             load_secret=self._secret,
             rate_limits=RateLimits(),
+            large_bodies=LargeBodies(),
             delivery_batcher=DeliveryBatcher(ledger),
             webhook_secrets=WebhookSecrets(ledger, self._secret),
             deliveries_stored=asyncio.Event(),

@@ -18,6 +18,7 @@ from headway.service.api import authorize, releases, sign_in, webhooks
 from headway.service.api.authentication import Site
 from headway.service.api.delivery_batcher import DeliveryBatcher
 from headway.service.api.rate_limits import RateLimits
+from headway.service.api.responses import LargeBodies
 from headway.service.api.services import Services, ServicesDependency
 from headway.service.api.webhook_secrets import WebhookSecrets
 from headway.service.controllers import Controller
@@ -53,6 +54,7 @@ def _open_services() -> Iterator[tuple[Services, list[Controller]]]:
             control=control,
             load_secret=load_secret,
             rate_limits=RateLimits(),
+            large_bodies=LargeBodies(),
             delivery_batcher=DeliveryBatcher(ledger),
             webhook_secrets=secrets,
             deliveries_stored=process.deliveries_stored,

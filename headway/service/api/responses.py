@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
@@ -11,6 +14,7 @@ from starlette.requests import ClientDisconnect
 
 __all__ = [
     "ErrorResponse",
+    "LargeBodies",
     "RequestRefused",
     "first_error",
     "json_response",
@@ -20,6 +24,8 @@ __all__ = [
 ]
 
 BODY_DEADLINE = 10.0  # seconds for a body to arrive; git hosts time out after as long
+LARGE = 1024 * 1024  # bytes; a push of a hundred commits has a tenth of it
+LARGE_AT_ONCE = 4
 
 
 class ErrorResponse(BaseModel):
@@ -46,19 +52,48 @@ def too_many_requests() -> JSONResponse:
     return json_response(429, ErrorResponse(error="too many requests from this address", hint="wait a minute"))
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """Return the raw body. Raises RequestRefused when it is larger than `limit` bytes, too slow, or cut off."""
+class LargeBodies:
+    """Room in memory for bodies of more than `LARGE` bytes: anybody can send one, before it is known who signed it."""
+
+    def __init__(self) -> None:
+        self._room = asyncio.Semaphore(LARGE_AT_ONCE)
+
+    @property
+    def full(self) -> bool:
+        return self._room.locked()
+
+    @asynccontextmanager
+    async def reading(self, request: Request, limit: int) -> AsyncIterator[bytes]:
+        """`read_body`, with room for it until the end of the block. A large body waits for room before it is read on.
+
+        Raises RequestRefused when there is none in time.
+        """
+        async with AsyncExitStack() as held:
+            yield await read_body(request, limit, partial(held.enter_async_context, self._room))
+
+
+async def read_body(request: Request, limit: int, room: Callable[[], Awaitable[object]] | None = None) -> bytes:
+    """Return the raw body. `room` is awaited once, when it turns out to be larger than `LARGE` bytes.
+
+    Raises RequestRefused when it is larger than `limit` bytes, too slow, or cut off.
+    """
     declared = request.headers.get("content-length", "0")
     if declared.isascii() and declared.isdecimal() and int(declared[:20]) > limit:
         raise _too_large(limit)
-    body = bytearray()
+    body, waits = bytearray(), False
     try:
         async with asyncio.timeout(BODY_DEADLINE):
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > limit:
                     raise _too_large(limit)
+                if len(body) > LARGE and room:
+                    waits = True
+                    await room()
+                    room, waits = None, False
     except TimeoutError:
+        if waits:
+            raise RequestRefused(503, "too many large bodies arrive at once", "send it again in a minute") from None
         raise RequestRefused(408, f"the body did not arrive within {BODY_DEADLINE:g} s", "send it again") from None
     except ClientDisconnect:
         raise RequestRefused(400, "the body was cut off", "send it again") from None

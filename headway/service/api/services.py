@@ -13,6 +13,7 @@ from headway.ledger import Ledger
 from headway.service.api.authentication import Site
 from headway.service.api.delivery_batcher import DeliveryBatcher
 from headway.service.api.rate_limits import RateLimits
+from headway.service.api.responses import LargeBodies
 from headway.service.api.webhook_secrets import WebhookSecrets
 from headway.service.prefect.client import Control
 
@@ -29,6 +30,7 @@ class Services:
     control: Control
     load_secret: Callable[[str, str], Awaitable[str]]
     rate_limits: RateLimits
+    large_bodies: LargeBodies
     delivery_batcher: DeliveryBatcher
     webhook_secrets: WebhookSecrets
     deliveries_stored: asyncio.Event

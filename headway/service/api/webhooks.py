@@ -21,7 +21,6 @@ from headway.service.api.responses import (
     first_error,
     json_response,
     missing_fields,
-    read_body,
     too_many_requests,
 )
 from headway.service.api.services import Services, ServicesDependency
@@ -99,7 +98,13 @@ async def _store(request: Request, services: Services, name: str) -> DeliveryRes
     refreshes = secrets.refreshes
     if not secrets.of(name) and not (await secrets.refreshed_since(refreshes) and secrets.of(name)):
         raise _no_secret(name)
-    body = await read_body(request, BODY_LIMIT)
+    async with services.large_bodies.reading(request, BODY_LIMIT) as body:
+        return await _store_body(request, services, host, body, refreshes)
+
+
+async def _store_body(request: Request, services: Services, host: Host, body: bytes, refreshes: int) -> DeliveryResult:
+    """`refreshes` of the secrets before the body was read."""
+    secrets, name = services.webhook_secrets, host.name
     signers = await _signers(request, secrets, host, body)
     try:
         events = await _run(body, host.events, request.headers, body)

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -227,3 +228,30 @@ def test_burst_of_deliveries_is_stored_completely(receiving: Receiver) -> None:
         answers = list(pool.map(lambda one: receiving.send("github", *one).status_code, sent + sent))
     assert set(answers) == {202}
     assert len(kept(receiving)) == 300
+
+
+def test_few_large_bodies_are_in_memory_at_once(receiving: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody can send them: the signature is known only at their end."""
+    monkeypatch.setattr(responses, "BODY_DEADLINE", 60.0)
+    address = ("127.0.0.1", httpx.URL(receiving.url).port or 0)
+    head = f"POST /hooks/github HTTP/1.1\r\nHost: x\r\nContent-Length: {8 * responses.LARGE}\r\n\r\n".encode()
+    with ExitStack() as opened:
+
+        def send() -> socket.socket:
+            sender = opened.enter_context(socket.create_connection(address, timeout=30))
+            sender.sendall(head + b" " * (responses.LARGE + 1))
+            return sender
+
+        for _ in range(responses.LARGE_AT_ONCE):
+            send()
+        end = time.monotonic() + 30
+        while not receiving.services.large_bodies.full:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        monkeypatch.setattr(responses, "BODY_DEADLINE", 1.0)
+        assert send().makefile("rb").readline().split()[1] == b"503"
+        assert receiving.send("github", *p.github("push", p.github_push())).status_code == 202
+    while receiving.services.large_bodies.full:  # the senders have hung up
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    test_largest_allowed_body_is_accepted(receiving)
