@@ -66,6 +66,7 @@ async def plan_rollback(
         kind="rollback",
         release_id=incomplete[0].release_id if incomplete else None,
         reason=reason,
+        by=request.by,
         reading=session.ledger.readings.last(incomplete[-1].id) if incomplete else None,
     )
     return await start_rollout(session, target, rollout), contracts

@@ -83,6 +83,7 @@ async def plan_rollout(
         plan=planned.plan,
         kind="release",
         release_id=release.record.id,
+        by=release.record.requested_by,
         progress_deadline=environment.progress_deadline,
         patience=strategies.FOREVER if environment.after_deadline == "wait" else 0.0,
         supersede=environment.supersede == "abort",
@@ -98,6 +99,7 @@ class RolloutRequest:
     kind: RolloutKind
     release_id: str | None
     reason: str = ""
+    by: str = ""
     progress_deadline: float = WITHIN
     patience: float = 0.0
     supersede: bool = False
@@ -118,6 +120,7 @@ async def start_rollout(session: EnvironmentSession, target: Target, request: Ro
         kind=request.kind,
         reason=request.reason,
         token=session.lock.token,
+        by=request.by,
     )
     return RolloutContext(
         record=record,

@@ -22,6 +22,7 @@ from headway.domain.errors import HeadwayError, UsageError
 from headway.ledger import AppRecord, DeliveryRecord, Ledger, ReleaseRecord
 from headway.scm.branch_head import head_of
 from headway.scm.webhooks import HOSTS, place
+from headway.system.os_user import os_user
 from headway.system.paths import home, ledger_url
 
 __all__ = ["commands"]
@@ -138,7 +139,7 @@ def _line(app: AppRecord) -> str:
 def remove(name: AppArgument, _json: Json = False) -> None:
     """Unregister an app; its releases and environments stay."""
     with Ledger.open(ledger_url()) as ledger:
-        gone = ledger.apps.unregister(name)
+        gone = ledger.apps.unregister(name, by=str(os_user()))
     output.say(f"{gone.name} is no longer registered")
     output.result(gone.model_dump(mode="json"))
 

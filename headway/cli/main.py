@@ -63,6 +63,7 @@ class Commands(LazyGroup):
             "app": "apps.commands",
             "role": "roles.commands",
             "token": "tokens.commands",
+            "audit": "audit.commands",
             "preview": "previews.preview",
             "adopt": "adopt.adopt",
             "prune": "prune.prune",

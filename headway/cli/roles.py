@@ -92,8 +92,8 @@ def join(user: UserArgument, group: GroupArgument, _json: Json = False) -> None:
     This is in addition to the groups that the identity provider names.
     """
     with Ledger.open(ledger_url()) as ledger:
-        require(ledger, Action.ADMIN, None)
-        ledger.grants.add_member(_group(group), _user(user))
+        by = require(ledger, Action.ADMIN, None)
+        ledger.grants.add_member(_group(group), _user(user), by=str(by))
     output.say(f"{user} is in {GROUP}{group}")
     output.result({"member": user, "group": group})
 
@@ -103,8 +103,8 @@ def join(user: UserArgument, group: GroupArgument, _json: Json = False) -> None:
 def leave(user: UserArgument, group: GroupArgument, _json: Json = False) -> None:
     """Remove a user from a group that `join` has put them into."""
     with Ledger.open(ledger_url()) as ledger:
-        require(ledger, Action.ADMIN, None)
-        ledger.grants.remove_member(group, user)
+        by = require(ledger, Action.ADMIN, None)
+        ledger.grants.remove_member(group, user, by=str(by))
     output.say(f"{user} is not in {GROUP}{group} any more")
     output.result({"member": user, "group": None})
 

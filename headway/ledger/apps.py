@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from headway.domain.errors import NotFound, UsageError
+from headway.ledger import audit
 from headway.ledger import schema as t
 from headway.ledger.base import Repository, first, record
 from headway.ledger.database import writing
@@ -39,11 +40,14 @@ class Apps(Repository):
                     f"{row['place']} is the repository of {other['name']} already",
                     f"remove that app first: headway app remove {other['name']}",
                 )
-            if not db.execute(t.apps.update().where(t.apps.c.name == name).values(row)).rowcount:
+            known = db.execute(t.apps.update().where(t.apps.c.name == name).values(row)).rowcount
+            if not known:
                 db.execute(t.apps.insert().values(row | {"name": name, "added_at": self._now(), "added_by": by}))
+            facts = {name: row[name] for name in ("place", "host", "branch", "reports")}
+            audit.append(db, self._now(), audit.Entry("app.changed" if known else "app.added", name, by, facts))
         return self.get(name)
 
-    def unregister(self, name: str) -> AppRecord:
+    def unregister(self, name: str, *, by: str = audit.HEADWAY) -> AppRecord:
         """Remove an app. Its deliveries that are not processed yet are ignored; its releases stay. Raises NotFound."""
         removed = self.get(name)
         with writing(self._engine) as db:
@@ -51,6 +55,7 @@ class Apps(Repository):
             unsettled = (t.inbox.c.app == name, t.inbox.c.state.in_(("waiting", "starting")))
             ignored = {"state": "ignored", "detail": "the app is registered no more"}
             db.execute(t.inbox.update().where(*unsettled).values(ignored))
+            audit.append(db, self._now(), audit.Entry("app.removed", name, by))
         return removed
 
     def get(self, name: str) -> AppRecord:

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 
 from headway.domain.errors import NotFound
 from headway.domain.plan import OperatorCommand
+from headway.ledger import audit
 from headway.ledger import schema as t
 from headway.ledger.base import Clock, Repository
 from headway.ledger.database import writing
@@ -33,6 +34,9 @@ class Commands(Repository):
         row = {"rollout_id": rollout.id, "order": command.model_dump(mode="json"), "via": via, "given_at": self._now()}
         with writing(self._engine) as db:
             db.execute(t.orders.insert().values(row))
+            facts = {"revision": rollout.plan.new, "reason": command.reason, "via": via}
+            subject = f"{app} {environment}"
+            audit.append(db, self._now(), audit.Entry(f"rollout.{command.kind}", subject, command.by, facts))
         return rollout
 
     def take(self, rollout_id: str) -> OperatorCommand | None:

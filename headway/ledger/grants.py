@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from headway.domain.access import Authority, Grant, Membership, admins
 from headway.domain.errors import NotFound, UsageError
 from headway.domain.principal import Principal, Role
+from headway.ledger import audit
 from headway.ledger import schema as t
 from headway.ledger.base import Clock, Repository, new_id, record
 from headway.ledger.database import serialize, writing
@@ -36,6 +37,8 @@ class Grants(Repository):
         with self._keeping_an_admin() as db:
             self._end(db, by, t.grants.c.subject == subject, t.grants.c.app.is_not_distinct_from(app))
             db.execute(t.grants.insert().values(row))
+            facts = {"role": str(role), "app": app}
+            audit.append(db, self._now(), audit.Entry("role.granted", subject, by, facts))
         return record(Grant, row)
 
     def revoke(self, subject: str, app: str | None, *, by: str) -> None:
@@ -44,6 +47,7 @@ class Grants(Repository):
             own = (t.grants.c.subject == subject, t.grants.c.app.is_not_distinct_from(app))
             if not self._end(db, by, *own):
                 raise NotFound(f"{subject} has no role for {app or 'all apps'}", "see headway role list")
+            audit.append(db, self._now(), audit.Entry("role.revoked", subject, by, {"app": app}))
 
     def remove_user(self, name: str, *, by: str) -> None:
         """Take every role and membership of a user, and revoke the user's tokens. Raises NotFound, UsageError."""
@@ -55,23 +59,26 @@ class Grants(Repository):
             changed += db.execute(t.tokens.update().where(*own).values(ended)).rowcount
             if not changed:
                 raise NotFound(f"{name} has no role, group or token", "see headway role list")
+            audit.append(db, self._now(), audit.Entry("user.removed", name, by))
 
     def all(self) -> list[Grant]:
         """The roles that are valid, by subject and app."""
         with self._engine.connect() as db:
             return _grants(db)
 
-    def add_member(self, group: str, member: str) -> None:
+    def add_member(self, group: str, member: str, *, by: str) -> None:
         """Put a user into a local group."""
         with writing(self._engine) as db:
             self._add(db, group, member, "local")
+            audit.append(db, self._now(), audit.Entry("group.joined", group, by, {"member": member}))
 
-    def remove_member(self, group: str, member: str) -> None:
+    def remove_member(self, group: str, member: str, *, by: str) -> None:
         """Remove a user from a local group. Raises NotFound, UsageError."""
         own = (t.members.c.group == group, t.members.c.member == member, t.members.c.source == "local")
         with self._keeping_an_admin() as db:
             if not db.execute(t.members.delete().where(*own)).rowcount:
                 raise NotFound(f"{member} is not in the local group {group}", "see headway role list")
+            audit.append(db, self._now(), audit.Entry("group.left", group, by, {"member": member}))
 
     def record_claims(self, member: str, groups: Sequence[str]) -> None:
         """Record the groups that the identity provider named at a sign-in, instead of those of the last one."""

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 
 from headway.ledger.approvals import Approvals
 from headway.ledger.apps import Apps
+from headway.ledger.audit import Audit
 from headway.ledger.base import Clock, utc_now
 from headway.ledger.checks import Checks
 from headway.ledger.commands import Commands
@@ -38,6 +39,7 @@ class Ledger:
 
     def __init__(self, engine: sa.Engine, clock: Clock = utc_now) -> None:
         self._engine = engine
+        self.audit = Audit(engine, clock)
         self.locks = Locks(engine, clock)
         self.releases = Releases(engine, clock)
         self.heartbeats = Heartbeats(engine, clock)

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 
 from headway.domain.errors import NotFound, UsageError
 from headway.domain.revision import Revision
+from headway.ledger import audit
 from headway.ledger import schema as t
 from headway.ledger.base import Repository, first, new_id, record
 from headway.ledger.database import writing
@@ -47,6 +48,8 @@ class Releases(Repository):
                 "started_at": self._now(),
             }
             db.execute(t.releases.insert().values(row))
+            by, facts = requested_by or audit.HEADWAY, {"repo": repo, "ref": ref}
+            audit.append(db, self._now(), audit.Entry("release.requested", f"{app}#{last + 1}", by, facts))
         return self.get(str(row["id"]))
 
     def adopt(self, app: str, number: int, revision: Revision) -> ReleaseRecord | None:
@@ -108,6 +111,10 @@ class Releases(Repository):
                     .where(t.stages.c.release_id == release_id, t.stages.c.finished_at.is_(None))
                     .values(state=ended, finished_at=self._now())
                 )
+                row = db.execute(sa.select(t.releases).where(t.releases.c.id == release_id)).mappings().one()
+                facts = {name: row[name] for name in ("state", "reason", "sha", "digest")}
+                event = audit.Entry("release.ended", f"{row['app']}#{row['number']}", details=facts)
+                audit.append(db, self._now(), event)
         return self.get(release_id)
 
     def get(self, release_id: str) -> ReleaseRecord:

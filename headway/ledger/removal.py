@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from headway.domain.errors import UsageError
+from headway.ledger import audit
 from headway.ledger import schema as t
 from headway.ledger.base import Repository
 from headway.ledger.database import writing
@@ -21,15 +22,16 @@ OF_RELEASES = (
 class Removal(Repository):
     """Removes rows for good. Locks stay, so that an older writer is still refused."""
 
-    def environment(self, app: str, environment: str) -> None:
+    def environment(self, app: str, environment: str, *, by: str = audit.HEADWAY) -> None:
         """Remove the rollouts and revisions of an environment. Its releases stay."""
         with writing(self._engine) as db:
             _remove_rollouts(db, t.rollouts.c.app == app, t.rollouts.c.environment == environment)
             for table in (t.revisions, t.schema_changes):
                 db.execute(table.delete().where(table.c.app == app, table.c.environment == environment))
+            audit.append(db, self._now(), audit.Entry("environment.deleted", f"{app} {environment}", by))
 
-    def app(self, app: str) -> None:
-        """Remove an app with its releases, events, roles and registration.
+    def app(self, app: str, *, by: str = audit.HEADWAY) -> None:
+        """Remove an app with its releases, events, roles and registration. The audit trail stays.
 
         Raises UsageError when a release is in progress, or the app has preview environments.
         """
@@ -50,6 +52,7 @@ class Removal(Repository):
             db.execute(t.inbox.delete().where(t.inbox.c.app == app))
             db.execute(t.grants.delete().where(t.grants.c.app == app))
             db.execute(t.apps.delete().where(t.apps.c.name == app))
+            audit.append(db, self._now(), audit.Entry("app.deleted", app, by))
 
 
 def _remove_rollouts(db: sa.Connection, *wanted: sa.ColumnElement[bool]) -> None:

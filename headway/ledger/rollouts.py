@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from headway.domain.measurements import RequestCounts
 from headway.domain.plan import Plan, Route, Step
 from headway.domain.traffic import Traffic
+from headway.ledger import audit
 from headway.ledger import schema as t
 from headway.ledger.base import Clock, Repository, new_id, record
 from headway.ledger.database import writing
@@ -37,8 +38,12 @@ class Rollouts(Repository):
         kind: RolloutKind,
         reason: str,
         token: int,
+        by: str = "",
     ) -> RolloutRecord:
-        """Record a new rollout. Raises LockLost."""
+        """Record a new rollout. `by` is for the audit trail: who asked for it; Headway itself if empty.
+
+        Raises LockLost.
+        """
         own = (t.rollouts.c.app == app, t.rollouts.c.environment == environment)
         with writing(self._engine) as db:
             self._locks.require(db, app, environment, token)
@@ -57,6 +62,9 @@ class Rollouts(Repository):
                 "started_at": self._now(),
             }
             db.execute(t.rollouts.insert().values(row))
+            facts = {"to": plan.new, "from": plan.replaced, "release": release_id, "reason": reason}
+            entry = audit.Entry(_action(kind, "started"), f"{app} {environment}", by or audit.HEADWAY, facts)
+            audit.append(db, self._now(), entry)
         return self._select(t.rollouts.c.id == row["id"])[0]
 
     def start_step(self, rollout: RolloutRecord, position: int, step: Step, token: int) -> None:
@@ -87,11 +95,16 @@ class Rollouts(Repository):
 
     def finish(self, rollout_id: str, state: RolloutState) -> None:
         with writing(self._engine) as db:
-            db.execute(
+            ended = db.execute(
                 t.rollouts.update()
                 .where(t.rollouts.c.id == rollout_id, t.rollouts.c.state.in_(("running", "halted")))
                 .values(state=state, finished_at=self._now())
             )
+            if ended.rowcount:
+                row = db.execute(sa.select(t.rollouts).where(t.rollouts.c.id == rollout_id)).mappings().one()
+                facts = {"to": row["plan"]["new"], "release": row["release_id"], "state": state}
+                subject = f"{row['app']} {row['environment']}"
+                audit.append(db, self._now(), audit.Entry(_action(row["kind"], "ended"), subject, details=facts))
 
     def set_url(self, rollout_id: str, url: str | None) -> None:
         """Record where the app answers after this rollout."""
@@ -225,3 +238,7 @@ class Rollouts(Repository):
     def _select(self, *wanted: sa.ColumnElement[bool]) -> list[RolloutRecord]:
         query = sa.select(t.rollouts).where(*wanted).order_by(t.rollouts.c.started_at, t.rollouts.c.sequence)
         return [record(RolloutRecord, row) for row in self._read(query)]
+
+
+def _action(kind: RolloutKind, what: str) -> str:
+    return f"{'rollback' if kind == 'rollback' else 'rollout'}.{what}"

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Dialect
 
 __all__ = ["REVISION", "metadata"]
 
-REVISION = "0018"
+REVISION = "0021"
 """The newest migration. Comparing it with the database needs no import of Alembic, which is slow."""
 
 
@@ -364,3 +364,17 @@ sign_in_codes = sa.Table(
     sa.Column("principal", sa.JSON, nullable=False),
     sa.Column("expires_at", Utc, nullable=False),
 )
+
+audit_events = sa.Table(
+    "audit_events",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("at", Utc, nullable=False),
+    sa.Column("principal", sa.Text, nullable=False),
+    sa.Column("action", sa.String(40), nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("details", sa.JSON, nullable=False),
+    sa.Column("previous", sa.String(64), nullable=False),
+    sa.Column("hash", sa.String(64), nullable=False),
+)
+"""Rows are only added, see headway.ledger.audit."""

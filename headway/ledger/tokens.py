@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from headway.domain.access import Scope, Token
 from headway.domain.errors import NotFound, UsageError
 from headway.domain.principal import Principal
+from headway.ledger import audit
 from headway.ledger import schema as t
 from headway.ledger.base import Repository, first, record
 from headway.ledger.database import serialize, writing
@@ -41,6 +42,8 @@ class Tokens(Repository):
                 )
             row = {"name": name, "owner": owner.name, "scope": scope.model_dump(mode="json"), "digest": _digest(secret)}
             db.execute(t.tokens.insert().values(row | {"created_at": self._now(), "expires_at": expires_at}))
+            facts = {"scope": row["scope"], "expires_at": expires_at}
+            audit.append(db, self._now(), audit.Entry("token.created", name, str(owner), facts))
         return self.get(name), secret
 
     def authenticate(self, secret: str, now: datetime) -> Principal | None:
@@ -60,7 +63,8 @@ class Tokens(Repository):
         """End a token now; one that is revoked stays as it is. Raises NotFound."""
         valid = (t.tokens.c.name == name, t.tokens.c.revoked_at.is_(None))
         with writing(self._engine) as db:
-            db.execute(t.tokens.update().where(*valid).values(revoked_at=self._now(), revoked_by=by))
+            if db.execute(t.tokens.update().where(*valid).values(revoked_at=self._now(), revoked_by=by)).rowcount:
+                audit.append(db, self._now(), audit.Entry("token.revoked", name, by))
         return self.get(name)
 
     def find(self, name: str) -> Token | None:

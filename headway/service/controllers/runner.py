@@ -17,6 +17,7 @@ from contextlib import suppress
 
 from headway.domain.errors import HeadwayError
 from headway.ledger import Ledger
+from headway.service.controllers.audit_signer import AuditSigner
 from headway.service.controllers.base import OK, Controller, Report
 from headway.service.controllers.branch_poller import BranchPoller
 from headway.service.controllers.dead_runs import DeadRuns
@@ -88,6 +89,7 @@ async def _run_all() -> None:
             Reviver(ledger, load_target),
             ScheduleMonitor(control),
             JournalPruner(ledger),
+            AuditSigner(ledger, home()),
             StatusReporter(ledger, control, load_git_host, load_target),
             BranchPoller(ledger, workspaces, dispatcher.wake),
             PreviewReconciler(ledger, control, load_git_host, dispatcher.wake),

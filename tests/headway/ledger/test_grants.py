@@ -44,14 +44,14 @@ def test_groups_are_of_the_sign_in_local_or_of_the_last_sign_in(ledger: Ledger) 
     assert role(ledger, ANN) is Role.APPROVER
     ledger.grants.record_claims("ann", ["staff"])
     assert role(ledger, ANN) is None
-    ledger.grants.add_member("owners", "ann")
-    ledger.grants.add_member("owners", "ann")
+    ledger.grants.add_member("owners", "ann", by="root")
+    ledger.grants.add_member("owners", "ann", by="root")
     ledger.grants.record_claims("ann", [])
     assert role(ledger, ANN) is Role.APPROVER
-    ledger.grants.remove_member("owners", "ann")
+    ledger.grants.remove_member("owners", "ann", by="root")
     assert role(ledger, ANN) is None
     with pytest.raises(NotFound):
-        ledger.grants.remove_member("owners", "ann")
+        ledger.grants.remove_member("owners", "ann", by="root")
 
 
 def test_the_last_admin_stays(ledger: Ledger) -> None:
@@ -67,17 +67,17 @@ def test_the_last_admin_stays(ledger: Ledger) -> None:
     with pytest.raises(UsageError, match="ann is the last"):
         grants.remove_user("ann", by="root")
     assert role(ledger, ANN) is Role.ADMIN
-    grants.add_member("admins", "bob")
+    grants.add_member("admins", "bob", by="root")
     grants.revoke("ann", None, by="root")
     with pytest.raises(UsageError, match="bob is the last"):
-        grants.remove_member("admins", "bob")
+        grants.remove_member("admins", "bob", by="root")
     with pytest.raises(UsageError, match="bob is the last"):
         grants.revoke("group:admins", None, by="root")
 
 
 def test_a_removed_user_has_no_role_no_group_and_no_token(ledger: Ledger) -> None:
     ledger.grants.grant("ann", Role.DEVELOPER, None, by="root")
-    ledger.grants.add_member("owners", "ann")
+    ledger.grants.add_member("owners", "ann", by="root")
     ledger.grants.record_claims("ann", ["staff"])
     _, secret = ledger.tokens.create("ci", owner=ANN, scope=Scope(actions=(Action.RELEASE,)), expires_at=None)
     ledger.grants.remove_user("ann", by="root")
