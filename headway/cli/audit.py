@@ -58,7 +58,7 @@ def _facts(event: AuditEvent) -> str:
 
 
 @commands.command()
-@examples("headway audit export > audit.jsonl", "headway audit export --after 1200 >> audit.jsonl")
+@examples("headway audit export", "headway audit export --after 1200")
 def export(
     after: Annotated[int, typer.Option(help="Only events with a higher number")] = 0,
 ) -> None:

@@ -24,8 +24,10 @@ def sign_head(audit: Audit, home: Path) -> Head | None:
     newest, signed = audit.head(), read_head(home)
     if newest == signed:
         return None
-    last = next(audit.events(after=signed.number - 1), None) if signed else None
-    found = [] if last == signed or (last and last.as_head() == signed) else ["the event that was signed last is gone"]
+    found: list[str] = []
+    if signed:
+        last = next(audit.events(after=signed.number - 1), None)
+        found += [] if last and last.as_head() == signed else ["the event that was signed last is gone"]
     found += faults(audit.events(after=signed.number if signed else 0), since=signed)
     if found or newest is None:
         raise HeadwayError(f"the audit trail was changed: {found[0]}", "see headway audit verify")
