@@ -55,11 +55,14 @@ class Service:
 
 
 @contextmanager
-def running() -> Iterator[Service]:
-    """Start `headway up` in a temporary directory and clean up at the end. Raises RuntimeError if it does not start."""
+def running(**settings: str) -> Iterator[Service]:
+    """Start `headway up` with these variables in a temporary directory, and clean up at the end.
+
+    Raises RuntimeError if it does not start.
+    """
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
-        service = Service(place, {**os.environ, "HEADWAY_HOME": str(place / "home"), "NO_COLOR": "1"})
+        service = Service(place, {**os.environ, "HEADWAY_HOME": str(place / "home"), "NO_COLOR": "1", **settings})
         log = place / "up.log"
         with log.open("w") as output:
             up = subprocess.Popen(
