@@ -51,6 +51,7 @@ FOLLOWED: dict[str, list[str]] = {
     "keep-secrets-out-of-the-repository": [],
     "who-may-do-what": [],
     "sign-in": [],
+    "harden": [],
 }
 # Only these depend on the release before the guide begins.
 UPDATES = {slug for slug, states in FOLLOWED.items() if len(states) > 1} - {"migrate-the-database"}
