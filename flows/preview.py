@@ -12,6 +12,7 @@ from headway.config import PREVIEW
 from headway.domain.errors import Superseded
 from headway.ledger import ReleaseRecord
 from headway.ledger.stages import ALL_CHECKS
+from tasks.app_policy import require_allowed_use
 from tasks.approvals import wait_for_fork_approval
 from tasks.build import build
 from tasks.checkout import checkout, look
@@ -58,6 +59,7 @@ async def preview(
                 await wait_for_fork_approval(release, commit, await base_settings(release, pull))
             source = (await checkout(pull.repo, sha)).model_copy(update={"trusted": not pull.fork})
             settings, refusal = await preview_settings(release, pull, source)
+            require_allowed_use(ledger, settings, app, [] if refusal else [PREVIEW])
             await preconditions(release, source, settings, [] if refusal else [PREVIEW])
             async with while_newest(release):
                 with release.stage(ALL_CHECKS):

@@ -8,6 +8,7 @@ from prefect.exceptions import Pause
 from flows.rollout import deliver
 from flows.verify import verify
 from headway.ledger import ReleaseRecord
+from tasks.app_policy import apply_policy, require_allowed_source
 from tasks.approvals import wait_for_approval, wait_for_thaw
 from tasks.build import build
 from tasks.checkout import checkout, read_settings
@@ -44,9 +45,11 @@ async def release(
     with open_ledger() as ledger:
         source = await checkout(repo, ref, ledger)
         settings = await read_settings(source, ledger)
+        await require_allowed_source(ledger, repo, source, settings.app)
         run = ReleaseSession(ledger, await open_release(ledger, source, settings, by))
         try:
             require_runner(trusted=source.trusted)
+            settings = await apply_policy(run, settings, settings.release_path(to))
             await preconditions(run, source, settings, settings.release_path(to))
             async with while_newest(run):
                 await verify(run, source, settings)

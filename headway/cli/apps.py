@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import typer
 
 from headway.cli import completion
+from headway.cli.app_policy import policy
 from headway.cli.delete_app import delete_app
 from headway.cli.help_text import examples
 from headway.cli.identity import current_user
@@ -28,6 +29,7 @@ from headway.system.paths import home, ledger_url
 __all__ = ["commands"]
 
 commands = typer_app(help=__doc__)
+commands.command()(policy)
 
 KNOWN_HOSTS = {"github.com": "github", "gitlab.com": "gitlab", "codeberg.org": "gitea", "bitbucket.org": "bitbucket"}
 REPORTED = ("github", "gitlab", "gitea", "bitbucket")  # block types of git hosts that accept commit statuses

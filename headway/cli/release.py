@@ -15,7 +15,11 @@ from headway.cli.options import Json, PathArgument
 from headway.cli.output import output
 from headway.cli.work_tree import committed
 from headway.domain import deployments
+from headway.domain.errors import SettingsError
 from headway.ledger import Ledger
+from headway.scm import git
+from headway.scm.branch_head import settings_at
+from headway.scm.repository_url import place
 from headway.service.prefect.client import Control
 from headway.system.paths import ledger_url
 
@@ -43,7 +47,13 @@ def release(
     if ref is None:
         config.load(local.root).release_path(to)  # errors in headway.yaml are reported before anything starts
     with Control() as control, Ledger.open(ledger_url()) as ledger:
-        parameters = {"repo": str(local.root), "ref": local.sha, "to": to, "yes": yes, "by": current_user(local.root)}
+        parameters = {
+            "repo": _repository(ledger, local),
+            "ref": local.sha,
+            "to": to,
+            "yes": yes,
+            "by": current_user(local.root),
+        }
         run_id = control.start(deployments.RELEASE, parameters)
         output.say(f"{local.sha[:7]}: {control.run_url(run_id)}")
         if not follow:
@@ -51,3 +61,21 @@ def release(
             return
         exit_code = follow_release(control, ledger, run_id)
     raise typer.Exit(exit_code)
+
+
+def _repository(ledger: Ledger, local: git.LocalRepo) -> str:
+    """Where the commit is released from: the repository of the app, of which the work tree may be a clone.
+
+    The release itself refuses a commit that the repository does not have.
+    """
+    try:
+        app = settings_at(git.Tip(local.root, local.sha), local.sha).app
+    except SettingsError:
+        return str(local.root)  # the release shows what is wrong
+    policy = ledger.policies.get(app)
+    registered = {one.name: one.repo for one in ledger.apps.all()}
+    repo = (policy and policy.policy.repository) or registered.get(app)
+    if repo is None or place(repo) == place(str(local.root)):
+        return str(local.root)
+    output.note(f"{app} is released from {repo}: a commit that is only here has to be pushed there first")
+    return repo

@@ -17,13 +17,15 @@ from headway.config.value_types import (
     Percent,
     RepoPath,
     TargetName,
+    Text,
     TextOrSecret,
     Timeout,
     VariableName,
 )
 from headway.domain import revision
+from headway.domain.access import GROUP
 
-__all__ = ["Approval", "Environment", "Instances"]
+__all__ = ["Approval", "ChecklistName", "Environment", "Instances", "long_approval"]
 
 MAX_INSTANCES = 1000
 
@@ -40,12 +42,22 @@ ChecklistName = Annotated[str, AfterValidator(_item_or_group)]
 class Approval(Section):
     """Approval before this environment changes. Short form: `true` is an approval by anyone."""
 
-    by: tuple[str, ...] = Field(default=(), description="people or groups that may approve. Default: anyone")
+    by: tuple[str, ...] = Field(
+        default=(),
+        description="users, and groups as `group:NAME`, that may approve. Default: everybody with the role approver",
+    )
+    count: StrictInt = Field(default=1, ge=1, le=20, description="how many different people have to approve")
     expires: Timeout = Field(default=86400.0, description="time after which a release without a decision ends")
-    not_author: StrictBool = Field(default=False, description="the author of the commit may not approve it")
+    not_author: StrictBool = Field(default=False, description="who wrote, pushed or requested it may not approve it")
+
+    @model_validator(mode="after")
+    def _can_be_reached(self) -> Approval:
+        if self.by and self.count > len(set(self.by)) and not any(one.startswith(GROUP) for one in self.by):
+            raise ValueError(f"count is {self.count}, but only {len(set(self.by))} may approve")
+        return self
 
 
-def _long_approval(value: object) -> object:
+def long_approval(value: object) -> object:
     if value is None or isinstance(value, dict | Approval):
         return value
     if isinstance(value, bool):
@@ -104,7 +116,7 @@ class Environment(Section):
         default=(), description="smoke tests: requests that must succeed after each rollout"
     )
     approval: Annotated[
-        Approval | None, BeforeValidator(_long_approval, json_schema_input_type=StrictBool | Approval)
+        Approval | None, BeforeValidator(long_approval, json_schema_input_type=StrictBool | Approval)
     ] = Field(
         default=None,
         description="approval before a release changes this environment. Default: none. In `preview`: who may approve "
@@ -113,6 +125,11 @@ class Environment(Section):
     freeze: tuple[Freeze, ...] = Field(
         default=(),
         description="windows in which nothing is released: weekly or dated, or the `holidays` of a country or region",
+    )
+    freeze_override: tuple[Text, ...] = Field(
+        default=(),
+        description="users, and groups as `group:NAME`, that may release in spite of a freeze. Default: those who may "
+        "approve",
     )
     readiness: tuple[ChecklistName, ...] = Field(
         default=(),

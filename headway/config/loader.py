@@ -10,13 +10,12 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from headway.config.platforms import platform
 from headway.config.renamed_keys import rename_keys
 from headway.config.settings import FILE_NAME, Settings
 from headway.config.validation import Fault, Keys, fault
-from headway.config.yaml_document import Document
+from headway.config.yaml_document import Document, parse, report
 from headway.domain.errors import SettingsError
 from headway.domain.revision import Manifest
 from headway.system import untrusted_files
@@ -48,9 +47,7 @@ def load(path: Path) -> Settings:
     warnings = tuple(f"{file.name}:{warning}" for warning in rename_keys(document))
     settings, faults = _validate(document)
     if settings is None or faults:
-        lines = sorted((document.line(keys), "/".join(map(str, keys)), message) for keys, message in faults)
-        report = (f"{file.name}:{line}: {where}{where and ': '}{message}" for line, where, message in lines)
-        raise SettingsError("\n".join(report), _REFERENCE)
+        raise SettingsError(report(file.name, document, faults), _REFERENCE)
     settings = settings.with_warnings(warnings)
     return settings if alone else _with_manifests(settings, path)
 
@@ -73,19 +70,7 @@ def _with_manifests(settings: Settings, root: Path) -> Settings:
 
 
 def _parse(file: Path, text: str) -> Document:
-    try:
-        document = Document(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"{file.name}:{mark.line + 1}:{mark.column + 1}" if mark else file.name
-        problem = " ".join(str(error.problem or error.context).split())
-        raise SettingsError(
-            f"{where}: is not YAML: {problem}", "text that begins with > % @ ` & * ! { or [ needs quotes"
-        ) from error
-    except YAMLError as error:
-        raise SettingsError(f"{file.name}: is not YAML: {' '.join(str(error).split())}", _REFERENCE) from error
-    except RecursionError as error:
-        raise SettingsError(f"{file.name}: is nested too deeply, or its aliases multiply", _REFERENCE) from error
+    document = parse(file.name, text, _REFERENCE)
     if document.empty:
         raise SettingsError(f"{file.name}:1: is empty", _MINIMUM_HINT)
     return document

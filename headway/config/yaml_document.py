@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from headway.config.validation import Fault, Keys, shorten
 from headway.config.value_parsers import parse_secret
+from headway.domain.errors import SettingsError
 
-__all__ = ["Document"]
+__all__ = ["Document", "parse", "report"]
 
 _MAX_NODES = 20_000
 
@@ -150,3 +153,26 @@ class Document:
         self.faults.append(
             Fault(keys, f"unknown tag {shorten(tag)}: there is only !secret, before the name of a secret")
         )
+
+
+def parse(name: str, text: str, hint: str) -> Document:
+    """The document in the text of a file of this name. Raises SettingsError with the place of the fault."""
+    try:
+        return Document(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+        problem = " ".join(str(error.problem or error.context).split())
+        raise SettingsError(
+            f"{where}: is not YAML: {problem}", "text that begins with > % @ ` & * ! { or [ needs quotes"
+        ) from error
+    except YAMLError as error:
+        raise SettingsError(f"{name}: is not YAML: {' '.join(str(error).split())}", hint) from error
+    except RecursionError as error:
+        raise SettingsError(f"{name}: is nested too deeply, or its aliases multiply", hint) from error
+
+
+def report(name: str, document: Document, faults: Iterable[Fault]) -> str:
+    """The faults, one a line: `NAME:LINE: path/with/slashes: message`."""
+    lines = sorted((document.line(keys), "/".join(map(str, keys)), message) for keys, message in faults)
+    return "\n".join(f"{name}:{line}: {where}{where and ': '}{message}" for line, where, message in lines)

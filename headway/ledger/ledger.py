@@ -16,6 +16,7 @@ from headway.ledger.grants import Grants
 from headway.ledger.heartbeats import Heartbeats
 from headway.ledger.journal_retention import JournalRetention
 from headway.ledger.locks import Locks
+from headway.ledger.policies import Policies
 from headway.ledger.prefect_requests import PrefectRequests
 from headway.ledger.previews import Previews
 from headway.ledger.queue import Queue
@@ -52,6 +53,7 @@ class Ledger:
         self.apps = Apps(engine, clock)
         self.tokens = Tokens(engine, clock)
         self.grants = Grants(engine, clock, self.tokens)
+        self.policies = Policies(engine, clock)
         self.previews = Previews(engine, clock)
         self.prefect_requests = PrefectRequests(engine, clock)
         self.deliveries = Deliveries(engine, clock)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from headway.config.app_policy import AppPolicy
 from headway.domain.base import Frozen
 from headway.domain.events import MergeGroupEvent, PullRequestEvent, PushEvent
 from headway.domain.plan import Plan
@@ -24,6 +25,7 @@ __all__ = [
     "KnownCheck",
     "Lock",
     "LockRecord",
+    "PolicyRecord",
     "PreviewRecord",
     "ReleaseRecord",
     "ReleaseState",
@@ -262,6 +264,16 @@ class AppRecord(Frozen):
     def path(self) -> str:
         """Path of the repository at its host, such as acme/shop."""
         return self.place.partition("/")[2]
+
+
+class PolicyRecord(Frozen):
+    """One version of the policy of an app."""
+
+    app: str
+    number: int
+    policy: AppPolicy = Field(validation_alias="document")
+    set_at: datetime
+    set_by: str
 
 
 class PreviewRecord(Frozen):

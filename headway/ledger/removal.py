@@ -31,7 +31,7 @@ class Removal(Repository):
             audit.append(db, self._now(), audit.Entry("environment.deleted", f"{app} {environment}", by))
 
     def app(self, app: str, *, by: str = audit.HEADWAY) -> None:
-        """Remove an app with its releases, events, roles and registration. The audit trail stays.
+        """Remove an app with its releases, events, roles, policy and registration. The audit trail stays.
 
         Raises UsageError when a release is in progress, or the app has preview environments.
         """
@@ -50,7 +50,8 @@ class Removal(Repository):
                 db.execute(table.delete().where(table.c.app == app))
             db.execute(t.inbox.update().where(t.inbox.c.app == app).values(followed_by=None))
             db.execute(t.inbox.delete().where(t.inbox.c.app == app))
-            db.execute(t.grants.delete().where(t.grants.c.app == app))
+            for table in (t.grants, t.policies):
+                db.execute(table.delete().where(table.c.app == app))
             db.execute(t.apps.delete().where(t.apps.c.name == app))
             audit.append(db, self._now(), audit.Entry("app.deleted", app, by))
 

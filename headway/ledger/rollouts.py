@@ -174,6 +174,14 @@ class Rollouts(Repository):
         done = self._select(*own, t.rollouts.c.state == "done", t.rollouts.c.kind == "release")
         return any(rollout.plan.new == revision for rollout in done)
 
+    def last_accepted(self, app: str, environment: str, before: str) -> str | None:
+        """Id of the release that was accepted last in an environment, other than `before`."""
+        own = (t.rollouts.c.app == app, t.rollouts.c.environment == environment, t.rollouts.c.state == "done")
+        others = (t.rollouts.c.kind == "release", t.rollouts.c.release_id != before)
+        newest = sa.select(t.rollouts.c.release_id).where(*own, *others).order_by(t.rollouts.c.sequence.desc())
+        row = self._read_one(newest.limit(1))
+        return row["release_id"] if row else None
+
     def live(self, app: str, environment: str) -> str | None:
         """Id of the live revision: the one of the last rollout or rollback that was done. None if nothing is live."""
         done = self.done(app, environment, 1)

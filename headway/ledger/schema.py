@@ -9,7 +9,7 @@ from sqlalchemy.engine import Dialect
 
 __all__ = ["REVISION", "metadata"]
 
-REVISION = "0021"
+REVISION = "0022"
 """The newest migration. Comparing it with the database needs no import of Alembic, which is slow."""
 
 
@@ -378,3 +378,13 @@ audit_events = sa.Table(
     sa.Column("hash", sa.String(64), nullable=False),
 )
 """Rows are only added, see headway.ledger.audit."""
+
+policies = sa.Table(
+    "policies",
+    metadata,
+    sa.Column("app", sa.String(63), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("document", sa.JSON, nullable=False),
+    sa.Column("set_at", Utc, nullable=False),
+    sa.Column("set_by", sa.Text, nullable=False),
+)

@@ -16,6 +16,7 @@ from headway.scm.git.commits import (
     unknown,
 )
 from headway.scm.git.mirror import Tip, fetch_tip, mirror_of
+from headway.scm.git.reachable import reached_from
 from headway.scm.git.refs import LocalRepo, inspect, resolve
 from headway.scm.git.workspace import checkout, describe, export_command, prune
 
@@ -38,6 +39,7 @@ __all__ = [
     "message_of",
     "mirror_of",
     "prune",
+    "reached_from",
     "resolve",
     "tree_of",
     "unknown",

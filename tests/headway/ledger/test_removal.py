@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from headway.config.app_policy import AppPolicy
 from headway.domain.errors import UsageError
 from headway.domain.measurements import Measurements
 from headway.domain.plan import OperatorCommand, Plan, Promote
@@ -65,6 +66,7 @@ def test_an_app_is_removed_with_all_its_rows(ledger: Ledger) -> None:
     others = rows(ledger)
     ledger.apps.register("shop", repo="/shop", host="generic", secret="shop-webhook", by="ann")
     ledger.grants.grant("ann", Role.APPROVER, "shop", by="root")
+    ledger.policies.set("shop", AppPolicy(), by="root")
     ledger.releases.finish(release(ledger, "shop", ("staging", "production")), "succeeded", "")
     assert all(rows(ledger)[table] > others[table] for table in ("rollouts", "steps", "releases", "apps", "revisions"))
 
