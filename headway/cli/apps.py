@@ -12,6 +12,7 @@ import typer
 
 from headway.cli import completion
 from headway.cli.app_policy import policy
+from headway.cli.authority import require
 from headway.cli.delete_app import delete_app
 from headway.cli.help_text import examples
 from headway.cli.identity import current_user
@@ -19,11 +20,11 @@ from headway.cli.lazy_group import typer_app
 from headway.cli.options import AppArgument, Json
 from headway.cli.output import output
 from headway.config.value_parsers import parse_label, parse_secret
+from headway.domain.access import Action
 from headway.domain.errors import HeadwayError, UsageError
 from headway.ledger import AppRecord, DeliveryRecord, Ledger, ReleaseRecord
 from headway.scm.branch_head import head_of
 from headway.scm.webhooks import HOSTS, place
-from headway.system.os_user import os_user
 from headway.system.paths import home, ledger_url
 
 __all__ = ["commands"]
@@ -84,6 +85,7 @@ def add(
             f"{name}, with the secret {secret}: {error}", "choose others with --name and --secret"
         ) from error
     with Ledger.open(ledger_url()) as ledger:
+        require(ledger, Action.ADMIN, name)
         known = any(app.name == name for app in ledger.apps.all())
         app = ledger.apps.register(
             name, repo=where, host=host, secret=secret, reports=reports, branch=branch, by=current_user(Path())
@@ -141,7 +143,7 @@ def _line(app: AppRecord) -> str:
 def remove(name: AppArgument, _json: Json = False) -> None:
     """Unregister an app; its releases and environments stay."""
     with Ledger.open(ledger_url()) as ledger:
-        gone = ledger.apps.unregister(name, by=str(os_user()))
+        gone = ledger.apps.unregister(name, by=str(require(ledger, Action.ADMIN, name)))
     output.say(f"{gone.name} is no longer registered")
     output.result(gone.model_dump(mode="json"))
 
@@ -165,6 +167,8 @@ def delete(
     That is its instances, ports, logs and objects on every target, its releases and its registration. Prefect's runs
     stay until their retention ends.
     """
+    with Ledger.open(ledger_url()) as ledger:
+        require(ledger, Action.ADMIN, name)
     delete_app(name, environment, yes=yes)
 
 

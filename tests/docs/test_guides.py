@@ -52,6 +52,7 @@ FOLLOWED: dict[str, list[str]] = {
     "who-may-do-what": [],
     "sign-in": [],
     "harden": [],
+    "set-the-policy-of-an-app": [],
 }
 # Only these depend on the release before the guide begins.
 UPDATES = {slug for slug, states in FOLLOWED.items() if len(states) > 1} - {"migrate-the-database"}
