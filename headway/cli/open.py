@@ -27,9 +27,10 @@ def open_pages(
     only_print: Annotated[bool, typer.Option("--print", help="Print the link, for a browser elsewhere")] = False,
     _json: Json = False,
 ) -> None:
-    """Sign in to the pages of the running `headway up`, as your user of this machine.
+    """Sign in to the pages of the running `headway up`.
 
-    The link signs in once, within ten minutes. Whoever can read HEADWAY_HOME can make one.
+    The link signs in as your user of this machine, once, within ten minutes. Whoever can read HEADWAY_HOME can make
+    one.
     """
     up = UpRecord.read()
     if up is None:
