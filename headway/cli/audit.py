@@ -1,4 +1,4 @@
-"""The audit trail: who did what, and when."""
+"""Show, export and verify the audit trail."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["commands"]
 
 MOST = 10  # faults that are printed
 
-commands = typer_app(help="Show, export and verify the audit trail: who did what, and when.")
+commands = typer_app(help=__doc__)
 
 
 @commands.command("list")
