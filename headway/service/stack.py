@@ -51,6 +51,8 @@ PRELOADED = [
     *("prefect.task_engine", "prefect.utilities.visualization", "detect_secrets.core.secrets_collection"),
     *("anyio._core._sockets", "anyio.streams.memory", "filelock._strict", "filelock.asyncio"),
 ]
+PATHS = ("PREFECT_HOME", "HEADWAY_SECRETS", "PREFECT_PROFILES_PATH", "DOCKER_CERT_PATH", "KUBECONFIG")
+"""Variables with a path, which may be relative to the folder in which `headway up` was started."""
 RESTARTS, RESTART_WINDOW = 5, 120.0  # times that a process may end within as many seconds
 
 
@@ -230,7 +232,11 @@ def _processes(stack: Stack, addresses: Addresses, login: str | None) -> dict[st
         del commands["server"]
     return {
         name: ChildProcess(
-            name, command, stack.logs / f"{name}.log", server_environment if name == "server" else environment
+            name,
+            command,
+            stack.logs / f"{name}.log",
+            server_environment if name == "server" else environment,
+            cwd=str(home()),  # Prefect reads `.env` and `prefect.toml` of the folder that it starts in
         )
         for name, command in commands.items()
     }
@@ -257,7 +263,8 @@ def _environment(api_url: str) -> dict[str, str]:
         # Checks find the programs of this Python environment too (the tools of the demo app, for example).
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
     }
-    return {**os.environ, **ours}
+    relative = {name: str(Path(value).absolute()) for name in PATHS if (value := os.environ.get(name))}
+    return {**os.environ, **ours, **relative}
 
 
 async def _register(environment: Mapping[str, str], log: Path, on_line: Callable[[str], None]) -> None:

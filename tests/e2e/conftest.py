@@ -213,11 +213,14 @@ class Up:
     def start(self, until: str = "Ctrl-C") -> None:
         """Start it, and wait until it has printed these words: the default are the last ones of a start.
 
-        It starts in a folder whose files have the names of modules of Headway, Prefect, their libraries and Python.
+        It starts in a folder whose files have the names of modules of Headway, Prefect, their libraries and Python, and
+        the names of files with settings of Prefect.
         """
         self.folder.mkdir(exist_ok=True)
         for name in ("blocks", "click", "flows", "headway", "json", "prefect", "supervisor", "tasks", "uvicorn"):
             (self.folder / f"{name}.py").write_text("raise SystemExit(f'imported: {__file__}')\n")
+        (self.folder / ".env").write_text("PREFECT_SERVER_UI_ENABLED=false\n")
+        (self.folder / "prefect.toml").write_text("[server.ui]\nenabled = false\n")
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [*self.program, "up", "--port", str(self._ports[0]), "--prefect-port", str(self._ports[1])],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from headway.domain.ports import GitHost, MetricSource, Target
@@ -47,7 +49,7 @@ def connections() -> Connections:
     url = os.environ.setdefault("PREFECT_API_URL", api_url())
     if (up := UpRecord.read()) and up.api_url == url and (login := server_login()):
         os.environ.setdefault("PREFECT_API_AUTH_STRING", login)
-    return cast("Connections", importlib.import_module("blocks.loading"))
+    return cast("Connections", _loading())
 
 
 def target_classes() -> dict[str, Any]:
@@ -56,7 +58,14 @@ def target_classes() -> dict[str, Any]:
     named = "PREFECT_API_URL" in os.environ
     os.environ.setdefault("PREFECT_API_URL", NO_SERVER)  # blocks read it when they are imported, and send nothing
     try:
-        return dict(importlib.import_module("blocks.loading").targets())
+        return dict(_loading().targets())
     finally:
         if not named:
             del os.environ["PREFECT_API_URL"]
+
+
+def _loading() -> ModuleType:
+    """Import `blocks.loading` from another folder: Prefect reads `.env`, `prefect.toml` and `pyproject.toml` of the one
+    that a program is in, which is an app's."""
+    with contextlib.chdir("/"):
+        return importlib.import_module("blocks.loading")
