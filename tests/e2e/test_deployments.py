@@ -41,7 +41,8 @@ def test_former_names_keep_working_and_their_schedules_move(headway: Headway, re
 
     for _ in range(2):  # the second time, nothing changes
         with headway.control() as control:
-            environment = {**headway.environment, "PREFECT_API_URL": control.url}
+            server = {"PREFECT_API_URL": control.url, "PREFECT_API_AUTH_STRING": headway.login}
+            environment = headway.environment | server
         command = [sys.executable, "-m", "headway.service.prefect.project"]
         subprocess.run(command, env=environment, check=True, capture_output=True, timeout=110)
 
