@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-
 SETTINGS = {
     ".env": "PREFECT_LOGGING_LEVEL=ERROR\n",
     "prefect.toml": "[logging]\nlevel = 'ERROR'\n",
