@@ -14,6 +14,7 @@ from tasks.build import build
 from tasks.checkout import checkout, read_settings
 from tasks.preflight import preconditions
 from tasks.readiness import readiness
+from tasks.receipts import sign_last_receipt
 from tasks.release_record import (
     ReleaseSession,
     close_release,
@@ -64,4 +65,5 @@ async def release(
             raise
         except BaseException as error:
             return run_state(await close_release(run, error), error)
+        await sign_last_receipt(run)
         return await close_release(run)

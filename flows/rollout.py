@@ -10,6 +10,7 @@ from headway.domain.revision import LaunchSpec, Revision
 from headway.domain.source import Source
 from tasks.artifacts import publish_live_state
 from tasks.environment_lock import EnvironmentSession, hold_for_release
+from tasks.receipts import require_receipt, sign_receipt
 from tasks.release_record import ReleaseSession, accept, undelivered
 from tasks.rollout_steps import has_changed_something, plan_rollout, take_steps
 from tasks.schema_migrations import migrate, schedule_contract
@@ -34,7 +35,9 @@ async def deliver_revision(
     revision: Revision,
     spec: LaunchSpec,
 ) -> None:
-    """Migrate, roll out, smoke-test and accept a revision; roll back on any failure."""
+    """Sign the receipt, migrate, roll out, smoke-test and accept a revision; roll back on any failure."""
+    await sign_receipt(release, spec)
+    await require_receipt(session, revision, spec)
     await migrate(release, session, source, revision, spec)
     degraded = await degraded_dependencies(session, spec)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from headway.domain.errors import BuildFailed, TargetError
 from headway.domain.revision import Artifact
 from headway.domain.source import Source
 from headway.ledger import ReleaseRecord
+from headway.ledger.release_inputs import SBOM
 from headway.system.output_log import output_log
 from headway.system.paths import command_output, home
 from headway.system.runners import runner
@@ -42,7 +44,7 @@ async def build(release: ReleaseSession, source: Source, settings: Settings) -> 
         return before
     with release.stage("build") as stage:
         if settings.build.image:
-            artifact = await _image(record, source, settings, settings.build.image)
+            artifact = await _image(release, source, settings, settings.build.image)
         else:
             artifact = await _bundle(record, source, settings.build)
         stage.detail = artifact.digest[:19]
@@ -93,12 +95,13 @@ def _lint(source: Source, settings: Settings) -> None:
         )
 
 
-async def _image(record: ReleaseRecord, source: Source, settings: Settings, repository: str) -> Artifact:
+async def _image(release: ReleaseSession, source: Source, settings: Settings, repository: str) -> Artifact:
     """Build an image on the worker's engine, push it, and attach its SBOM and provenance in the registry.
 
     The artifact's digest is the registry's. The provenance names the release.
     """
     how, say, begun = settings.build, get_run_logger().info, datetime.now(UTC)
+    ledger, record = release.ledger, release.record
     registry = await loading.load_registry(how.registry, repository)
     recipe = images.Recipe(
         repository=repository,
@@ -134,6 +137,12 @@ async def _image(record: ReleaseRecord, source: Source, settings: Settings, repo
         )
         for kind, content in ((sbom.CYCLONEDX, bill), (sbom.IN_TOTO, provenance)):
             registry.attach(repository, digest, kind, content.encode(), kind)
+        listed = {
+            "mediaType": sbom.CYCLONEDX,
+            "sha256": hashlib.sha256(bill.encode()).hexdigest(),
+            "packages": len(found),
+        }
+        ledger.inputs.fix(record.id, SBOM, listed)
         say("%d packages in its bill of materials", len(found))
         return digest
 

@@ -18,6 +18,7 @@ from headway.domain.refusal import Refusal
 from headway.domain.revision import LaunchSpec
 from headway.domain.source import Source
 from headway.ledger import AppRecord, Ledger, ReleaseRecord
+from headway.ledger.release_inputs import BASE_SETTINGS
 from headway.policy import previews
 from headway.rollout import strategies
 from headway.rollout.executor import RolloutContext
@@ -45,7 +46,7 @@ __all__ = [
     "why_keep",
 ]
 
-PULL, BASE_SETTINGS = "pull request", "base settings"  # names of these inputs of a release
+PULL = "pull request"  # name of this input of a release
 
 
 class Pull(Frozen):

@@ -19,6 +19,7 @@ from headway.rollout.availability import answered
 from headway.rollout.executor import RolloutContext
 from headway.rollout.planning import plan_back
 from tasks.environment_lock import EnvironmentSession
+from tasks.receipts import require_receipt
 from tasks.rollout_steps import RolloutRequest, start_rollout
 
 __all__ = ["RollbackRequest", "finish_rollback", "plan_rollback"]
@@ -43,7 +44,7 @@ async def plan_rollback(
 
     Without `to` it returns to the revision from before the first incomplete rollout, which may be none at all; if no
     rollout is incomplete, to the revision before the live one. Returns None with `only_unfinished` when no rollout is
-    incomplete. Raises NotFound, MigrationRefused.
+    incomplete. Raises NotFound, MigrationRefused, and ReleaseFailed when a required receipt is not valid.
     """
     incomplete = session.ledger.rollouts.incomplete(session.app, session.environment)
     if request.only_unfinished and not incomplete:
@@ -61,6 +62,7 @@ async def plan_rollback(
     )
     if revision and any(isinstance(step, Launch) for step in plan.steps):
         await _require_launchable(session, target, revision, spec)
+        await require_receipt(session, revision, spec)
     rollout = RolloutRequest(
         plan=plan,
         kind="rollback",

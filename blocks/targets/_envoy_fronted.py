@@ -16,7 +16,6 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import ClassVar
 
-from prefect.blocks.core import Block
 from pydantic import Field, PrivateAttr, field_validator
 
 from blocks.envoy.proxy import Edge
@@ -25,6 +24,7 @@ from blocks.targets import _ports
 from blocks.targets._app_state import AppState, InstanceState, RevisionState, endpoints
 from blocks.targets._instance_checks import InstanceStatus, address_text, as_instance, check_all, public_refusal
 from blocks.targets._proxies import Proxies, make_directories
+from blocks.targets._receipts import RequiresReceipts
 from headway.domain.errors import TargetError
 from headway.domain.fencing import FencingTokens
 from headway.domain.log_lines import LogLine, by_time
@@ -48,7 +48,7 @@ LAST_LINES = 3  # of the log of an instance that is not ready
 NOT_IN_ENVOY = Refusal("Envoy sees it as unhealthy")
 
 
-class BehindEnvoy(Block, Target, Suspendable):
+class BehindEnvoy(RequiresReceipts, Target, Suspendable):
     """Weighted and header routing, instances, logs and metrics, independent of how instances run."""
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(Capability)

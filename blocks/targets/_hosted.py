@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
-from prefect.blocks.core import Block
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
 from tenacity import wait_exponential_jitter
 
+from blocks.targets._receipts import RequiresReceipts
 from headway.domain.errors import TargetError, TargetUnavailable
 from headway.domain.fencing import FencingTokens
 from headway.domain.measurements import Measurements
@@ -131,7 +131,7 @@ class HostedState(BaseModel):
     """Id of the deployment that had the traffic before Headway's first."""
 
 
-class Hosted(Block, Target):
+class Hosted(RequiresReceipts, Target):
     """A target whose platform routes to one revision, or splits traffic itself, and chooses the number of instances."""
 
     model_config = ConfigDict(hide_input_in_errors=True)  # a rejected value may be the token

@@ -57,6 +57,8 @@ class Commands(LazyGroup):
             "logs": "logs.logs",
             "history": "history.history",
             "judge": "judge.judge",
+            "receipt": "receipts.receipt",
+            "verify": "receipts.verify_receipt",
             "previews": "previews.previews",
         },
         "Manage": {

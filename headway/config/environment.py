@@ -137,6 +137,10 @@ class Environment(Section):
         "environment; otherwise a person must approve: "
         + "; ".join(f"`{group}` ({', '.join(expand([group]))})" for group in GROUPS),
     )
+    require: Literal["receipt"] | None = Field(
+        default=None,
+        description="`receipt`: nothing is launched here, rollbacks included, without a valid receipt of its release",
+    )
     env: dict[VariableName, TextOrSecret] = Field(default={}, description="values of the variables")
     manifests: RepoPath | None = Field(
         default=None, description="Kubernetes manifests of this environment, such as a kustomize overlay"

@@ -238,6 +238,7 @@ class Settings(Section):
             detailed=self.health.detailed,
             migrations=self.migrations and self.migrations.commands(),
             manifests=self._manifests.get(environment, ()),
+            require=place.require,
         )
 
     def _instances(self, environment: str) -> int:

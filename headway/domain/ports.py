@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Event
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from headway.domain.errors import TargetError
 from headway.domain.git import CommitStatus, DeploymentStatus, PullRequest
@@ -55,6 +55,10 @@ class Target(ABC):
     @abstractmethod
     def capabilities(self) -> frozenset[Capability]:
         """What this target can do. Strategies that need more are refused before a release starts."""
+
+    def required(self) -> Literal["receipt"] | None:
+        """Return what a launch needs here: `receipt`, a valid receipt of the release, also for a rollback."""
+        return None
 
     @abstractmethod
     def claim(self, app: str, token: int) -> None:

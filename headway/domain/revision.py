@@ -133,6 +133,7 @@ class LaunchSpec(Frozen):
     detailed: str | None = Field(default=None, description="path of the app's detailed health")
     migrations: Migrations | None = None
     manifests: tuple[Manifest, ...] = Field(default=(), description="what the app has for Kubernetes, to be completed")
+    require: Literal["receipt"] | None = Field(default=None, description="what it takes to be launched")
 
     def configuration_hash(self) -> str:
         """First 12 hex digits of the SHA-256 of what an instance is started with, but the number of instances.

@@ -21,6 +21,7 @@ from headway.ledger.prefect_requests import PrefectRequests
 from headway.ledger.previews import Previews
 from headway.ledger.queue import Queue
 from headway.ledger.readings import Readings
+from headway.ledger.receipts import Receipts
 from headway.ledger.release_inputs import ReleaseInputs
 from headway.ledger.releases import Releases
 from headway.ledger.removal import Removal
@@ -46,6 +47,7 @@ class Ledger:
         self.heartbeats = Heartbeats(engine, clock)
         self.inputs = ReleaseInputs(engine, clock)
         self.stages = Stages(engine, clock)
+        self.receipts = Receipts(engine, clock)
         self.removal = Removal(engine, clock)
         self.checks = Checks(engine, clock)
         self.readings = Readings(engine, clock)

@@ -11,9 +11,11 @@ from headway.ledger import schema as t
 from headway.ledger.base import Repository, first
 from headway.ledger.database import writing
 
-__all__ = ["SETTINGS", "ReleaseInputs"]
+__all__ = ["BASE_SETTINGS", "SBOM", "SETTINGS", "ReleaseInputs"]
 
 SETTINGS = "settings"
+BASE_SETTINGS = "base settings"  # of the base branch, for a pull request
+SBOM = "sbom"
 
 
 class ReleaseInputs(Repository):

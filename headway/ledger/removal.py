@@ -14,6 +14,7 @@ __all__ = ["Removal"]
 
 OF_ROLLOUTS = (t.steps, t.orders, t.measurements)
 OF_RELEASES = (
+    t.receipts,
     *(t.stages, t.release_inputs, t.approvals, t.schema_changes),
     *(t.queue, t.checks, t.coverages, t.reported_statuses),
 )

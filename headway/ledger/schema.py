@@ -365,6 +365,17 @@ sign_in_codes = sa.Table(
     sa.Column("expires_at", Utc, nullable=False),
 )
 
+receipts = sa.Table(
+    "receipts",
+    metadata,
+    sa.Column("release_id", sa.ForeignKey(releases.c.id), primary_key=True),
+    sa.Column("environment", sa.String(63), primary_key=True),
+    sa.Column("app", sa.String(63), nullable=False),
+    sa.Column("digest", sa.String(71), nullable=False, index=True),
+    sa.Column("signed_at", Utc, nullable=False),
+    sa.Column("envelope", sa.JSON, nullable=False),
+)
+
 audit_events = sa.Table(
     "audit_events",
     metadata,

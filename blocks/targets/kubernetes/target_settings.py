@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect.blocks.core import Block
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from blocks.metrics.prometheus import Prometheus
 from blocks.registries.oci import Registry
+from blocks.targets._receipts import RequiresReceipts
 from blocks.targets.kubernetes import promql, render
 from blocks.targets.kubernetes.routing import ByGateway, ByIngress, ByPods, Routing
 
@@ -17,7 +17,7 @@ __all__ = ["KubernetesSettings"]
 NAME = "[a-z0-9]([-.a-z0-9]*[a-z0-9])?"
 
 
-class KubernetesSettings(Block):
+class KubernetesSettings(RequiresReceipts):
     """Fields of the block, checked, with the way to split requests and the rules for all objects."""
 
     namespace: str = Field(default="default", description="namespace of all objects. It must exist")
