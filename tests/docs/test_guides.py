@@ -41,6 +41,7 @@ FOLLOWED: dict[str, list[str]] = {
     "roll-back": ["succeeded", "succeeded"],
     "freeze-releases": ["succeeded", "succeeded"],
     "check-production-readiness": ["succeeded", "succeeded"],
+    "verify-what-is-live": ["succeeded", "succeeded"],
     "rehearse-the-rollback": ["succeeded", "succeeded"],
     "report-dependency-health": ["succeeded", "succeeded"],
     "release-every-night": ["succeeded"],
