@@ -205,7 +205,7 @@ def _version(url: str) -> str:
 def _approve(site: Site, run: str) -> None:
     release = site.of(run)
     assert release is not None
-    command = [site.service.headway, "approve", release.name, "--by", "bob"]
+    command = [site.service.headway, "approve", release.name]
 
     def approved() -> bool:  # `headway up` may be starting
         done = subprocess.run(command, env=site.service.environment, capture_output=True, check=False)

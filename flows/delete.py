@@ -7,6 +7,7 @@ from prefect import flow
 from flows.teardown import clear_all
 from tasks.environment_lock import hold
 from tasks.release_record import open_ledger
+from tasks.requester import requested_by
 
 __all__ = ["delete"]
 
@@ -20,10 +21,11 @@ async def delete(app: str, environment: str | None = None, by: str = "") -> None
     Args:
         app: name of the app, as in its headway.yaml
         environment: the one to delete; every one, and the app itself, by default
-        by: who asks for it
+        by: ignored when a person starts the run; services of Headway name what they start it for
     """
-    reason, holder = f"deleted by {by or 'somebody'}", f"delete by {by or 'somebody'}"
     with open_ledger() as ledger:
+        by = requested_by(ledger, by) or "headway"
+        reason, holder = f"deleted by {by}", f"delete by {by}"
         for each in [environment] if environment else ledger.rollouts.environments(app):
             async with hold(ledger, app, each, holder=holder, revision="nothing") as session:
                 await clear_all(session, reason)

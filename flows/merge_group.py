@@ -24,7 +24,7 @@ async def merge_group(app: str, sha: str, by: str = "") -> ReleaseRecord | State
     Args:
         app: name of the registered app
         sha: the commit
-        by: person or program that requests it
+        by: ignored when a person starts the run; services of Headway name what they start it for
     """
     with open_ledger() as ledger:
         source = await checkout(ledger.apps.get(app).repo, sha)

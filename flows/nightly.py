@@ -9,6 +9,7 @@ from prefect import flow
 from headway.policy.nightly import NightlyResult
 from tasks.nightly import check_head, registered_apps, release_head, summarize
 from tasks.release_record import open_ledger
+from tasks.requester import requested_by
 
 __all__ = ["nightly"]
 
@@ -20,9 +21,10 @@ async def nightly(apps: list[str] | None = None, override: str = "", by: str = "
     Args:
         apps: names of the apps; all registered apps by default
         override: reason to release in spite of a freeze; kept in the record
-        by: person or program that requests it
+        by: ignored when a person starts the run; services of Headway name what they start it for
     """
     with open_ledger() as ledger:
+        by = requested_by(ledger, by)
         chosen = registered_apps(ledger, apps)
         heads = await asyncio.gather(*(check_head(ledger, app, override) for app in chosen))
         pairs = zip(chosen, heads, strict=True)

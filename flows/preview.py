@@ -47,7 +47,7 @@ async def preview(
         sha: the commit
         base: the branch that the pull request is for
         fork: whether the commit is from a fork: it waits for a person, and gets no secrets
-        by: person or program that requests it
+        by: ignored when a person starts the run; services of Headway name what they start it for
     """
     with open_ledger() as ledger:
         pull = await pull_request(ledger, app, number, sha, base, fork)

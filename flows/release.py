@@ -40,8 +40,8 @@ async def release(
         repo: path or URL of the git repository
         ref: branch, tag or commit; the commit that it names now is released
         to: the last environment; all of them by default
-        yes: do not wait for approval; this is recorded
-        by: person or program that requests it
+        yes: approve it as whoever starts the run, as far as they may; this is recorded
+        by: ignored when a person starts the run; services of Headway name what they start it for
     """
     with open_ledger() as ledger:
         source = await checkout(repo, ref, ledger)
@@ -58,9 +58,11 @@ async def release(
             for spec in launch_specs(run, settings, artifact, settings.release_path(to)):
                 rules = settings.environment(spec.environment)
                 ready = await readiness(run, source, settings, spec)
-                await wait_for_approval(run, source, rules, spec, ready, skip=yes)
-                await wait_for_thaw(run, source, rules, spec)
-                await deliver(run, source, rules, spec)
+                delivered = False
+                while not delivered:
+                    await wait_for_approval(run, source, rules, spec, ready, skip=yes)
+                    await wait_for_thaw(run, source, rules, spec)
+                    delivered = await deliver(run, source, rules, spec)
         except Pause:
             raise
         except BaseException as error:

@@ -7,6 +7,7 @@ from prefect import flow
 from tasks.artifacts import publish_live_state
 from tasks.environment_lock import EnvironmentSession, hold
 from tasks.release_record import open_ledger
+from tasks.requester import requested_by
 from tasks.rollback_steps import RollbackRequest, finish_rollback, plan_rollback
 from tasks.rollout_steps import take_steps
 from tasks.schema_migrations import revert_schema
@@ -32,16 +33,19 @@ async def rollback(
         environment: staging, production, ...
         to: revision or commit to return to; the one before the live one by default
         reason: kept in the record
-        by: person or program that requests it
+        by: ignored when a person starts the run; services of Headway name what they start it for
         only_unfinished: do nothing unless a rollout was interrupted
         force: roll back although a contract migration removed what that version may need; needs a reason
         revert: revert such contract migrations first, with the command in migrations/revert
     """
-    request = RollbackRequest(to=to, reason=reason, by=by, only_unfinished=only_unfinished, force=force, revert=revert)
-    holder, revision = f"rollback by {by or 'headway'}", to or "the one before"
     with open_ledger() as ledger:
+        by = requested_by(ledger, by)
+        asked = RollbackRequest(
+            to=to, reason=reason, by=by, only_unfinished=only_unfinished, force=force, revert=revert
+        )
+        holder, revision = f"rollback by {by or 'headway'}", to or "the one before"
         async with hold(ledger, app, environment, holder=holder, revision=revision) as session:
-            await _roll_back(session, request)
+            await _roll_back(session, asked)
 
 
 @flow(name="rollback", flow_run_name="roll back {session}", validate_parameters=False)

@@ -8,6 +8,7 @@ from flows.rollback import roll_back_failed
 from headway.config import Environment
 from headway.domain.revision import LaunchSpec, Revision
 from headway.domain.source import Source
+from tasks.approvals import still_permitted
 from tasks.artifacts import publish_live_state
 from tasks.environment_lock import EnvironmentSession, hold_for_release
 from tasks.receipts import require_receipt, sign_receipt
@@ -15,16 +16,25 @@ from tasks.release_record import ReleaseSession, accept, undelivered
 from tasks.rollout_steps import has_changed_something, plan_rollout, take_steps
 from tasks.schema_migrations import migrate, schedule_contract
 from tasks.smoke_tests import check_dependencies, degraded_dependencies, smoke_test
+from tasks.supersede import require_nothing_newer_live
 
 __all__ = ["deliver", "deliver_revision", "rollout"]
 
 
-async def deliver(release: ReleaseSession, source: Source, environment: Environment, spec: LaunchSpec) -> None:
-    """Deliver a release to one environment, unless it was accepted there before the run was resumed."""
+async def deliver(release: ReleaseSession, source: Source, environment: Environment, spec: LaunchSpec) -> bool:
+    """Deliver a release to one environment, unless it was accepted there before the run was resumed.
+
+    Returns False, and changes nothing, when its approval became void while it waited for the environment's lock. Raises
+    Superseded when a newer release is live.
+    """
     revision = undelivered(release, spec)
     if revision is not None:
         async with hold_for_release(release, spec.environment, revision.id) as session:
+            require_nothing_newer_live(release, spec.environment)
+            if not await still_permitted(release, source, environment, spec):
+                return False
             await deliver_revision(release, session, source, environment, revision, spec)
+    return True
 
 
 async def deliver_revision(

@@ -7,6 +7,7 @@ from typing import Literal
 from prefect import flow
 
 from tasks.release_record import open_ledger
+from tasks.requester import requested_by
 from tasks.rollout_commands import give_command
 
 __all__ = ["steer"]
@@ -14,7 +15,7 @@ __all__ = ["steer"]
 
 @flow(name="steer", flow_run_name="{decision} {app} {environment}")
 async def steer(
-    app: str, environment: str, decision: Literal["promote", "skip", "abort"], by: str, reason: str = ""
+    app: str, environment: str, decision: Literal["promote", "skip", "abort"], by: str = "", reason: str = ""
 ) -> None:
     """Give a command to the running rollout.
 
@@ -23,8 +24,8 @@ async def steer(
         environment: staging, production, ...
         decision: `skip` skips the current step, `promote` skips every pause, wait and analysis from now on, `abort`
             rolls back
-        by: who decides
+        by: ignored when a person starts the run; services of Headway name what they start it for
         reason: kept in the record
     """
     with open_ledger() as ledger:
-        await give_command(ledger, app, environment, decision, by, reason)
+        await give_command(ledger, app, environment, decision, requested_by(ledger, by) or "headway", reason)

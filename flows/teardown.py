@@ -13,6 +13,7 @@ from headway.policy import previews
 from tasks.environment_lock import EnvironmentSession, hold
 from tasks.previews import close_preview, forget, plan_teardown, preview_targets, why_keep
 from tasks.release_record import open_ledger
+from tasks.requester import requested_by
 from tasks.rollback_steps import finish_rollback
 from tasks.rollout_steps import take_steps
 
@@ -30,12 +31,13 @@ async def teardown(app: str, number: int, reason: str = "", by: str = "", seen: 
         app: name of the registered app
         number: of the pull request
         reason: kept in the record
-        by: person or program that requests it
+        by: ignored when a person starts the run; services of Headway name what they start it for
         seen: when the preview had last changed, if it must not be torn down after a later change
     """
-    name, reason = previews.name(app, number), reason or f"asked for by {by or 'somebody'}"
-    holder = f"teardown by {by or 'headway'}"
+    name = previews.name(app, number)
     with open_ledger() as ledger:
+        by = requested_by(ledger, by) or "headway"
+        reason, holder = reason or f"requested by {by}", f"teardown by {by}"
         async with hold(ledger, name, PREVIEW, holder=holder, revision="nothing", patient=True) as session:
             if late := why_keep(ledger, name, str(flow_run.get_root_flow_run_id()), seen):
                 get_run_logger().info("%s: not torn down: %s", name, late)

@@ -16,12 +16,17 @@ from prefect.deployments import arun_deployment
 from prefect.runtime import flow_run
 
 from headway.domain import deployments, freeze_windows
+from headway.domain.approvals import Decision
 from headway.domain.errors import HeadwayError
+from headway.domain.principal import Principal
 from headway.ledger import AppRecord, Ledger, ReleaseRecord
 from headway.policy import nightly
+from headway.policy.approvals import decide
 from headway.policy.nightly import NightlyResult
 from headway.scm.branch_head import head_of
+from headway.system.os_user import home_owner
 from headway.system.paths import home
+from tasks.requester import requester
 
 __all__ = ["check_head", "registered_apps", "release_head", "summarize"]
 
@@ -69,13 +74,13 @@ async def release_head(ledger: Ledger, app: AppRecord, found: NightlyResult, ove
         as_subflow=False,
         idempotency_key=f"nightly-{flow_run.get_id()}-{app.name}",
     )
-    ended = await _follow(ledger, str(run.id), override, by)
+    ended = await _follow(ledger, str(run.id), override)
     succeeded = ended is not None and ended.state == "succeeded"
     words = f"{ended.name} {ended.state}: {ended.reason}".rstrip(": ") if ended else "its run ended before it began"
     return found.model_copy(update={"outcome": "released" if succeeded else "failed", "why": words})
 
 
-async def _follow(ledger: Ledger, run_id: str, override: str, by: str) -> ReleaseRecord | None:
+async def _follow(ledger: Ledger, run_id: str, override: str) -> ReleaseRecord | None:
     """The release of a run once it has ended or waits for a person; None if the run ended without a release."""
     end = time.monotonic() + DEADLINE
     while time.monotonic() < end:
@@ -85,20 +90,18 @@ async def _follow(ledger: Ledger, run_id: str, override: str, by: str) -> Releas
         if found and (request := ledger.approvals.waiting(found.id)):
             if not (request.frozen and override):
                 return found
-            await _override_freeze(ledger, run_id, request.id, override, by)
+            _override_freeze(ledger, request.id, override)
         if found is None and await _is_over(run_id):
             return ledger.releases.by_run(run_id)
         await asyncio.sleep(POLL)
     return ledger.releases.by_run(run_id)
 
 
-async def _override_freeze(ledger: Ledger, run_id: str, approval_id: str, override: str, by: str) -> None:
-    """Approve a release in a freeze, with the reason that was given to the nightly run."""
-    ledger.approvals.decide(approval_id, "approved", by=by, reason=override, via="nightly")
-    async with get_client() as client:
-        run = await client.read_flow_run(UUID(run_id))
-        if run.state and run.state.is_paused():
-            await client.resume_flow_run(run.id, {"decision": "approve", "by": by, "reason": override})
+def _override_freeze(ledger: Ledger, approval_id: str, override: str) -> None:
+    """Approve a release in a freeze, with the reason that was given to the nightly run. `headway up` resumes it."""
+    principal = requester(ledger) or Principal(kind="service", name="nightly")
+    decision = Decision(principal=principal, decision="approved", reason=override, via="nightly")
+    decide(ledger, home_owner(home()), approval_id, decision)
 
 
 async def _is_over(run_id: str) -> bool:

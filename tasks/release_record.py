@@ -25,6 +25,7 @@ from headway.system.paths import home, ledger_url
 from tasks.artifacts import draw_verdict, publish_summary
 from tasks.checkout import SETTINGS
 from tasks.heartbeat import beating
+from tasks.requester import requested_by
 from tasks.run_names import rename_run
 
 __all__ = [
@@ -117,7 +118,12 @@ async def open_release(ledger: Ledger, source: Source, settings: Settings, by: s
 def start_release(ledger: Ledger, app: str, source: Source, by: str, *, preview: bool = False) -> ReleaseRecord:
     """Record the release of this flow run, and its commit. Raises UsageError when that release has ended."""
     release = ledger.releases.start(
-        app, source.repo, source.ref, flow_run_id=str(flow_run.get_id()), requested_by=by, preview=preview
+        app,
+        source.repo,
+        source.ref,
+        flow_run_id=str(flow_run.get_id()),
+        requested_by=requested_by(ledger, by),
+        preview=preview,
     )
     if not release.open:
         raise UsageError(f"{release.summary}: it has ended and is not continued", "start another release of the commit")

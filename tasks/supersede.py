@@ -10,7 +10,7 @@ from headway.domain.errors import HeadwayError, Superseded
 from headway.domain.events import NOTHING
 from tasks.release_record import ReleaseSession
 
-__all__ = ["require_newest", "while_newest"]
+__all__ = ["require_newest", "require_nothing_newer_live", "while_newest"]
 
 POLL = 0.5  # seconds
 
@@ -55,6 +55,13 @@ def require_newest(release: ReleaseSession) -> None:
     run = newer.flow_run_id and release.ledger.releases.by_run(newer.flow_run_id)
     by = run.name if run else f"the run {newer.flow_run_id}" if newer.flow_run_id else "a run that is about to start"
     raise Superseded(f"superseded by {by}: {(newer.sha or '')[:7]} was pushed", "the newer commit contains this one")
+
+
+def require_nothing_newer_live(release: ReleaseSession, environment: str) -> None:
+    """Raise Superseded when a newer release is live: an older one must not replace it after a late approval."""
+    if newer := release.ledger.approvals.newer_live(release.record.id, environment):
+        hint = f"it is newer, and live; to go back: headway rollback {release.record.app} {environment}"
+        raise Superseded(f"{environment}: superseded by {newer.name}", hint)
 
 
 def _is_superseded(release: ReleaseSession) -> bool:

@@ -15,7 +15,6 @@ from headway.cli.app_policy import policy
 from headway.cli.authority import require
 from headway.cli.delete_app import delete_app
 from headway.cli.help_text import examples
-from headway.cli.identity import current_user
 from headway.cli.lazy_group import typer_app
 from headway.cli.options import AppArgument, Json
 from headway.cli.output import output
@@ -88,7 +87,7 @@ def add(
         require(ledger, Action.ADMIN, name)
         known = any(app.name == name for app in ledger.apps.all())
         app = ledger.apps.register(
-            name, repo=where, host=host, secret=secret, reports=reports, branch=branch, by=current_user(Path())
+            name, repo=where, host=host, secret=secret, reports=reports, branch=branch, by=str(os_user())
         )
         baseline = [] if known else [_baseline(ledger, app)]
     output.say(_line(app), *baseline, *_next_steps(app))

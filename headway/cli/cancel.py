@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from headway.cli.help_text import examples
-from headway.cli.identity import current_user
 from headway.cli.options import By, Json, Reason, ReleaseArgument
 from headway.cli.output import output
 from headway.cli.wait import POLL
 from headway.domain.errors import HeadwayError, UsageError
 from headway.ledger import Ledger, ReleaseRecord
 from headway.service.prefect.client import Control
+from headway.system.os_user import os_user
 from headway.system.paths import ledger_url
 
 __all__ = ["cancel"]
@@ -26,7 +25,7 @@ DEADLINE = 300.0  # seconds; a rollback drains, and a run that died is found aft
 @examples('headway cancel shop#14 --reason "wrong branch"')
 def cancel(
     run: ReleaseArgument,
-    by: By = "",
+    _by: By = "",
     reason: Reason = "",
     follow: Annotated[bool, typer.Option(help="Wait for the end of the release")] = True,
     _json: Json = False,
@@ -43,8 +42,7 @@ def cancel(
                 f"{found.name} cannot be cancelled: it is {found.state.replace('_', ' ')}",
                 f"to go back to an earlier revision: headway rollback {found.app} ENVIRONMENT",
             )
-        who = by or current_user(Path())
-        ledger.releases.update(found.id, reason=f"cancelled by {who}{f': {reason}' if reason else ''}")
+        ledger.releases.update(found.id, reason=f"cancelled by {os_user()}{f': {reason}' if reason else ''}")
         control.cancel(found.flow_run_id)
         output.say(f"{found.name}: cancelling; environments in the middle of a rollout are rolled back")
         if follow:

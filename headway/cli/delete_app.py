@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import typer
 
-from headway.cli.identity import current_user
 from headway.cli.output import output
 from headway.cli.status import unknown_app
 from headway.cli.wait import wait
@@ -16,6 +14,8 @@ from headway.domain import deployments
 from headway.domain.errors import HeadwayError, NotFound, UsageError
 from headway.ledger import Ledger
 from headway.service.prefect.client import Control
+from headway.service.prefect.start_as import start_as
+from headway.system.os_user import os_user
 from headway.system.paths import ledger_url
 
 __all__ = ["delete_app"]
@@ -30,8 +30,7 @@ def delete_app(app: str, environment: str | None, *, yes: bool) -> None:
         if not yes and not _confirmed(what):
             raise UsageError(f"{what} was not deleted", "confirm it with its name, or with --yes")
         with Control() as control:
-            asked = {"app": app, "environment": environment, "by": current_user(Path())}
-            run_id = control.start(deployments.DELETE, asked)
+            run_id = start_as(os_user(), ledger, control, deployments.DELETE, {"app": app, "environment": environment})
             run = wait(control, run_id)
             if run.type != "COMPLETED":
                 raise HeadwayError(f"{what}: {run.error or run.state}", f"details: {control.run_url(run_id)}")

@@ -9,12 +9,20 @@ import typer
 
 from headway.cli import completion
 from headway.cli.output import output
+from headway.system.os_user import os_user
 
 __all__ = ["AppArgument", "By", "EnvironmentArgument", "Json", "PathArgument", "Reason", "ReleaseArgument"]
 
 
 def _use_json(asked: bool) -> None:
     output.json = asked
+
+
+def _ignore_name(name: str) -> str:
+    """Accepted in this version, so that scripts of the last one go on."""
+    if name:
+        output.warn(f"--by {name} is ignored: the name is now the authenticated user's, {os_user()}")
+    return ""
 
 
 PathArgument = Annotated[Path, typer.Argument(help="Repository of the app")]
@@ -28,6 +36,8 @@ EnvironmentArgument = Annotated[
 ReleaseArgument = Annotated[
     str, typer.Argument(help="Release, such as shop#14, or its id", autocompletion=completion.releases)
 ]
-By = Annotated[str, typer.Option("--by", help="Who decides; default: the git user, or the login name")]
+By = Annotated[
+    str, typer.Option("--by", hidden=True, callback=_ignore_name, help="Ignored: the record has the authenticated user")
+]
 Reason = Annotated[str, typer.Option("--reason", help="Reason, kept in the record")]
 Json = Annotated[bool, typer.Option("--json", callback=_use_json, help="Print one JSON document instead of text")]

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import uuid
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from headway.cli.ages import format_age
 from headway.cli.help_text import examples
-from headway.cli.identity import current_user
 from headway.cli.options import AppArgument, Json, Reason
 from headway.cli.output import output
 from headway.cli.pending import pending_decision
@@ -24,6 +22,8 @@ from headway.policy.previews import name as preview_name
 from headway.service.controllers.preview_reconciler import event_of
 from headway.service.prefect.client import Control
 from headway.service.prefect.connections import connections
+from headway.service.prefect.start_as import start_as
+from headway.system.os_user import os_user
 from headway.system.paths import ledger_url
 
 __all__ = ["preview", "previews"]
@@ -105,7 +105,7 @@ def _start(app: str, number: int) -> None:
                 f"{registered.reports}: {app} has no open pull request {number}",
                 "see the pull requests at the git host",
             )
-        event = event_of(registered, pull, by=current_user(Path()), again=True)
+        event = event_of(registered, pull, by=str(os_user()), again=True)
         ledger.deliveries.receive([Delivery(app=app, delivery=f"by-hand-{uuid.uuid4().hex}", event=event)])
     output.say(f"{app} pull request {number}: requested; headway app events {app} shows the result")
     output.result({"app": app, "number": number, "head": pull.head})
@@ -117,9 +117,8 @@ def _teardown(app: str, number: int, reason: str) -> None:
         preview = ledger.previews.get(preview_name(app, number))
         if preview is None or not preview.active:
             raise NotFound(f"{app}: pull request {number} has no preview environment", "list them: headway previews")
-        run_id = control.start(
-            deployments.TEARDOWN, {"app": app, "number": number, "reason": reason, "by": current_user(Path())}
-        )
+        asked = {"app": app, "number": number, "reason": reason}
+        run_id = start_as(os_user(), ledger, control, deployments.TEARDOWN, asked)
         run = wait(control, run_id)
         if run.type != "COMPLETED":
             raise HeadwayError(f"{preview.app}: {run.error or run.state}", f"details: {control.run_url(run_id)}")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from headway.cli.help_text import examples
-from headway.cli.identity import current_user
 from headway.cli.options import AppArgument, By, EnvironmentArgument, Json, Reason
 from headway.cli.output import output
 from headway.cli.wait import wait
@@ -16,6 +14,8 @@ from headway.domain import deployments
 from headway.domain.errors import HeadwayError, NotFound, UsageError
 from headway.ledger import Ledger
 from headway.service.prefect.client import Control
+from headway.service.prefect.start_as import start_as
+from headway.system.os_user import os_user
 from headway.system.paths import ledger_url
 
 __all__ = ["rollback"]
@@ -30,7 +30,7 @@ def rollback(
     environment: EnvironmentArgument,
     to: Annotated[str | None, typer.Option(help="Revision or commit; default: the one before the live one")] = None,
     reason: Reason = "",
-    by: By = "",
+    _by: By = "",
     revert: Annotated[bool, typer.Option("--revert", help="Revert contract migrations of the database first")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Ignore contract migrations that rule the rollback out; needs --reason")
@@ -42,11 +42,8 @@ def rollback(
         raise UsageError("--force needs a reason", "add --reason WHY")
     with Ledger.open(ledger_url()) as ledger, Control() as control:
         _require_released(ledger, app, environment, to)
-        run_id = control.start(
-            deployments.ROLLBACK,
-            {"app": app, "environment": environment, "to": to, "reason": reason, "by": by or current_user(Path())}
-            | {"force": force, "revert": revert},
-        )
+        asked = {"app": app, "environment": environment, "to": to, "reason": reason, "force": force, "revert": revert}
+        run_id = start_as(os_user(), ledger, control, deployments.ROLLBACK, asked)
         run = wait(control, run_id)
         live = ledger.rollouts.live(app, environment)
         if run.type != "COMPLETED":

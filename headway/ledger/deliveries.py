@@ -80,6 +80,13 @@ class Deliveries(Repository):
         query = sa.select(t.inbox.c.id).where(*own, named).limit(1)
         return self._read_one(query) is not None
 
+    def pushers(self, app: str, sha: str) -> list[str]:
+        """Users of the git host who pushed this commit, as far as its events name them."""
+        event = t.inbox.c.event
+        named = sa.or_(t.inbox.c.sha == sha, event["after"].as_string() == sha, event["head"].as_string() == sha)
+        query = sa.select(event["by"].as_string().label("by")).where(t.inbox.c.app == app, named).distinct()
+        return sorted({row["by"] for row in self._read(query)} - {"", None})
+
     def knows(self, app: str, ref: str) -> bool:
         """Whether any delivery was about this ref or pull request."""
         own = (t.inbox.c.app == app, t.inbox.c.ref == ref)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import base64
 import uuid
-from datetime import datetime, timedelta
 from urllib.parse import unquote
 
 import sqlalchemy as sa
@@ -13,18 +13,17 @@ from headway.ledger import schema as t
 from headway.ledger.base import Repository
 from headway.ledger.database import writing
 
-__all__ = ["PrefectRequests"]
-
-# Between the request and the creation of its run: the server may be busy, and answers 503 until it is not.
-BEFORE_CREATION = timedelta(seconds=60)
-CLOCKS = timedelta(seconds=1)  # by which the clocks of the sign-in and of the Prefect server may differ
+__all__ = ["PrefectRequests", "creator_headers"]
 
 
 class PrefectRequests(Repository):
     """Rows that are written before a request passes to the Prefect API. They stay for good."""
 
-    def record(self, principal: Principal, method: str, path: str, flow_run_id: str | None) -> None:
-        """Record a request before it passes. `path` is that of the URL; a query string is not kept."""
+    def record(self, principal: Principal, method: str, path: str, flow_run_id: str | None) -> int:
+        """Record a request before it passes, and return its number, for `creator_headers`.
+
+        `path` is that of the URL; a query string is not kept.
+        """
         row = {
             "principal": principal.model_dump(mode="json"),
             "method": method.upper(),
@@ -33,32 +32,39 @@ class PrefectRequests(Repository):
             "requested_at": self._now(),
         }
         with writing(self._engine) as db:
-            db.execute(t.prefect_requests.insert().values(row))
+            made = db.execute(t.prefect_requests.insert().values(row).returning(t.prefect_requests.c.id))
+            return int(made.scalar_one())
 
-    def last_resume(self, flow_run_id: str, since: datetime) -> Principal | None:
-        """Who asked to resume this flow run since then.
+    def last_resume(self, flow_run_id: str, after: int) -> Principal | None:
+        """Who asked to resume this flow run after the request with this number.
 
         None when nobody did, and when several people did: nothing says whose request the server accepted.
         """
         path = f"/api/flow_runs/{_canonical(flow_run_id)}/resume"
-        people = self._people(t.prefect_requests.c.path == path, t.prefect_requests.c.requested_at >= since)
+        people = self._people(t.prefect_requests.c.path == path, t.prefect_requests.c.id > after)
         return people[0] if len(people) == 1 else None
 
-    def creators(self, deployment_id: str, created_at: datetime) -> list[Principal]:
-        """Who may have created the run of this deployment that was created at this time.
-
-        Empty when no person did; more than one when several people started runs of the deployment at the same time.
-        """
-        deployment = f"/api/deployments/{_canonical(deployment_id)}/create_flow_run"
-        paths = (deployment, f"{deployment}/bulk")
-        when = t.prefect_requests.c.requested_at.between(created_at - BEFORE_CREATION, created_at + CLOCKS)
-        return self._people(t.prefect_requests.c.path.in_(paths), when)
+    def creator(self, creator_id: uuid.UUID) -> Principal | None:
+        """Who created a flow run, by the id that Prefect kept of `creator_headers`."""
+        own = t.prefect_requests.c.id == creator_id.int
+        row = self._read_one(sa.select(t.prefect_requests.c.principal).where(own)) if creator_id.int < 2**63 else None
+        return Principal.model_validate(row["principal"]) if row else None
 
     def _people(self, *wanted: sa.ColumnElement[bool]) -> list[Principal]:
         """The different principals of these requests, the last one first."""
         query = sa.select(t.prefect_requests.c.principal).where(*wanted).order_by(t.prefect_requests.c.id.desc())
         people = [Principal.model_validate(row["principal"]) for row in self._read(query)]
         return list({(one.kind, one.name): one for one in people}.values())
+
+
+def creator_headers(request: int, principal: Principal) -> dict[str, str]:
+    """Headers by which Prefect keeps, on the flow run that a request creates, which request that was.
+
+    Prefect's API has them for its automations. Whoever passes requests of people on sets them on each, instead of
+    those that came with it: a run without them was started by a service of Headway.
+    """
+    name = base64.b64encode(str(principal).encode()).decode()
+    return {"prefect-automation-id": str(uuid.UUID(int=request)), "prefect-automation-name": name}
 
 
 def _canonical(path: str) -> str:

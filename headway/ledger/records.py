@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from headway.config.app_policy import AppPolicy
+from headway.domain.approvals import Decision
 from headway.domain.base import Frozen
 from headway.domain.events import MergeGroupEvent, PullRequestEvent, PushEvent
 from headway.domain.plan import Plan
@@ -18,6 +19,7 @@ from headway.system.processes import ProcessIdentity
 __all__ = [
     "AppRecord",
     "ApprovalRecord",
+    "DecisionRecord",
     "Delivery",
     "DeliveryRecord",
     "DeliveryState",
@@ -178,10 +180,22 @@ class ApprovalRecord(Frozen):
     reason: str | None
     via: str | None
     asks: str = APPROVAL
+    count: int = Field(default=1, description="how many different people have to approve")
+    round: int = Field(default=0, description="number of the request, from 0; a void one is asked again")
+    form: int = Field(default=0, description="number of its forms in the Prefect UI that were answered")
+    form_after: int = Field(default=0, description="number of the last request to Prefect when this form was shown")
 
     @property
     def frozen(self) -> bool:
         return self.asks.startswith("freeze")
+
+
+class DecisionRecord(Decision):
+    """A decision on a request. A person has one for each request: the last one."""
+
+    approval_id: str
+    person: str = Field(description="the user, or the user who owns the token, in lower case")
+    decided_at: datetime
 
 
 class Lock(Frozen):

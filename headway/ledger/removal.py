@@ -45,6 +45,8 @@ class Removal(Repository):
             if going or active:
                 raise UsageError(f"{app}: {active or 'a release'} is in progress", f"see headway status {app}")
             _remove_rollouts(db, sa.or_(t.rollouts.c.app == app, t.rollouts.c.release_id.in_(releases)))
+            approvals = sa.select(t.approvals.c.id).where(t.approvals.c.release_id.in_(releases))
+            db.execute(t.approval_decisions.delete().where(t.approval_decisions.c.approval_id.in_(approvals)))
             for table in OF_RELEASES:
                 db.execute(table.delete().where(table.c.release_id.in_(releases)))
             for table in (t.revisions, t.schema_changes, t.releases):

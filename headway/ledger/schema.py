@@ -9,7 +9,7 @@ from sqlalchemy.engine import Dialect
 
 __all__ = ["REVISION", "metadata"]
 
-REVISION = "0023"
+REVISION = "0024"
 """The newest migration. Comparing it with the database needs no import of Alembic, which is slow."""
 
 
@@ -178,7 +178,23 @@ approvals = sa.Table(
     sa.Column("reason", sa.Text),
     sa.Column("via", sa.String(16)),
     sa.Column("asks", sa.String(40), nullable=False),
-    sa.UniqueConstraint("release_id", "environment", "revision", "asks"),
+    sa.Column("count", sa.Integer, nullable=False),
+    sa.Column("round", sa.Integer, nullable=False),
+    sa.Column("form", sa.Integer, nullable=False),
+    sa.Column("form_after", sa.Integer, nullable=False),
+    sa.UniqueConstraint("release_id", "environment", "revision", "asks", "round"),
+)
+
+approval_decisions = sa.Table(
+    "approval_decisions",
+    metadata,
+    sa.Column("approval_id", sa.ForeignKey(approvals.c.id), primary_key=True),
+    sa.Column("person", sa.String(255), primary_key=True),
+    sa.Column("principal", sa.JSON, nullable=False),
+    sa.Column("decision", sa.String(16), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("via", sa.String(16), nullable=False),
+    sa.Column("decided_at", Utc, nullable=False),
 )
 
 schema_changes = sa.Table(

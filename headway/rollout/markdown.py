@@ -11,10 +11,15 @@ from headway.ledger.records import FORK
 __all__ = ["evidence_markdown", "live_markdown", "release_markdown"]
 
 
-def evidence_markdown(asked: ApprovalRecord, refusal: str = "") -> str:
-    """The release to approve and its evidence; `refusal` is why the last answer was not accepted."""
+def evidence_markdown(asked: ApprovalRecord, refusal: str = "", so_far: str = "") -> str:
+    """The release to approve and its evidence.
+
+    `refusal` is why the last answer was not accepted, `so_far` who has approved and how many are missing.
+    """
     evidence = asked.evidence
-    lines = [f"**{refusal}**", ""] if refusal else []
+    lines = [f"**{table_cell(refusal)}**", ""] if refusal else []
+    lines += [f"**{table_cell(so_far)}**", ""] if so_far else []
+    lines += [f"Requested again: {table_cell(evidence['again'])}", ""] if evidence.get("again") else []
     if asked.asks == FORK:
         return "\n".join([*lines, *_fork(asked)])
     lines += [

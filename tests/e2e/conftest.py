@@ -20,15 +20,18 @@ import psutil
 import pytest
 from filelock import FileLock
 
+from headway.domain.principal import Principal
 from headway.ledger import Ledger
 from headway.service.prefect.client import Control
 from headway.system import directories
+from headway.system.os_user import os_user
 from headway.system.supervisor import Supervisor
 from tests.standins.ports import free_port
 from tests.standins.prefect_server import errors_in
 
 HEADWAY = [str(Path(sys.executable).with_name("headway"))]
 START = 120.0  # seconds
+ME = os_user().name  # who runs the command line, as Headway records it
 
 APP = """
 import http.server, json, os, signal, sys, threading, time
@@ -120,6 +123,13 @@ class Headway:
     def start(self, repo: Path, **parameters: Any) -> str:
         with self.control() as control:
             return control.start("release/main", {"repo": str(repo), "ref": "main", "by": "test", **parameters})
+
+    def press(self, flow_run_id: str, who: str, **answer: str) -> None:
+        """Answer the form of a suspended run in the Prefect UI, as a person who is signed in there."""
+        path = f"/api/flow_runs/{flow_run_id}/resume"
+        self.ledger.prefect_requests.record(Principal(kind="user", name=who), "POST", path, flow_run_id)
+        with self.control() as control:
+            control.resume(flow_run_id, answer)
 
     def control(self) -> Control:
         return Control(json.loads((self.home / "up.json").read_text())["api_url"], login=self.login)

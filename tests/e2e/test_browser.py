@@ -16,6 +16,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
+from headway.domain.principal import Principal
 from headway.rollout.load_generator import Load
 from tests.e2e.conftest import Headway, Repo
 
@@ -80,7 +81,9 @@ def test_release_is_followed_and_approved_in_the_browser(headway: Headway, tmp_p
     click(headway, browser, "Resume")
     headway.until(lambda: told["digest"] in text(browser))
     assert "What has passed" in text(browser)
-    fill_in(headway, browser, by="bob@example.com", reason="seen in the browser")
+    path = f"/api/flow_runs/{told['flow_run_id']}/resume"
+    headway.ledger.prefect_requests.record(Principal(kind="user", name="bob@example.com"), "POST", path, None)
+    fill_in(headway, browser, reason="seen in the browser")
     headway.until(lambda: headway.ledger.releases.get(told["id"]).state == "succeeded")
     stages = {stage.name: stage.detail for stage in headway.ledger.stages.by_release(told["id"])}
     assert stages["production approval"] == "approved by bob@example.com: seen in the browser"
@@ -143,15 +146,15 @@ def click(headway: Headway, browser: Chrome, label: str) -> None:
     headway.until(button).click()
 
 
-def fill_in(headway: Headway, browser: Chrome, *, by: str, reason: str) -> None:
+def fill_in(headway: Headway, browser: Chrome, *, reason: str) -> None:
     """Fill in the form. Repeat if the page re-renders it meanwhile and loses the input."""
     for _ in range(3):
         dialog = headway.until(lambda: browser.find_elements(By.CSS_SELECTOR, DIALOG))[-1]
         decision = dialog.find_element(By.CSS_SELECTOR, "select.p-native-select__control")
         browser.execute_script(CHOOSE, decision, "approve")
-        for area, words in zip(dialog.find_elements(By.TAG_NAME, "textarea"), (by, reason), strict=True):
-            area.clear()
-            area.send_keys(words)
+        (area,) = dialog.find_elements(By.TAG_NAME, "textarea")
+        area.clear()
+        area.send_keys(reason)
         click(headway, browser, "Submit")
         with suppress(TimeoutException):
             WebDriverWait(browser, 15).until_not(lambda _: browser.find_elements(By.CSS_SELECTOR, DIALOG))

@@ -345,7 +345,7 @@ def test_envoy_is_killed_during_a_rollout(headway: Headway, up: Up, tmp_path: Pa
             shares = [client.get("/health").headers["x-headway-revision"] for _ in range(300)]
         assert set(shares) == {stable, new}
         assert 30 <= shares.count(new) <= 100  # 60 are expected
-        headway.run("promote", repo.app, "production", "--by", "ann")
+        headway.run("promote", repo.app, "production")
         closed = ended(headway, release)
         users = load.failed - before
         assert set(answering(headway, repo.app)) - {""} == {new}
@@ -383,10 +383,10 @@ def test_silent_metric_source_gives_no_verdict(headway: Headway, tmp_path: Path)
             assert "no verdict yet" in asked
             assert "Prometheus" in asked
             assert set(answering(headway, repo.app)) == {stable, new}
-            headway.run("skip", repo.app, "production", "--by", "ann", "--reason", "the source is broken")
+            headway.run("skip", repo.app, "production", "--reason", "the source is broken")
             headway.until(lambda: asks(2))
             assert set(answering(headway, repo.app)) == {new}
-            headway.run("skip", repo.app, "production", "--by", "ann")
+            headway.run("skip", repo.app, "production")
             assert ended(headway, release).state == "succeeded"
             assert set(answering(headway, repo.app)) == {new}
             assert failed(headway, release.id) == 0

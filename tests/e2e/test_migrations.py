@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from tests.e2e.conftest import Headway, Repo
+from tests.e2e.conftest import ME, Headway, Repo
 from tests.tasks.test_schema_migrations import ADDS, ENV, FIRST, INI, TAKES, version
 
 pytestmark = pytest.mark.e2e
@@ -102,10 +102,10 @@ def test_forced_rollback_past_a_contract_migration_records_its_reason(
     release = headway.release(repo.path)
     headway.until(lambda: [one.state for one in headway.ledger.schema_changes.by_release(release["id"])] == ["done"])
     newer = headway.ledger.rollouts.live("forced", "production")
-    headway.run("rollback", "forced", "production", "--force", "--reason", "nobody reads notes", "--by", "ann")
+    headway.run("rollback", "forced", "production", "--force", "--reason", "nobody reads notes")
     assert headway.ledger.rollouts.live("forced", "production") == older
     assert columns(database) == {"id", "remark"}  # the database stays as it is
     told = json.loads(headway.run("history", "forced", "--json").stdout)
     assert [one["name"] for one in told] == ["rollback", "forced#3", "forced#2", "forced#1"]
-    assert told[0]["reason"] == f"ann: nobody reads notes (forced: past the contract of {newer})"
+    assert told[0]["reason"] == f"{ME}: nobody reads notes (forced: past the contract of {newer})"
     assert f"production to {older}" in headway.run("history", "forced").stdout

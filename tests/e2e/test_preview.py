@@ -207,7 +207,7 @@ def test_fork_waits_for_an_approval_and_gets_no_secrets(shop: Shop, headway: Hea
     assert not printed.exists()
     assert "is from a fork" in headway.run("status", NAME).stdout
 
-    headway.run("approve", release.name, "--by", "ann")
+    headway.run("approve", release.name)
     up = headway.until(lambda: deployed(headway, 3))
     assert ask(up.url) == {"version": sha, "token": None, "plain": "said"}
     told = printed.read_text()

@@ -11,7 +11,7 @@ import pytest
 
 from headway.ledger import ReleaseRecord
 from headway.rollout.load_generator import Load
-from tests.e2e.conftest import Headway, Repo
+from tests.e2e.conftest import ME, Headway, Repo
 
 pytestmark = pytest.mark.e2e
 
@@ -86,7 +86,7 @@ def test_blue_green_is_verified_at_the_preview_route_and_rolls_back_in_one_switc
         assert {version(url) for _ in range(10)} == {blue}
         assert version(url, **{"x-headway-preview": "true"}) == green
         assert "waits for a decision: promote it?: headway promote" in headway.run("status").stdout
-        headway.run("promote", "colours", "production", "--by", "ann")
+        headway.run("promote", "colours", "production")
         headway.until(lambda: not headway.ledger.releases.get(told["id"]).open)
         assert headway.ledger.releases.get(told["id"]).state == "succeeded"
         assert {version(url) for _ in range(10)} == {green}
@@ -156,9 +156,9 @@ def test_aborted_canary_rolls_back(headway: Headway, tmp_path: Path) -> None:
     repo.behave("    return 200, {'new': True}")
     told = headway.release(repo.path, code=3)
     assert "headway promote, skip or abort aborted production" in headway.run("approve", told["name"], code=1).stderr
-    headway.run("abort", "aborted", "production", "--by", "ann", "--reason", "wrong colour")
+    headway.run("abort", "aborted", "production", "--reason", "wrong colour")
     closed = headway.until(lambda: not (found := headway.ledger.releases.get(told["id"])).open and found)
-    assert (closed.state, closed.reason.endswith("was aborted by ann: wrong colour")) == ("rolled_back", True)
+    assert (closed.state, closed.reason.endswith(f"was aborted by {ME}: wrong colour")) == ("rolled_back", True)
     url = headway.url("aborted", "production")
     assert {version(url) for _ in range(30)} == {stable}
     assert {version(url, **{"x-beta": "yes"}) for _ in range(10)} == {stable}
@@ -173,9 +173,9 @@ def test_abort_during_the_smoke_test_rolls_back(headway: Headway, tmp_path: Path
     repo.behave("    return 200, {'warm': time.monotonic() - began > 12}\nbegan = __import__('time').monotonic()")
     _, release = following(headway, repo)
     headway.until(lambda: any("smoke" in stage.name for stage in headway.ledger.stages.by_release(release.id)))
-    headway.run("abort", "late", "production", "--by", "ann", "--reason", "wrong colour")
+    headway.run("abort", "late", "production", "--reason", "wrong colour")
     closed = ended(headway, release)
-    assert (closed.state, closed.reason.endswith("was aborted by ann: wrong colour")) == ("rolled_back", True)
+    assert (closed.state, closed.reason.endswith(f"was aborted by {ME}: wrong colour")) == ("rolled_back", True)
     assert version(headway.url("late", "production")) == stable
 
 

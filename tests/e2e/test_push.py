@@ -163,9 +163,9 @@ def test_a_waiting_approval_of_an_older_commit_is_void(server: Server, headway: 
     assert asked
     assert headway.ledger.approvals.get(asked.id).state == "void"
     assert "superseded by" in headway.ledger.releases.get(older.id).reason
-    assert "waits for no approval" in headway.run("approve", older.name, "--by", "bob", code=1).stderr
+    assert "waits for no approval" in headway.run("approve", older.name, code=1).stderr
     newer = headway.ledger.releases.recent(repo.app)[0]
-    headway.run("approve", newer.name, "--by", "bob")
+    headway.run("approve", newer.name)
     headway.until(lambda: server.states(headway.ledger) == ["succeeded", "superseded"])
 
 

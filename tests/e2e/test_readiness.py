@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from headway.system import directories
-from tests.e2e.conftest import Headway, Repo
+from tests.e2e.conftest import ME, Headway, Repo
 
 pytestmark = pytest.mark.e2e
 
@@ -41,10 +41,10 @@ def test_unready_environment_waits_for_an_approver(headway: Headway, tmp_path: P
         wanted = {"artifacts": {"key": {"any_": ["readiness-unready-production"]}}}
         (table,) = prefect.post("/artifacts/latest/filter", json=wanted).json()
     assert {row["item"]: row["state"] for row in json.loads(table["data"])} == states
-    headway.run("approve", told["name"], "--by", "bob", "--reason", "the first release")
+    headway.run("approve", told["name"], "--reason", "the first release")
     headway.until(lambda: headway.ledger.releases.get(told["id"]).state == "succeeded")
     details = {stage.name: stage.detail for stage in headway.ledger.stages.by_release(told["id"])}
-    assert details["production approval"] == "approved by bob: the first release"
+    assert details["production approval"] == f"approved by {ME}: the first release"
     # With a runbook, and a rollback tested on staging, no approval is needed.
     rehearsing = SETTINGS.replace("process/staging", "process/staging, strategy: {{blue_green: {{rehearse: 10s}}}}")
     repo.commit("ready", {"headway.yaml": rehearsing.format(app="unready"), "RUNBOOK.md": "# What to do"})
@@ -62,5 +62,5 @@ def test_unready_environment_waits_for_an_approver(headway: Headway, tmp_path: P
     asked = headway.ledger.approvals.waiting(told["id"])
     assert asked is not None
     assert asked.evidence["not_ready"] == [f"previous: {live}: there is no bundle {artifact.location} on this machine"]
-    headway.run("reject", told["name"], "--by", "bob", "--reason", "no rollback")
+    headway.run("reject", told["name"], "--reason", "no rollback")
     headway.until(lambda: headway.ledger.releases.get(told["id"]).state == "rejected")

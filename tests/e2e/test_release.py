@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import httpx
 import psutil
 import pytest
 
+from headway.domain.plan import Plan
 from headway.rollout.load_generator import Load
 from headway.system import directories
-from tests.e2e.conftest import APP, GOOD, SETTINGS, Headway, Repo, Up
+from tests.e2e.conftest import APP, GOOD, ME, SETTINGS, Headway, Repo, Up
 
 pytestmark = pytest.mark.e2e
 
@@ -44,8 +46,9 @@ APPROVED = """
 app: {app}
 run: exec python3 app.py
 environments:
-  production: {{target: process/production, approval: {{expires: %s, not_author: true}}}}
+  production: {{target: process/production, approval: {{expires: %s}}}}
 """
+TWO = APPROVED % "1h, count: 2, not_author: true"
 
 
 def version(url: str) -> str:
@@ -341,34 +344,87 @@ def test_approval_waits_without_a_process_and_is_recorded(headway: Headway, tmp_
         directories.remove(headway.home / place)
     with headway.control() as control:
         headway.until(lambda: control.flow_run(run_id).type == "PAUSED")
-    refused = headway.run("approve", name, "--by", "ann@example.com", code=2)
-    assert "author of the change" in refused.stderr
     assert name in headway.run("status", "approved").stdout
-    headway.run("approve", name, "--by", "bob@example.com", "--reason", "looks good")
+    headway.run("approve", name, "--reason", "looks good")
     release = headway.until(lambda: (r := headway.ledger.releases.get(told.id)).state == "succeeded" and r)
     assert (release.sha, release.digest) == (told.sha, told.digest)
     assert version(headway.url("approved", "production")) == release.sha
     stages = {stage.name: stage.detail for stage in headway.ledger.stages.by_release(told.id)}
-    assert stages["production approval"] == "approved by bob@example.com: looks good"
-    again = headway.run("approve", name, "--by", "bob@example.com", code=1)
+    assert stages["production approval"] == f"approved by {ME}: looks good"
+    again = headway.run("approve", name, code=1)
     assert "waits for no approval" in again.stderr
 
 
-def test_invalid_approval_is_requested_again(headway: Headway, tmp_path: Path) -> None:
-    repo = Repo(tmp_path / "app", "asked", APPROVED % "1h")
-    told = headway.release(repo.path, code=3)
-    run_id = told["flow_run_id"]
-    with headway.control() as control:
-        headway.until(lambda: control.flow_run(run_id).type == "PAUSED")
-        # As the form in the Prefect UI does; Ann is the author.
-        control.resume(run_id, {"decision": "approve", "by": "ann@example.com", "reason": ""})
-        headway.until(lambda: control.flow_run(run_id).type != "PAUSED")
-        headway.until(lambda: control.flow_run(run_id).type == "PAUSED")
-        assert headway.ledger.releases.get(told["id"]).state == "waiting"
-        control.resume(run_id, {"decision": "approve", "by": "bob@example.com", "reason": "fine"})
-        headway.until(lambda: headway.ledger.releases.get(told["id"]).state == "succeeded")
-    stages = {stage.name: stage.detail for stage in headway.ledger.stages.by_release(told["id"])}
-    assert stages["production approval"] == "approved by bob@example.com: fine"
+def test_two_people_approve_in_the_form_and_on_the_command_line_and_the_author_may_not(
+    headway: Headway, tmp_path: Path
+) -> None:
+    repo = Repo(tmp_path / "app", "asked", TWO)
+    run = headway.start(repo.path)
+    waiting = headway.until(lambda: (r := headway.ledger.releases.by_run(run)) and r.state == "waiting" and r)
+    asked = headway.until(lambda: headway.ledger.approvals.waiting(waiting.id))
+
+    def pressed(form: int, press: Callable[[], None]) -> None:
+        """Press in the form, and wait until the run is suspended with the next one."""
+        with headway.control() as control:
+            headway.until(lambda: control.flow_run(run).type == "PAUSED")
+            press()
+            headway.until(lambda: headway.ledger.approvals.get(asked.id).form == form)
+            headway.until(lambda: control.flow_run(run).type == "PAUSED")
+
+    with headway.control() as control:  # past the sign-in
+        pressed(1, lambda: control.resume(run, {"decision": "approve", "reason": "by owner@acme"}))
+    pressed(2, lambda: headway.press(run, "ann", decision="approve", reason=""))  # Ann is the author
+    assert headway.ledger.approvals.decisions(asked.id) == []
+    pressed(3, lambda: headway.press(run, "bob", decision="approve", reason="fine"))
+    assert "waits for approval of production, 1 of 2 approvals (bob), before" in headway.run("status", "asked").stdout
+    said = headway.run("approve", waiting.name, "--by", "owner@acme")
+    assert f"--by owner@acme is ignored: the name is now the authenticated user's, {ME}" in said.stderr
+    headway.until(lambda: headway.ledger.releases.get(waiting.id).state == "succeeded")
+    stages = {stage.name: stage.detail for stage in headway.ledger.stages.by_release(waiting.id)}
+    assert stages["production approval"] == f"approved by {', '.join(sorted(['bob', ME]))}: bob: fine"
+    assert [one.via for one in headway.ledger.approvals.decisions(asked.id)] == ["ui", "cli"]
+
+
+def test_an_approval_is_void_when_something_else_is_live(headway: Headway, tmp_path: Path) -> None:
+    """The older of two releases waits: approved late, it must not replace the newer one."""
+    repo = Repo(tmp_path / "app", "late", APPROVED % "1h")
+    older = headway.release(repo.path, code=3)
+    repo.behave("    return 200, {}")
+    newer = headway.release(repo.path, "--yes")
+    refused = headway.run("approve", older["name"], code=1)
+    assert "void" in refused.stderr or "waits for no approval" in refused.stderr
+    ended = headway.until(lambda: not (r := headway.ledger.releases.get(older["id"])).open and r)
+    assert (ended.state, ended.reason) == ("superseded", f"production: superseded by {newer['name']}")
+    assert version(headway.url("late", "production")) == newer["sha"]
+
+
+def test_an_approval_is_requested_again_when_something_else_went_live_before_the_rollout(
+    headway: Headway, tmp_path: Path
+) -> None:
+    """While the approved release waits for the environment's lock, the environment is rolled back."""
+    repo, ledger = Repo(tmp_path / "app", "again", APPROVED % "1h"), headway.ledger
+    headway.release(repo.path, "--yes")
+    first = ledger.rollouts.live("again", "production") or ""
+    repo.behave("    return 200, {}")
+    headway.release(repo.path, "--yes")
+    second = ledger.rollouts.live("again", "production")
+    repo.behave("    return 200, {'third': True}")
+    third = headway.release(repo.path, code=3)
+    lock = headway.until(
+        lambda: ledger.locks.acquire("again", "production", holder="rollback", revision=first, lease=60)
+    )
+    headway.run("approve", third["name"])
+    headway.until(lambda: ledger.releases.get(third["id"]).state == "running")
+    plan = Plan(strategy="rollback", new=first, old=second, steps=())
+    done = ledger.rollouts.start(None, "again", "production", plan, kind="rollback", reason="", token=lock.token)
+    ledger.rollouts.finish(done.id, "done")
+    ledger.locks.release(lock)
+    asked = headway.until(lambda: ledger.approvals.waiting(third["id"]))
+    assert (asked.round, asked.evidence["live"]) == (1, first)
+    assert f"(again: production: live was {second}, is {first})" in headway.run("status", "again").stdout
+    assert ledger.rollouts.by_release(third["id"]) == []
+    headway.run("reject", third["name"])
+    headway.until(lambda: ledger.releases.get(third["id"]).state == "rejected")
 
 
 def test_a_rejected_release_ends_cleanly(headway: Headway, tmp_path: Path) -> None:
@@ -376,7 +432,7 @@ def test_a_rejected_release_ends_cleanly(headway: Headway, tmp_path: Path) -> No
     told = headway.release(repo.path, code=3)
     with headway.control() as control:
         headway.until(lambda: control.flow_run(told["flow_run_id"]).type == "PAUSED")
-        headway.run("reject", told["name"], "--by", "bob", "--reason", "not on a Friday")
+        headway.run("reject", told["name"], "--reason", "not on a Friday")
         run = headway.until(lambda: (r := control.flow_run(told["flow_run_id"])).final and r)
     assert (run.type, run.state) == ("CANCELLED", "Rejected")
     release = headway.ledger.releases.get(told["id"])
@@ -388,13 +444,14 @@ def test_an_approval_expires(headway: Headway, tmp_path: Path) -> None:
     repo = Repo(tmp_path / "app", "expired", APPROVED % "4s")
     told = headway.release(repo.path, code=3)
     headway.until(lambda: headway.ledger.releases.get(told["id"]).state == "expired")
-    assert headway.run("approve", told["name"], "--by", "bob", code=1)
+    assert headway.run("approve", told["name"], code=1)
 
 
-def test_yes_skips_the_approval_and_is_recorded(headway: Headway, tmp_path: Path) -> None:
+def test_yes_is_the_approval_of_who_requests_the_release(headway: Headway, tmp_path: Path) -> None:
     repo = Repo(tmp_path / "app", "skipped", APPROVED % "1h")
     told = headway.release(repo.path, "--yes")
-    assert {stage["name"]: stage["detail"] for stage in told["stages"]}["production approval"] == "--yes"
+    stages = {stage["name"]: stage["detail"] for stage in told["stages"]}
+    assert stages["production approval"] == f"approved by {ME}: --yes"
 
 
 def test_cancelled_release_rolls_the_environment_back(headway: Headway, repo: Repo) -> None:

@@ -99,7 +99,7 @@ def test_a_release_waits_through_a_restart_of_everything_on_postgresql(tmp_path:
         assert own.stop() == 0
         own.start()
         assert headway.ledger.releases.get(told["id"]).state == "waiting"
-        headway.run("approve", told["name"], "--by", "bob@example.com")
+        headway.run("approve", told["name"])
         headway.until(lambda: headway.ledger.releases.get(told["id"]).state == "succeeded")
         assert version(headway.url("patient", "production")) == told["sha"]
     assert not (tmp_path / "home" / "ledger.db").exists()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +37,14 @@ class FakeControl(Control):
         self.runs: dict[str, dict[str, Any]] = {}
         self.fault: HeadwayError | None = None
 
-    def start(self, deployment: str, parameters: dict[str, Any], *, idempotency_key: str | None = None) -> str:
+    def start(
+        self,
+        deployment: str,
+        parameters: dict[str, Any],
+        *,
+        idempotency_key: str | None = None,
+        creator: Mapping[str, str] | None = None,
+    ) -> str:
         assert deployment == "release/release-commit"
         if self.fault:
             raise self.fault

@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from headway.system.os_user import os_user
 from tests.upgrade.installation import ROOT, SECRET, Installation, Users, last_release, until
 from tests.upgrade.repositories import MIGRATE, PullRequest, Repository
 
@@ -61,11 +62,11 @@ environments:
   production:
     target: process/production
     env: {TOKEN: !secret upgrade}
-    approval: {by: [bob@example.com], expires: 2h}
+    approval: {by: [APPROVER], expires: 2h}
     freeze: ["2019-12-19 12:00 - 2020-01-04 08:00 Europe/Berlin", "holidays DE-BW Europe/Berlin"]
     strategy:
       rolling: {analysis: {window: 1s, success_rate: ">= 99", p99: "<= 500ms"}}
-"""
+""".replace("APPROVER", os_user().name)
 SCHEMA = """
 app: schema
 run: exec python3 app.py
@@ -188,7 +189,7 @@ def what_waited_is_shown(installation: Installation) -> None:
 def the_approved_commit_goes_to_production(installation: Installation, apps: Apps) -> None:
     (run,) = installation.rows("SELECT flow_run_id, digest FROM releases WHERE app = 'waiting'")
     passed = installation.rows(RESUMED)
-    installation.run("approve", "waiting#1", "--by", "bob@example.com")
+    installation.run("approve", "waiting#1")
     until(lambda: state(installation, "waiting") not in ("waiting", "running"))
     ended = installation.rows("SELECT state, reason FROM releases WHERE app = 'waiting'")
     assert ended == [("succeeded", "")]

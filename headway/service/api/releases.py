@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request
@@ -30,6 +31,7 @@ from headway.service.api.responses import (
     too_many_requests,
 )
 from headway.service.api.services import Services, ServicesDependency
+from headway.service.prefect.start_as import start_as
 
 __all__ = ["TOKEN", "router"]
 
@@ -51,7 +53,8 @@ class ReleaseRequest(BaseModel):
     ref: Line = Field(default="main", min_length=1, description="branch, tag or commit to release")
     to: Label | None = Field(default=None, description="last environment to release to; omit it for all environments")
     yes: bool = Field(
-        default=False, description="do not wait for approval; this is recorded, and needs a token that may `approve`"
+        default=False,
+        description="approve it as the owner of the token; this is recorded, and needs a token that may `approve`",
     )
     by: Line = Field(
         default="",
@@ -148,10 +151,11 @@ async def _start(request: Request, services: Services, principal: Principal | No
     if principal:
         await asyncio.to_thread(_authorize, services, principal, wanted)
     app = await asyncio.to_thread(_registered_app, services.ledger, wanted.app)
-    by = str(principal) if principal else f"API token{wanted.by and f': {wanted.by}'}"
-    parameters = wanted.model_dump(exclude={"app"}) | {"repo": app.repo, "by": by}
+    parameters = wanted.model_dump(exclude={"app"}) | {"repo": app.repo}
+    parameters |= {"by": f"API token{wanted.by and f': {wanted.by}'}"}
+    start = partial(start_as, principal, services.ledger, services.control) if principal else services.control.start
     run_key = None if key is None else "api-" + hashlib.sha256(f"{app.name} {key}".encode()).hexdigest()
-    run = await asyncio.to_thread(services.control.start, deployments.RELEASE, parameters, idempotency_key=run_key)
+    run = await asyncio.to_thread(start, deployments.RELEASE, parameters, idempotency_key=run_key)
     return StartedRelease(flow_run_id=run, url=services.control.run_url(run))
 
 

@@ -34,9 +34,12 @@ _STAGE: dict[StageState, StatusState] = {
 
 
 def statuses(
-    release: ReleaseRecord, stages: Iterable[StageRecord], url: str, context: str = RELEASE_CONTEXT
+    release: ReleaseRecord, stages: Iterable[StageRecord], url: str, context: str = RELEASE_CONTEXT, waits: str = ""
 ) -> list[CommitStatus]:
-    """The statuses of the stages and, last, that of the release. `context` is its name and prefix of the others."""
+    """The statuses of the stages and, last, that of the release.
+
+    `context` is its name and prefix of the others, `waits` what it waits for.
+    """
     assert release.sha is not None
     of_stages = [
         CommitStatus(
@@ -53,7 +56,7 @@ def statuses(
         sha=release.sha,
         context=context,
         state=_RELEASE.get(release.state, StatusState.ENDED),
-        description=short(release.summary),
+        description=short(f"{release.summary} {waits}".rstrip()),
         url=url,
     )
     return [*of_stages, of_release]

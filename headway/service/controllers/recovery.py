@@ -53,7 +53,8 @@ def _end_approvals(ledger: Ledger, control: Control) -> list[str]:
     The resumed run finds the decision in the ledger. So a decision counts although Prefect's server was away when it
     was made.
     """
-    closed = [*ledger.approvals.void_superseded(), *ledger.approvals.expire(datetime.now(UTC))]
+    approvals = ledger.approvals
+    closed = [*approvals.void_superseded(), *approvals.void_changed(), *approvals.expire(datetime.now(UTC))]
     done = [f"{ledger.releases.get(approval.release_id).name}: {_approval_end(approval)}" for approval in closed]
     for release in ledger.approvals.releases_to_resume():
         if release.flow_run_id is not None:
@@ -66,7 +67,7 @@ def _end_approvals(ledger: Ledger, control: Control) -> list[str]:
 
 def _approval_end(approval: ApprovalRecord) -> str:
     if approval.state == "void":
-        return f"approval for {approval.environment} is void: a newer commit was pushed"
+        return f"approval for {approval.environment} is void: {approval.reason or 'a newer commit was pushed'}"
     return (
         f"the freeze of {approval.environment} is over"
         if approval.frozen

@@ -16,6 +16,7 @@ from headway.domain.ports import GitHost, Target
 from headway.ledger import AppRecord, Ledger, PreviewRecord, ReleaseRecord
 from headway.ledger.releases import MERGE_QUEUE
 from headway.policy import merge_queue, previews
+from headway.policy.approvals import approvals_so_far
 from headway.service.controllers.backoff import Backoff
 from headway.service.controllers.base import Controller
 from headway.service.controllers.commit_status import (
@@ -28,6 +29,8 @@ from headway.service.controllers.commit_status import (
     statuses,
 )
 from headway.service.prefect.client import Control
+from headway.system.os_user import home_owner
+from headway.system.paths import home
 
 __all__ = ["StatusReporter"]
 
@@ -158,7 +161,8 @@ class StatusReporter(Controller):
             on_environments = [one.model_copy(update=own) for one in on_environments]
         queued = release.app.endswith(MERGE_QUEUE)
         context = PREVIEW_CONTEXT if preview else QUEUE_CONTEXT if queued else RELEASE_CONTEXT
-        on_commit = statuses(release, stages, url, context)
+        waits = await asyncio.to_thread(_approval_wanted, self._ledger, release)
+        on_commit = statuses(release, stages, url, context, waits)
         on_commit += [checks_status(release, stages, url)] if preview or queued else []
         return [
             *((f"deployment/{one.environment}", one) for one in on_environments),
@@ -174,6 +178,15 @@ class StatusReporter(Controller):
             return (await asyncio.to_thread(target.observe, app)).url
         except HeadwayError:
             return None
+
+
+def _approval_wanted(ledger: Ledger, release: ReleaseRecord) -> str:
+    """Which approval a release waits for, with who has approved and how many are missing; "" for none."""
+    asked = ledger.approvals.waiting(release.id) if release.state == "waiting" else None
+    if asked is None:
+        return ""
+    so_far = approvals_so_far(ledger, home_owner(home()), asked)
+    return f"for approval of {asked.environment}{f': {so_far}' if so_far else ''}"
 
 
 def _mark(preview: PreviewRecord) -> str:

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import uuid
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal
@@ -159,10 +160,18 @@ class Control:
         """Where a person looks at the run."""
         return f"{self.ui_url}/runs/flow-run/{flow_run_id}"
 
-    def start(self, deployment: str, parameters: dict[str, Any], *, idempotency_key: str | None = None) -> str:
+    def start(
+        self,
+        deployment: str,
+        parameters: dict[str, Any],
+        *,
+        idempotency_key: str | None = None,
+        creator: Mapping[str, str] | None = None,
+    ) -> str:
         """Start a run of a deployment and return its id. The same key gives the same run again.
 
-        The deployment has its present name, or the one of the last version.
+        The deployment has its present name, or the one of the last version. `creator` says for whom it is started:
+        see `headway.ledger.prefect_requests.creator_headers`. Without it the run is one of a service.
 
         Raises NotFound if the deployment is not registered, HeadwayError if the parameters are refused.
         """
@@ -174,7 +183,8 @@ class Control:
             )
         key = idempotency_key or uuid.uuid4().hex  # so that a repeated request starts one run
         asked = {"parameters": parameters, "idempotency_key": key, "state": {"type": "SCHEDULED"}}
-        return str(self._json("POST", f"/deployments/{self._checked(found)['id']}/create_flow_run", asked)["id"])
+        path = f"/deployments/{self._checked(found)['id']}/create_flow_run"
+        return str(self._checked(self._ask("POST", path, asked, headers=creator))["id"])
 
     def flow_run(self, flow_run_id: str) -> FlowRun:
         """The current state of a run. Raises NotFound if the server has none with this id."""
@@ -270,10 +280,13 @@ class Control:
     def _json(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
         return self._checked(self._ask(method, path, body))
 
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
+    def _ask(
+        self, method: str, path: str, body: dict[str, Any] | None = None, headers: Mapping[str, str] | None = None
+    ) -> httpx.Response:
+        content = {"json": body, "headers": headers}
         try:
             answer = self._http.policy.run(
-                lambda: self._http.attempt(method, path, repeat=Repeat.IDEMPOTENT, json=body), self._announce
+                lambda: self._http.attempt(method, path, repeat=Repeat.IDEMPOTENT, **content), self._announce
             )
         except Retryable as failure:
             raise failure.error from None

@@ -10,6 +10,7 @@ from headway.domain.errors import UsageError
 from headway.ledger import Delivery, Ledger, PreviewRecord
 from headway.ledger.records import FORK
 from headway.scm.webhooks import PullRequestEvent
+from tests.standins.people import decides
 
 SHA, OTHER = "a" * 40, "b" * 40
 LATER = datetime(2030, 1, 1, tzinfo=UTC)
@@ -101,7 +102,7 @@ def test_approval_of_a_fork_covers_one_commit(ledger: Ledger) -> None:
     )
     assert not asked.frozen
     assert ledger.approvals.fork_approval("shop-pr-42", SHA) is None
-    ledger.approvals.decide(asked.id, "approved", by="ann", reason="", via="cli")
+    decides(ledger, asked.id, "approved", "ann")
     known = ledger.approvals.fork_approval("shop-pr-42", SHA)
     assert known
     assert (known.decided_by, known.release_id) == ("ann", first.id)

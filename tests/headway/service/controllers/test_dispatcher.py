@@ -7,7 +7,7 @@ import itertools
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,14 @@ class Outside(Control):
         self.down = False
         self.dies = False
 
-    def start(self, deployment: str, parameters: dict[str, Any], *, idempotency_key: str | None = None) -> str:
+    def start(
+        self,
+        deployment: str,
+        parameters: dict[str, Any],
+        *,
+        idempotency_key: str | None = None,
+        creator: Mapping[str, str] | None = None,
+    ) -> str:
         assert idempotency_key
         if self.down:
             raise ServiceUnavailable("the Prefect server does not answer")

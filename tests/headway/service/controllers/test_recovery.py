@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
@@ -31,6 +31,7 @@ from headway.service.controllers.reviver import Reviver
 from headway.service.controllers.run_retries import MAX_ATTEMPTS
 from headway.service.prefect.client import Control, FlowRun
 from headway.testing import FakeTarget
+from tests.standins.people import decides
 
 LEASE = 30.0
 
@@ -69,7 +70,14 @@ class Outside(Control):
         """Let the newest rollback fail."""
         self.has(list(self.runs)[-1], "FAILED", ended=ended)
 
-    def start(self, deployment: str, parameters: dict[str, Any], *, idempotency_key: str | None = None) -> str:
+    def start(
+        self,
+        deployment: str,
+        parameters: dict[str, Any],
+        *,
+        idempotency_key: str | None = None,
+        creator: Mapping[str, str] | None = None,
+    ) -> str:
         self._answers()
         assert idempotency_key is not None
         run = f"run of {idempotency_key}"
@@ -196,7 +204,7 @@ def test_unexpired_approval_is_not_changed(ledger: Ledger, outside: Outside, clo
 def test_decided_approval_does_not_expire(ledger: Ledger, outside: Outside, clock: Clock) -> None:
     _, asked = waiting(ledger, clock, "run-1", expires=60)
     outside.has("run-1", "RUNNING")
-    ledger.approvals.decide(asked, "approved", by="bob", reason="", via="cli")
+    decides(ledger, asked, "approved", "bob")
     clock.passes(61)
     assert sweep(ledger, outside) == []
     assert outside.woken == []
@@ -264,7 +272,7 @@ def test_a_run_is_woken_until_it_goes_on_whoever_decided_what_while_the_server_w
         asks=asks,
     )
     ledger.releases.set_waiting(release.id)
-    ledger.approvals.decide(asked.id, decision, by="bob", reason="fine", via="cli")
+    decides(ledger, asked.id, decision, "bob", "fine")
     for times in (1, 2):  # the first one is lost: the run is suspended again, as after a crash of its worker
         outside.has("run-1", "PAUSED")
         assert sweep(ledger, outside) == []
@@ -278,7 +286,7 @@ def test_a_run_is_woken_until_it_goes_on_whoever_decided_what_while_the_server_w
 def test_a_run_that_asks_the_next_question_is_not_woken(ledger: Ledger, outside: Outside, clock: Clock) -> None:
     """Although its last question was answered; not even when it asks between two reads of a sweep."""
     release, asked = waiting(ledger, clock, "run-1", expires=60)
-    ledger.approvals.decide(asked, "approved", by="bob", reason="", via="cli")
+    decides(ledger, asked, "approved", "bob")
 
     later = clock.time + timedelta(hours=1)
 
