@@ -13,7 +13,10 @@ from headway.ledger import schema as t
 from headway.ledger.base import Repository
 from headway.ledger.database import writing
 
-__all__ = ["PrefectRequests", "creator_headers"]
+__all__ = ["CREATOR", "PrefectRequests", "creator_headers"]
+
+CREATOR = ("prefect-automation-id", "prefect-automation-name")
+"""Headers from which Prefect's API fills `created_by` of a flow run, for its automations."""
 
 
 class PrefectRequests(Repository):
@@ -60,11 +63,11 @@ class PrefectRequests(Repository):
 def creator_headers(request: int, principal: Principal) -> dict[str, str]:
     """Headers by which Prefect keeps, on the flow run that a request creates, which request that was.
 
-    Prefect's API has them for its automations. Whoever passes requests of people on sets them on each, instead of
-    those that came with it: a run without them was started by a service of Headway.
+    The door sets them on requests of people, instead of those that came with them: a run without them was started by a
+    service of Headway.
     """
     name = base64.b64encode(str(principal).encode()).decode()
-    return {"prefect-automation-id": str(uuid.UUID(int=request)), "prefect-automation-name": name}
+    return dict(zip(CREATOR, (str(uuid.UUID(int=request)), name), strict=True))
 
 
 def _canonical(path: str) -> str:

@@ -125,11 +125,17 @@ class Headway:
             return control.start("release/main", {"repo": str(repo), "ref": "main", "by": "test", **parameters})
 
     def press(self, flow_run_id: str, who: str, **answer: str) -> None:
-        """Answer the form of a suspended run in the Prefect UI, as a person who is signed in there."""
-        path = f"/api/flow_runs/{flow_run_id}/resume"
-        self.ledger.prefect_requests.record(Principal(kind="user", name=who), "POST", path, flow_run_id)
-        with self.control() as control:
-            control.resume(flow_run_id, answer)
+        """Answer the form of a suspended run in the Prefect UI, as a user who is signed in there."""
+        session = self.ledger.sessions.begin(Principal(kind="user", name=who))
+        given = httpx.post(
+            f"{self.ui_url}/api/flow_runs/{flow_run_id}/resume",
+            json={"run_input": answer},
+            cookies={"headway-session": session},
+            headers={"origin": self.web_url},
+            timeout=60,
+            trust_env=False,
+        )
+        assert given.json()["status"] == "ACCEPT", given.text
 
     def control(self) -> Control:
         return Control(json.loads((self.home / "up.json").read_text())["api_url"], login=self.login)

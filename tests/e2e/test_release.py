@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from headway.domain.plan import Plan
+from headway.domain.principal import Role
 from headway.rollout.load_generator import Load
 from headway.system import directories
 from tests.e2e.conftest import APP, GOOD, ME, SETTINGS, Headway, Repo, Up
@@ -358,6 +359,8 @@ def test_approval_waits_without_a_process_and_is_recorded(headway: Headway, tmp_
 def test_two_people_approve_in_the_form_and_on_the_command_line_and_the_author_may_not(
     headway: Headway, tmp_path: Path
 ) -> None:
+    for person in ("ann", "bob"):
+        headway.ledger.grants.grant(person, Role.APPROVER, None, by=ME)
     repo = Repo(tmp_path / "app", "asked", TWO)
     run = headway.start(repo.path)
     waiting = headway.until(lambda: (r := headway.ledger.releases.by_run(run)) and r.state == "waiting" and r)
@@ -383,6 +386,8 @@ def test_two_people_approve_in_the_form_and_on_the_command_line_and_the_author_m
     stages = {stage.name: stage.detail for stage in headway.ledger.stages.by_release(waiting.id)}
     assert stages["production approval"] == f"approved by {', '.join(sorted(['bob', ME]))}: bob: fine"
     assert [one.via for one in headway.ledger.approvals.decisions(asked.id)] == ["ui", "cli"]
+    for person in ("ann", "bob"):
+        headway.ledger.grants.revoke(person, None, by=ME)
 
 
 def test_an_approval_is_void_when_something_else_is_live(headway: Headway, tmp_path: Path) -> None:

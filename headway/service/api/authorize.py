@@ -11,6 +11,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from headway.domain.access import Action
 from headway.domain.errors import HeadwayError
+from headway.ledger.prefect_requests import creator_headers
 from headway.policy.access import may
 from headway.service.api.authentication import Caller, caller
 from headway.service.api.responses import ErrorResponse, RequestRefused, json_response
@@ -34,16 +35,16 @@ async def authorize(request: Request, path: str, services: ServicesDependency) -
         found = await caller(request, services.ledger, services.site)
         if found is None:
             return _sign_in(request, path)
-        refusal = await asyncio.to_thread(_pass, services, found, request, path)
+        answer = await asyncio.to_thread(_pass, services, found, request, path)
     except RequestRefused as refused:
         return json_response(refused.status, refused.body)
     except HeadwayError as error:
         return json_response(503, ErrorResponse(error=error.what, hint=error.hint))
-    return refusal or Response(status_code=200)
+    return answer
 
 
-def _pass(services: Services, found: Caller, request: Request, path: str) -> Response | None:
-    """Record the request, if it may pass; else the answer that says why it may not."""
+def _pass(services: Services, found: Caller, request: Request, path: str) -> Response:
+    """Record the request, if it may pass, for the run that it creates; else the answer that says why it may not."""
     inner = "/" + path.removeprefix(PREFECT.strip("/")).lstrip("/")
     websocket = request.headers.get("upgrade", "").lower() == "websocket"
     action = required_action(request.method, inner, websocket=websocket) if inner.startswith("/api/") else Action.READ
@@ -51,9 +52,11 @@ def _pass(services: Services, found: Caller, request: Request, path: str) -> Res
     refusal = may(authority, action, None, now=datetime.now(UTC))
     if refusal:
         return json_response(403, ErrorResponse(error=refusal.what, hint=refusal.hint))
-    if action is not Action.READ:
-        services.ledger.prefect_requests.record(found.principal, request.method, inner, flow_run_of(inner))
-    return None
+    if action is Action.READ:
+        return Response(status_code=200)
+    who, requests = found.principal, services.ledger.prefect_requests
+    recorded = requests.record(who, request.method, inner, flow_run_of(inner))
+    return Response(status_code=200, headers=creator_headers(recorded, who))
 
 
 def _sign_in(request: Request, path: str) -> Response:

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import Field
 
 from headway.domain.base import Frozen
+from headway.ledger.prefect_requests import CREATOR
 
 __all__ = ["AUTHORIZE", "CLIENT", "MARK", "PREFECT", "Door", "Tls", "configuration"]
 
@@ -162,7 +163,11 @@ def _connections(door: Door) -> dict[str, Any]:
         ],
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         "http_filters": [
-            _filter("mutation", MUTATION, mutations={"request_mutations": [{"remove": MARK}, _client_header()]}),
+            _filter(
+                "mutation",
+                MUTATION,
+                mutations={"request_mutations": [*map(_remove, (MARK, *CREATOR)), _client_header()]},
+            ),
             _filter("authorize", f"{EXT_AUTHZ}.ExtAuthz", **_ext_authz()),
             _filter("router", ROUTER, suppress_envoy_headers=True),
         ],
@@ -188,6 +193,10 @@ def _filter(name: str, kind: str, **settings: Any) -> dict[str, Any]:
     return {"name": name, "typed_config": {"@type": kind, **settings}}
 
 
+def _remove(name: str) -> dict[str, Any]:
+    return {"remove": name}
+
+
 def _client_header() -> dict[str, Any]:
     return {"append": _set(CLIENT, "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%")}
 
@@ -207,6 +216,7 @@ def _ext_authz() -> dict[str, Any]:
         "http_service": {
             "server_uri": {"uri": "http://web", "cluster": "web", "timeout": AUTHORIZATION},
             "path_prefix": AUTHORIZE,
+            "authorization_response": {"allowed_upstream_headers": {"patterns": [{"exact": name} for name in CREATOR]}},
         },
     }
 

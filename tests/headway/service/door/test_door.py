@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextvars
 import json
 import re
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,6 +31,7 @@ from starlette.websockets import WebSocket
 from headway.domain.access import Action, Scope
 from headway.domain.errors import UsageError
 from headway.domain.principal import Principal, Role
+from headway.ledger.prefect_requests import CREATOR, creator_headers
 from headway.service.api.authentication import Site
 from headway.service.api.http_server import ClientAddress
 from headway.service.door import process
@@ -62,6 +65,7 @@ class PrefectServer:
             "path": request.url.path,
             "authorization": request.headers.get("authorization"),
             "cookie": request.headers.get("cookie"),
+            "creator": [request.headers.getlist(name) for name in CREATOR],
             "body": (await request.body()).decode(),
             "login": PREFECT_SERVER_API_AUTH_STRING.value(),
         }
@@ -312,6 +316,19 @@ def test_prefect_gets_its_credential_and_nothing_of_the_session(door: Door) -> N
     assert got["cookie"] is None
     assert json.loads(got["body"]) == {"limit": 1}
     assert "x-envoy-upstream-service-time" not in answer.headers
+
+
+@pytest.mark.parametrize("forged", [{}, creator_headers(1, Principal(kind="user", name="owner"))])
+def test_prefect_gets_the_number_of_the_request_that_creates_a_run(door: Door, forged: dict[str, str]) -> None:
+    """A header of the client's does not pass: it would give the run to somebody else."""
+    door.web.ledger.prefect_requests.record(Principal(kind="user", name="owner"), "POST", START, None)
+    with door.signed_in() as browser:
+        answer = browser.post(START, json={"parameters": {"by": "owner@acme"}}, headers=forged)
+        ((number,), (name,)) = answer.json()["creator"]
+        read = browser.post("/prefect/api/flows/filter", json={}, headers=forged)
+    assert door.web.ledger.prefect_requests.creator(uuid.UUID(number)) == os_user()
+    assert base64.b64decode(name).decode() == os_user().name
+    assert read.json()["creator"] == [[], []]
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", None])
