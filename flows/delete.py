@@ -29,6 +29,6 @@ async def delete(app: str, environment: str | None = None, by: str = "") -> None
         for each in [environment] if environment else ledger.rollouts.environments(app):
             async with hold(ledger, app, each, holder=holder, revision="nothing") as session:
                 await clear_all(session, reason)
-            ledger.removal.environment(app, each, by=by or "headway")
+            ledger.removal.environment(app, each, by=by)
         if environment is None:
-            ledger.removal.app(app, by=by or "headway")
+            ledger.removal.app(app, by=by)

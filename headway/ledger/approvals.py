@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from headway.domain.approvals import Decision, Outcome
 from headway.domain.errors import HeadwayError, NotFound
+from headway.ledger import audit
 from headway.ledger import schema as t
 from headway.ledger.base import Clock, Repository, first, new_id, record
 from headway.ledger.database import serialize, writing
@@ -76,6 +77,7 @@ class Approvals(Repository):
                 "form_after": db.scalar(_LAST_PREFECT_REQUEST),
             }
             db.execute(t.approvals.insert().values(row))
+            self._audit(db, str(row["id"]), "requested", count=count, by=by, not_author=not_author)
         return self.get(str(row["id"]))
 
     def latest(self, release_id: str, environment: str, revision: str, asks: str = APPROVAL) -> ApprovalRecord | None:
@@ -143,6 +145,8 @@ class Approvals(Repository):
                 if outcome.state != "waiting":
                     closed = outcome.model_dump() | {"decided_at": self._now(), "via": decision.via}
                     db.execute(t.approvals.update().where(*open_).values(closed))
+                facts = decision.model_dump(include={"reason", "via"}) | {"state": outcome.state}
+                self._audit(db, approval_id, decision.decision, str(decision.principal), **facts)
                 return record(ApprovalRecord, first(db, _one(approval_id)) or {})
         now = self.get(approval_id)
         what = f"{now.state} by {now.decided_by}" if now.decided_by else _closed_without_decision(now)
@@ -161,7 +165,8 @@ class Approvals(Repository):
         """End a request, approved or not, whose rollout has not begun."""
         own = (t.approvals.c.id == approval_id, t.approvals.c.state.in_(("waiting", "approved")))
         with writing(self._engine) as db:
-            db.execute(t.approvals.update().where(*own).values(state="void", reason=reason))
+            if db.execute(t.approvals.update().where(*own).values(state="void", reason=reason)).rowcount:
+                self._audit(db, approval_id, "void", reason=reason)
 
     def void_changed(self) -> list[ApprovalRecord]:
         """Void requests in environments where something else is live since they were made; returns those."""
@@ -206,6 +211,8 @@ class Approvals(Repository):
                 closed = db.execute(
                     t.approvals.update().where(t.approvals.c.id == row["id"], *late).values(state="expired")
                 )
+                if closed.rowcount:
+                    self._audit(db, row["id"], "expired")
             if closed.rowcount:
                 expired.append(self.get(row["id"]))
         return expired
@@ -222,6 +229,8 @@ class Approvals(Repository):
         with writing(self._engine) as db:
             ids = list(db.scalars(sa.select(t.approvals.c.id).where(*waiting)))
             db.execute(t.approvals.update().where(t.approvals.c.id.in_(ids), *waiting).values(state="void"))
+            for each in ids:
+                self._audit(db, each, "void", reason="a newer commit was pushed")
         return [self.get(each) for each in ids]
 
     def fork_approval(self, app: str, sha: str) -> ApprovalRecord | None:
@@ -259,6 +268,16 @@ class Approvals(Repository):
             t.releases.c.id.not_in(requests.where(t.approvals.c.state == "waiting")),
         )
         return [record(ReleaseRecord, row) for row in self._read(suspended.order_by(t.releases.c.started_at))]
+
+    def _audit(
+        self, db: sa.Connection, approval_id: str, what: str, principal: str = audit.HEADWAY, **facts: Any
+    ) -> None:
+        """Add an event such as `approval.requested` of `shop#14` to the audit trail."""
+        columns = (t.releases.c.app, t.releases.c.number, t.approvals.c.environment, t.approvals.c.asks)
+        of = db.execute(_one(approval_id).join(t.releases).with_only_columns(*columns)).one()
+        facts |= {"environment": of.environment, "asks": of.asks}
+        entry = audit.Entry(f"approval.{what}", f"{of.app}#{of.number}", principal, facts)
+        audit.append(db, self._now(), entry)
 
 
 def _one(approval_id: str) -> sa.Select[Any]:

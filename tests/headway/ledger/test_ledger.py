@@ -633,6 +633,27 @@ def test_ledger_migrations_create_and_drop_the_tables(database: str) -> None:
         assert ledger.releases.apps() == []
 
 
+def test_decisions_of_the_version_before_stay(database: str) -> None:
+    """By the name that it recorded: their rollouts may not have begun."""
+    with Ledger.open(database) as ledger:
+        asked = ask(ledger)
+        decides(ledger, asked, "approved", "bob", "fine")
+    engine = sa.create_engine(database)
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0021")
+        connection.execute(sa.text("UPDATE approvals SET decided_by = 'Bob: <bob@example.com>  '"))
+        connection.commit()
+    engine.dispose()
+    with Ledger.open(database) as ledger:
+        (kept,) = ledger.approvals.decisions(asked)
+        assert (kept.principal.name, kept.decision, kept.reason) == ("Bob <bob@example.com>", "approved", "fine")
+        again = ledger.approvals.get(asked)
+        assert (again.state, again.count, again.round, again.form) == ("approved", 1, 0, 0)
+
+
 @pytest.mark.parametrize(
     "url", ["nonsense", "sqlite:////proc/nowhere/ledger.db", "postgresql+psycopg://nobody@127.0.0.1:1/none"]
 )

@@ -124,7 +124,7 @@ def test_members_of_a_local_group_may_approve(ledger: Ledger) -> None:
     asked = request(ledger, by=["group:release-owners"])
     with pytest.raises(UsageError, match="bob may not decide on production"):
         decides(ledger, asked.id, "approved", "bob")
-    ledger.grants.add_member("release-owners", "bob")
+    ledger.grants.add_member("release-owners", "bob", by=OWNER)
     assert decides(ledger, asked.id, "approved", "bob").state == "approved"
 
 
@@ -242,3 +242,25 @@ def test_an_answered_form_has_a_number_and_counts_once(ledger: Ledger) -> None:
         ledger.approvals.close_form(asked)
     now = ledger.approvals.get(asked.id)
     assert (asked.form, now.form, now.form_after) == (0, 1, pressed)
+
+
+def test_requests_and_decisions_are_in_the_audit_trail(ledger: Ledger) -> None:
+    asked = request(ledger, count=2)
+    decides(ledger, asked.id, "approved", "bob", "read it")
+    decides(ledger, asked.id, "rejected", Principal(kind="user", name="cleo"), via="ui")
+    late = request(ledger, expires_at=datetime.now(UTC))
+    ledger.approvals.expire(datetime.now(UTC))
+    ledger.approvals.void(request(ledger).id, "something else is live")
+    ledger.approvals.void(late.id, "too late")
+    events = ledger.audit.last(20, action="approval.")
+    assert [(one.action, one.subject, one.principal) for one in events] == [
+        ("approval.requested", "shop#1", "headway"),
+        ("approval.approved", "shop#1", "bob"),
+        ("approval.rejected", "shop#1", "cleo"),
+        ("approval.requested", "shop#2", "headway"),
+        ("approval.expired", "shop#2", "headway"),
+        ("approval.requested", "shop#3", "headway"),
+        ("approval.void", "shop#3", "headway"),
+    ]
+    assert [one.details["state"] for one in events[1:3]] == ["waiting", "rejected"]
+    assert (events[1].details["reason"], events[2].details["via"]) == ("read it", "ui")
