@@ -134,7 +134,7 @@ async def request_thaw(
             f"freeze until {frozen.until:%Y-%m-%d %H:%M}",
         ),
         expires_at=frozen.until,
-        by=list(rules.approval.by) if rules.approval else [],
+        by=list(rules.freeze_override or (rules.approval.by if rules.approval else ())),
         not_author=False,
     )
 

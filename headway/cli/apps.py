@@ -24,6 +24,7 @@ from headway.domain.errors import HeadwayError, UsageError
 from headway.ledger import AppRecord, DeliveryRecord, Ledger, ReleaseRecord
 from headway.scm.branch_head import head_of
 from headway.scm.webhooks import HOSTS, place
+from headway.system.os_user import os_user
 from headway.system.paths import home, ledger_url
 
 __all__ = ["commands"]
