@@ -643,7 +643,7 @@ def test_decisions_of_the_version_before_stay(database: str) -> None:
     config.set_main_option("script_location", str(MIGRATIONS))
     with engine.connect() as connection:
         config.attributes["connection"] = connection
-        command.downgrade(config, "0022")
+        command.downgrade(config, "0023")
         connection.execute(sa.text("UPDATE approvals SET decided_by = 'Bob: <bob@example.com>  '"))
         connection.commit()
     engine.dispose()
