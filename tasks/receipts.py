@@ -14,6 +14,7 @@ from headway.domain.revision import LaunchSpec, Revision
 from headway.ledger import Ledger, ReleaseRecord
 from headway.ledger.receipts import ENDED
 from headway.ledger.release_inputs import BASE_SETTINGS, SETTINGS
+from headway.policy.app_policy import floors_of
 from headway.policy.receipts.statement import PAYLOAD_TYPE, statement
 from headway.policy.receipts.verification import Expected, verify
 from headway.system import signatures
@@ -63,12 +64,9 @@ async def sign_last_receipt(release: ReleaseSession) -> None:
 
 
 async def require_receipt(session: EnvironmentSession, revision: Revision, spec: LaunchSpec) -> None:
-    """Raise ReleaseFailed when a receipt is required here, and there is no valid one for this revision.
-
-    An environment requires one if the revision that it got last does, even for a rollback to one from before.
-    """
-    target, ledger = await session.target(spec.target), session.ledger
-    if "receipt" not in (spec.require, target.required(), ledger.receipts.required(session.app, session.environment)):
+    """Raise ReleaseFailed when a receipt is required here, and there is no valid one for this revision."""
+    ledger = session.ledger
+    if not await _is_required(session, spec):
         return
     expected = Expected(
         app=session.app, digest=spec.artifact.digest, environment=session.environment, commit=revision.sha
@@ -82,6 +80,18 @@ async def require_receipt(session: EnvironmentSession, revision: Revision, spec:
         await asyncio.to_thread(verify, receipt.envelope, signatures.trusted_keys(home()), expected)
     except HeadwayError as error:
         raise ReleaseFailed(f"{session}: {revision} is not launched: {error.what}", error.hint) from error
+
+
+async def _is_required(session: EnvironmentSession, spec: LaunchSpec) -> bool:
+    """Whether the revision, the target, the policy of the app, or the newest revision of the environment requires one.
+
+    The newest one counts for a rollback to a revision from before the requirement.
+    """
+    ledger, app, environment = session.ledger, session.app, session.environment
+    target, policy = await session.target(spec.target), ledger.policies.get(app)
+    floors = floors_of(app, environment, spec.target, policy.policy, ()) if policy else []
+    wanted = (spec.require, target.required(), ledger.receipts.required(app, environment))
+    return "receipt" in (*wanted, *(floor.require for floor in floors))
 
 
 def _settings(ledger: Ledger, release: ReleaseRecord) -> Settings:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, ValidationError, model_validator
 
@@ -53,6 +53,10 @@ class EnvironmentPolicy(Section):
     )
     readiness: tuple[ChecklistName, ...] = Field(
         default=(), description="production readiness items and groups that must pass or be attested"
+    )
+    require: Literal["receipt"] | None = Field(
+        default=None,
+        description="`receipt`: nothing is launched, rollbacks included, without a valid receipt of its release",
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
+from typing import Literal
 
 from pydantic import BaseModel
 
@@ -43,6 +44,7 @@ class Floor(Frozen):
     freeze: tuple[str, ...] = ()
     freeze_override: tuple[str, ...] = ()
     readiness: tuple[str, ...] = ()
+    require: Literal["receipt"] | None = None
 
     @classmethod
     def of(cls, source: str, rules: Environment | EnvironmentPolicy) -> Floor:
@@ -53,6 +55,7 @@ class Floor(Frozen):
             freeze=rules.freeze,
             freeze_override=rules.freeze_override or (rules.approval.by if rules.approval else ()),
             readiness=rules.readiness,
+            require=rules.require,
         )
 
 
@@ -94,6 +97,7 @@ def effective(name: str, own: Environment, floors: Iterable[Floor]) -> tuple[Env
             "freeze": _both(rules.freeze, floor.freeze),
             "freeze_override": _narrowed(floor.freeze_override, rules.freeze_override),
             "readiness": _both(rules.readiness, floor.readiness),
+            "require": floor.require or rules.require,
         }
         for key in (key for key, value in wanted.items() if value != getattr(rules, key)):
             sources.setdefault(key, []).append(floor.source)

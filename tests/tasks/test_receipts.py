@@ -19,6 +19,7 @@ from blocks.registries.oci import Registry
 from headway import config
 from headway.cli.main import app as program
 from headway.config import StoredSettings
+from headway.config.app_policy import AppPolicy
 from headway.domain.errors import HeadwayError, NotFound, ReleaseFailed
 from headway.domain.measurements import Measurements, RequestCounts
 from headway.domain.plan import Launch, Plan, Promote, Step, Verify
@@ -169,13 +170,19 @@ async def test_nothing_is_demanded_where_nobody_requires_it(shop: Shop) -> None:
     await demand(shop, shop.release(), require=None)
 
 
-async def test_an_environment_a_target_or_a_newer_revision_requires_a_receipt(shop: Shop) -> None:
+async def test_an_environment_a_target_a_policy_or_a_newer_revision_requires_a_receipt(shop: Shop) -> None:
     release = shop.release()
     missing = "has no receipt, and nothing is launched here without one"
     with pytest.raises(ReleaseFailed, match=missing):
         await demand(shop, release)
     with pytest.raises(ReleaseFailed, match=missing):
         await demand(shop, release, Receipted(), require=None)
+    for rules in ({"production": {"require": "receipt"}}, {"live": {"targets": ["process/*"], "require": "receipt"}}):
+        shop.ledger.policies.set("shop", AppPolicy.model_validate({"environments": rules}), by="root")
+        with pytest.raises(ReleaseFailed, match=missing):
+            await demand(shop, release, require=None)
+    shop.ledger.policies.set("shop", AppPolicy(), by="root")
+    await demand(shop, release, require=None)
     shop.roll_out(shop.release(2), PRODUCTION)
     with pytest.raises(ReleaseFailed, match=missing):
         await demand(shop, release, require=None)

@@ -39,7 +39,14 @@ def approvals(draw: st.DrawFn) -> Approval:
 people = st.lists(st.sampled_from(PEOPLE), unique=True, max_size=2).map(tuple)
 freezes = st.lists(st.sampled_from(FREEZES), unique=True).map(tuple)
 readiness = st.lists(st.sampled_from(["runbook", "rollback"]), unique=True).map(tuple)
-rules = {"approval": st.none() | approvals(), "freeze": freezes, "freeze_override": people, "readiness": readiness}
+receipts = st.none() | st.just("receipt")
+rules = {
+    "approval": st.none() | approvals(),
+    "freeze": freezes,
+    "freeze_override": people,
+    "readiness": readiness,
+    "require": receipts,
+}
 environments = st.builds(Environment, target=st.just("process/live"), **rules)
 policies = st.builds(EnvironmentPolicy, **rules)
 
@@ -79,13 +86,14 @@ def test_the_rules_of_an_environment_are_never_looser_than_the_policy(
     for one in (policy, own, before):
         assert set(merged.freeze) >= set(one.freeze)
         assert set(merged.readiness) >= set(one.readiness)
+        assert one.require in (None, merged.require)
     may_override = policy.freeze_override or (policy.approval.by if policy.approval else ())
     if may_override:
         assert merged.freeze_override
         assert set(merged.freeze_override) <= set(may_override)
     assert bool(notes) == (merged != own)
     assert effective("production", merged, floors[-1:]) == (merged, [])
-    kept = merged.model_copy(update={key: getattr(own, key) for key in ("approval", "freeze", "readiness")})
+    kept = merged.model_copy(update={key: getattr(own, key) for key in ("approval", "freeze", "readiness", "require")})
     assert kept.model_copy(update={"freeze_override": own.freeze_override}) == own  # nothing else has changed
 
 
