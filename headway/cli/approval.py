@@ -5,11 +5,11 @@ from __future__ import annotations
 from headway.cli.help_text import examples
 from headway.cli.options import By, Json, Reason, ReleaseArgument
 from headway.cli.output import output
-from headway.cli.pending import pending_decision
 from headway.domain.approvals import Decision, Verb
 from headway.domain.errors import HeadwayError
 from headway.ledger import ApprovalRecord, Ledger, ReleaseRecord
 from headway.policy.approvals import approvals_so_far, decide
+from headway.service.pending import pending_decision
 from headway.service.prefect.client import Control
 from headway.system.os_user import home_owner, os_user
 from headway.system.paths import home, ledger_url

@@ -8,10 +8,10 @@ from contextlib import nullcontext
 from typing import Any
 
 from headway.cli.output import output
-from headway.cli.pending import pending_decision
 from headway.cli.wait import POLL, WorkerNotice
 from headway.domain.errors import HeadwayError
 from headway.ledger import Ledger, ReleaseRecord, StageRecord
+from headway.service.pending import pending_decision
 from headway.service.prefect.client import Control, FlowRun
 
 __all__ = ["conclude", "follow"]

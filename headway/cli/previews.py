@@ -9,17 +9,17 @@ from typing import Annotated, Any
 
 import typer
 
-from headway.cli.ages import format_age
 from headway.cli.help_text import examples
 from headway.cli.options import AppArgument, Json, Reason
 from headway.cli.output import output
-from headway.cli.pending import pending_decision
 from headway.cli.wait import wait
 from headway.domain import deployments
+from headway.domain.ages import format_age
 from headway.domain.errors import HeadwayError, NotFound, UsageError
 from headway.ledger import Delivery, Ledger, PreviewRecord
 from headway.policy.previews import name as preview_name
 from headway.service.controllers.preview_reconciler import event_of
+from headway.service.pending import pending_decision
 from headway.service.prefect.client import Control
 from headway.service.prefect.connections import connections
 from headway.service.prefect.start_as import start_as

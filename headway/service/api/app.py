@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from headway.domain.errors import HeadwayError
 from headway.ledger import Ledger
-from headway.service.api import authorize, releases, sign_in, webhooks
+from headway.service.api import authorize, pages, releases, sign_in, webhooks
 from headway.service.api.authentication import Site
 from headway.service.api.delivery_batcher import DeliveryBatcher
 from headway.service.api.rate_limits import RateLimits
@@ -97,4 +97,5 @@ app.include_router(webhooks.router)
 app.include_router(releases.router)
 app.include_router(authorize.router)
 app.include_router(sign_in.router)
+app.include_router(pages.router)
 app.get("/health", summary="Health")(health)

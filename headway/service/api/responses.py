@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from urllib.parse import parse_qs
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
@@ -20,12 +21,14 @@ __all__ = [
     "json_response",
     "missing_fields",
     "read_body",
+    "read_form",
     "too_many_requests",
 ]
 
 BODY_DEADLINE = 10.0  # seconds for a body to arrive; git hosts time out after as long
 LARGE = 1024 * 1024  # bytes; a push of a hundred commits has a tenth of it
 LARGE_AT_ONCE = 4
+FORM_LIMIT = 16 * 1024  # bytes
 
 
 class ErrorResponse(BaseModel):
@@ -98,6 +101,12 @@ async def read_body(request: Request, limit: int, room: Callable[[], Awaitable[o
     except ClientDisconnect:
         raise RequestRefused(400, "the body was cut off", "send it again") from None
     return bytes(body)
+
+
+async def read_form(request: Request) -> dict[str, str]:
+    """The fields of a form; of a field that is there twice, the last. Raises RequestRefused."""
+    body = await read_body(request, FORM_LIMIT)
+    return {name: values[-1] for name, values in parse_qs(body.decode("utf-8", "replace")).items()}
 
 
 def _too_large(limit: int) -> RequestRefused:

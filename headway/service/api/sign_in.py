@@ -1,72 +1,29 @@
-"""Pages to sign in and out, and the start page."""
+"""Pages to sign in and out."""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
-from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs
+from typing import Literal
 
 from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from fastapi.responses import RedirectResponse, Response
 
 from headway.ledger.sessions import ABSOLUTE
-from headway.policy.access import role_of
 from headway.service.api.authentication import caller
-from headway.service.api.responses import RequestRefused, read_body
+from headway.service.api.html import asset, page, refusal_page
+from headway.service.api.responses import RequestRefused, read_form
 from headway.service.api.services import Services, ServicesDependency
-from headway.service.door.envoy import PREFECT
-from headway.system.os_user import home_owner
-from headway.system.paths import home
 
-__all__ = ["begin_session", "page", "router"]
-
-FORM_LIMIT = 4096  # bytes
-TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
-    autoescape=select_autoescape(),
-    undefined=StrictUndefined,
-    keep_trailing_newline=True,
-)
-POLICY = (
-    "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
-)
+__all__ = ["begin_session", "router"]
 
 router = APIRouter(include_in_schema=False)
 
 
-def page(template: str, status: int = 200, **values: Any) -> HTMLResponse:
-    """One of the templates, with a policy that allows no script, and no copy in a cache."""
-    headers = {"Content-Security-Policy": POLICY, "Cache-Control": "no-store"}
-    return HTMLResponse(TEMPLATES.get_template(template).render(**values), status, headers)
-
-
-@router.get("/assets/headway.css")
-async def stylesheet() -> Response:
-    text = (Path(__file__).parent / "templates" / "headway.css").read_text()
-    return Response(text, media_type="text/css", headers={"Cache-Control": "max-age=300"})
-
-
-@router.get("/")
-async def start_page(request: Request, services: ServicesDependency) -> Response:
-    """Who is signed in, and where everything is."""
-    try:
-        found = await caller(request, services.ledger, services.site)
-    except RequestRefused as refused:
-        return _refusal(refused)
-    if found is None:
-        return RedirectResponse("/sign-in", 303)
-    authority = await asyncio.to_thread(services.ledger.grants.authority, found.principal, home_owner(home()))
-    role = role_of(authority, None)
-    return page(
-        "start.html",
-        person=str(found.principal),
-        role=role.value if role else "no role for all apps",
-        csrf_token=found.csrf_token,
-        prefect=f"{PREFECT}/",
-    )
+@router.get("/assets/{name}")
+async def send_asset(name: Literal["headway.css", "headway.js"]) -> Response:
+    """Style and script of the pages."""
+    return asset(name)
 
 
 @router.get("/sign-in")
@@ -77,7 +34,7 @@ async def sign_in_page(request: Request, services: ServicesDependency) -> Respon
         services.site.require_host(request.headers)
         found = await caller(request, services.ledger, services.site)
     except RequestRefused as refused:
-        return _refusal(refused)
+        return refusal_page(refused)
     if found is not None and "code" not in request.query_params:
         return RedirectResponse(wanted, 303)
     code = request.query_params.get("code", "")[:200]
@@ -95,9 +52,9 @@ async def sign_in(request: Request, services: ServicesDependency) -> Response:
         services.site.require_same_origin(request.method, request.headers)
         if not await services.rate_limits.may_guess(address):
             raise RequestRefused(429, "too many wrong codes from this address", "wait a minute")
-        form = await _form(request)
+        form = await read_form(request)
     except RequestRefused as refused:
-        return _refusal(refused)
+        return refusal_page(refused)
     session = await asyncio.to_thread(services.ledger.sessions.redeem, form.get("code", ""))
     wanted = _local(form.get("next", ""))
     if session is None:
@@ -111,11 +68,11 @@ async def sign_out(request: Request, services: ServicesDependency) -> Response:
     """End the session."""
     try:
         found = await caller(request, services.ledger, services.site)
-        form = await _form(request)
+        form = await read_form(request)
         if found and not hmac.compare_digest(form.get("csrf_token", ""), found.csrf_token):
             raise RequestRefused(403, "the form is not one of this session", "reload the page and sign out again")
     except RequestRefused as refused:
-        return _refusal(refused)
+        return refusal_page(refused)
     if found:
         await asyncio.to_thread(services.ledger.sessions.end, found.session)
     answer = RedirectResponse("/sign-in", 303)
@@ -142,12 +99,3 @@ def _local(wanted: str) -> str:
     """A path of this origin; the start page for anything else, which could lead to another site."""
     path = wanted.startswith("/") and not wanted.startswith(("//", "/\\")) and wanted.isprintable()
     return wanted if path and len(wanted) < 2000 else "/"
-
-
-async def _form(request: Request) -> dict[str, str]:
-    body = await read_body(request, FORM_LIMIT)
-    return {name: values[-1] for name, values in parse_qs(body.decode("utf-8", "replace")).items()}
-
-
-def _refusal(refused: RequestRefused) -> Response:
-    return page("refused.html", refused.status, error=refused.body.error, hint=refused.body.hint)
