@@ -14,7 +14,7 @@ from fastapi.responses import RedirectResponse, Response
 from headway.domain import deployments
 from headway.domain.access import Action
 from headway.domain.approvals import Decision
-from headway.domain.errors import HeadwayError, NotFound
+from headway.domain.errors import HeadwayError, NotFound, UsageError
 from headway.domain.principal import Principal
 from headway.ledger import ReleaseRecord
 from headway.policy.access import may
@@ -142,7 +142,7 @@ def _release(services: Services, found: Caller, text: str) -> dict[str, Any]:
     ledger = services.ledger
     try:
         record = ledger.releases.find(text)
-    except NotFound as error:
+    except (NotFound, UsageError) as error:
         raise RequestRefused(404, error.what, error.hint) from None
     _require(services, found.principal, Action.READ, record.app)
     waiting = ledger.approvals.waiting(record.id) if record.open else None
@@ -176,6 +176,8 @@ async def _page(
         values = await asyncio.to_thread(content, services, found)
     except RequestRefused as refused:
         return refusal_page(refused)
+    except HeadwayError as error:
+        return refusal_page(RequestRefused(503, error.what, error.hint))
     return page(**values, person=str(found.principal), csrf_token=found.csrf_token, prefect=f"{PREFECT}/")
 
 
