@@ -99,7 +99,7 @@ class Grants(Repository):
         user = principal.name if principal.kind == "user" else token and token.owner
         groups = set(principal.groups) if principal.kind == "user" else set()
         with self._engine.connect() as db:
-            groups |= {one.group for one in _members(db) if one.member == user}
+            groups |= set(db.scalars(sa.select(t.members.c.group).where(t.members.c.member == user)))
             grants = tuple(_grants(db))
         return Authority(principal=principal, groups=tuple(sorted(groups)), token=token, grants=grants, owner=owner)
 

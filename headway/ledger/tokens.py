@@ -18,7 +18,7 @@ from headway.ledger.database import serialize, writing
 
 __all__ = ["Tokens"]
 
-PREFIX = "headway_"  # a secret scanner recognizes it
+PREFIX = "headway_"  # says in a log or a file what it is
 BYTES = 32
 USED = timedelta(minutes=1)  # the last use is written at most this often
 

@@ -232,6 +232,17 @@ async def test_a_commit_that_deletes_its_approval_needs_that_approval(
     assert (await releases.start(repo.path)).environment("production").approval is None
 
 
+async def test_a_commit_that_deletes_its_freeze_or_its_receipt_has_them_still(repo: Repo, releases: Releases) -> None:
+    window = "2026-12-19 12:00 - 2027-01-04 08:00 Europe/Berlin"
+    strict = {"freeze": [window], "readiness": ["runbook"], "require": "receipt"}
+    document = "app: shop\nrun: a\nenvironments: {production: {target: process/production%s}}\n"
+    repo.commit("strict", {"headway.yaml": document % "".join(f", {key}: {value}" for key, value in strict.items())})
+    releases.accept(await releases.start(repo.path), "production")
+    repo.commit("loose", {"headway.yaml": document % ""})
+    rules = (await releases.start(repo.path)).environment("production")
+    assert (rules.freeze, rules.readiness, rules.require) == ((window,), ("runbook",), "receipt")
+
+
 async def test_another_name_for_production_needs_its_approval(repo: Repo, releases: Releases) -> None:
     releases.accept(await releases.start(repo.path), "production")
     repo.commit(
