@@ -25,6 +25,7 @@ from headway.scm import git
 from headway.system.os_user import home_owner
 from headway.system.paths import home
 from tasks.release_record import ReleaseSession
+from tasks.requester import requester
 
 __all__ = ["apply_policy", "require_allowed_source", "require_allowed_use"]
 
@@ -55,8 +56,8 @@ async def apply_policy(release: ReleaseSession, settings: Settings, path: list[s
     """The settings under the policy of the app: the environments of `path` have the strictest rules.
 
     Those are of headway.yaml, the policy, and the release that is live: a commit that takes a rule away is released
-    under that rule. Raises UsageError when the commit names a secret or target that it may not use, or when the token
-    that requested the release may not release to an environment.
+    under that rule. Raises UsageError when the commit names a secret or target that it may not use, or when who
+    requested the release may not release to an environment.
     """
     ledger = release.ledger
     if not release.passed_stage("configuration"):  # who requested it may lose their role while it waits
@@ -84,13 +85,22 @@ def require_allowed_use(ledger: Ledger, settings: Settings, app: str, environmen
 
 
 def _require_allowed_requester(release: ReleaseSession, path: list[str]) -> None:
-    """A token may be limited to environments: the commit says which ones the release goes through."""
+    """Refuse a token or person without the right to release to an environment of the path.
+
+    A token may be limited to environments, and the commit says which ones its release goes through. People need a role
+    once somebody has one for the app. Services release what a git host or a schedule asks for.
+    """
     record, ledger = release.record, release.ledger
-    if record.requested_by.startswith(TOKEN):
-        token = Principal(kind="token", name=record.requested_by.removeprefix(TOKEN))
-        authority = ledger.grants.authority(token, home_owner(home()))
-        for environment in path:
-            _raise(may(authority, Action.RELEASE, record.app, environment, now=datetime.now(UTC)))
+    named = record.requested_by.removeprefix(TOKEN)
+    is_token = named != record.requested_by
+    who = Principal(kind="token", name=named) if is_token else requester(ledger)
+    if who is None:
+        return
+    authority = ledger.grants.authority(who, home_owner(home()))
+    if who.kind == "user" and not any(grant.covers(record.app) for grant in authority.grants):
+        return
+    for environment in path:
+        _raise(may(authority, Action.RELEASE, record.app, environment, now=datetime.now(UTC)))
 
 
 def _policy(ledger: Ledger, app: str) -> AppPolicy | None:

@@ -316,6 +316,22 @@ async def test_a_token_of_a_removed_user_releases_nothing(ledger: Ledger, repo: 
         await releases.start(repo.path, by="token:ci")
 
 
+async def test_a_person_needs_a_role_once_somebody_has_one(
+    ledger: Ledger, repo: Repo, releases: Releases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eve = Principal(kind="user", name="eve")
+    monkeypatch.setattr(app_policy, "requester", lambda _ledger: eve)
+    await releases.start(repo.path, by="eve")
+    ledger.grants.grant("ann", Role.DEVELOPER, "shop", by="root")
+    with pytest.raises(UsageError, match="eve may not release shop in staging: that needs the role developer"):
+        await releases.start(repo.path, by="eve")
+    ledger.grants.grant("eve", Role.DEVELOPER, "shop", by="root")
+    await releases.start(repo.path, by="eve")
+    ledger.grants.revoke("eve", "shop", by="root")
+    with pytest.raises(UsageError):
+        await releases.start(repo.path, by="eve")
+
+
 async def test_a_repository_that_is_away_is_not_taken_for_one_without_the_commit(
     repo: Repo, releases: Releases, tmp_path: Path
 ) -> None:
