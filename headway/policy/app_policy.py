@@ -211,7 +211,7 @@ def _why_not(name: str, app: str, policy: AppPolicy | None, registered: Collecti
 
 def _words(secret: str) -> str:
     """One spelling for all names that a secret store takes for the same: `Shop-prod/url`, `./shop.prod-url`."""
-    return "-".join(re.findall("[a-z0-9]+", secret.lower()))
+    return re.sub("[^a-z0-9]", "-", secret.lower()).strip("-")
 
 
 def _secrets(value: object) -> Iterator[SecretRef]:

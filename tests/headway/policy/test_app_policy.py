@@ -136,6 +136,7 @@ REGISTERED = [
     RegisteredName(app="shop", secret="shop-webhook"),
     RegisteredName(app="shop-api", secret="hooks/of-the-api"),
     RegisteredName(app="blog", secret="blog-webhook"),
+    RegisteredName(app="two--hyphens", secret="two--hyphens-webhook"),
 ]
 
 
@@ -147,6 +148,8 @@ REGISTERED = [
         "SHOP-prod/database-url",
         "shop_prod.database-url",
         "./shop-prod",  # the same file
+        "blog-webhook/.",
+        "two--hyphens-prod/key",
         "shop-api-production/key",
         "hooks/of-the-api",
         "blog-webhook",
@@ -168,6 +171,7 @@ def test_other_secrets_are_allowed_without_a_policy(secret: str) -> None:
 def test_an_app_whose_name_begins_with_that_of_another_has_its_own_secrets() -> None:
     assert secret_refusal(naming("shop-api-prod/key", "shop-api"), "shop-api", None, REGISTERED) is None
     assert secret_refusal(naming("shop-api-prod/key", "shop"), "shop", None, REGISTERED) is not None
+    assert secret_refusal(naming("two--hyphens-prod/key", "two--hyphens"), "two--hyphens", None, REGISTERED) is None
     # The name of an environment cannot make a secret one of the app's own.
     disguised = settings("shop", env={"KEY": {"secret": True}}, environments={"api-prod": {"target": "process/live"}})
     assert secret_refusal(disguised, "shop", None, REGISTERED) is not None
