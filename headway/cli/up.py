@@ -17,6 +17,7 @@ from headway.cli.output import output
 from headway.ledger import Ledger
 from headway.service import systemd_unit
 from headway.service.door.process import tls_files
+from headway.service.identity_provider import IdentityProvider
 from headway.service.prefect.client import Control
 from headway.service.stack import Addresses, Stack, running, serving
 from headway.system.paths import home, ledger_url
@@ -48,6 +49,7 @@ def up(
 ) -> None:
     """Run Prefect, a worker and Headway on this machine, until Ctrl-C."""
     tls = tls_files(host, tls_certificate, tls_key)
+    IdentityProvider.of_environment()  # an error in the settings is an error here, not in a log
     if install:
         arguments = ["--host", host, "--port", str(port), "--prefect-port", str(prefect_port)]
         if tls:
@@ -69,6 +71,7 @@ def serve(
     Use it with a Prefect server (PREFECT_API_URL) and workers that run elsewhere.
     """
     tls = tls_files(host, tls_certificate, tls_key)
+    IdentityProvider.of_environment()  # an error in the settings is an error here, not in a log
     with Control() as control, Ledger.open(ledger_url()):  # a missing server is an error here, not in a log
         output.say(f"Prefect UI   {control.ui_url}")
         asyncio.run(_until_stopped(_serve(Addresses(host, port, 0, tls), control.url)))

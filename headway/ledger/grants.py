@@ -50,15 +50,20 @@ class Grants(Repository):
             audit.append(db, self._now(), audit.Entry("role.revoked", subject, by, {"app": app}))
 
     def remove_user(self, name: str, *, by: str) -> None:
-        """Take every role and membership of a user, and revoke the user's tokens. Raises NotFound, UsageError."""
+        """Take every role and membership of a user, revoke the user's tokens, and end the user's sessions.
+
+        Another person may have the name afterwards. Raises NotFound, UsageError.
+        """
         ended = {"revoked_at": self._now(), "revoked_by": by}
         own = (t.tokens.c.owner == name, t.tokens.c.revoked_at.is_(None))
         with self._keeping_an_admin() as db:
             changed = self._end(db, by, t.grants.c.subject == name)
             changed += db.execute(t.members.delete().where(t.members.c.member == name)).rowcount
             changed += db.execute(t.tokens.update().where(*own).values(ended)).rowcount
+            changed += db.execute(t.sessions.delete().where(t.sessions.c.name == name)).rowcount
+            changed += db.execute(t.identities.delete().where(t.identities.c.name == name)).rowcount
             if not changed:
-                raise NotFound(f"{name} has no role, group or token", "see headway role list")
+                raise NotFound(f"{name} has no role, group, token or session", "see headway role list")
             audit.append(db, self._now(), audit.Entry("user.removed", name, by))
 
     def all(self) -> list[Grant]:

@@ -30,6 +30,7 @@ from headway.ledger.revisions import Revisions
 from headway.ledger.rollouts import Rollouts
 from headway.ledger.schema_changes import SchemaChanges
 from headway.ledger.sessions import Sessions
+from headway.ledger.sign_ins import SignIns
 from headway.ledger.stages import Stages
 from headway.ledger.tokens import Tokens
 
@@ -60,6 +61,7 @@ class Ledger:
         self.prefect_requests = PrefectRequests(engine, clock)
         self.deliveries = Deliveries(engine, clock)
         self.sessions = Sessions(engine, clock)
+        self.sign_ins = SignIns(engine, clock)
         self.statuses = ReportedStatuses(engine, clock)
         self.queue = Queue(engine, clock, self.releases)
         self.rollouts = Rollouts(engine, clock, self.locks)

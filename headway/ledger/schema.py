@@ -415,3 +415,22 @@ policies = sa.Table(
     sa.Column("set_at", Utc, nullable=False),
     sa.Column("set_by", sa.Text, nullable=False),
 )
+
+sign_ins = sa.Table(
+    "sign_ins",
+    metadata,
+    sa.Column("secret_hash", sa.String(64), primary_key=True),
+    sa.Column("nonce", sa.Text, nullable=False),
+    sa.Column("verifier", sa.Text, nullable=False),
+    sa.Column("page", sa.Text, nullable=False),
+    sa.Column("expires_at", Utc, nullable=False),
+)
+
+identities = sa.Table(
+    "identities",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("issuer", sa.Text, primary_key=True),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("since", Utc, nullable=False),
+)

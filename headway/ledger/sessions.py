@@ -70,11 +70,6 @@ class Sessions(Repository):
         with writing(self._engine) as db:
             db.execute(t.sessions.delete().where(t.sessions.c.secret_hash == _hash(secret)))
 
-    def end_all(self, name: str) -> int:
-        """End every session of a person; returns how many there were."""
-        with writing(self._engine) as db:
-            return db.execute(t.sessions.delete().where(t.sessions.c.name == name)).rowcount
-
     @property
     def _valid(self) -> sa.ColumnElement[bool]:
         now = self._now()

@@ -8,7 +8,7 @@ from headway.domain.access import GROUP, Action, Authority
 from headway.domain.principal import Role
 from headway.domain.refusal import Refusal
 
-__all__ = ["may", "role_of"]
+__all__ = ["able", "has_role", "may", "role_of"]
 
 SERVICE = Role.DEVELOPER  # services release and roll back; they never approve
 
@@ -34,7 +34,7 @@ def may(
         return None
     owner = f"{authority.token.owner}, who owns {who}," if authority.token else str(who)
     missing = f"that needs the role {action.needs}, not {has}" if has else f"that needs the role {action.needs}"
-    return Refusal(f"{owner} may not {what}: {missing}", f"these may: {', '.join(_able(authority, action.needs, app))}")
+    return Refusal(f"{owner} may not {what}: {missing}", f"these may: {', '.join(able(authority, action.needs, app))}")
 
 
 def role_of(authority: Authority, app: str | None) -> Role | None:
@@ -52,7 +52,12 @@ def role_of(authority: Authority, app: str | None) -> Role | None:
     return max(granted, key=lambda one: one.rank, default=None)
 
 
-def _able(authority: Authority, needed: Role, app: str | None) -> list[str]:
+def has_role(authority: Authority) -> bool:
+    """Whether a principal has a role for any app."""
+    return any(role_of(authority, app) for app in {None, *(grant.app for grant in authority.grants)})
+
+
+def able(authority: Authority, needed: Role, app: str | None) -> list[str]:
     """Users and groups who have the role, the owner first."""
     subjects = {one.subject for one in authority.grants if one.role.rank >= needed.rank and one.covers(app)}
     return [authority.owner, *sorted(subjects - {authority.owner})]

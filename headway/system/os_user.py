@@ -10,7 +10,7 @@ from pathlib import Path
 from headway.domain.errors import UsageError
 from headway.domain.principal import Principal
 
-__all__ = ["home_owner", "os_user"]
+__all__ = ["home_owner", "is_os_user", "os_user"]
 
 
 def os_user() -> Principal:
@@ -35,6 +35,15 @@ def home_owner(home: Path) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
+
+
+def is_os_user(name: str) -> bool:
+    """Whether the operating system has a user of this name."""
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
 
 
 def _group(gid: int) -> str:

@@ -54,6 +54,7 @@ FOLLOWED: dict[str, list[str]] = {
     "sign-in": [],
     "harden": [],
     "set-the-policy-of-an-app": [],
+    "sign-in-with-your-identity-provider": [],
 }
 # Only these depend on the release before the guide begins.
 UPDATES = {slug for slug, states in FOLLOWED.items() if len(states) > 1} - {"migrate-the-database"}

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from headway.domain.errors import HeadwayError, NotFound
 from headway.ledger import Ledger
-from headway.service.api import authorize, pages, releases, sign_in, webhooks
+from headway.service.api import authorize, oidc_routes, pages, releases, sign_in, webhooks
 from headway.service.api.app import app as whole
 from headway.service.api.authentication import Site
 from headway.service.api.delivery_batcher import DeliveryBatcher
@@ -66,7 +66,7 @@ class Receiver:
         self.client = httpx.Client()
         self.app = FastAPI()
         self.app.include_router(webhooks.router)
-        for router in (releases.router, authorize.router, sign_in.router, pages.router):
+        for router in (releases.router, authorize.router, sign_in.router, pages.router, oidc_routes.router):
             self.app.include_router(router)
         self.control = FakeControl()
         self.services = Services(

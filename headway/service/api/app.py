@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from headway.domain.errors import HeadwayError
 from headway.ledger import Ledger
-from headway.service.api import authorize, pages, releases, sign_in, webhooks
+from headway.service.api import authorize, oidc_routes, pages, releases, sign_in, webhooks
 from headway.service.api.authentication import Site
 from headway.service.api.delivery_batcher import DeliveryBatcher
 from headway.service.api.rate_limits import RateLimits
@@ -25,6 +25,7 @@ from headway.service.controllers import Controller
 from headway.service.controllers.base import OK
 from headway.service.controllers.process import ControllerProcess
 from headway.service.controllers.runner import run
+from headway.service.identity_provider import IdentityProvider
 from headway.service.prefect.client import Control
 from headway.service.prefect.connections import connections
 from headway.system.os_user import home_owner
@@ -60,6 +61,7 @@ def _open_services() -> Iterator[tuple[Services, list[Controller]]]:
             deliveries_stored=process.deliveries_stored,
             site=Site.of_environment(),
             checks=checks,
+            identity_provider=IdentityProvider.of_environment(),
         )
         yield services, [secrets, process]
 
@@ -98,4 +100,5 @@ app.include_router(releases.router)
 app.include_router(authorize.router)
 app.include_router(sign_in.router)
 app.include_router(pages.router)
+app.include_router(oidc_routes.router)
 app.get("/health", summary="Health")(health)

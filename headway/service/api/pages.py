@@ -15,9 +15,9 @@ from headway.domain import deployments
 from headway.domain.access import Action
 from headway.domain.approvals import Decision
 from headway.domain.errors import HeadwayError, NotFound, UsageError
-from headway.domain.principal import Principal
+from headway.domain.principal import Principal, Role
 from headway.ledger import ReleaseRecord
-from headway.policy.access import may
+from headway.policy.access import able, has_role, may
 from headway.policy.approvals import approvals_so_far, decide
 from headway.service.api.authentication import Caller, caller
 from headway.service.api.html import page, refusal_page
@@ -117,7 +117,14 @@ def _home(services: Services, found: Caller) -> dict[str, Any]:
     seen = [name for name in names if not _refused(services, found.principal, Action.READ, name)]
     apps = [app_overview(ledger, name, open_releases) for name in seen]
     problems = sorted(set(services.checks.values()) - {"ok"})
-    return {"template": "home.html", "apps": apps, "problems": problems, "hidden": len(names) - len(seen)}
+    authority = ledger.grants.authority(found.principal, _owner())
+    return {
+        "template": "home.html",
+        "apps": apps,
+        "problems": problems,
+        "hidden": len(names) - len(seen),
+        "givers": [] if has_role(authority) else able(authority, Role.ADMIN, None),
+    }
 
 
 def _app(services: Services, found: Caller, app: str) -> dict[str, Any]:

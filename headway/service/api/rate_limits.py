@@ -10,6 +10,7 @@ __all__ = ["RateLimits"]
 
 REQUESTS = limits.parse("20000/10 second")  # of one address; high, because delayed deliveries arrive in bursts
 REFUSED = limits.parse("60/minute")  # refused requests of one address; then every request of it gets 429
+SIGN_INS = limits.parse("60/minute")  # requests of one address that are passed on to the identity provider
 
 
 class RateLimits:
@@ -31,3 +32,7 @@ class RateLimits:
     async def refused(self, address: str) -> bool:
         """Count a request that was refused. Returns whether the address has not had too many of them."""
         return await self._refused.hit(REFUSED, address)
+
+    async def may_sign_in(self, address: str) -> bool:
+        """Count a step of a sign-in with the identity provider, and return whether to take it."""
+        return await self._refused.hit(SIGN_INS, "sign-in", address)

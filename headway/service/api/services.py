@@ -15,6 +15,7 @@ from headway.service.api.delivery_batcher import DeliveryBatcher
 from headway.service.api.rate_limits import RateLimits
 from headway.service.api.responses import LargeBodies
 from headway.service.api.webhook_secrets import WebhookSecrets
+from headway.service.identity_provider import IdentityProvider
 from headway.service.prefect.client import Control
 
 __all__ = ["Services", "ServicesDependency", "current_services"]
@@ -39,6 +40,7 @@ class Services:
     """The origins under which people may sign in."""
     checks: dict[str, str]
     """Name of a controller -> `ok`, or what is wrong."""
+    identity_provider: IdentityProvider | None = None
 
 
 async def current_services(request: Request) -> Services:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from typing import Literal
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
@@ -15,7 +16,7 @@ from headway.service.api.html import asset, page, refusal_page
 from headway.service.api.responses import RequestRefused, read_form
 from headway.service.api.services import Services, ServicesDependency
 
-__all__ = ["begin_session", "router"]
+__all__ = ["local_path", "router", "set_session", "sign_in_form"]
 
 router = APIRouter(include_in_schema=False)
 
@@ -29,7 +30,7 @@ async def send_asset(name: Literal["headway.css", "headway.js"]) -> Response:
 @router.get("/sign-in")
 async def sign_in_page(request: Request, services: ServicesDependency) -> Response:
     """A link from `headway open` has a code, which the button of this page uses: looking at a link uses nothing."""
-    wanted = _local(request.query_params.get("next", ""))
+    wanted = local_path(request.query_params.get("next", ""))
     try:
         services.site.require_host(request.headers)
         found = await caller(request, services.ledger, services.site)
@@ -40,7 +41,7 @@ async def sign_in_page(request: Request, services: ServicesDependency) -> Respon
     code = request.query_params.get("code", "")[:200]
     # A browser sends no SameSite=Strict cookie when another site's page leads here, but does when this page does.
     again = not code and request.headers.get("sec-fetch-site") == "cross-site"
-    return page("sign_in.html", next=wanted, code=code, again=again, failed=False)
+    return sign_in_form(services, next=wanted, code=code, again=again)
 
 
 @router.post("/sign-in")
@@ -56,11 +57,12 @@ async def sign_in(request: Request, services: ServicesDependency) -> Response:
     except RequestRefused as refused:
         return refusal_page(refused)
     session = await asyncio.to_thread(services.ledger.sessions.redeem, form.get("code", ""))
-    wanted = _local(form.get("next", ""))
+    wanted = local_path(form.get("next", ""))
     if session is None:
         await services.rate_limits.refused(address)
-        return page("sign_in.html", 403, next=wanted, code="", again=False, failed=True)
-    return begin_session(services, session, wanted)
+        problem = "The link was used before, or is older than ten minutes."
+        return sign_in_form(services, 403, next=wanted, problem=problem)
+    return set_session(services, session, RedirectResponse(wanted, 303))
 
 
 @router.post("/sign-out")
@@ -80,9 +82,16 @@ async def sign_out(request: Request, services: ServicesDependency) -> Response:
     return answer
 
 
-def begin_session(services: Services, session: str, wanted: str) -> Response:
-    """Set the cookie of a session, and lead to a page."""
-    answer = RedirectResponse(wanted, 303)
+def sign_in_form(services: Services, status: int = 200, **values: Any) -> Response:
+    """The page with every way to sign in. `problem` and `hint` say why the last attempt failed."""
+    provider = services.identity_provider
+    host = urlsplit(provider.issuer).netloc if provider else ""
+    defaults = {"code": "", "again": False, "problem": "", "hint": ""}
+    return page("sign_in.html", status, **{**defaults, "provider": host, **values})
+
+
+def set_session(services: Services, session: str, answer: Response) -> Response:
+    """The answer with the cookie of a session."""
     answer.set_cookie(
         services.site.cookie,
         session,
@@ -95,7 +104,7 @@ def begin_session(services: Services, session: str, wanted: str) -> Response:
     return answer
 
 
-def _local(wanted: str) -> str:
+def local_path(wanted: str) -> str:
     """A path of this origin; the start page for anything else, which could lead to another site."""
     path = wanted.startswith("/") and not wanted.startswith(("//", "/\\")) and wanted.isprintable()
     return wanted if path and len(wanted) < 2000 else "/"

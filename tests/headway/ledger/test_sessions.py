@@ -79,8 +79,14 @@ def test_signing_out_ends_this_session_only(ledger: Ledger) -> None:
     ledger.sessions.end(one)
     assert ledger.sessions.person(one) is None
     assert ledger.sessions.person(other) == ANN
-    assert ledger.sessions.end_all("ann") == 1
-    assert ledger.sessions.person(other) is None
+
+
+def test_removing_a_user_ends_every_session_of_theirs(ledger: Ledger) -> None:
+    one, other = ledger.sessions.begin(ANN), ledger.sessions.begin(ANN)
+    bob = ledger.sessions.begin(Principal(kind="user", name="bob"))
+    ledger.grants.remove_user("ann", by="root")
+    assert [ledger.sessions.person(session) for session in (one, other)] == [None, None]
+    assert ledger.sessions.person(bob) is not None
 
 
 def test_the_database_has_no_secret(ledger: Ledger, tmp_path: Path) -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextvars
 import json
 import re
 import socket
 import subprocess
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -19,154 +17,29 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 import websockets
-from prefect.settings import PREFECT_SERVER_API_AUTH_STRING, temporary_settings
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocket
 
 from headway.domain.access import Action, Scope
 from headway.domain.errors import UsageError
 from headway.domain.principal import Principal, Role
-from headway.ledger.prefect_requests import CREATOR, creator_headers
-from headway.service.api.authentication import Site
-from headway.service.api.http_server import ClientAddress
+from headway.ledger.prefect_requests import creator_headers
 from headway.service.door import process
 from headway.service.prefect.credential import authorization, make_login
-from headway.service.prefect.door_requests import DoorRequests
 from headway.system.os_user import home_owner, os_user
+from tests.standins.door import Door, running_door, until_it_listens
 from tests.standins.hosted_apps import Trust
 from tests.standins.ports import free_port
-from tests.standins.webhook_receiver import Receiver, receiver
 
-STARTING = 30.0  # seconds
 RUN = "0b6b5f4a-3e1c-4d2a-9f7e-2f1f0a9c5d11"
 RESUME = f"/prefect/api/flow_runs/{RUN}/resume"
 START = f"/prefect/api/deployments/{RUN}/create_flow_run"
 BLOCKS = "/prefect/api/block_documents/filter"
 
 
-class PrefectServer:
-    """Says what it got. Its login is checked by the middleware under test, and by what it records."""
-
-    def __init__(self) -> None:
-        self.requests: list[dict[str, Any]] = []
-        routes = [
-            WebSocketRoute("/api/events/out", self._stream),
-            Route("/{path:path}", self._answer, methods=["GET", "POST", "DELETE", "PATCH"]),
-        ]
-        self.app = DoorRequests(Starlette(routes=routes))
-
-    async def _answer(self, request: Request) -> Response:
-        got = {
-            "path": request.url.path,
-            "authorization": request.headers.get("authorization"),
-            "cookie": request.headers.get("cookie"),
-            "creator": [request.headers.getlist(name) for name in CREATOR],
-            "body": (await request.body()).decode(),
-            "login": PREFECT_SERVER_API_AUTH_STRING.value(),
-        }
-        self.requests.append(got)
-        return JSONResponse(got | {"login": bool(got["login"])})
-
-    async def _stream(self, websocket: WebSocket) -> None:
-        await websocket.accept(subprotocol="prefect")
-        first = await websocket.receive_json()
-        await websocket.send_json(first)
-        await websocket.close()
-
-
-class Serving:
-    """An ASGI app in a thread, on a socket."""
-
-    def __init__(self, app: Any, listening: socket.socket) -> None:
-        config = uvicorn.Config(app, log_level="warning", log_config=None, lifespan="off", proxy_headers=False)
-        self._server = uvicorn.Server(config)
-        run = contextvars.copy_context().run  # with the settings of Prefect that the test has set
-        self._thread = threading.Thread(target=run, args=(self._server.run, [listening]), daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._server.should_exit = True
-        self._thread.join(30)
-
-
-class Door:
-    """Where it listens, and what is behind it."""
-
-    def __init__(self, home: Path, web: Receiver, prefect: PrefectServer) -> None:
-        self.home, self.web, self.prefect = home, web, prefect
-        self.url = ""
-        self.serving: Serving | None = None
-
-    @property
-    def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, trust_env=False, timeout=30)
-
-    def signed_in(self, person: Principal | None = None) -> httpx.Client:
-        """A browser with a session of this person; of the OS user by default. It sends its origin, as browsers do."""
-        session = self.web.ledger.sessions.begin(person or os_user())
-        client = self.client
-        client.cookies.set("headway-session", session)
-        client.headers["origin"] = self.url
-        return client
-
-    def serve_web(self) -> None:
-        path = process.web_socket()
-        path.unlink(missing_ok=True)
-        listening = socket.socket(socket.AF_UNIX)
-        listening.bind(str(path))
-        self.serving = Serving(ClientAddress(self.web.app), listening)
-
-    def stop_web(self) -> None:
-        assert self.serving is not None
-        self.serving.stop()
-
-
 @pytest.fixture(scope="module")
 def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
-    home = tmp_path_factory.mktemp("home")
-    patch = pytest.MonkeyPatch()
-    patch.setenv("HEADWAY_HOME", str(home))
-    prefect = PrefectServer()
-    backend = socket.create_server(("127.0.0.1", 0))
-    address = ("127.0.0.1", backend.getsockname()[1])
-    login = make_login()
-    with receiver(home) as web, temporary_settings({PREFECT_SERVER_API_AUTH_STRING: login}):
-        made = Door(home, web, prefect)
-        port = free_port()
-        made.url = f"http://127.0.0.1:{port}"
-        web.services = web.services.__class__(
-            **{**vars(web.services), "site": Site(made.url, frozenset({f"127.0.0.1:{port}"}))}
-        )
-        behind = Serving(prefect.app, backend)
-        made.serve_web()
-        command = process.command("127.0.0.1", port, None, address, authorization(login))
-        envoy = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=(home / "envoy.log").open("wb"))
-        try:
-            _until_it_listens(port, home / "envoy.log")
-            yield made
-        finally:
-            envoy.terminate()
-            envoy.wait(30)
-            made.stop_web()
-            behind.stop()
-            patch.undo()
-
-
-def _until_it_listens(port: int, log: Path) -> None:
-    end = time.monotonic() + STARTING
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=5).close()
-        except OSError:
-            assert time.monotonic() < end, log.read_text()
-            time.sleep(0.1)
-        else:
-            return
+    with running_door(tmp_path_factory.mktemp("home")) as running:
+        yield running
 
 
 @pytest.fixture(autouse=True)
@@ -500,7 +373,7 @@ def test_the_door_speaks_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, do
     command = process.command("127.0.0.1", port, tls, None, "")
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=(tmp_path / "envoy.log").open("wb")) as envoy:
         try:
-            _until_it_listens(port, tmp_path / "envoy.log")
+            until_it_listens(port, tmp_path / "envoy.log")
             with httpx.Client(verify=str(trust.authority), trust_env=False, timeout=30) as browser:
                 answer = browser.get(f"https://127.0.0.1:{port}/sign-in")
                 assert answer.status_code == 421  # the service's own name is another; TLS and the route are there
