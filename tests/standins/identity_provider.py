@@ -59,6 +59,8 @@ class Provider:
     @contextmanager
     def running(self, **options: Any) -> Iterator[None]:
         """Run it with these options, and with new keys."""
+        with socket.create_server(("127.0.0.1", self._options["port"])):
+            pass  # no other one listens
         before = dict(self._options)
         file = self._write(**options)
         with self._program.with_name("log").open("wb") as log:
