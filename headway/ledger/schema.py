@@ -9,7 +9,7 @@ from sqlalchemy.engine import Dialect
 
 __all__ = ["REVISION", "metadata"]
 
-REVISION = "0024"
+REVISION = "0032"
 """The newest migration. Comparing it with the database needs no import of Alembic, which is slow."""
 
 
