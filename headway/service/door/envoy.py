@@ -228,8 +228,14 @@ def _routes(door: Door) -> list[dict[str, Any]]:
         "route": {"cluster": "web", "timeout": ANSWER, "retry_policy": RESTART},
         "typed_per_filter_config": everybody,
     }
+    # Only the filter asks there. What it asks for is recorded as a request to Prefect.
+    inside = {
+        "match": {"path_separated_prefix": AUTHORIZE},
+        "direct_response": {"status": 404},
+        "typed_per_filter_config": everybody,
+    }
     if door.prefect is None:
-        return [web]
+        return [inside, web]
     added = [_set("authorization", door.authorization), _set(MARK, "1")]
     to_prefect = {
         "request_headers_to_add": added,
@@ -241,5 +247,6 @@ def _routes(door: Door) -> list[dict[str, Any]]:
     return [
         {"match": {"prefix": f"{PREFECT}/api/"}, "route": api, **to_prefect},
         {"match": {"path_separated_prefix": PREFECT}, "route": served, **to_prefect},
+        inside,
         web,
     ]
