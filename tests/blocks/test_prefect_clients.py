@@ -134,5 +134,5 @@ def test_a_flow_run_that_starts_waits_for_a_server_that_restarts(ask: Ask, monke
     asking.join(0.5)
     assert not answers
     with serving(port=port):
-        asking.join(30)
+        asking.join(60)
     assert answers == [200]

@@ -56,7 +56,7 @@ def test_down_stops_the_service_and_the_apps_and_up_brings_them_back(tmp_path: P
         assert len(_instances(repo.app)) == 3
 
         headway.run("down", "--apps")
-        assert own.process.wait(10) == 0
+        assert own.process.wait(60) == 0
         assert _instances(repo.app) == []
         assert headway.run("down").stdout == "headway up is not running\n"
 
@@ -66,7 +66,7 @@ def test_down_stops_the_service_and_the_apps_and_up_brings_them_back(tmp_path: P
         headway.until(lambda: _version(headway, repo.app) == sha)
 
         assert "stopped" in headway.run("down").stdout
-        assert own.process.wait(10) == 0
+        assert own.process.wait(60) == 0
         assert len(_instances(repo.app)) == 3
 
 
@@ -75,11 +75,10 @@ def _instances(app: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            environment = process.environ()
+            if process.environ().get("HEADWAY_APP") == app and "app.py" in " ".join(process.cmdline()):
+                found.append(process)
         except psutil.Error:
             continue
-        if environment.get("HEADWAY_APP") == app and "app.py" in " ".join(process.cmdline()):
-            found.append(process)
     return found
 
 

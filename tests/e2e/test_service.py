@@ -50,7 +50,7 @@ def test_interrupt_during_the_start_leaves_nothing(tmp_path: Path, repo: Repo) -
         up.start(until=words)
         children = psutil.Process(up.process.pid).children(recursive=True)
         assert up.stop() == 0, up.log.read_text()
-        _, alive = psutil.wait_procs(children, timeout=20)
+        _, alive = psutil.wait_procs(children, timeout=60)
         assert alive == []
         assert not (up.home / "up.json").exists()
     with up.running():
@@ -78,7 +78,7 @@ def test_killed_services_are_started_again_and_close_their_releases(own: Up, rep
     children = psutil.Process(own.process.pid).children(recursive=True)
     own.process.kill()
     own.process.wait()
-    _, alive = psutil.wait_procs(children, timeout=20)
+    _, alive = psutil.wait_procs(children, timeout=60)
     assert alive == []
     own.start()
     is_back(headway, repo, run_id, good, "failed", 60.0)

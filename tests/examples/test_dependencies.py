@@ -32,7 +32,7 @@ def redis(port: int) -> Iterator[None]:
         yield
     finally:
         server.terminate()
-        server.wait(10)
+        server.wait(60)
 
 
 @contextmanager
@@ -48,14 +48,14 @@ def shop(**env: str) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}/health/detailed"
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def until(url: str, ailing: list[str]) -> dict[str, Any]:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while True:
         try:
-            answer: dict[str, Any] = httpx.get(url, trust_env=False, timeout=10).json()
+            answer: dict[str, Any] = httpx.get(url, trust_env=False, timeout=60).json()
             if [one.name for one in read(answer).ailing] == ailing:
                 return answer
         except httpx.TransportError:

@@ -47,7 +47,7 @@ def running(app: Path, **env: str) -> Iterator[tuple[str, subprocess.Popen[bytes
         yield f"http://127.0.0.1:{port}", process
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def test_example_passes_its_own_checks(app: Path) -> None:
@@ -65,7 +65,7 @@ def test_health_reports_the_app_and_its_upstream(app: Path) -> None:
             assert httpx.get(f"{url}/health", trust_env=False).json() == {"status": "ok", "version": "3f2a9c1"}
             assert httpx.get(f"{url}/nowhere", trust_env=False).status_code == 404
             other.terminate()
-            other.wait(20)
+            other.wait(60)
             until(f"{url}/health/detailed", ["upstream"])
 
 
@@ -73,4 +73,4 @@ def test_example_exits_on_sigterm(app: Path) -> None:
     with running(app) as (url, process):
         until(f"{url}/health/detailed", [])
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0

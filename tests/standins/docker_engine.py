@@ -26,7 +26,7 @@ from headway.domain.revision import Artifact
 __all__ = ["Engine", "running"]
 
 PYTHON = "headway-test/python"
-START = 60.0  # seconds
+START = 120.0  # seconds
 LEFT_OUT = re.compile(
     r"/(test|tests|idlelib|lib2to3|ensurepip|site-packages|turtledemo|tkinter|__pycache__|config-3.*)(/|$)"
 )
@@ -152,7 +152,7 @@ def running(place: Path, *, data: str | None = None) -> Iterator[Engine]:
     engine = Engine(place)
     if data:
         (place / "data").mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", data, "tmpfs", place / "data"], check=True, timeout=20)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", data, "tmpfs", place / "data"], check=True, timeout=60)
     _ip("link", "add", engine.bridge, "type", "bridge")
     try:
         _ip("address", "add", f"{engine.network}.255.1/24", "dev", engine.bridge)
@@ -162,12 +162,12 @@ def running(place: Path, *, data: str | None = None) -> Iterator[Engine]:
         engine.end()
         _ip("link", "delete", engine.bridge)
         if data:
-            subprocess.run(["umount", "--lazy", place / "data"], check=True, timeout=20)
+            subprocess.run(["umount", "--lazy", place / "data"], check=True, timeout=60)
         shutil.rmtree(place, ignore_errors=True)
 
 
 def _ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, timeout=20)
+    subprocess.run(["ip", *arguments], check=True, timeout=60)
 
 
 def _libraries(binary: Path) -> list[Path]:

@@ -212,7 +212,7 @@ def gateway(namespace: Namespace, directory: Path) -> Iterator[Gateway]:
         process.wait()
 
 
-def until(done: Any, seconds: float = 20) -> None:
+def until(done: Any, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < end

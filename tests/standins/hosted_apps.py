@@ -26,7 +26,7 @@ from tests.standins.ports import free_port
 
 __all__ = ["PYTHON", "App", "Edge", "Trust", "serving"]
 
-STARTING = 20.0  # seconds
+STARTING = 60.0  # seconds
 LOOPBACK = "127.0.0.1"
 
 
@@ -97,7 +97,7 @@ class App:
         end = time.monotonic() + seconds
         while self.process.poll() is None and time.monotonic() < end:
             try:
-                if httpx.get(f"http://{LOOPBACK}:{self.port}{path}", trust_env=False, timeout=2).status_code == 200:
+                if httpx.get(f"http://{LOOPBACK}:{self.port}{path}", trust_env=False, timeout=60).status_code == 200:
                     return True
             except httpx.HTTPError:
                 pass
@@ -117,7 +117,7 @@ class App:
             self.process.wait(5)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait(5)
+            self.process.wait(60)
 
 
 PYTHON = f"exec {shutil.which('python3') or sys.executable} app.py"
@@ -142,7 +142,7 @@ class Edge:
 
             def _passed_on(self, app: App) -> Answer:
                 try:
-                    answer = httpx.get(f"http://{LOOPBACK}:{app.port}{self.path}", trust_env=False, timeout=10)
+                    answer = httpx.get(f"http://{LOOPBACK}:{app.port}{self.path}", trust_env=False, timeout=60)
                 except httpx.HTTPError as error:
                     return 502, type(error).__name__.encode()
                 return answer.status_code, answer.content

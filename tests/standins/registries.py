@@ -47,7 +47,7 @@ def serving(place: Path, *, login: bool = False) -> Iterator[str]:
     with (place / "log").open("ab") as log:
         process = subprocess.Popen([program, "serve", str(place / "registry.yml")], stdout=log, stderr=log)
     try:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while not _listens(process.pid):
             assert process.poll() is None, (place / "log").read_text()
             assert time.monotonic() < end, (place / "log").read_text()
@@ -55,7 +55,7 @@ def serving(place: Path, *, login: bool = False) -> Iterator[str]:
         yield address
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def image(host: str, repository: str, content: bytes) -> tuple[str, str]:

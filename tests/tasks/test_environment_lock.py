@@ -56,7 +56,7 @@ async def test_the_lock_is_renewed_after_errors_of_the_ledger(monkeypatch: pytes
     monkeypatch.setattr(environment_lock, "LEASE", 0.06)
     ledger = FailingLedger(ServiceUnavailable("database is locked"), ServiceUnavailable("no space left"))
     renewal = asyncio.create_task(environment_lock._keep_alive(cast("Ledger", ledger), LOCK))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while ledger.renewals < 4:
             await asyncio.sleep(0.01)
     assert not renewal.done()
@@ -66,7 +66,7 @@ async def test_the_lock_is_renewed_after_errors_of_the_ledger(monkeypatch: pytes
 async def test_a_lost_lock_is_not_renewed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment_lock, "LEASE", 0.06)
     ledger = FailingLedger(None, LockLost("the lock expired"))
-    await asyncio.wait_for(environment_lock._keep_alive(cast("Ledger", ledger), LOCK), 10)
+    await asyncio.wait_for(environment_lock._keep_alive(cast("Ledger", ledger), LOCK), 60)
     assert ledger.renewals == 2
 
 
@@ -105,7 +105,7 @@ async def test_a_patient_holder_waits_for_the_lock(ledger: Ledger, monkeypatch: 
     await asyncio.sleep(0.05)
     assert not waiting.done()
     ledger.locks.release(lock)
-    await asyncio.wait_for(waiting, 10)
+    await asyncio.wait_for(waiting, 60)
 
 
 # --- the session -------------------------------------------------------------------------------------------------

@@ -336,7 +336,7 @@ async def test_rollback_past_an_irreversible_migration_is_refused(shop: Shop) ->
     assert shop.columns() == {"id", "remark"}
 
 
-def until(done: Callable[[], bool], seconds: float = 20) -> None:
+def until(done: Callable[[], bool], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < end

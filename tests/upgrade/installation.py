@@ -138,7 +138,7 @@ class Installation:
         for one in left:
             with suppress(psutil.NoSuchProcess):
                 one.kill()
-        psutil.wait_procs(left, timeout=10)
+        psutil.wait_procs(left, timeout=60)
         return said
 
     # --- asking ------------------------------------------------------------------------------------------------
@@ -281,12 +281,12 @@ class Users(threading.Thread):
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self.join(10)
+        self.join(60)
 
     def run(self) -> None:
         while not self._over.wait(self.PAUSE):
             try:
-                connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
+                connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
                 with closing(connection):
                     connection.request("GET", "/")
                     answer = connection.getresponse()

@@ -224,7 +224,7 @@ def the_scheduled_scale_down_stops_the_idle_revision(installation: Installation,
 def a_killed_instance_is_started_again(installation: Installation, apps: Apps) -> None:
     killed, other = installation.instances("live", "production")
     killed.send_signal(signal.SIGKILL)
-    psutil.wait_procs([killed], timeout=10)
+    psutil.wait_procs([killed], timeout=60)
     until(lambda: installation.versions("live", "production") == {apps.second: 2})
     assert other.is_running()
 

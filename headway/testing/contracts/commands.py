@@ -80,7 +80,7 @@ class CommandContract:
         running.start()
         until(lambda: "begun" in shell.lines)
         shell.stop.set()
-        running.join(20)
+        running.join(60)
         assert "stopped" in failed[0].what
 
     def test_two_commands_of_an_app_never_run_at_once(self, shell: Shell) -> None:
@@ -89,7 +89,7 @@ class CommandContract:
         until(lambda: "begun" in shell.lines)
         with pytest.raises(TargetError, match="another command of shop is still running"):
             shell.run("echo too early")
-        running.join(20)
+        running.join(60)
         assert shell.run("echo now") == 0
         assert shell.lines == ["begun", "now"]
 

@@ -260,7 +260,7 @@ def start(target: Target, spec: LaunchSpec, name: str = "old", instances: int | 
     return revision
 
 
-def until(done: Callable[[], bool], seconds: float = 20) -> None:
+def until(done: Callable[[], bool], seconds: float = 60) -> None:
     """Wait until this is true. Fails after so many seconds."""
     end = time.monotonic() + seconds
     while not done():

@@ -135,7 +135,7 @@ def test_target_reads_counts_of_each_revision_from_prometheus(
             nobody.measure("shop")
 
 
-def until(done: Callable[[], bool], seconds: float = 30) -> None:
+def until(done: Callable[[], bool], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < end

@@ -122,12 +122,12 @@ def running(*command: str, ports: list[int], **environment: str) -> Iterator[Non
         yield
     finally:
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
 
 
 def listens(port: int) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        socket.create_connection(("127.0.0.1", port), timeout=60).close()
     except OSError:
         return False
     return True
@@ -232,12 +232,12 @@ def test_grpc_passes(front: Front, apps: tuple[str, str]) -> None:
     for address in (f"127.0.0.1:{front.grpc_port}", apps[1].removeprefix("http://")):
         with grpc.insecure_channel(address) as channel:
             echo: Unary = channel.unary_unary("/shop.Shop/Echo")
-            assert echo(b"mug", timeout=20) == b"echo mug"
+            assert echo(b"mug", timeout=60) == b"echo mug"
             counted: grpc.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream("/shop.Shop/Count")
-            assert list(counted(b"mug ", timeout=20)) == [b"mug 0", b"mug 1", b"mug 2"]
+            assert list(counted(b"mug ", timeout=60)) == [b"mug 0", b"mug 1", b"mug 2"]
             nothing: Unary = channel.unary_unary("/shop.Shop/Nothing")
             with pytest.raises(grpc.RpcError) as refused:
-                nothing(b"", timeout=20)
+                nothing(b"", timeout=60)
             assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 

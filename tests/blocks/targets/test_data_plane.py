@@ -61,7 +61,7 @@ def url(target: ProcessTarget, spec: LaunchSpec) -> str:
 
 def get(url: str, **headers: str) -> httpx.Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return httpx.get(url, headers=named, trust_env=False, timeout=20)
+    return httpx.get(url, headers=named, trust_env=False, timeout=60)
 
 
 def seen_by_app(url: str, **headers: str) -> dict[str, str]:
@@ -104,8 +104,8 @@ def test_users_cannot_ask_the_proxy_for_retries_or_timeouts(url: str) -> None:
 def test_an_app_may_take_its_time_and_has_timeouts_of_its_own(
     target: ProcessTarget, spec: LaunchSpec, url: str
 ) -> None:
-    limited = serve(target, spec, "limited", http=Http(timeout=1, retry=3))
-    slow = "/slow?seconds=3"
+    limited = serve(target, spec, "limited", http=Http(timeout=2, retry=3))
+    slow = "/slow?seconds=5"
     assert get(url + slow).status_code == 200
     assert get(limited + slow).status_code == 504
     assert executed(limited, slow) == 1
@@ -178,9 +178,9 @@ def test_events_come_one_by_one(url: str) -> None:
 
 
 def test_a_silent_stream_ends_only_when_the_app_says_so(target: ProcessTarget, spec: LaunchSpec, url: str) -> None:
-    short = serve(target, spec, "impatient", http=Http(idle_timeout=1))
-    assert messages(url, 1.5) == ["message 0", "message 1", "message 2"]
-    assert messages(short, 1.5) == ["message 0"]
+    short = serve(target, spec, "impatient", http=Http(idle_timeout=2))
+    assert messages(url, 2.5) == ["message 0", "message 1", "message 2"]
+    assert messages(short, 2.5) == ["message 0"]
     assert messages(short, 0.5) == ["message 0", "message 1", "message 2"]
 
 
@@ -286,7 +286,7 @@ def test_a_health_check_that_fails_says_what_was_sent_and_answered(target: Proce
 
 def connect(url: str, tls: ssl.SSLContext | None = None) -> socket.socket:
     host, port = url.partition("://")[2].split(":")
-    connection = socket.create_connection((host, int(port)), timeout=20)
+    connection = socket.create_connection((host, int(port)), timeout=60)
     return tls.wrap_socket(connection, server_hostname=host) if tls else connection
 
 

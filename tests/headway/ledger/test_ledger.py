@@ -697,7 +697,7 @@ def test_ledger_is_readable_after_a_writer_was_killed(tmp_path: Path) -> None:
     writer.send_signal(signal.SIGKILL)
     told += [int(line) for line in writer.stdout.read().splitlines()]
     writer.stdout.close()
-    writer.wait(10)
+    writer.wait(60)
     with Ledger.open(url) as ledger:
         numbers = sorted(one.number for one in ledger.releases.recent("shop", 10_000))
     assert numbers[: len(told)] == told

@@ -10,7 +10,7 @@ import pytest
 from headway import config
 from headway.domain.errors import Aborted, TargetError, TargetUnavailable
 from headway.domain.plan import OperatorCommand
-from headway.domain.traffic import Observation, Traffic
+from headway.domain.traffic import Traffic
 from headway.ledger import Ledger
 from headway.rollout import availability
 from headway.rollout import strategies as make
@@ -24,17 +24,6 @@ from tests.headway.rollout.test_executor import NEW, OLD, SPEC, Journal, live, p
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(availability, "POLL", 0.01)
-
-
-class Away(FakeTarget):
-    """Answers nothing until a time."""
-
-    back = 0.0
-
-    def observe(self, app: str) -> Observation:
-        if time.monotonic() < self.back:
-            raise TargetUnavailable("the API server does not answer")
-        return super().observe(app)
 
 
 @pytest.mark.parametrize("verb", ["launch", "ready", "route", "observe", "drain", "retire"])
@@ -83,11 +72,11 @@ async def test_a_rollout_can_be_aborted_while_the_platform_is_away() -> None:
 
 
 async def test_a_rollback_is_planned_when_the_platform_answers_again() -> None:
-    target, said = Away(), list[str]()
+    target, said = FakeTarget(), list[str]()
     target.launch(OLD, SPEC)
     target.launch(NEW, SPEC)
     target.route("shop", Traffic.all_to(NEW))
-    target.back = time.monotonic() + 0.2
+    target.faults = {"observe": [TargetUnavailable("the API server does not answer")] * 5}
     plan = await answered(lambda: asyncio.to_thread(plan_back, target, "shop", OLD, SPEC), on_line=said.append)
     assert plan.steps == make.rollback(target.observe("shop"), OLD.id, instances=1, startup=0.3, drain=0.1).steps
     assert len(said) == 2

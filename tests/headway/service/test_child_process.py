@@ -38,7 +38,7 @@ def shell(tmp_path: Path, command: str) -> ChildProcess:
 
 
 def until(what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not what():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -77,10 +77,10 @@ async def test_a_large_log_is_renamed_when_its_process_starts_again(
 
 
 async def test_a_start_takes_as_long_as_there_is_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child_process, "IDLE", 1.0)
+    monkeypatch.setattr(child_process, "IDLE", 3.0)
     monkeypatch.setattr(child_process, "ANNOUNCE", 0.5)
     ready = tmp_path / "ready"
-    child = shell(tmp_path, f"for i in 1 2 3 4 5 6; do sleep 0.5; echo step $i; done; touch {ready}; sleep 600")
+    child = shell(tmp_path, f"for i in 1 2 3 4 5 6 7 8; do sleep 0.5; echo step $i; done; touch {ready}; sleep 600")
     said: list[str] = []
     await child.start()
     try:
@@ -122,9 +122,13 @@ async def test_a_process_that_is_killed_is_started_again(tmp_path: Path) -> None
     await child.start()
     keeping = asyncio.create_task(stack.Stack("", "", "", tmp_path, [child]).keep_running(said.append))
     starts = tmp_path / "starts"
+    killed: set[int] = set()
     for number in (1, 2):
         await asyncio.to_thread(until_content, starts, "x\n" * number)
+        # The program may have written before its start has returned.
+        await asyncio.to_thread(until, lambda: child.process is not None and child.process.pid not in killed)
         assert child.process is not None
+        killed.add(child.process.pid)
         os.killpg(child.process.pid, signal.SIGKILL)
     await asyncio.to_thread(until_content, starts, "x\n" * 3)
     keeping.cancel()

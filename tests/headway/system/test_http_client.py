@@ -198,7 +198,7 @@ def test_a_wrong_certificate_is_final(client: Client, tmp_path: Path) -> None:
         with pytest.raises(TargetError, match="certificate verify failed"):
             client.asks(url=f"https://127.0.0.1:{listening.getsockname()[1]}")
         listening.shutdown(socket.SHUT_RDWR)
-    thread.join(5)
+    thread.join(60)
     assert len(attempts) == 1
 
 

@@ -25,7 +25,7 @@ def supervisor() -> Iterator[Supervisor]:
 
 
 def until(what: Callable[[], object]) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while not what():
         assert time.monotonic() < end
         time.sleep(0.05)

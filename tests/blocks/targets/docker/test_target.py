@@ -560,7 +560,7 @@ def ssh(engine: Engine, place: Path) -> Iterator[Path]:
     if sshd is None:
         pytest.skip("no sshd on this machine: apt-get install openssh-server")
     for name in ("host", "user"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", place / name], check=True, timeout=20)
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", place / name], check=True, timeout=60)
     forced = f'command="DOCKER_HOST={engine.url} docker system dial-stdio"'
     (place / "authorized").write_text(f"{forced} {(place / 'user.pub').read_text()}")
     port = free_port()
@@ -581,7 +581,7 @@ def ssh(engine: Engine, place: Path) -> Iterator[Path]:
         yield programs
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(60)
 
 
 def _answers(port: int) -> bool:

@@ -150,7 +150,7 @@ def test_expired_or_broken_watch_lists_again(
     revision = launched(target, 1, ready=False)
     api.trouble.append(Trouble("GET", "watch=True", *answers))
     threading.Timer(0.5, lambda: get_well(api)).start()
-    until(lambda: target.ready(revision).ready == 2, 10)
+    until(lambda: target.ready(revision).ready == 2)
 
 
 def get_well(api: ApiServer) -> None:

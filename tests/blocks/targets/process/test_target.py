@@ -168,7 +168,7 @@ def test_preview_port_is_configurable(target: ProcessTarget, spec: LaunchSpec) -
 
 
 def test_latency_is_measured_at_the_proxy(target: ProcessTarget, spec: LaunchSpec, tmp_path: Path) -> None:
-    slow = "import time\ndef answer(path):\n    time.sleep(0.2 if path == '/slow' else 0)\n    return 200, {}\n"
+    slow = "import time\ndef answer(path):\n    time.sleep(2 if path == '/slow' else 0)\n    return 200, {}\n"
     spec = targets.with_files(spec, app=slow + APP)
     revision = start(target, spec)
     target.route("shop", Traffic.all_to(revision))
@@ -181,14 +181,14 @@ def test_latency_is_measured_at_the_proxy(target: ProcessTarget, spec: LaunchSpe
         since = target.measure("shop").since(before, revision)
         return sum(bucket.requests for bucket in since.latency) == 10
 
-    until(measured, 10)  # Envoy merges its threads' histograms every second
+    until(measured)  # Envoy merges its threads' histograms every second
     now = target.measure("shop")
     since = now.since(before, revision)
     median, longest = since.quantile(0.5), since.quantile(1.0)
     assert median is not None
     assert longest is not None
-    assert median < 0.1 < 0.19 < longest < 0.4
-    assert since.slower(0.15) == 1
+    assert median < 1.0 < 1.9 < longest
+    assert since.slower(1.5) == 1
     assert now.edge is not None
     assert before.edge is not None
     assert now.edge.since(before.edge).requests == 10
@@ -206,7 +206,7 @@ def test_crash_loop_fails_with_the_last_log_lines(target: ProcessTarget, spec: L
     broken = spec.model_copy(update={"run": "echo no such table: users; exit 3"})
     revision = spec.revision("shop", SHA["old"])
     target.launch(revision, broken)
-    until(lambda: target.ready(revision).failed, 30)
+    until(lambda: target.ready(revision).failed)
     assert "no such table: users" in target.ready(revision).detail
 
 
@@ -255,11 +255,11 @@ def test_a_live_version_is_started_again_for_as_long_as_it_is_live(
     needed.unlink()
     for pid in _instances(target, live.id):
         os.kill(pid, signal.SIGKILL)
-    until(lambda: len([line for line in target.logs("shop", live.id) if "No such file" in line.text]) >= 4, 30)
+    until(lambda: len([line for line in target.logs("shop", live.id) if "No such file" in line.text]) >= 4)
     assert httpx.get(url(target), trust_env=False).status_code == 503
     assert target._supervisor.given_up(name) is None
     needed.touch()
-    until(lambda: _serves(target), 30)
+    until(lambda: _serves(target))
 
 
 STRANGER = """
@@ -291,7 +291,7 @@ def test_another_program_that_takes_the_port_of_a_dead_instance_gets_no_requests
     with subprocess.Popen([sys.executable, "-c", STRANGER, str(instance.port)], stderr=subprocess.DEVNULL) as taking:
         until(lambda: _text(stranger) == "stranger")
         # Envoy looks once a second; until then it does not know that the instance is dead.
-        until(lambda: httpx.get(address, trust_env=False).status_code == 503, 10)
+        until(lambda: httpx.get(address, trust_env=False).status_code == 503)
         for _ in range(50):
             assert _text(address) != "stranger"
             time.sleep(0.1)
@@ -299,7 +299,7 @@ def test_another_program_that_takes_the_port_of_a_dead_instance_gets_no_requests
         assert not target.observe("shop").ready(live)
         taking.kill()
     needed.touch()
-    until(lambda: _serves(target), 60)
+    until(lambda: _serves(target))
 
 
 def test_a_live_version_that_an_earlier_release_has_given_up_is_started_again(
@@ -316,10 +316,10 @@ def test_a_live_version_that_an_earlier_release_has_given_up_is_started_again(
     needed.unlink()
     for pid in _instances(target, live.id):
         os.kill(pid, signal.SIGKILL)
-    until(lambda: target._supervisor.given_up(name) is not None, 30)
+    until(lambda: target._supervisor.given_up(name) is not None)
     needed.touch()
     target.revive("shop")
-    until(lambda: _serves(target), 30)
+    until(lambda: _serves(target))
 
 
 def test_an_app_that_edits_its_bundle_is_not_started_again(target: ProcessTarget, tmp_path: Path) -> None:
@@ -345,7 +345,7 @@ def test_an_app_that_edits_its_bundle_is_not_started_again(target: ProcessTarget
     (place / "app.py").chmod(0o644)
     (place / "app.py").write_text(built)
     (place / "app.py").chmod(0o444)
-    until(lambda: _serves(target), 60)  # it is live: its launcher has gone on trying
+    until(lambda: _serves(target))  # it is live: its launcher has gone on trying
 
 
 def test_errors_are_counted(target: ProcessTarget, spec: LaunchSpec, tmp_path: Path) -> None:
@@ -364,10 +364,9 @@ def test_killed_envoy_restarts_with_the_same_routes(target: ProcessTarget, spec:
     old, new = start(target, spec), start(target, spec, "new", 1)
     split = Traffic(weights={old.id: 90, new.id: 10})
     target.route("shop", split)
-    envoys = [one for one in psutil.process_iter() if "envoy" in one.name() and _mark(one) == str(target.directory)]
-    assert len(envoys) == 1
-    envoys[0].kill()
-    until(lambda: envoys[0].pid not in psutil.pids() or not envoys[0].is_running())
+    (envoy,) = _programs(target, "envoy")
+    envoy.kill()
+    until(lambda: not envoy.is_running() or envoy.status() == psutil.STATUS_ZOMBIE)
     until(lambda: _serves(target))
     assert target.observe("shop").traffic == split
 
@@ -402,7 +401,7 @@ def test_envoy_and_its_configuration_server_killed_come_back_with_the_same_route
     target.route("shop", split)
     for one in (*_programs(target, "blocks.envoy.xds_server"), *_programs(target, "envoy")):
         one.kill()
-    until(lambda: _serves(target), 40)
+    until(lambda: _serves(target))
     assert target.observe("shop").traffic == split
 
 
@@ -496,7 +495,7 @@ def test_followed_logs_show_any_bytes_and_instances_that_start_later(
     following.start()
     until(lambda: "caf\ufffd \ufffd1" in seen)
     start(target, spec, "new", 1)
-    following.join(20)
+    following.join(60)
     assert not following.is_alive()
     assert "caf\ufffd \ufffd2" in seen
 
@@ -506,7 +505,7 @@ def test_secrets_are_masked_in_the_log(target: ProcessTarget, spec: LaunchSpec) 
     told = spec.model_copy(update={"env": secret, "secrets": ("TOKEN",), "run": "echo $PLAIN $TOKEN; exit 3"})
     revision = spec.revision("shop", SHA["old"])
     target.launch(revision, told)
-    until(lambda: target.ready(revision).failed, 30)
+    until(lambda: target.ready(revision).failed)
     assert "well-known ********" in target.ready(revision).detail
     assert not any("s3cr3t" in line.text for line in target.logs("shop"))
 
@@ -546,10 +545,10 @@ def test_port_that_was_taken_when_envoy_began_is_tried_again(target: ProcessTarg
     target.destroy()
     with socket.create_server(("127.0.0.1", port)):
         target.revive("shop")
-        until(lambda: "is taken by" in str(target.unreachable("shop")), 60)
+        until(lambda: "is taken by" in str(target.unreachable("shop")))
         assert not target.revive("shop")
     until(lambda: target.revive("shop"))
-    until(lambda: target.unreachable("shop") is None, 60)
+    until(lambda: target.unreachable("shop") is None)
     assert _serves(target)
 
 
@@ -586,11 +585,14 @@ def _mark(one: psutil.Process) -> str | None:
 def _programs(target: ProcessTarget, program: str) -> list[psutil.Process]:
     """Processes of the target that run this program or Python module, without their launchers."""
     assert target.directory is not None
-    return [
-        one
-        for one in targets.processes_of(target.directory)
-        if one.name() == program or (program in one.cmdline() and "-m" in one.cmdline())
-    ]
+    return [one for one in targets.processes_of(target.directory) if _runs(one, program)]
+
+
+def _runs(process: psutil.Process, program: str) -> bool:
+    try:
+        return process.name() == program or {program, "-m"} <= set(process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _instances(target: ProcessTarget, revision: str) -> set[int]:

@@ -301,12 +301,12 @@ def swallowing(target: RailwayTarget, revision: Revision) -> None:
 
 def test_build_of_a_dead_run_is_cancelled(server: Railway, target: RailwayTarget, tmp_path: Path, repo: Repo) -> None:
     old = up(target, repo.git("rev-parse", "HEAD"))
-    new, run = going(server, made(server, tmp_path), repo.behave("    return 200, {'new': True}"), 2)
+    new, run = going(server, made(server, tmp_path), repo.behave("    return 200, {'new': True}"), 10)
     seen = target.observe("shop")
     assert seen.live == old.id
     assert [one.ready for one in seen.instances[new.id]] == [False]
     target.retire(new)
-    run.join(10)
+    run.join(60)
     assert target.observe("shop").live == old.id
     assert set(target.observe("shop").instances) == {old.id}
 
@@ -317,7 +317,7 @@ def test_deployment_of_a_dead_run_does_not_replace_a_newer_one(
     _, run = going(server, made(server, tmp_path), repo.git("rev-parse", "HEAD"), 1)
     dead = server.environments[PRODUCTION].made[-1]
     newer = up(target, repo.behave("    return 200, {'new': True}"))
-    run.join(10)
+    run.join(60)
     assert dead.status == "REMOVED"
     assert target.observe("shop").live == newer.id
 
@@ -329,7 +329,7 @@ def test_running_build_is_followed_by_the_next_run(
     target.route("shop", Traffic.all_to(new))
     assert target.observe("shop").live == new.id
     assert deployments(server) == 1
-    run.join(10)
+    run.join(60)
 
 
 def test_slow_deployment_is_cancelled(server: Railway, tmp_path: Path, repo: Repo) -> None:

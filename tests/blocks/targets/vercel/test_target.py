@@ -87,7 +87,7 @@ def up(target: VercelTarget, spec: LaunchSpec, sha: str = SHA) -> Revision:
 
 
 def settled(target: VercelTarget, revision: Revision) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not (said := target.ready(revision)).ready and not said.failed:
         assert time.monotonic() < end, said
 
@@ -424,7 +424,7 @@ def test_protected_deployment_needs_its_bypass_secret(
     target, spec = made(server, tmp_path), bundle()
     revision = spec.revision("shop", SHA)
     target.launch(revision, spec)
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while "answers 401" not in (said := target.ready(revision)).detail:
         assert time.monotonic() < end, said
     assert "give the target a `bypass`" in said.detail

@@ -179,7 +179,7 @@ def test_largest_allowed_body_is_accepted(receiving: Receiver) -> None:
 
 
 def test_slow_client_times_out(receiving: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(responses, "BODY_DEADLINE", 0.2)
+    monkeypatch.setattr(responses, "BODY_DEADLINE", 2.0)
     address = ("127.0.0.1", httpx.URL(receiving.url).port or 0)
     with socket.create_connection(address) as slow:
         slow.sendall(b"POST /hooks/github HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")

@@ -825,7 +825,7 @@ async def test_hanging_host_does_not_delay_others(
 
     def fetch(repo: str, *arguments: Any, **options: Any) -> Any:
         if repo == "https://hangs.example/slow":
-            released.wait(30)
+            released.wait(60)
             return None
         return real(repo, *arguments, **options)
 
@@ -851,7 +851,7 @@ async def test_pull_request_lookups_do_not_delay_pushes(place: Place) -> None:
 
     class Hangs(FakeGitHost):
         def pull_request(self, repo: str, number: int) -> PullRequest | None:
-            answers.wait(30)
+            answers.wait(60)
             return super().pull_request(repo, number)
 
     host = Hangs()
@@ -901,7 +901,7 @@ async def test_a_task_that_fails_loses_no_line_of_the_others(place: Place, monke
     dispatcher = Dispatcher(place.ledger, place.outside, place.workspaces, load_git_host)
     lines: list[str] = []
     errors: set[str] = set()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (len(lines) == 2 and len(errors) == 2):
         try:
             lines += await dispatcher.reconcile()

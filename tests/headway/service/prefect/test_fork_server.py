@@ -23,7 +23,7 @@ from headway.service.prefect import fork_server
 pytestmark = pytest.mark.slow
 
 WARM = Path(fork_server.__file__)
-DEADLINE = 30.0  # seconds, for everything that is waited for
+DEADLINE = 60.0  # seconds, for everything that is waited for
 MARK = "HEADWAY_TEST_WARM"
 ENGINE = """
 import atexit, os, signal, subprocess, sys, time

@@ -127,7 +127,10 @@ class Server:
 
     def state(self, flow_run: str, kind: str = "flow_runs") -> str:
         answer = httpx.get(f"{self.url}/{kind}/{flow_run}", auth=AUTH, trust_env=False, timeout=30)
-        return str(answer.json()["state"]["name"]) if answer.is_success else "removed"
+        if not answer.is_success:
+            return "removed"
+        state = answer.json()["state"]  # a run that is being removed has lost its states already
+        return str(state["name"]) if state else ""
 
     def count(self, table: str, where: str, *values: str) -> int:
         with closing(sqlite3.connect(self.home / "prefect.db")) as database:
