@@ -5,9 +5,10 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.teardown import clear_all
+from headway.domain.access import Action
 from tasks.environment_lock import hold
 from tasks.release_record import open_ledger
-from tasks.requester import requested_by
+from tasks.requester import requested_by, require
 
 __all__ = ["delete"]
 
@@ -24,6 +25,7 @@ async def delete(app: str, environment: str | None = None, by: str = "") -> None
         by: ignored when a person starts the run; services of Headway name what they start it for
     """
     with open_ledger() as ledger:
+        require(ledger, Action.ADMIN, app)
         by = requested_by(ledger, by) or "headway"
         reason, holder = f"deleted by {by}", f"delete by {by}"
         for each in [environment] if environment else ledger.rollouts.environments(app):

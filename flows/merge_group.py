@@ -6,12 +6,14 @@ from prefect import State, flow
 from prefect.exceptions import Pause
 
 from flows.verify import verify
+from headway.domain.access import Action
 from headway.ledger import ReleaseRecord
 from headway.ledger.stages import ALL_CHECKS
 from headway.policy import merge_queue
 from tasks.checkout import checkout, read_settings
 from tasks.preflight import preconditions
 from tasks.release_record import ReleaseSession, close_release, open_ledger, run_state, start_release
+from tasks.requester import require
 from tasks.supersede import while_newest
 
 __all__ = ["merge_group"]
@@ -27,6 +29,7 @@ async def merge_group(app: str, sha: str, by: str = "") -> ReleaseRecord | State
         by: ignored when a person starts the run; services of Headway name what they start it for
     """
     with open_ledger() as ledger:
+        require(ledger, Action.RELEASE, app)
         source = await checkout(ledger.apps.get(app).repo, sha)
         release = ReleaseSession(ledger, start_release(ledger, merge_queue.name(app), source, by))
         try:

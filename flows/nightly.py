@@ -6,10 +6,11 @@ import asyncio
 
 from prefect import flow
 
+from headway.domain.access import Action
 from headway.policy.nightly import NightlyResult
 from tasks.nightly import check_head, registered_apps, release_head, summarize
 from tasks.release_record import open_ledger
-from tasks.requester import requested_by
+from tasks.requester import requested_by, require
 
 __all__ = ["nightly"]
 
@@ -26,6 +27,8 @@ async def nightly(apps: list[str] | None = None, override: str = "", by: str = "
     with open_ledger() as ledger:
         by = requested_by(ledger, by)
         chosen = registered_apps(ledger, apps)
+        for app in chosen:
+            require(ledger, Action.RELEASE, app.name)
         heads = await asyncio.gather(*(check_head(ledger, app, override) for app in chosen))
         pairs = zip(chosen, heads, strict=True)
         nights = await asyncio.gather(*(release_head(ledger, app, head, override, by) for app, head in pairs))

@@ -9,6 +9,7 @@ from flows.rollout import deliver_revision
 from flows.teardown import teardown
 from flows.verify import verify
 from headway.config import PREVIEW
+from headway.domain.access import Action
 from headway.domain.errors import Superseded
 from headway.ledger import ReleaseRecord
 from headway.ledger.stages import ALL_CHECKS
@@ -28,6 +29,7 @@ from tasks.previews import (
     require_open,
 )
 from tasks.release_record import ReleaseSession, close_release, launch_specs, open_ledger, run_state, undelivered
+from tasks.requester import require
 from tasks.run_names import release_run_name
 from tasks.supersede import while_newest
 from tasks.workloads import require_runner
@@ -50,6 +52,7 @@ async def preview(
         by: ignored when a person starts the run; services of Headway name what they start it for
     """
     with open_ledger() as ledger:
+        require(ledger, Action.RELEASE, app, PREVIEW)
         pull = await pull_request(ledger, app, number, sha, base, fork)
         commit = await look(pull.repo, sha)
         release = ReleaseSession(ledger, await open_preview(ledger, pull, commit, by))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from prefect import flow
 
+from headway.domain.access import Action
 from tasks.artifacts import publish_live_state
 from tasks.environment_lock import EnvironmentSession, hold
 from tasks.release_record import open_ledger
-from tasks.requester import requested_by
+from tasks.requester import requested_by, require
 from tasks.rollback_steps import RollbackRequest, finish_rollback, plan_rollback
 from tasks.rollout_steps import take_steps
 from tasks.schema_migrations import revert_schema
@@ -39,6 +40,7 @@ async def rollback(
         revert: revert such contract migrations first, with the command in migrations/revert
     """
     with open_ledger() as ledger:
+        require(ledger, Action.ROLLBACK, app, environment)
         by = requested_by(ledger, by)
         asked = RollbackRequest(
             to=to, reason=reason, by=by, only_unfinished=only_unfinished, force=force, revert=revert

@@ -6,8 +6,9 @@ from typing import Literal
 
 from prefect import flow
 
+from headway.domain.access import Action
 from tasks.release_record import open_ledger
-from tasks.requester import requested_by
+from tasks.requester import requested_by, require
 from tasks.rollout_commands import give_command
 
 __all__ = ["steer"]
@@ -28,4 +29,5 @@ async def steer(
         reason: kept in the record
     """
     with open_ledger() as ledger:
+        require(ledger, Action.ROLLBACK if decision == "abort" else Action.PROMOTE, app, environment)
         await give_command(ledger, app, environment, decision, requested_by(ledger, by) or "headway", reason)

@@ -8,12 +8,13 @@ from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 
 from headway.config import PREVIEW
+from headway.domain.access import Action
 from headway.domain.errors import HeadwayError
 from headway.policy import previews
 from tasks.environment_lock import EnvironmentSession, hold
 from tasks.previews import close_preview, forget, plan_teardown, preview_targets, why_keep
 from tasks.release_record import open_ledger
-from tasks.requester import requested_by
+from tasks.requester import requested_by, require
 from tasks.rollback_steps import finish_rollback
 from tasks.rollout_steps import take_steps
 
@@ -36,6 +37,7 @@ async def teardown(app: str, number: int, reason: str = "", by: str = "", seen: 
     """
     name = previews.name(app, number)
     with open_ledger() as ledger:
+        require(ledger, Action.RELEASE, app)
         by = requested_by(ledger, by) or "headway"
         reason, holder = reason or f"requested by {by}", f"teardown by {by}"
         async with hold(ledger, name, PREVIEW, holder=holder, revision="nothing", patient=True) as session:

@@ -8,7 +8,7 @@ from headway.domain.access import GROUP, Action, Authority
 from headway.domain.principal import Role
 from headway.domain.refusal import Refusal
 
-__all__ = ["able", "has_role", "may", "role_of"]
+__all__ = ["able", "has_role", "may", "may_by_role", "role_of"]
 
 SERVICE = Role.DEVELOPER  # services release and roll back; they never approve
 
@@ -35,6 +35,15 @@ def may(
     owner = f"{authority.token.owner}, who owns {who}," if authority.token else str(who)
     missing = f"that needs the role {action.needs}, not {has}" if has else f"that needs the role {action.needs}"
     return Refusal(f"{owner} may not {what}: {missing}", f"these may: {', '.join(able(authority, action.needs, app))}")
+
+
+def may_by_role(
+    authority: Authority, action: Action, app: str, environment: str | None = None, *, now: datetime
+) -> Refusal | None:
+    """As `may`, once a role is granted for the app or for all apps; before that, every user who is signed in may."""
+    if authority.principal.kind == "user" and not any(grant.covers(app) for grant in authority.grants):
+        return None
+    return may(authority, action, app, environment, now=now)
 
 
 def role_of(authority: Authority, app: str | None) -> Role | None:

@@ -11,7 +11,7 @@ from headway.domain.access import GROUP, Action, Authority
 from headway.domain.approvals import Outcome, Verb
 from headway.domain.base import Frozen
 from headway.domain.refusal import Refusal
-from headway.policy.access import may
+from headway.policy.access import may_by_role
 
 __all__ = ["ApprovalRule", "Voter", "outcome", "person_of", "progress", "refusal", "same_person"]
 
@@ -53,8 +53,7 @@ def refusal(rule: ApprovalRule, authority: Authority, decision: Verb, now: datet
     if who.kind == "service":
         override = rule.frozen and not rule.by
         return None if override else Refusal(f"{who} may not decide: it is a service", "a person has to decide")
-    by_role = who.kind == "token" or any(grant.covers(rule.app) for grant in authority.grants)
-    if by_role and (refused := may(authority, Action.APPROVE, rule.app, rule.environment, now=now)):
+    if refused := may_by_role(authority, Action.APPROVE, rule.app, rule.environment, now=now):
         return refused
     if rule.by and not any(_names(entry, authority) for entry in rule.by):
         return Refusal(f"{who} may not decide on {rule.environment}", f"these may: {', '.join(rule.by)}")
