@@ -392,7 +392,7 @@ def test_two_people_approve_in_the_form_and_on_the_command_line_and_the_author_m
 
 def test_an_approval_is_void_when_something_else_is_live(headway: Headway, tmp_path: Path) -> None:
     """The older of two releases waits: approved late, it must not replace the newer one."""
-    repo = Repo(tmp_path / "app", "late", APPROVED % "1h")
+    repo = Repo(tmp_path / "app", "overtaken", APPROVED % "1h")
     older = headway.release(repo.path, code=3)
     repo.behave("    return 200, {}")
     newer = headway.release(repo.path, "--yes")
@@ -400,7 +400,7 @@ def test_an_approval_is_void_when_something_else_is_live(headway: Headway, tmp_p
     assert "void" in refused.stderr or "waits for no approval" in refused.stderr
     ended = headway.until(lambda: not (r := headway.ledger.releases.get(older["id"])).open and r)
     assert (ended.state, ended.reason) == ("superseded", f"production: superseded by {newer['name']}")
-    assert version(headway.url("late", "production")) == newer["sha"]
+    assert version(headway.url("overtaken", "production")) == newer["sha"]
 
 
 def test_an_approval_is_requested_again_when_something_else_went_live_before_the_rollout(
