@@ -19,7 +19,7 @@ from headway.domain.source import Source
 from headway.ledger import Ledger
 from headway.ledger.release_inputs import SETTINGS
 from headway.policy import app_policy
-from headway.policy.access import may
+from headway.policy.access import may_by_role
 from headway.policy.app_policy import Floor, RegisteredName
 from headway.scm import git
 from headway.system.os_user import home_owner
@@ -97,10 +97,8 @@ def _require_allowed_requester(release: ReleaseSession, path: list[str]) -> None
     if who is None:
         return
     authority = ledger.grants.authority(who, home_owner(home()))
-    if who.kind == "user" and not any(grant.covers(record.app) for grant in authority.grants):
-        return
     for environment in path:
-        _raise(may(authority, Action.RELEASE, record.app, environment, now=datetime.now(UTC)))
+        _raise(may_by_role(authority, Action.RELEASE, record.app, environment, now=datetime.now(UTC)))
 
 
 def _policy(ledger: Ledger, app: str) -> AppPolicy | None:

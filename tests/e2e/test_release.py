@@ -407,26 +407,26 @@ def test_an_approval_is_requested_again_when_something_else_went_live_before_the
     headway: Headway, tmp_path: Path
 ) -> None:
     """While the approved release waits for the environment's lock, the environment is rolled back."""
-    repo, ledger = Repo(tmp_path / "app", "again", APPROVED % "1h"), headway.ledger
+    repo, ledger = Repo(tmp_path / "app", "asked-again", APPROVED % "1h"), headway.ledger
     headway.release(repo.path, "--yes")
-    first = ledger.rollouts.live("again", "production") or ""
+    first = ledger.rollouts.live("asked-again", "production") or ""
     repo.behave("    return 200, {}")
     headway.release(repo.path, "--yes")
-    second = ledger.rollouts.live("again", "production")
+    second = ledger.rollouts.live("asked-again", "production")
     repo.behave("    return 200, {'third': True}")
     third = headway.release(repo.path, code=3)
     lock = headway.until(
-        lambda: ledger.locks.acquire("again", "production", holder="rollback", revision=first, lease=60)
+        lambda: ledger.locks.acquire("asked-again", "production", holder="rollback", revision=first, lease=60)
     )
     headway.run("approve", third["name"])
     headway.until(lambda: ledger.releases.get(third["id"]).state == "running")
     plan = Plan(strategy="rollback", new=first, old=second, steps=())
-    done = ledger.rollouts.start(None, "again", "production", plan, kind="rollback", reason="", token=lock.token)
+    done = ledger.rollouts.start(None, "asked-again", "production", plan, kind="rollback", reason="", token=lock.token)
     ledger.rollouts.finish(done.id, "done")
     ledger.locks.release(lock)
     asked = headway.until(lambda: ledger.approvals.waiting(third["id"]))
     assert (asked.round, asked.evidence["live"]) == (1, first)
-    assert f"(again: production: live was {second}, is {first})" in headway.run("status", "again").stdout
+    assert f"(again: production: live was {second}, is {first})" in headway.run("status", "asked-again").stdout
     assert ledger.rollouts.by_release(third["id"]) == []
     headway.run("reject", third["name"])
     headway.until(lambda: ledger.releases.get(third["id"]).state == "rejected")
