@@ -289,7 +289,7 @@ def test_nobody_records_a_request_that_was_not_sent(door: Door) -> None:
     """What the door asks the web service is not for others: it would be on the record as a request to Prefect."""
     before = door.web.ledger.prefect_requests.record(os_user(), "POST", "/api/another", None)
     with door.signed_in() as browser:
-        for path in (f"/authorize{RESUME}", f"/authorize{START}", f"//authorize{START}", "/authorize"):
+        for path in (f"/authorize{RESUME}", f"/authorize{START}", "/authorize"):
             assert browser.post(path, json={}).status_code == 404, path
     assert door.web.ledger.prefect_requests.last_resume(RUN, before) is None
 
