@@ -73,7 +73,7 @@ def host(headway: Headway, engine: Engine, tmp_path: Path) -> Iterator[str]:
     """A registry, and the blocks that know it and the engine."""
     with serving(tmp_path / "registry") as made:
         with headway.control() as control:
-            environment = {**os.environ, "PREFECT_API_URL": control.url}
+            environment = {**os.environ, "PREFECT_API_URL": control.url, "PREFECT_API_AUTH_STRING": headway.login}
         script = BLOCKS % {"host": made, "url": engine.url}
         subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=60, capture_output=True)
         yield made

@@ -363,7 +363,7 @@ def test_silent_metric_source_gives_no_verdict(headway: Headway, tmp_path: Path)
             f"Prometheus(url='http://127.0.0.1:{port}', timeout=1).save('mute', overwrite=True)"
         )
         with headway.control() as control:
-            environment = {**os.environ, "PREFECT_API_URL": control.url}
+            environment = {**os.environ, "PREFECT_API_URL": control.url, "PREFECT_API_AUTH_STRING": headway.login}
         subprocess.run([sys.executable, "-c", save], env=environment, check=True, timeout=60, capture_output=True)
         limit = ', metrics: {{orders: {{source: prometheus/mute, query: orders, limit: ">= 5"}}}}'
         with under_load(headway, tmp_path, "silent", more=limit, deadline="15s", window="8s") as (repo, load, stable):

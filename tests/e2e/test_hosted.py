@@ -67,7 +67,7 @@ def headway(own: Up) -> Headway:
 
 def save(headway: Headway, script: str) -> None:
     with headway.control() as control:
-        environment = {**os.environ, "PREFECT_API_URL": control.url}
+        environment = {**os.environ, "PREFECT_API_URL": control.url, "PREFECT_API_AUTH_STRING": headway.login}
     subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=60, capture_output=True)
 
 

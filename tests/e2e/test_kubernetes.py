@@ -81,8 +81,9 @@ def own(places: dict[str, Namespace], engine: Engine, tmp_path: Path) -> Iterato
     (tmp_path / "home").mkdir()
     up = Up(tmp_path / "home", DOCKER_HOST=engine.url, HEADWAY_SECRET_BOXED_TOKEN=TOKEN)
     with up.running():
-        with Headway(up).control() as control:
-            environment = {**os.environ, "PREFECT_API_URL": control.url}
+        headway = Headway(up)
+        with headway.control() as control:
+            environment = {**os.environ, "PREFECT_API_URL": control.url, "PREFECT_API_AUTH_STRING": headway.login}
         told = [(name, place.name, str(place.kubeconfig)) for name, place in places.items()]
         script = BLOCKS % {"registry": places["staging"].registry, "places": told}
         subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=60, capture_output=True)

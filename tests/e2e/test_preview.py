@@ -111,7 +111,7 @@ def shop(up: Up, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
         made = Shop(up, tmp_path_factory.mktemp("storefront"), host)
         headway = Headway(up)
         with headway.control() as control:
-            environment = {**os.environ, "PREFECT_API_URL": control.url}
+            environment = {**os.environ, "PREFECT_API_URL": control.url, "PREFECT_API_AUTH_STRING": headway.login}
         subprocess.run([sys.executable, "-c", BLOCK % host.url], env=environment, check=True, timeout=60)
         where = ["--name", NAME, "--host", "gitea", "--secret", "e2e-webhook", "--reports", "gitea/e2e"]
         headway.run("app", "add", f"https://git.example/{REPO}", *where)
