@@ -1,4 +1,4 @@
-"""What the sign-in adds to a request: `python bench/trust.py`.
+"""What the sign-in adds to a request, and isolation to a check: `python bench/trust.py`.
 
 The same requests, in turn, straight to the server that answers them and through the door: one to Prefect's API, with a
 session, which the door shows to the web service first; and a signed webhook delivery, to the web service.
@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 
 import httpx
+import isolation
 from service import Service, repository, running
 
 from headway.ledger import Ledger
@@ -25,6 +26,7 @@ from headway.system.unix_socket import socket_directory
 ROUNDS = 300
 SECRET = "a secret of the benchmark"
 GOALS = {"request to Prefect's API": 0.020, "webhook delivery": 0.050}  # seconds that it may add, p50
+ISOLATION_GOAL = 0.150  # seconds
 
 
 def main() -> None:
@@ -39,6 +41,12 @@ def main() -> None:
         ratio = statistics.median(through) / statistics.median(direct)
         print(f"{name:26} direct {shown(direct)}, through the door {shown(through)}   ratio {ratio:.2f}")
         print(f"{'':26} adds {added_ms:.1f} ms; goal: under {1000 * GOALS[name]:g} ms")
+    checks = isolation.figures()
+    host = statistics.median(checks["host"])
+    for runner, seconds in checks.items():
+        added_ms = 1000 * (statistics.median(seconds) - host)
+        print(f"check, {runner:19} {shown(seconds)}   ratio to host {statistics.median(seconds) / host:.2f}")
+        print(f"{'':26} adds {added_ms:.1f} ms; goal: under {1000 * ISOLATION_GOAL:g} ms")
 
 
 def pairs(service: Service) -> dict[str, tuple[Callable[[], None], Callable[[], None]]]:

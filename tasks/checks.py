@@ -69,7 +69,7 @@ async def _run(release: ReleaseSession, source: Source, name: str, check: Check)
         with output_log(command_output(release.record.id, name), get_run_logger().info) as log:
             command = workload(app, source, check.run, check.env, check.timeout, log)
             finished = await runner(trusted=source.trusted).run(
-                replace(command, name=name, network=check.network == "open")
+                replace(command, name=name, network=check.network != "none", hosts=_hosts(check))
             )
     except CommandFailed as failed:
         raise CheckFailed(failed.what, failed.hint) from failed
@@ -96,6 +96,10 @@ async def _run(release: ReleaseSession, source: Source, name: str, check: Check)
             description=f"{name} of {record.name}",
         )
     return report
+
+
+def _hosts(check: Check) -> tuple[str, ...] | None:
+    return None if isinstance(check.network, str) else check.network
 
 
 def _tests(workspace: Path, check: Check, *, required: bool) -> tuple[int | None, tuple[Failure, ...]]:

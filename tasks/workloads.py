@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from headway.domain.workload import Workload
 from headway.scm import git
 from headway.system import command_runner
 from headway.system.paths import home
-from headway.system.runners import runner
+from headway.system.runners import isolation, runner
 
 __all__ = ["require_runner", "workload"]
 
@@ -20,7 +21,8 @@ __all__ = ["require_runner", "workload"]
 def require_runner(*, trusted: bool) -> None:
     """Log how commands of this commit will run. Raises UsageError when they cannot run here."""
     found = runner(trusted=trusted)
-    get_run_logger().info("runner of commands: %s%s", found.name, "" if found.isolated else ", which does not isolate")
+    level = logging.INFO if found.isolated else logging.WARNING
+    get_run_logger().log(level, "commands are %s", isolation(found))
 
 
 def workload(

@@ -21,6 +21,7 @@ from headway.service.identity_provider import IdentityProvider
 from headway.service.prefect.client import Control
 from headway.service.stack import Addresses, Stack, running, serving
 from headway.system.paths import home, ledger_url
+from headway.system.runners import isolation, runner
 
 __all__ = ["serve", "up"]
 
@@ -99,7 +100,8 @@ async def _until_stopped(running: Coroutine[None, None, None]) -> None:
 
 async def _run(addresses: Addresses) -> None:
     first = not (home() / "prefect" / "prefect.db").exists()
-    output.say(f"starting; logs are in {home() / 'logs'}")
+    commands = isolation(runner(trusted=True))  # a mistake in HEADWAY_RUNNER is an error here, not in each release
+    output.say(f"starting; logs are in {home() / 'logs'}", f"commands of apps are {commands}")
     if first and "PREFECT_API_URL" not in os.environ:
         output.say("the first start creates a database and takes about a minute, later ones about 20 s")
     async with running(addresses, output.say) as up:

@@ -20,6 +20,7 @@ from headway.config.value_types import (
     Image,
     Label,
     Memory,
+    Network,
     RepoPath,
     RuleName,
     Secret,
@@ -87,9 +88,8 @@ class Check(Section):
     coverage: RepoPath | None = Field(
         default=None, description="path of the coverage report that the command writes: lcov or Cobertura"
     )
-    network: Literal["open", "none"] = Field(
-        default="open",
-        description="`none`: the check reaches no server, and fails without a runner that isolates",
+    network: Network = Field(
+        default="open", description="what the check reaches. All but `open` fail without a runner that isolates"
     )
     inputs: Inputs | None = Field(default=None, description="inputs of the check. Default: the check always runs")
 

@@ -58,6 +58,7 @@ _MEMORY_UNITS = {
 }  # fmt: skip
 LABEL = "[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
 LABEL_WORDS = "a name of lower-case letters, digits and '-' such as shop-api"
+HOST = "[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?"
 CPU = rf"({_NUMBER})(m)?"
 PERCENT = rf"({_NUMBER})\s*%"
 LIMIT = r"(>=|<=)\s*(-?[0-9]+(?:\.[0-9]+)?)"
@@ -232,6 +233,16 @@ def read_text_or_secret(value: object) -> str | SecretRef:
 def read_secret(value: object) -> SecretRef:
     found = read_text_or_secret(value)
     return found if isinstance(found, SecretRef) else parse_secret(None)
+
+
+def read_network(value: object) -> str | tuple[str, ...]:
+    if value in ("open", "none"):
+        return str(value)
+    if not isinstance(value, list | tuple) or not all(
+        isinstance(host, str) and re.fullmatch(HOST, host) for host in value
+    ):
+        raise ValueError("expected open, none or a list of host names such as [pypi.org]")
+    return tuple(value)
 
 
 def check_freeze(value: str) -> str:

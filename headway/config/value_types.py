@@ -17,6 +17,7 @@ from headway.config.value_parsers import (
     CONDITION,
     CPU,
     DURATION,
+    HOST,
     LABEL,
     LABEL_WORDS,
     LIMIT,
@@ -32,6 +33,7 @@ from headway.config.value_parsers import (
     read_cpu,
     read_duration,
     read_limit,
+    read_network,
     read_pause,
     read_portion,
     read_secret,
@@ -58,6 +60,7 @@ __all__ = [
     "Label",
     "Limit",
     "Memory",
+    "Network",
     "PauseLength",
     "Percent",
     "Portion",
@@ -248,6 +251,19 @@ Command = TypeAliasType(
         str,
         *_matching(r"[\s\S]*\S[\s\S]*", "a command"),
         _described("A shell command, run by `/bin/sh -c`.", {"type": "string", "pattern": r"\S"}),
+    ],
+)
+Network = TypeAliasType(
+    "Network",
+    Annotated[
+        Literal["open", "none"] | tuple[str, ...],
+        *_read(
+            read_network,
+            "What a command reaches: `open`, all other hosts; `none`, no server at all; "
+            "or a list of the only hosts, such as `[pypi.org, files.pythonhosted.org]`.",
+            {"enum": ["open", "none"]},
+            {"type": "array", "items": _pattern(HOST)},
+        ),
     ],
 )
 RepoPath = TypeAliasType(

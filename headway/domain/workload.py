@@ -47,6 +47,8 @@ class Workload:
     """Values to mask in its output."""
     network: bool = True
     """Whether it reaches other hosts. In isolation it reaches no address of this machine but its `services`."""
+    hosts: tuple[str, ...] | None = None
+    """Names of the only hosts that it reaches, for a runner with `isolated`. None: all."""
     services: bool = False
     """Whether it also reaches the services of this machine that the operator has opened to workloads."""
     limits: Limits = field(default=Limits())

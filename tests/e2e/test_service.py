@@ -54,6 +54,7 @@ def test_interrupt_during_the_start_leaves_nothing(tmp_path: Path, repo: Repo) -
         assert alive == []
         assert not (up.home / "up.json").exists()
     with up.running():
+        assert "\ncommands of apps are " in up.log.read_text()
         assert Headway(up).release(repo.path)["state"] == "succeeded"
 
 

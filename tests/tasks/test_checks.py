@@ -80,7 +80,7 @@ async def test_a_check_without_a_network(books: Ledger, commit: Source, monkeypa
     release = ReleaseSession(books, books.releases.start("shop", "/repo", "main", flow_run_id=None, requested_by="ann"))
     count = "python3 -c 'import socket; raise SystemExit(len(socket.if_nameindex()) - 1)'"
     monkeypatch.setenv("HEADWAY_RUNNER", "host")
-    with pytest.raises(CheckFailed, match="unit: runs without a network, which the host runner cannot take away"):
+    with pytest.raises(CheckFailed, match="unit: its `network` is limited, which the host runner cannot do"):
         await checks.run_check.fn(release, commit, "unit", Check(run=count, network="none"))
     if refusal := SandboxRunner().missing():
         pytest.skip(f"{refusal.what}: {refusal.hint}")

@@ -55,7 +55,9 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 @pytest.fixture
-def counter(tmp_path: Path) -> Path:
+def counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file to which the commands of the app add a line: outside of their workspace, so they run on the host."""
+    monkeypatch.setenv("HEADWAY_RUNNER", "host")
     return tmp_path / "counter"
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +15,9 @@ from headway.domain.errors import UsageError
 from headway.domain.source import Source
 from headway.domain.workload import Finished
 from headway.scm import git
-from headway.system.runners import runner, sandbox
+from headway.system.runners import isolation, runner, sandbox
 from headway.system.runners.sandbox import SandboxRunner
+from tasks import workloads
 from tasks.workloads import workload
 from tests.standins.repositories import Repository
 
@@ -69,12 +73,60 @@ def test_an_unknown_runner_is_refused_with_those_that_there_are(monkeypatch: pyt
 
 
 @pytest.fixture
-def no_sandbox(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """A machine without bubblewrap."""
-    monkeypatch.setenv("PATH", str(tmp_path))
+def no_sandbox(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """A machine without bubblewrap: the directory of its programs, which is empty."""
+    (programs := tmp_path / "programs").mkdir()
+    monkeypatch.setenv("PATH", str(programs))
     sandbox._missing.cache_clear()
-    yield
+    yield programs
     sandbox._missing.cache_clear()
+
+
+def test_how_commands_run_is_said(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HEADWAY_RUNNER")
+    assert isolation(runner(trusted=source.trusted)) == "isolated by the sandbox runner"
+    monkeypatch.setenv("HEADWAY_RUNNER", "host")
+    assert isolation(runner(trusted=True)) == "not isolated: HEADWAY_RUNNER or HEADWAY_FORK_RUNNER names host"
+
+
+@pytest.mark.usefixtures("no_sandbox")
+def test_each_release_logs_that_nothing_isolates_its_commands(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("HEADWAY_RUNNER", raising=False)
+    monkeypatch.setattr(workloads, "get_run_logger", lambda: logging.getLogger("test"))
+    workloads.require_runner(trusted=True)
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        (
+            "WARNING",
+            "commands are not isolated: the sandbox needs `bwrap`, which is not installed (apt-get install bubblewrap)",
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        ("bwrap", "bwrap: No permissions to create new namespace"),
+        ("slirp4netns", "open(/dev/net/tun): No such device"),
+    ],
+)
+def test_programs_that_are_there_and_do_not_work_are_no_sandbox(
+    no_sandbox: Path, program: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container, or where the kernel forbids user namespaces."""
+    for name in sandbox.PROGRAMS:
+        if (found := shutil.which(name, path=os.defpath + ":/usr/sbin:/sbin")) is None:
+            pytest.skip(f"{name} is not installed: apt-get install {sandbox.PROGRAMS[name]}")
+        (no_sandbox / name).symlink_to(found)
+    (no_sandbox / program).unlink()
+    (no_sandbox / program).write_text(f"#!/bin/sh\necho '{message}' >&2\nexit 1\n")
+    (no_sandbox / program).chmod(0o755)
+    monkeypatch.setenv("HEADWAY_RUNNER", "auto")
+    assert isolation(runner(trusted=True)).startswith("not isolated: the sandbox does not work on this machine: ")
+    assert message in isolation(runner(trusted=True))
+    with pytest.raises(UsageError, match="commands of a fork run only in isolation: the sandbox does not work"):
+        runner(trusted=False)
 
 
 @pytest.mark.usefixtures("no_sandbox")

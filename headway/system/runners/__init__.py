@@ -11,10 +11,10 @@ from headway.system.extensions import extensions
 from headway.system.runners.host import HostRunner
 from headway.system.runners.sandbox import SandboxRunner
 
-__all__ = ["runner"]
+__all__ = ["isolation", "runner"]
 
 VARIABLE = "HEADWAY_RUNNER"
-DEFAULT = "host"
+DEFAULT = "auto"
 FORK_VARIABLE = "HEADWAY_FORK_RUNNER"
 AUTO = "auto"
 
@@ -22,8 +22,8 @@ AUTO = "auto"
 def runner(*, trusted: bool) -> Runner:
     """The runner for commands of the repository's own commits; with `trusted=False` for those of a fork.
 
-    HEADWAY_RUNNER names it: `host` (default), `sandbox`, `auto` for the strongest that works on this machine, or one
-    of another package. Commands of a fork run isolated: in that runner if it isolates, otherwise in the strongest that
+    HEADWAY_RUNNER names it: `auto` (default) for the strongest that works on this machine, `sandbox`, `host`, or one of
+    another package. Commands of a fork run isolated: in that runner if it isolates, otherwise in the strongest that
     works. Only HEADWAY_FORK_RUNNER can name `host` for them.
 
     Raises UsageError when there is none of that name, when it does not work on this machine, or when nothing isolates
@@ -42,6 +42,15 @@ def runner(*, trusted: bool) -> Runner:
             f"{found.hint}. {FORK_VARIABLE}=host runs them as the user of the worker, who can read its secrets",
         )
     return found
+
+
+def isolation(found: Runner) -> str:
+    """How commands run in this runner, in one line, and what is missing for isolation."""
+    if found.isolated:
+        return f"isolated by the {found.name} runner"
+    refusal = SandboxRunner().missing()
+    why = f"{refusal.what} ({refusal.hint})" if refusal else f"{VARIABLE} or {FORK_VARIABLE} names {found.name}"
+    return f"not isolated: {why}"
 
 
 def _named(variable: str, name: str) -> Runner:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from headway.domain.workload import Workload
 from headway.system.paths import home
+from headway.system.runners.allowed_hosts import hosts_file
+from headway.system.runners.user_network import NAME_SERVER
 
 __all__ = ["Mounts", "file_system", "tool_directories"]
 
@@ -43,7 +45,6 @@ ETC = (
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix/store")
 PREFIX_MARKS = ("lib", "versions", "pyvenv.cfg")  # beside bin/ in the directory of a Python, Node.js or pyenv
 TEMPORARY = "/tmp"  # noqa: S108 - of the sandbox
-NAME_SERVER = "10.0.2.3"  # slirp4netns forwards it to the name servers of this machine
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,12 @@ class Mounts:
     env: Mapping[str, str]
 
 
-def file_system(workload: Workload, scratch: Path, sockets: Sequence[Path]) -> Mounts:
+def file_system(
+    workload: Workload, scratch: Path, sockets: Sequence[Path] = (), hosts: Mapping[str, Sequence[str]] | None = None
+) -> Mounts:
     """The file system for a workload, with these Unix sockets of the machine.
 
+    With `hosts`, it knows the addresses of these and no name server.
     `scratch` is an empty directory that lives as long as the workload.
     """
     own_home = workload.home or scratch / "home"
@@ -64,8 +68,8 @@ def file_system(workload: Workload, scratch: Path, sockets: Sequence[Path]) -> M
     (scratch / "tmp").mkdir(mode=0o700)
     options = [
         *_system(),
-        *_written(scratch, own_home),
         *(option for name in ETC for option in ("--ro-bind-try", f"/etc/{name}", f"/etc/{name}")),
+        *_written(scratch, own_home, hosts),
         # Root outside is the owner of the kernel's settings also without capabilities.
         *(
             "--proc",
@@ -80,6 +84,9 @@ def file_system(workload: Workload, scratch: Path, sockets: Sequence[Path]) -> M
             TEMPORARY,
             "--dir",
             "/run",
+            "--symlink",
+            TEMPORARY,
+            "/var/tmp",  # noqa: S108 - of the sandbox
         ),
         *_read_only([*tool_directories(workload.env), *workload.readable]),
         *_writable([own_home, workload.workspace, *workload.writable, *sockets]),
@@ -98,14 +105,16 @@ def _system() -> Iterator[str]:
             yield from ("--ro-bind", name, name)
 
 
-def _written(scratch: Path, own_home: Path) -> Iterator[str]:
-    """Files of /etc that are the sandbox's own: its user, and its name server."""
+def _written(scratch: Path, own_home: Path, hosts: Mapping[str, Sequence[str]] | None) -> Iterator[str]:
+    """Files of /etc that are the sandbox's own: its user, and its name server or the hosts that it may reach."""
     user, group = os.getuid() or 1000, os.getgid() or 1000
     contents = {
         "passwd": f"root:x:0:0:root:/root:/usr/sbin/nologin\nheadway:x:{user}:{group}::{own_home}:/bin/sh\n",
         "group": f"root:x:0:\nheadway:x:{group}:\n",
-        "resolv.conf": f"nameserver {NAME_SERVER}\n",
+        "resolv.conf": f"nameserver {NAME_SERVER}\n" if hosts is None else "",
     }
+    if hosts is not None:
+        contents["hosts"] = hosts_file(hosts)
     for name, content in contents.items():
         (scratch / name).write_text(content)
         yield from ("--ro-bind", str(scratch / name), f"/etc/{name}")

@@ -22,10 +22,10 @@ class HostRunner(Runner):
         """Every machine has it."""
 
     async def run(self, workload: Workload) -> Finished:
-        if not workload.network:
+        if not workload.network or workload.hosts is not None:
             raise CommandFailed(
-                f"{workload.name}: runs without a network, which the host runner cannot take away",
-                "HEADWAY_RUNNER=sandbox can; or remove `network: none` from headway.yaml",
+                f"{workload.name}: its `network` is limited, which the host runner cannot do",
+                "install what the sandbox needs (headway up names it), or remove `network` from headway.yaml",
             )
         return await command_runner.run(
             workload.command,

@@ -8,9 +8,10 @@ import functools
 import json
 import os
 import shutil
-import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,10 +21,12 @@ from headway.domain.refusal import Refusal
 from headway.domain.workload import Finished, Limits, Workload
 from headway.system import command_runner, directories
 from headway.system.runners import user_network
+from headway.system.runners.allowed_hosts import addresses_of
 from headway.system.runners.cgroup import limited
 from headway.system.runners.file_system import Mounts, file_system
 from headway.system.runners.seccomp import system_call_filter
 from headway.system.runners.services import Services, opened_services
+from headway.system.runners.user_network import Network
 
 __all__ = ["SandboxRunner"]
 
@@ -35,6 +38,7 @@ PROGRAMS = {
     "prlimit": "util-linux",
 }
 SELF_TEST = 30.0  # seconds
+GRACE = 0.5  # seconds; SIGTERM ends bwrap, and the kernel then kills the rest, unless it has not started yet
 NAMESPACES = (
     "--unshare-user",
     "--unshare-ipc",
@@ -66,12 +70,15 @@ class SandboxRunner(Runner):
         scratch = Path(tempfile.mkdtemp(prefix="headway-sandbox-"))
         try:
             services = opened_services() if workload.network and workload.services else Services()
-            return await _run(workload, file_system(workload, scratch, services.sockets), services.ports)
+            hosts = None if workload.hosts is None else await addresses_of(workload.hosts, workload.name)
+            addresses = None if hosts is None else tuple(chain.from_iterable(hosts.values()))
+            files = file_system(workload, scratch, services.sockets, hosts)
+            return await _run(workload, files, Network(services.ports, addresses))
         finally:
             await asyncio.to_thread(directories.remove, scratch)
 
 
-async def _run(workload: Workload, files: Mounts, ports: Sequence[int]) -> Finished:
+async def _run(workload: Workload, files: Mounts, network: Network) -> Finished:
     with contextlib.ExitStack() as stack:
         info_read, info_write = _pipe(stack)
         block_read, block_write = _pipe(stack)
@@ -83,7 +90,7 @@ async def _run(workload: Workload, files: Mounts, ports: Sequence[int]) -> Finis
         options = [part for option, descriptor in descriptors.items() for part in (option, str(descriptor))]
         try:
             async with asyncio.TaskGroup() as group:
-                supply = group.create_task(_supply(workload, ports, limit, info_read, block_write))
+                supply = group.create_task(_supply(workload, network, limit, info_read, block_write))
                 finished = await command_runner.run(
                     [*_limited(workload.limits), *_bwrap(files), *options, "--", "/bin/sh", "-c", workload.command],
                     cwd=workload.workspace,
@@ -91,6 +98,7 @@ async def _run(workload: Workload, files: Mounts, ports: Sequence[int]) -> Finis
                     timeout=workload.timeout,
                     on_line=workload.on_line,
                     secrets=workload.secrets,
+                    grace=GRACE,
                     name=workload.name,
                     pass_fds=list(descriptors.values()),
                 )
@@ -117,15 +125,13 @@ def _bwrap(files: Mounts) -> list[str]:
     return ["bwrap", *NAMESPACES, *identity, "--cap-drop", "ALL", "--die-with-parent", *files.options]
 
 
-async def _supply(
-    workload: Workload, ports: Sequence[int], limit: Callable[[int], None], info: int, block: int
-) -> None:
+async def _supply(workload: Workload, network: Network, limit: Callable[[int], None], info: int, block: int) -> None:
     """Wait for the sandbox, limit and connect it, start the command, and keep it connected until cancelled."""
     try:
         pid = await _first_process(info)
         limit(pid)
-        network = user_network.connected(pid, workload.name, ports) if workload.network else contextlib.nullcontext()
-        async with network:
+        connected = user_network.connected(pid, workload.name, network)
+        async with connected if workload.network else contextlib.nullcontext():
             os.write(block, b"1")
             await asyncio.get_running_loop().create_future()
     except OSError as error:  # TimeoutError is one
@@ -149,18 +155,30 @@ def _missing() -> Refusal | None:
     for program, package in PROGRAMS.items():
         if shutil.which(program) is None:
             return Refusal(f"the sandbox needs `{program}`, which is not installed", f"apt-get install {package}")
-    tried = subprocess.run(
-        ["bwrap", *NAMESPACES, "--ro-bind", "/", "/", "--", "/bin/true"],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=SELF_TEST,
-        check=False,
-    )
-    if tried.returncode:
-        return Refusal(
-            f"the sandbox does not work on this machine: {tried.stderr.strip()[:200]}",
-            "allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone, "
-            "kernel.apparmor_restrict_unprivileged_userns), or run commands in containers",
+    with ThreadPoolExecutor(1) as thread:  # this one may have a running event loop
+        return thread.submit(asyncio.run, _self_test()).result()
+
+
+async def _self_test() -> Refusal | None:
+    """Run `true` as a workload. Raises CommandFailed when the machine is too busy to say whether that works."""
+    with tempfile.TemporaryDirectory(prefix="headway-sandbox-test-") as place:
+        (workspace := Path(place) / "workspace").mkdir()
+        (scratch := Path(place) / "scratch").mkdir()
+        test = Workload(
+            "true", workspace, command_runner.clean_environment(), SELF_TEST, lambda _line: None, "test of the sandbox"
         )
-    return None
+        try:
+            finished = await _run(test, file_system(test, scratch), Network())
+        except CommandFailed as failed:
+            if isinstance(failed.__cause__, TimeoutError):
+                raise
+            reason = failed.what
+        else:
+            if finished.exit_code == 0:
+                return None
+            reason = "; ".join(finished.tail) or f"exit code {finished.exit_code}"
+    return Refusal(
+        f"the sandbox does not work on this machine: {reason[:200]}",
+        "allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone, "
+        "kernel.apparmor_restrict_unprivileged_userns), and access to /dev/net/tun",
+    )

@@ -7,35 +7,46 @@ import contextlib
 import fcntl
 import os
 import signal
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
-from typing import IO
-
-import psutil
+from typing import IO, NamedTuple
 
 from headway.domain.errors import CommandFailed
 from headway.system.runners import services
+from headway.system.runners.allowed_hosts import LINK_LOCAL, own_addresses
 
-__all__ = ["connected", "readable"]
+__all__ = ["NAME_SERVER", "Network", "connected", "readable"]
 
 READY = 20.0  # seconds
 NS_GET_USERNS = 0xB701  # linux/nsfs.h
-LINK_LOCAL = "169.254.0.0/16"  # clouds serve the credentials of the machine at 169.254.169.254
+GATEWAY, NAME_SERVER = "10.0.2.2", "10.0.2.3"  # of slirp4netns; it forwards to the name servers of this machine
+
+
+class Network(NamedTuple):
+    """What a workload reaches."""
+
+    ports: tuple[int, ...] = ()
+    """Of this machine's loopback address."""
+    addresses: tuple[str, ...] | None = None
+    """The only ones elsewhere; None: all."""
 
 
 @contextlib.asynccontextmanager
-async def connected(pid: int, name: str, ports: Sequence[int] = ()) -> AsyncIterator[None]:
-    """Connect the network namespace of a process to other hosts, and to `ports` of this machine's loopback address.
-
-    Raises CommandFailed for the workload `name`.
-    """
+async def connected(pid: int, name: str, network: Network) -> AsyncIterator[None]:
+    """Connect the network namespace of a process. Raises CommandFailed for the workload `name`."""
     await _mapped(pid)
+    closed = [f"route add blackhole {where}" for where in sorted({LINK_LOCAL, *own_addresses()})]
     with _owner(pid) as user_namespace:
-        await _close(pid, user_namespace, name)
-        async with _slirp4netns(pid, user_namespace, name), services.opened(pid, user_namespace, ports, name):
-            yield
+        await _configure(pid, user_namespace, name, closed)
+        async with _slirp4netns(pid, user_namespace, name):
+            if network.addresses is not None:
+                only = [f"route add {address} via {GATEWAY}" for address in sorted(set(network.addresses))]
+                await _configure(
+                    pid, user_namespace, name, [*only, "route del default", f"route add blackhole {NAME_SERVER}"]
+                )
+            async with services.opened(pid, user_namespace, network.ports, name):
+                yield
 
 
 async def _mapped(pid: int) -> None:
@@ -78,7 +89,8 @@ async def _slirp4netns(pid: int, user_namespace: str, name: str) -> AsyncIterato
         await readable(ready_read)
         if not os.read(ready_read, 1):
             raise CommandFailed(
-                f"{name}: slirp4netns cannot connect the sandbox", "run slirp4netns by hand on this machine"
+                f"{name}: slirp4netns cannot connect the sandbox: {_last_line(messages)}",
+                "it needs /dev/net/tun",
             )
         yield
     finally:
@@ -97,14 +109,8 @@ def _last_line(messages: IO[bytes]) -> str:
     return next(reversed(messages.read().decode(errors="replace").splitlines()), "it printed nothing")[:200]
 
 
-async def _close(pid: int, user_namespace: str, name: str) -> None:
-    """Close the routes to link-local addresses and to this machine's own. The workload cannot change routes."""
-    own = {
-        address.address
-        for addresses in psutil.net_if_addrs().values()
-        for address in addresses
-        if address.family == socket.AF_INET and not address.address.startswith("127.")
-    }
+async def _configure(pid: int, user_namespace: str, name: str, commands: Sequence[str]) -> None:
+    """Run commands of `ip` in the network namespace. The workload itself cannot change routes."""
     process = await asyncio.create_subprocess_exec(
         *("nsenter", f"--user={user_namespace}", f"--net=/proc/{pid}/ns/net", "--preserve-credentials"),
         *("ip", "-batch", "-"),
@@ -112,8 +118,7 @@ async def _close(pid: int, user_namespace: str, name: str) -> None:
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )
-    routes = "".join(f"route add blackhole {where}\n" for where in sorted({LINK_LOCAL, *own}))
-    _, errors = await process.communicate(routes.encode())
+    _, errors = await process.communicate("".join(f"{command}\n" for command in commands).encode())
     if process.returncode:
         raise CommandFailed(
             f"{name}: the routes of the sandbox cannot be set: {errors.decode(errors='replace').strip()[:200]}",
