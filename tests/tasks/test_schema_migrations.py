@@ -227,6 +227,15 @@ async def test_contract_migration_runs_when_it_is_due_and_not_before(shop: Shop)
     await shop.contract(third)  # requested again: nothing to do
 
 
+async def test_a_check_that_rewrites_a_migration_does_not_change_what_it_is(shop: Shop) -> None:
+    await grown(shop)
+    source = shop.write(TAKES)
+    (Path(source.workspace) / "migrations/versions/3.py").write_text("# nothing to see")
+    (Path(source.workspace) / "migrations/versions/4.py").symlink_to("/etc/passwd")
+    release, _ = await shop.release(source)
+    assert [(change.kind, change.state) for change in shop.changes(release)] == [("contract", "waiting")]
+
+
 async def test_contract_migration_of_a_version_no_longer_live_is_not_run(shop: Shop) -> None:
     _, second = await grown(shop)
     release, third = await shop.release(shop.write(TAKES))
