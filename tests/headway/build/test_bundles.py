@@ -176,6 +176,19 @@ async def test_a_bundle_that_was_changed_is_not_released_again(repository: Repos
     assert bundles.refusal(again) is None
 
 
+async def test_a_link_to_another_bundle_is_not_launched(repository: Repository, build: Build) -> None:
+    repository.write(a="1")
+    checked = await build()
+    repository.write(a="2")
+    other = await build()
+    Path(checked.location).unlink()
+    Path(checked.location).symlink_to(Path(other.location).resolve())
+    changed = bundles.refusal(checked)
+    assert changed
+    assert changed.what.endswith("was changed after its build: a: has other content")
+    assert bundles.refusal(other) is None
+
+
 async def test_bundles_of_an_earlier_version_are_launched_unseen_and_not_released_again(
     repository: Repository, build: Build, store: Path
 ) -> None:
