@@ -103,18 +103,18 @@ def _newest_of_each(found: list[Receipt]) -> list[Receipt]:
 
 def _lines(predicate: dict[str, Any]) -> list[str]:
     about = f"for {predicate['environment']}" if predicate["environment"] else "at its end"
-    source, checks = predicate["source"], predicate["checks"]
-    lines = [
-        f"{predicate['release']}: the receipt {about} is valid, signed {predicate['signedAt'][:19]} UTC",
-        f"  artifact     {predicate['build']['digest']}",
-        f"  commit       {source['commit']} of {source['repository']}, by {source['author']}",
-        f"  checks       {', '.join(check['name'] + ' ' + check['state'] for check in checks) or 'none'}",
-    ]
-    approvals = (f"{one['environment']} ({one['asks']}) by {one['by']}" for one in predicate["approvals"])
-    lines += [f"  approval     {approval}" for approval in approvals]
-    for one in predicate["environments"]:
-        requests = one["requests"]
-        counted = f", {requests['total']} requests, {requests['failed']} failed" if requests else ""
-        verdicts = ", ".join(f"{verdict['step']}: {verdict['outcome']}" for verdict in one["verdicts"])
-        lines.append(f"  rolled out   {one['name']} ({one['strategy']}){counted}{verdicts and f'; {verdicts}'}")
-    return ["  " * line.startswith("  ") + printable(line) for line in lines]
+    title = f"{predicate['release']}: the receipt {about} is valid, signed {predicate['signedAt'][:19]} UTC"
+    source = predicate["source"]
+    rows = [("artifact", predicate["build"]["digest"]), ("commit", f"{source['commit']} of {source['repository']}")]
+    rows += [("author", source["author"])]
+    rows += [("check", f"{check['name']} {check['state']}") for check in predicate["checks"]]
+    rows += [("approval", f"{one['environment']} ({one['asks']}) by {one['by']}") for one in predicate["approvals"]]
+    rows += [("rolled out", _rolled_out(one)) for one in predicate["environments"]]
+    return [printable(title), *(f"  {label:11} {printable(value)}" for label, value in rows)]
+
+
+def _rolled_out(environment: dict[str, Any]) -> str:
+    requests = environment["requests"]
+    counted = f", {requests['total']} requests, {requests['failed']} failed" if requests else ""
+    verdicts = "; ".join(f"{one['step']}: {one['outcome']}" for one in environment["verdicts"])
+    return f"{environment['name']} ({environment['strategy']}){counted}{verdicts and f'; {verdicts}'}"

@@ -102,6 +102,11 @@ class Approvals(Repository):
         )
         return [record(ApprovalRecord, row) for row in self._read(sa.select(t.approvals).where(*own))]
 
+    def by_release(self, release_id: str) -> list[ApprovalRecord]:
+        """The requests of a release, the oldest first."""
+        query = sa.select(t.approvals).where(t.approvals.c.release_id == release_id)
+        return [record(ApprovalRecord, row) for row in self._read(query.order_by(t.approvals.c.requested_at))]
+
     def get(self, approval_id: str) -> ApprovalRecord:
         """Raises NotFound."""
         row = self._read_one(_one(approval_id))

@@ -64,22 +64,6 @@ class Receipts(Repository):
         row = self._read_one(query)
         return row["spec"].get("require") if row else None
 
-    def approvals(self, release_id: str) -> list[dict[str, Any]]:
-        """What people approved for a release, as JSON."""
-        column = t.approvals.c
-        query = sa.select(t.approvals).where(column.release_id == release_id, column.state == "approved")
-        return [
-            {
-                "environment": row["environment"],
-                "asks": row["asks"],
-                "by": row["decided_by"],
-                "via": row["via"],
-                "reason": row["reason"],
-                "at": row["decided_at"].isoformat() if row["decided_at"] else None,
-            }
-            for row in self._read(query.order_by(column.requested_at))
-        ]
-
     def _select(self, *wanted: sa.ColumnElement[bool]) -> list[Receipt]:
         query = sa.select(t.receipts).where(*wanted).order_by(t.receipts.c.signed_at)
         return [record(Receipt, row) for row in self._read(query)]

@@ -6,8 +6,8 @@ import base64
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,9 +20,11 @@ from headway import config
 from headway.cli.main import app as program
 from headway.config import StoredSettings
 from headway.config.app_policy import AppPolicy
+from headway.domain.approvals import Decision, Outcome
 from headway.domain.errors import HeadwayError, NotFound, ReleaseFailed
 from headway.domain.measurements import Measurements, RequestCounts
 from headway.domain.plan import Launch, Plan, Promote, Step, Verify
+from headway.domain.principal import Principal
 from headway.domain.revision import Artifact, LaunchSpec, Revision
 from headway.ledger import Ledger, RolloutState, StageState
 from headway.ledger.release_inputs import SETTINGS
@@ -166,6 +168,35 @@ async def test_a_receipt_says_what_the_ledger_has(shop: Shop, released: ReleaseS
     assert [one["name"] for one in predicate["environments"]] == ["staging", PRODUCTION]
 
 
+async def test_a_receipt_names_everybody_who_approved(shop: Shop, home: Path) -> None:
+    release = shop.release()
+    expires = datetime.now(UTC) + timedelta(hours=1)
+    request = shop.ledger.approvals.request(
+        *(release.record.id, PRODUCTION, shop.revision(release).id),
+        evidence={},
+        expires_at=expires,
+        by=[],
+        not_author=False,
+        count=2,
+    )
+
+    def settle(decisions: Sequence[object]) -> Outcome:
+        return Outcome(state="approved" if len(decisions) > 1 else "waiting", decided_by="bob, carl")
+
+    for person in ("bob", "carl"):
+        made = Decision(principal=Principal(kind="user", name=person), decision="approved", reason="tested", via="cli")
+        shop.ledger.approvals.decide(request.id, person, made, settle)
+    await sign_receipt(release, shop.spec(release, "staging"))
+    (receipt,) = shop.ledger.receipts.by_release(release.record.id)
+    (approval,) = verify(receipt.envelope, signatures.trusted_keys(home), Expected())["approvals"]
+    assert (approval["environment"], approval["asks"], approval["by"]) == (PRODUCTION, "approval", "bob, carl")
+    assert [(one["by"], one["decision"], one["via"]) for one in approval["decisions"]] == [
+        ("bob", "approved", "cli"),
+        ("carl", "approved", "cli"),
+    ]
+    assert "  approval    production (approval) by bob, carl\n" in invoke("verify", "shop#1")
+
+
 async def test_nothing_is_demanded_where_nobody_requires_it(shop: Shop) -> None:
     await demand(shop, shop.release(), require=None)
 
@@ -297,9 +328,10 @@ async def test_receipts_are_shown_and_verified_offline(shop: Shop, released: Rel
     file, key = tmp_path / "receipt.json", tmp_path / "signing.pub.pem"
     file.write_text(invoke("receipt", "shop#1"))
     key.write_text((tmp_path / "home" / "keys" / "signing.pub.pem").read_text())
+    checks = "  check       unit passed\n  check       lint cached\n"
     for what in ("shop#1", digest(1)):
         assert "shop#1: the receipt for production is valid" in invoke("verify", what)
-        assert "unit passed, lint cached" in invoke("verify", what, "--receipt", str(file), "--key", str(key))
+        assert checks in invoke("verify", what, "--receipt", str(file), "--key", str(key))
     with pytest.raises(HeadwayError, match="its digest is sha256:"):
         invoke("verify", digest(2), "--receipt", str(file), "--key", str(key))
     with pytest.raises(HeadwayError, match="its release is shop#1, not shop#2"):

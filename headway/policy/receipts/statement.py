@@ -11,7 +11,7 @@ from typing import Any
 from headway.config import Settings
 from headway.domain.plan import Analyze, Gate, Rehearse, Verify
 from headway.domain.revision import LaunchSpec
-from headway.ledger import Ledger, ReleaseRecord, RolloutRecord, StageRecord, StepRecord
+from headway.ledger import ApprovalRecord, Ledger, ReleaseRecord, RolloutRecord, StageRecord, StepRecord
 from headway.ledger.release_inputs import SBOM
 
 __all__ = ["PAYLOAD_TYPE", "PREDICATE_TYPE", "statement"]
@@ -28,6 +28,7 @@ def statement(
     assert release.sha is not None  # it was recorded when the release began
     stages = {stage.name: stage for stage in ledger.stages.by_release(release.id)}
     rollouts = {one.environment: one for one in ledger.rollouts.by_release(release.id) if one.kind == "release"}
+    requests = ledger.approvals.by_release(release.id)
     path = settings.release_path()
     before = path[: path.index(spec.environment) + ended] if spec.environment in path else []
     image = spec.artifact.location.partition("@")[0] if spec.artifact.kind == "image" else None
@@ -53,7 +54,7 @@ def statement(
             "checks": [_stage(name, stages.get(name)) for name in settings.checks],
             "build": {"kind": spec.artifact.kind, "digest": spec.artifact.digest, "bytes": spec.artifact.size},
             "sbom": ledger.inputs.get(release.id, SBOM),
-            "approvals": ledger.receipts.approvals(release.id),
+            "approvals": [_approved(ledger, one) for one in requests if one.state == "approved"],
             "environments": [_rolled_out(ledger, name, rollouts.get(name)) for name in before],
         },
     }
@@ -63,6 +64,21 @@ def _stage(name: str, stage: StageRecord | None) -> dict[str, Any]:
     if stage is None:
         return {"name": name, "state": "missing"}
     return {"name": name, "state": stage.state, "detail": stage.detail, "seconds": round(stage.seconds, 3)}
+
+
+def _approved(ledger: Ledger, request: ApprovalRecord) -> dict[str, Any]:
+    """An approval, with the decision of each person."""
+    decisions = [
+        {
+            "by": str(one.principal),
+            "decision": one.decision,
+            "reason": one.reason,
+            "via": one.via,
+            "at": one.decided_at.isoformat(),
+        }
+        for one in ledger.approvals.decisions(request.id)
+    ]
+    return {"environment": request.environment, "asks": request.asks, "by": request.decided_by, "decisions": decisions}
 
 
 def _rolled_out(ledger: Ledger, environment: str, rollout: RolloutRecord | None) -> dict[str, Any]:
