@@ -112,10 +112,10 @@ def leave(user: UserArgument, group: GroupArgument, _json: Json = False) -> None
 @commands.command()
 @examples("headway role remove ann@example.com")
 def remove(user: UserArgument, _json: Json = False) -> None:
-    """Remove a user: every role, every group, and all tokens."""
+    """Remove a user: every role, every group, all tokens and sessions."""
     with Ledger.open(ledger_url()) as ledger:
         ledger.grants.remove_user(user, by=str(require(ledger, Action.ADMIN, None)))
-    output.say(f"{user} has no role, group or valid token any more")
+    output.say(f"{user} has no role, group, valid token or session any more")
     output.result({"user": user, "role": None})
 
 

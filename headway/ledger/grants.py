@@ -88,10 +88,12 @@ class Grants(Repository):
     def record_claims(self, member: str, groups: Sequence[str]) -> None:
         """Record the groups that the identity provider named at a sign-in, instead of those of the last one."""
         own = (t.members.c.member == member, t.members.c.source == "oidc")
+        named = sorted(set(groups))
         with writing(self._engine) as db:
             db.execute(t.members.delete().where(*own))
-            for group in sorted(set(groups)):
+            for group in named:
                 self._add(db, group, member, "oidc")
+            audit.append(db, self._now(), audit.Entry("user.signed_in", member, member, {"groups": named}))
 
     def members(self) -> list[Membership]:
         """Every known membership, by group."""

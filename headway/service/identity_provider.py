@@ -71,16 +71,13 @@ class IdentityProvider:
         name = claims.get(self.name_claim)
         if not isinstance(name, str) or not name:
             return Refusal(
-                f"the identity provider says no {self.name_claim!r} of you",
+                f"the identity provider sends no claim {self.name_claim!r} with a name",
                 f"release this claim to Headway, or set {NAME_CLAIM}",
             )
         if self.name_claim == EMAIL and claims.get(VERIFIED) not in (True, "true"):
             hint = f"verify it there, or choose a claim that only administrators can set with {NAME_CLAIM}"
             return Refusal(f"the identity provider has not verified the e-mail address {name[:LONGEST_NAME]!r}", hint)
-        local, _, domain = name.rpartition("@")
-        if not (
-            local and domain and name.isascii() and name.isprintable() and " " not in name and len(name) <= LONGEST_NAME
-        ):
+        if not _is_like_an_address(name):
             hint = f"choose a claim such as ann@example.com with {NAME_CLAIM}"
             return Refusal(f"{self.name_claim} {name[:LONGEST_NAME]!r} is not like an e-mail address", hint)
         if is_local(name):
@@ -97,14 +94,20 @@ class IdentityProvider:
 
     def groups(self, claims: Mapping[str, Any]) -> tuple[str, ...] | Refusal:
         """Names of the user's groups; a Refusal when the claim has another type."""
-        named = claims.get(self.groups_claim, [])
-        names = [named] if isinstance(named, str) else named
+        named = claims.get(self.groups_claim)
+        names = [named] if isinstance(named, str) else [] if named is None else named
         if not isinstance(names, list) or len(names) > GROUPS or not all(_is_group(name) for name in names):
             return Refusal(
                 f"the claim {self.groups_claim!r} is not a list of at most {GROUPS} names",
                 f"choose another claim with {GROUPS_CLAIM}",
             )
         return tuple(sorted(set(names)))
+
+
+def _is_like_an_address(name: str) -> bool:
+    local, _, domain = name.rpartition("@")
+    plain = name.isascii() and name.isprintable() and " " not in name
+    return bool(local and domain) and plain and len(name) <= LONGEST_NAME
 
 
 def _is_group(name: object) -> bool:

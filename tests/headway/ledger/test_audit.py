@@ -93,6 +93,7 @@ def test_every_recorded_act_is_one_event(ledger: Ledger) -> None:
         ledger.tokens.revoke("ci", by="ann")
     ledger.grants.grant("carl", Role.VIEWER, None, by="ann")
     ledger.grants.remove_user("carl", by="ann")
+    ledger.grants.record_claims("dora", ["staff", "owners"])
     ledger.removal.environment("shop", "staging", by="ann")
     ledger.removal.app("shop", by="ann")
 
@@ -114,11 +115,12 @@ def test_every_recorded_act_is_one_event(ledger: Ledger) -> None:
         ("ann", "token.revoked", "ci"),
         ("ann", "role.granted", "carl"),
         ("ann", "user.removed", "carl"),
+        ("dora", "user.signed_in", "dora"),
         ("ann", "environment.deleted", "shop staging"),
         ("ann", "app.deleted", "shop"),
     ]
     assert list(faults(events)) == []
-    assert [one.number for one in ledger.audit.last(9, subject="shop", action="app")] == [6, 7, 18]
+    assert [one.number for one in ledger.audit.last(9, subject="shop", action="app")] == [6, 7, 19]
     assert events[2].details == {"revision": "r1", "reason": "slow", "via": "cli"}
 
 
