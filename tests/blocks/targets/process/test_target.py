@@ -194,8 +194,8 @@ def test_latency_is_measured_at_the_proxy(target: ProcessTarget, spec: LaunchSpe
     assert now.edge.since(before.edge).requests == 10
 
 
-def test_a_wrong_version_is_not_ready(target: ProcessTarget, spec: LaunchSpec, tmp_path: Path) -> None:
-    (tmp_path / "bundle" / "app.py").write_text("def answer(path):\n    return 200, {'version': 'b0b0b0b'}\n" + APP)
+def test_a_wrong_version_is_not_ready(target: ProcessTarget, spec: LaunchSpec) -> None:
+    spec = targets.with_files(spec, app="def answer(path):\n    return 200, {'version': 'b0b0b0b'}\n" + APP)
     revision = spec.revision("shop", SHA["old"])
     target.launch(revision, spec)
     until(lambda: "answers version b0b0b0b" in target.ready(revision).detail)
