@@ -53,6 +53,26 @@ def test_the_mirror_cannot_be_changed(source: Source) -> None:
     assert not list(mirror.glob("refs/replace/*"))
 
 
+def test_the_state_of_headway_and_of_other_apps_is_not_there(source: Source, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    others = git.checkout(source.repo, source.sha, home / "workspaces", "another-run")
+    files = [
+        home / "ledger.db",
+        home / "keys" / "signing.pem",
+        home / "prefect" / "prefect.db",
+        home / "bundles" / "sha256" / "0" / "app.py",
+        home / "targets" / "production" / "apps" / "other" / "state.json",
+        home / "workload-homes" / "other" / ".npmrc",
+        Path(others.workspace) / "a",
+    ]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("of others")
+        assert run(source, f"cat {file}").exit_code != 0, file
+        assert run(source, f"echo taken > {file}; ln -sf {file} link; grep others link").exit_code != 0, file
+        assert file.read_text() == "of others"
+
+
 def test_the_home_directory_is_kept_for_the_app(source: Source) -> None:
     assert run(source, 'echo cached > "$HOME/cache"').exit_code == 0
     assert run(source, 'grep cached "$HOME/cache"').exit_code == 0

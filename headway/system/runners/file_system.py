@@ -90,6 +90,7 @@ def file_system(
         ),
         *_read_only([*tool_directories(workload.env), *workload.readable]),
         *_writable([own_home, workload.workspace, *workload.writable, *sockets]),
+        *("--remount-ro", "/"),  # what is not mounted is a tmpfs: the memory of the machine
         *("--chdir", str(workload.workspace)),
     ]
     return Mounts(tuple(options), {"HOME": str(own_home), "TMPDIR": TEMPORARY})

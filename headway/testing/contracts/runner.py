@@ -168,6 +168,11 @@ class IsolationContract(RunnerContract):
         _refused(runner, workload, "open('/usr/bin/headway-was-here', 'w')")
         _refused(runner, workload, f"open({sys.prefix + '/headway-was-here'!r}, 'w')")
 
+    @pytest.mark.parametrize("place", ["/", "/etc", "/var", "/run", "/usr/lib"])
+    def test_only_its_own_directories_are_writable(self, runner: Runner, workload: Workload, place: str) -> None:
+        _refused(runner, workload, f"open({place!r} + '/headway-was-here', 'w')")
+        _succeeds(runner, workload, "import tempfile, pathlib; tempfile.TemporaryFile(); pathlib.Path.home().touch()")
+
     def test_processes_of_others(self, runner: Runner, workload: Workload) -> None:
         victim = subprocess.Popen(["sleep", "3600"], env={"TOKEN": "of-another-app"})
         try:
