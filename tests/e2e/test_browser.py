@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from selenium.common.exceptions import TimeoutException, WebDriverException
-from selenium.webdriver import Chrome, ChromeOptions
-from selenium.webdriver.chrome.service import Service
+from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 from headway.rollout.load_generator import Load
 from tests.e2e.conftest import ME, Headway, Repo
+from tests.standins.browser import chromium
 
 pytestmark = pytest.mark.e2e
 
@@ -44,29 +43,8 @@ environments:
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Chrome]:
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("no browser on this machine: apt-get install chromium chromium-driver")
-    options = ChromeOptions()
-    options.binary_location = chromium
-    for flag in (
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--window-size=1400,1200",
-        f"--user-data-dir={tmp_path / 'profile'}",
-    ):
-        options.add_argument(flag)
-    started = Chrome(options=options, service=Service(driver))
-    try:
+    with chromium(tmp_path / "profile") as started:
         yield started
-    finally:
-        started.quit()
 
 
 def test_release_is_followed_and_approved_in_the_browser(headway: Headway, tmp_path: Path, browser: Chrome) -> None:

@@ -44,13 +44,16 @@ def installed(place: Path) -> Path:
 
 
 class Provider:
-    """Runs in `running`. Its users are changed without a restart, its options with one."""
+    """Its users are changed without a restart, its options with one.
+
+    It is at `localhost`: for browsers another site than the door at 127.0.0.1.
+    """
 
     def __init__(self, program: Path, redirect: str) -> None:
         self._program = program
         self._options: dict[str, Any] = {"port": free_port(), "client": CLIENT, "redirect": redirect}
         self._options |= {"skew": 0, "idToken": 3600, "claimsInIdToken": False, "foreignKeys": False, "users": {}}
-        self.settings = IdentityProvider(f"http://127.0.0.1:{self._options['port']}", "headway")
+        self.settings = IdentityProvider(f"http://localhost:{self._options['port']}", "headway")
 
     def user(self, subject: str, **claims: Any) -> None:
         """Let a person sign in with this subject as login, and any password."""

@@ -17,7 +17,7 @@ const kid = `key-${now()}`;
 const own = { ...key().privateKey.export({ format: 'jwk' }), kid, use: 'sig', alg: 'RS256' };
 const foreign = { ...key().publicKey.export({ format: 'jwk' }), kid, use: 'sig', alg: 'RS256' };
 
-const provider = new Provider(`http://127.0.0.1:${options.port}`, {
+const provider = new Provider(`http://localhost:${options.port}`, {
   clients: [{
     ...options.client,
     redirect_uris: [options.redirect],

@@ -10,11 +10,14 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
 
 from headway.domain.principal import Role
 from headway.service.api.rate_limits import RateLimits
 from headway.service.identity_provider import CLIENT_SECRET
 from headway.system.os_user import home_owner, os_user
+from tests.standins.browser import chromium
 from tests.standins.door import Door, running_door
 from tests.standins.identity_provider import CLIENT, Provider, follow, installed
 
@@ -22,6 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("oidc")]
 
 CALLBACK = "/sign-in/oidc/callback"
 MINUTE = 60
+STEP = 60.0  # seconds for a page of a browser
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +223,7 @@ class TestRunningProvider:
         assert CLIENT_SECRET in answer.text
 
     def test_an_issuer_with_another_name_is_refused(self, door: Door, provider: Provider) -> None:
-        settings = replace(provider.settings, issuer=provider.settings.issuer.replace("127.0.0.1", "localhost"))
+        settings = replace(provider.settings, issuer=provider.settings.issuer.replace("localhost", "127.0.0.1"))
         door.web.services = replace(door.web.services, identity_provider=settings)
         with door.client as browser:
             answer = browser.get("/sign-in/oidc")
@@ -289,6 +293,24 @@ def test_without_the_provider_sessions_and_webhooks_go_on(door: Door, provider: 
             assert "whoever is signed in stays signed in" in answer.text
         assert newcomer.get("/sign-in").status_code == 200
         assert "signature" in newcomer.post("/hooks/github", json={}).json()["error"]
+
+
+@pytest.mark.browser
+def test_a_browser_is_signed_in_after_the_redirects_of_another_site(
+    door: Door, provider: Provider, tmp_path: Path
+) -> None:
+    """A browser decides which cookies it sends with them."""
+    with provider.running(), chromium(tmp_path) as browser:
+        wait = WebDriverWait(browser, STEP)
+        browser.get(f"{door.url}/sign-in?next=/%3Fsigned-in")
+        browser.find_element(By.LINK_TEXT, f"Sign in with {urlsplit(provider.settings.issuer).netloc}").click()
+        wait.until(lambda page: page.find_elements(By.NAME, "login"))[0].send_keys("1")
+        browser.find_element(By.NAME, "password").send_keys("any")
+        browser.find_element(By.CSS_SELECTOR, "button").click()
+        wait.until(lambda page: page.find_elements(By.CSS_SELECTOR, "[name=prompt][value=consent]"))
+        browser.find_element(By.CSS_SELECTOR, "button").click()
+        wait.until(lambda page: page.current_url == f"{door.url}/?signed-in")
+        assert "Signed in as ann@example.com" in browser.find_element(By.TAG_NAME, "body").text
 
 
 def test_without_settings_there_is_no_such_sign_in(door: Door) -> None:
