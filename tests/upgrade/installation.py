@@ -78,7 +78,8 @@ class Installation:
             **ours,
             **{f"GIT_CONFIG_{name}": value for name, value in git.items()},
             "HEADWAY_HOME": str(self.home),
-            "HEADWAY_SECRET_UPGRADE": SECRET,
+            "HEADWAY_SECRET_UPGRADE": SECRET,  # of the apps
+            "HEADWAY_SECRET_HOOK": SECRET,  # signs webhooks: an app may not name that one
             "NO_COLOR": "1",
             # Prefect's server on SQLite answers 503 while another writes; the default gives up on a busy machine.
             "PREFECT_CLIENT_MAX_RETRIES": "20",

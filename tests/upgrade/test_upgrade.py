@@ -119,7 +119,7 @@ class Apps:
     def release(self) -> None:
         """Release each of them, two at a time."""
         run, begin = self.installation.run, self.installation.begin
-        run("app", "add", self.pull_request.url, "--name", "storefront", "--host", "gitea", "--secret", "upgrade")
+        run("app", "add", self.pull_request.url, "--name", "storefront", "--host", "gitea", "--secret", "hook")
         live, schema = begin("release", self.live.path), begin("release", self.schema.path)
         live.done()
         self.first = self.live.head
