@@ -103,6 +103,7 @@ def test_image_is_released_and_rolled_back(headway: Headway, engine: Engine, hos
     assert {one["artifactType"] for one in statements["manifests"]} == {
         "application/vnd.cyclonedx+json",
         "application/vnd.in-toto+json",
+        "application/vnd.dsse.envelope.v1+json",
     }
     with Load(url, rate=100) as load:
         newer = repo.behave("    return 200, {'new': True}")
