@@ -211,7 +211,7 @@ class Up:
     def __init__(self, home: Path, **environment: str) -> None:
         ours = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "HEADWAY_"))}
         self.home = home
-        signs = {"HEADWAY_SECRET_E2E_WEBHOOK": "a secret of the tests"}
+        signs = {"HEADWAY_SECRET_E2E_WEBHOOK": "a secret of the tests", "HEADWAY_SECRET_E2E_TOKEN": "a token of an app"}
         # What git finds at https://git.example/ is on this machine.
         elsewhere = {"COUNT": "1", "KEY_0": f"url.{home}/git/.insteadOf", "VALUE_0": "https://git.example/"}
         signs |= {f"GIT_CONFIG_{name}": value for name, value in elsewhere.items()}

@@ -34,7 +34,7 @@ env: {{TOKEN: {{secret: true, required: [production]}}, PLAIN: {{default: said}}
 environments:
   preview:
     target: process/preview
-    env: {{TOKEN: !secret e2e-webhook}}
+    env: {{TOKEN: !secret e2e-token}}
     smoke: [{{get: /health, version: true, deadline: 10s}}]
     stop_grace: 2s
     drain: 1s
@@ -61,6 +61,7 @@ class Shop:
         self.main = self.repo.git("rev-parse", "HEAD")
         self.repo.git("push", "--quiet", str(self.bare), "main")
         self.secret = up.environment["HEADWAY_SECRET_E2E_WEBHOOK"]
+        self.token = up.environment["HEADWAY_SECRET_E2E_TOKEN"]
         self._deliveries = itertools.count()
 
     def branch(self) -> None:
@@ -162,7 +163,7 @@ def test_preview_is_deployed_updated_and_torn_down(shop: Shop, headway: Headway)
     shop.branch()
     first = shop.push(1, {"n": "1"})
     up = headway.until(lambda: deployed(headway, 1))
-    assert ask(up.url) == {"version": first, "token": shop.secret, "plain": "said"}
+    assert ask(up.url) == {"version": first, "token": shop.token, "plain": "said"}
     headway.until(lambda: any(up.url in text for text in shop.host.texts(1)))
     headway.until(lambda: shop.status(first, "headway/preview") == "success")
     assert shop.status(first, "headway/preview/check") == "success"
@@ -212,7 +213,7 @@ def test_fork_waits_for_an_approval_and_gets_no_secrets(shop: Shop, headway: Hea
     assert ask(up.url) == {"version": sha, "token": None, "plain": "said"}
     told = printed.read_text()
     assert "ledger.db" not in told  # it ran in the sandbox
-    assert shop.secret not in told
+    assert shop.token not in told
     names = {line.partition("=")[0] for line in told.splitlines()} - {MARK}  # by which Headway finds its processes
     assert not [name for name in names if name.startswith(("HEADWAY_", "PREFECT_", "DOCKER_"))]
 
