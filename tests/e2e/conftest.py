@@ -138,7 +138,12 @@ class Headway:
         assert given.json()["status"] == "ACCEPT", given.text
 
     def control(self) -> Control:
-        return Control(json.loads((self.home / "up.json").read_text())["api_url"], login=self.login)
+        return Control(self.api_url, login=self.login)
+
+    @property
+    def api_url(self) -> str:
+        """Prefect's API, for Headway's own services."""
+        return str(json.loads((self.home / "up.json").read_text())["api_url"])
 
     @property
     def login(self) -> str:
@@ -148,9 +153,8 @@ class Headway:
     @property
     def prefect(self) -> httpx.Client:
         """For requests to the Prefect API, as Headway's own services send them."""
-        url = json.loads((self.home / "up.json").read_text())["api_url"]
         user, _, password = self.login.partition(":")
-        return httpx.Client(base_url=url, auth=(user, password), trust_env=False)
+        return httpx.Client(base_url=self.api_url, auth=(user, password), trust_env=False)
 
     @property
     def ui_url(self) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 from prefect.blocks.system import Secret
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from tests.e2e.conftest import Headway, Repo
 
@@ -94,7 +94,8 @@ class Foreign(Repo):
 
 def keep_secrets(headway: Headway, app: str, **values: str) -> None:
     """Create a Secret block for each environment, as a user would in the UI."""
-    with headway.control() as control, temporary_settings({PREFECT_API_URL: control.url}):
+    server = {PREFECT_API_URL: headway.api_url, PREFECT_API_AUTH_STRING: headway.login}
+    with temporary_settings(server):
         for environment in ("staging", "production"):
             Secret(value=values).save(f"{app}-{environment}", overwrite=True)
 
