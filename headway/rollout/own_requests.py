@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 
 import httpx
 
 from headway.domain.measurements import RequestCounts
 
-__all__ = ["OwnRequests"]
+__all__ = ["LATE", "OwnRequests"]
+
+LATE = 1.0  # seconds for the answer of a request that is given up
 
 
 class OwnRequests:
@@ -53,8 +56,12 @@ class _Counted(httpx.AsyncBaseTransport):
         self._inner = inner
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        answering = asyncio.ensure_future(self._inner.handle_async_request(request))
         try:
-            response = await self._inner.handle_async_request(request)
+            response = await asyncio.shield(answering)
+        except asyncio.CancelledError:
+            await self._count_late(answering)
+            raise
         except httpx.ConnectError:
             raise  # the proxy has not seen it
         except BaseException:
@@ -62,6 +69,19 @@ class _Counted(httpx.AsyncBaseTransport):
             raise
         self._own.add(1, errors=int(response.is_server_error))
         return response
+
+    async def _count_late(self, answering: asyncio.Future[httpx.Response]) -> None:
+        """Count a request that is given up. How the proxy counts it, only its answer says: that may be on its way."""
+        await asyncio.wait({answering}, timeout=LATE)
+        if not answering.done():
+            answering.cancel()
+            await asyncio.wait({answering})
+        if answering.cancelled() or answering.exception():
+            self._own.add(0, unanswered=1)
+            return
+        response = answering.result()
+        self._own.add(1, errors=int(response.is_server_error))
+        await response.aclose()
 
     async def aclose(self) -> None:
         await self._inner.aclose()

@@ -17,7 +17,7 @@ from headway.domain.errors import SmokeFailed
 from headway.domain.revision import Revision
 from headway.domain.source import SmokeReport
 from headway.domain.version_check import version_errors
-from headway.rollout.own_requests import OwnRequests
+from headway.rollout.own_requests import LATE, OwnRequests
 from headway.system import tls
 from headway.system.redaction import Masker
 
@@ -180,7 +180,7 @@ async def _attempt(
                 headers=dict(test.headers),
                 content=test.body,
                 json=test.json_body,
-                timeout=timeout,
+                timeout=timeout + LATE,  # ours ends first, so that a late answer is still counted
             )
     except (TimeoutError, httpx.TimeoutException) as error:
         raise _TimedOut(f"no answer within {timeout:.1f} s") from error

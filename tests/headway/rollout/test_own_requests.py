@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -56,6 +58,7 @@ class _Server(http.server.BaseHTTPRequestHandler):
         if self.path == "/broken":
             self.connection.close()
             return
+        time.sleep({"/slow": 0.5, "/never": 3.0}.get(self.path, 0.0))
         self.send_response(500 if self.path == "/fails" else 200)
         self.end_headers()
 
@@ -83,3 +86,17 @@ async def test_a_client_counts_what_it_sends(url: str) -> None:
     assert counter.users(RequestCounts(requests=5, errors=2, unanswered=2)) == RequestCounts(
         requests=2, errors=1, unanswered=1
     )
+
+
+async def test_an_answer_that_comes_when_the_request_is_given_up_counts(url: str) -> None:
+    """The proxy has counted it as answered: it would be called a user's."""
+    counter = OwnRequests()
+    async with httpx.AsyncClient(base_url=url, transport=counter.transport(ssl.create_default_context())) as client:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await client.get("/slow")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await client.get("/never")
+    assert counter.users(RequestCounts(requests=1, unanswered=1)) == RequestCounts()
+    assert counter.users(RequestCounts(requests=1, unanswered=1)) == RequestCounts(requests=1, unanswered=1)
