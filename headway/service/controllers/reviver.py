@@ -35,8 +35,15 @@ class Reviver(Controller):
                 targets[spec.target] = target
                 if await asyncio.to_thread(target.revive, app):
                     lines.append(f"{app} {environment}: was not running on {spec.target}: started again")
+                if await asyncio.to_thread(self._changes, app, environment):
+                    continue  # its request would be counted as one of a user during the rollout
                 if refusal := await asyncio.to_thread(target.unreachable, app):
                     failed.append(f"{app} {environment}: {refusal.what}")
         if failed:
             raise TargetError("; ".join(lines + failed), "see what the app says: headway logs APP ENV")
         return lines
+
+    def _changes(self, app: str, environment: str) -> bool:
+        """Whether a run holds the environment's lock."""
+        holder = self._ledger.locks.holder(app, environment)
+        return holder is not None and not holder.expired

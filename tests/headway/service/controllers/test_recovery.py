@@ -13,6 +13,7 @@ import pytest
 from headway.domain.errors import HeadwayError, LockLost, NotFound, ServiceUnavailable
 from headway.domain.plan import Launch, Plan, Promote
 from headway.domain.ports import Target
+from headway.domain.refusal import Refusal
 from headway.domain.revision import Artifact, LaunchSpec
 from headway.ledger import (
     Ledger,
@@ -571,6 +572,37 @@ async def test_live_revision_is_restarted(ledger: Ledger) -> None:
     assert await reviver.reconcile() == ["shop staging: was not running on fake/one: started again"]
     assert await reviver.reconcile() == []
     assert target.revived == ["shop", "shop"]
+
+
+async def test_an_environment_that_a_release_changes_is_not_asked(ledger: Ledger, clock: Clock) -> None:
+    """The request to its public address would be counted as one of a user, on the record of the release."""
+    release = start(ledger)
+    spec = LaunchSpec(
+        environment="staging", target="fake/one", artifact=Artifact(digest="sha256:" + "a" * 64, location="/", size=1)
+    )
+    revision = spec.revision("shop", "a" * 40)
+    ledger.revisions.save(revision, spec)
+    lock = ledger.locks.acquire("shop", "staging", holder="shop#1", revision=revision.id, lease=LEASE)
+    assert lock is not None
+    plan = Plan(strategy="rolling", new=revision.id, old=None, steps=())
+    done = ledger.rollouts.start(release.id, "shop", "staging", plan, kind="release", reason="", token=lock.token)
+    ledger.rollouts.finish(done.id, "done")
+    asked: list[str] = []
+
+    class Watched(FakeTarget):
+        def unreachable(self, app: str) -> Refusal | None:
+            asked.append(app)
+            return None
+
+    async def load(_slug: str) -> Target:
+        return Watched()
+
+    reviver = Reviver(ledger, load)
+    await reviver.reconcile()
+    assert asked == []
+    clock.passes(LEASE + 1)
+    await reviver.reconcile()
+    assert asked == ["shop"]
 
 
 # --- contracts -----------------------------------------------------------------------------------------------------
