@@ -26,6 +26,7 @@ from headway.domain.revision import Artifact
 __all__ = ["Engine", "running"]
 
 PYTHON = "headway-test/python"
+WITH_US = ("setpriv", "--pdeathsig", "TERM")  # a test run that is killed cannot end it
 START = 120.0  # seconds
 LEFT_OUT = re.compile(
     r"/(test|tests|idlelib|lib2to3|ensurepip|site-packages|turtledemo|tkinter|__pycache__|config-3.*)(/|$)"
@@ -52,7 +53,7 @@ class Engine:
 
     def start(self) -> None:
         """Without a change to what another engine on this machine has: its bridge, its rules, its networks."""
-        command = ["dockerd", "--host", self.url, "--iptables=false", "--ip-forward=false", "--ip-masq=false"]
+        command = [*WITH_US, "dockerd", "--host", self.url, "--iptables=false", "--ip-forward=false", "--ip-masq=false"]
         command += ["--bridge", self.bridge, "--default-address-pool", f"base={self.network}.0.0/16,size=24"]
         for option, name in (("data-root", "data"), ("exec-root", "run"), ("pidfile", "pid"), ("containerd", "sock")):
             command += [f"--{option}", str(self.place / name)]
@@ -62,7 +63,9 @@ class Engine:
             settings.write_text('version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n')
             own = ["--root", str(self.place / "root"), "--state", str(self.place / "state")]
             own += ["--config", str(settings), "--address", str(self.place / "sock")]
-            self._containerd = subprocess.Popen(["containerd", *own], stdout=log, stderr=log, start_new_session=True)
+            self._containerd = subprocess.Popen(
+                [*WITH_US, "containerd", *own], stdout=log, stderr=log, start_new_session=True
+            )
         self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         end = time.monotonic() + START
         while True:
